@@ -1,0 +1,574 @@
+//! The reference device: every operation in plain f32 on the processor's cores. Weights are read from the mapped
+//! checkpoint in the type they have; nothing is copied but vectors and layouts that differ.
+
+mod attention;
+mod matrix;
+mod simd;
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::{Backend, Batch, Pools};
+use crate::checkpoint::{Dtype, Tensor as Stored};
+use crate::config::{Activation, Norm};
+use crate::error::{Error, Result};
+use crate::graph::{Epilogue, Extent, Index, Keys, Op, Pages, Plan, Tensor};
+use crate::kv::{PAGE_TOKENS, PageCopy};
+use crate::weights::{WeightId, Weights};
+use attention::Attend;
+use matrix::{Matrix, Values, product};
+use simd::{erf, sigmoid, sum_by, vectorised};
+
+/// Elementwise work on fewer values stays on one thread.
+const PARALLEL_MIN: usize = 1 << 15;
+/// Queries of one picture that share a pass over the keys.
+const QUERY_ROWS: usize = 4;
+
+/// The processor, with a model's weights, pages and activations.
+pub(super) struct Cpu {
+    threads: rayon::ThreadPool,
+    memory: Memory,
+    slots: Vec<Vec<f32>>,
+    scratch: Vec<f32>,
+}
+
+/// What operations read besides activations, and the pages they write.
+struct Memory {
+    weights: Weights,
+    /// For each weight, its values where they could not stay in the map.
+    owned: Vec<Option<Vec<f32>>>,
+    /// Keys and values of each decoder layer, (pages, tokens of a page, width).
+    text: Vec<[Vec<f32>; 2]>,
+    /// Keys and values of each gated block, (pages, latents, width).
+    media: Vec<[Vec<f32>; 2]>,
+    pools: Pools,
+}
+
+impl Cpu {
+    /// Opens the device with `threads` workers (0: as many as there are cores).
+    pub fn open(threads: usize, weights: Weights, pools: Pools) -> Result<Self> {
+        let threads = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .map_err(|error| Error::argument(format!("threads: {error}")))?;
+        let mut owned = Vec::with_capacity(weights.list().len());
+        for (index, weight) in weights.list().iter().enumerate() {
+            let id = WeightId(index);
+            let mapped = weight.rows > 1
+                && weight.interleaved_heads.is_none()
+                && weights.tensors(id)?.iter().all(|tensor| in_place(tensor).is_some());
+            owned.push(if mapped { None } else { Some(weights.values(id)?) });
+        }
+        // Zeroed memory is not touched until a page is used.
+        let text_size = pools.text_pages * PAGE_TOKENS * pools.text_width;
+        let media_size = pools.media_pages * pools.media_tokens * pools.media_width;
+        let text = (0..pools.text_layers).map(|_| [vec![0.0; text_size], vec![0.0; text_size]]).collect();
+        let media = (0..pools.media_blocks).map(|_| [vec![0.0; media_size], vec![0.0; media_size]]).collect();
+        let memory = Memory { weights, owned, text, media, pools };
+        Ok(Cpu { threads, memory, slots: Vec::new(), scratch: Vec::new() })
+    }
+}
+
+impl Backend for Cpu {
+    fn run(&mut self, plan: &Plan, batch: &Batch) -> Result<Vec<f32>> {
+        let Cpu { threads, memory, slots, scratch } = self;
+        let extent = Extent { images: batch.images.len(), tokens: batch.ids.len(), outputs: batch.outputs.len() };
+        slots.resize_with(plan.slots.len().max(slots.len()), Vec::new);
+        for (slot, shape) in slots.iter_mut().zip(&plan.slots) {
+            let size = shape.size * extent.units(shape.axis);
+            slot.resize(size.max(slot.len()), 0.0);
+        }
+        for input in &plan.inputs {
+            slots[input.buffer][..batch.pixels.len()].copy_from_slice(batch.pixels);
+        }
+        threads.install(|| -> Result<()> {
+            for op in &plan.ops {
+                memory.run(op, batch, &extent, slots, scratch)?;
+            }
+            Ok(())
+        })?;
+        let output = plan.output.map(|out| slots[out.buffer][..out.row_count(&extent) * out.width].to_vec());
+        Ok(output.unwrap_or_default())
+    }
+
+    fn copy_text_page(&mut self, copy: PageCopy) -> Result<()> {
+        let size = PAGE_TOKENS * self.memory.pools.text_width;
+        for pages in self.memory.text.iter_mut().flatten() {
+            let from = copy.from as usize * size;
+            pages.copy_within(from..from + size, copy.to as usize * size);
+        }
+        Ok(())
+    }
+}
+
+/// The values of a tensor where they lie, if they are mapped and aligned.
+fn in_place<'a>(tensor: &Stored<'a>) -> Option<Values<'a>> {
+    let std::borrow::Cow::Borrowed(bytes) = tensor.bytes else { return None };
+    match tensor.dtype {
+        Dtype::F32 => bytemuck::try_cast_slice(bytes).ok().map(Values::F32),
+        Dtype::F16 => bytemuck::try_cast_slice(bytes).ok().map(Values::F16),
+        Dtype::Bf16 => bytemuck::try_cast_slice(bytes).ok().map(Values::Bf16),
+    }
+}
+
+/// Columns `columns` of a row of activations.
+fn row<'a>(slots: &'a [Vec<f32>], tensor: &Tensor, index: usize) -> &'a [f32] {
+    let start = tensor.start(index);
+    &slots[tensor.buffer][start..start + tensor.width]
+}
+
+/// `each(index, row)` for all rows of a whole buffer, on all threads if there is enough to do.
+fn for_rows(out: &mut [f32], width: usize, each: impl Fn(usize, &mut [f32]) + Sync) {
+    if out.len() < PARALLEL_MIN {
+        out.chunks_exact_mut(width).enumerate().for_each(|(index, row)| each(index, row));
+    } else {
+        out.par_chunks_exact_mut(width).enumerate().for_each(|(index, row)| each(index, row));
+    }
+}
+
+impl Memory {
+    fn vector(&self, id: WeightId) -> &[f32] {
+        self.owned[id.0].as_deref().expect("vectors are loaded at start")
+    }
+
+    fn matrix(&self, id: WeightId) -> Result<Matrix<'_>> {
+        let weight = self.weights.get(id);
+        let parts = match &self.owned[id.0] {
+            Some(values) => vec![(weight.rows, Values::F32(values))],
+            None => {
+                let tensors = self.weights.tensors(id)?;
+                let in_place = tensors.iter().map(|tensor| {
+                    (tensor.shape[0], in_place(tensor).expect("what is not in place was loaded at start"))
+                });
+                in_place.collect()
+            }
+        };
+        Ok(Matrix { parts, columns: weight.columns })
+    }
+
+    /// Runs one operation. The buffer it writes is taken out of the slots meanwhile.
+    fn run(
+        &mut self,
+        op: &Op,
+        batch: &Batch,
+        extent: &Extent,
+        slots: &mut [Vec<f32>],
+        scratch: &mut Vec<f32>,
+    ) -> Result<()> {
+        if let Op::Append { key, value, pages } = op {
+            self.append([key, value], *pages, batch, extent, slots);
+            return Ok(());
+        }
+        let written = op.writes().expect("every operation but append writes a tensor");
+        let rows = written.row_count(extent);
+        let mut taken = std::mem::take(&mut slots[written.buffer]);
+        let out = &mut taken[..rows / written.rows * written.row_pitch * written.stride];
+        let result = match op {
+            Op::Linear { x, weight, bias, epilogue, .. } => {
+                let x: Vec<&[f32]> = (0..rows).map(|index| row(slots, x, index)).collect();
+                self.linear(&x, *weight, *bias, epilogue, &written, out, slots, scratch)
+            }
+            Op::Attention { query, keys, head_width, scale, .. } => {
+                self.attention(query, keys, *head_width, *scale, batch, slots, out);
+                Ok(())
+            }
+            Op::Gather { table, index, add, .. } => self.gather(*table, *index, add.as_ref(), batch, slots, out),
+            Op::ClassAndPosition { patches, class, position, .. } => {
+                self.class_and_position(patches, *class, *position, slots, out)
+            }
+            Op::Broadcast { rows, .. } => self.broadcast(*rows, &written, out),
+            Op::Norm { x, kind, weight, bias, epsilon, group, .. } => {
+                let (weight, bias) = (self.vector(*weight), bias.map(|bias| self.vector(bias)));
+                let in_place = x.buffer == written.buffer;
+                for_rows(out, written.stride, |index, out| {
+                    if !in_place {
+                        out.copy_from_slice(row(slots, x, index));
+                    }
+                    let columns = &mut out[written.offset..written.offset + written.width];
+                    columns.chunks_exact_mut(*group).for_each(|row| normalise(row, *kind, weight, bias, *epsilon));
+                });
+                Ok(())
+            }
+            Op::GatedLinearUnit { x, activation, .. } => {
+                for_rows(out, written.width, |index, out| {
+                    let (gate, up) = row(slots, x, index).split_at(out.len());
+                    out.copy_from_slice(gate);
+                    activate(out, *activation);
+                    out.iter_mut().zip(up).for_each(|(out, up)| *out *= up);
+                });
+                Ok(())
+            }
+            Op::Rope { x, head_width, width, theta } => {
+                for_rows(out, x.stride, |index, out| {
+                    let position = batch.positions[index];
+                    rotate(&mut out[x.offset..x.offset + x.width], position, *head_width, *width, *theta);
+                });
+                Ok(())
+            }
+            Op::Select { x, .. } => {
+                for_rows(out, x.width, |index, out| out.copy_from_slice(row(slots, x, batch.outputs[index] as usize)));
+                Ok(())
+            }
+            Op::Patches { pixels, side, patch, .. } => {
+                let grid = side / patch;
+                for_rows(out, written.width, |index, out| {
+                    let (image, place) = (index / (grid * grid), index % (grid * grid));
+                    patch_row(row(slots, pixels, image), *side, *patch, place / grid, place % grid, out);
+                });
+                Ok(())
+            }
+            Op::Append { .. } => unreachable!("handled above"),
+        };
+        slots[written.buffer] = taken;
+        result
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "an operation's operands, taken apart once")]
+    fn linear(
+        &self,
+        x: &[&[f32]],
+        weight: WeightId,
+        bias: Option<WeightId>,
+        epilogue: &Epilogue,
+        written: &Tensor,
+        out: &mut [f32],
+        slots: &[Vec<f32>],
+        scratch: &mut Vec<f32>,
+    ) -> Result<()> {
+        /// Rows and columns of the transposed product that are finished at a time.
+        const ROWS: usize = 16;
+        const COLUMNS: usize = 64;
+        let (rows, width) = (x.len(), written.width);
+        scratch.resize(scratch.len().max(rows * width), 0.0);
+        let product_of = &mut scratch[..rows * width];
+        product(x, &self.matrix(weight)?, width, product_of);
+        let product_of = &*product_of;
+        let bias = bias.map(|bias| self.vector(bias));
+        let gate = epilogue.gate.map(|gate| self.vector(gate));
+        let finish_rows = |(tile, out): (usize, &mut [f32])| {
+            let first = tile * ROWS;
+            let mut block = [[0f32; COLUMNS]; ROWS];
+            for from in (0..width).step_by(COLUMNS) {
+                let columns = from..(from + COLUMNS).min(width);
+                for column in columns.clone() {
+                    let values = &product_of[column * rows + first..][..out.len() / width];
+                    values.iter().enumerate().for_each(|(r, &value)| block[r][column - from] = value);
+                }
+                for (r, out) in out.chunks_exact_mut(width).enumerate() {
+                    let values = &mut block[r][..columns.len()];
+                    let out = &mut out[columns.clone()];
+                    finish(values, bias.map(|bias| &bias[columns.clone()]), gate, &columns, epilogue);
+                    match &epilogue.residual {
+                        Some(residual) if residual.buffer != written.buffer => {
+                            let residual = &row(slots, residual, first + r)[columns.clone()];
+                            out.iter_mut().zip(residual).for_each(|(out, residual)| *out = *residual);
+                            add(out, values);
+                        }
+                        Some(_) => add(out, values),
+                        None => out.copy_from_slice(values),
+                    }
+                }
+            }
+        };
+        if out.len() < PARALLEL_MIN {
+            out.chunks_mut(ROWS * width).enumerate().for_each(finish_rows);
+        } else {
+            out.par_chunks_mut(ROWS * width).enumerate().for_each(finish_rows);
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "an operation's operands, taken apart once")]
+    fn attention(
+        &self,
+        query: &Tensor,
+        keys: &Keys,
+        head_width: usize,
+        scale: f32,
+        batch: &Batch,
+        slots: &[Vec<f32>],
+        out: &mut [f32],
+    ) {
+        let heads = query.width / head_width;
+        match keys {
+            Keys::Picture(sources) => {
+                // Tiles of query rows never straddle pictures.
+                let tiles = out.chunks_exact_mut(query.rows * query.width).enumerate().flat_map(|(image, rows)| {
+                    let tiles = rows.chunks_mut(QUERY_ROWS * query.width).enumerate();
+                    tiles.map(move |(tile, rows)| (image * query.rows + tile * QUERY_ROWS, rows))
+                });
+                tiles.collect::<Vec<_>>().into_par_iter().for_each_init(Vec::new, |scores, (first, out)| {
+                    picture_attention(query, sources, head_width, scale, first, slots, scores, out);
+                });
+            }
+            Keys::Causal { layer, slopes } => {
+                let [key_pages, value_pages] = &self.text[*layer];
+                let width = query.width;
+                let task = |scores: &mut Vec<f32>, (index, out): (usize, &mut [f32])| {
+                    let (token, head) = (index / heads, index % heads);
+                    let position = batch.positions[token] as usize;
+                    let table = batch.tables[batch.sequences[token] as usize];
+                    let columns = head * head_width..(head + 1) * head_width;
+                    let place = |j: usize| {
+                        let slot = table[j / PAGE_TOKENS] as usize * PAGE_TOKENS + j % PAGE_TOKENS;
+                        slot * width + columns.start..slot * width + columns.end
+                    };
+                    let slope = slopes.as_ref().map_or(0.0, |slopes| slopes[head]);
+                    Attend {
+                        queries: [&row(slots, query, token)[columns.clone()]],
+                        keys: position + 1,
+                        key: |j| &key_pages[place(j)],
+                        value: |j| &value_pages[place(j)],
+                        bias: |j| -slope * (position - j) as f32,
+                        scale,
+                        scores,
+                        out: [out],
+                    }
+                    .run();
+                };
+                for_heads(out, head_width, task);
+            }
+            Keys::Preceding { block } => {
+                let [key_pages, value_pages] = &self.media[*block];
+                let (count, width) = (self.pools.media_tokens, query.width);
+                let task = |scores: &mut Vec<f32>, (index, out): (usize, &mut [f32])| {
+                    let (token, head) = (index / heads, index % heads);
+                    let columns = head * head_width..(head + 1) * head_width;
+                    let (page, keys) = batch.media[token].map_or((0, 0), |page| (page as usize, count));
+                    let place = |j: usize| {
+                        let slot = page * count + j;
+                        slot * width + columns.start..slot * width + columns.end
+                    };
+                    Attend {
+                        queries: [&row(slots, query, token)[columns.clone()]],
+                        keys,
+                        key: |j| &key_pages[place(j)],
+                        value: |j| &value_pages[place(j)],
+                        bias: |_| 0.0,
+                        scale,
+                        scores,
+                        out: [out],
+                    }
+                    .run();
+                };
+                for_heads(out, head_width, task);
+            }
+        }
+    }
+
+    fn append(&mut self, pair: [&Tensor; 2], pages: Pages, batch: &Batch, extent: &Extent, slots: &[Vec<f32>]) {
+        let (pools, held) = match pages {
+            Pages::Text { layer } => (&self.pools, &mut self.text[layer]),
+            Pages::Media { block } => (&self.pools, &mut self.media[block]),
+        };
+        for (tensor, pages_of) in pair.into_iter().zip(held) {
+            for index in 0..tensor.row_count(extent) {
+                let slot = match pages {
+                    Pages::Text { .. } => {
+                        let position = batch.positions[index] as usize;
+                        let table = batch.tables[batch.sequences[index] as usize];
+                        table[position / PAGE_TOKENS] as usize * PAGE_TOKENS + position % PAGE_TOKENS
+                    }
+                    Pages::Media { .. } => {
+                        let page = batch.images[index / tensor.rows] as usize;
+                        page * pools.media_tokens + index % tensor.rows
+                    }
+                };
+                pages_of[slot * tensor.width..][..tensor.width].copy_from_slice(row(slots, tensor, index));
+            }
+        }
+    }
+
+    fn gather(
+        &self,
+        table: WeightId,
+        index: Index,
+        add: Option<&Tensor>,
+        batch: &Batch,
+        slots: &[Vec<f32>],
+        out: &mut [f32],
+    ) -> Result<()> {
+        let matrix = self.matrix(table)?;
+        let mut scratch = Vec::new();
+        for (token, out) in out.chunks_exact_mut(matrix.columns).enumerate() {
+            let entry = match index {
+                Index::TokenId => batch.ids[token] as usize,
+                Index::Position { offset } => batch.positions[token] as usize + offset,
+            };
+            out.copy_from_slice(matrix.row(entry, &mut scratch));
+            if let Some(tensor) = add {
+                self::add(out, row(slots, tensor, token));
+            }
+        }
+        Ok(())
+    }
+
+    fn class_and_position(
+        &self,
+        patches: &Tensor,
+        class: WeightId,
+        position: WeightId,
+        slots: &[Vec<f32>],
+        out: &mut [f32],
+    ) -> Result<()> {
+        let (class, position) = (self.vector(class), self.matrix(position)?);
+        let tokens = patches.rows + 1;
+        let mut scratch = Vec::new();
+        for (index, out) in out.chunks_exact_mut(patches.width).enumerate() {
+            let (image, token) = (index / tokens, index % tokens);
+            match token.checked_sub(1) {
+                None => out.copy_from_slice(class),
+                Some(patch) => out.copy_from_slice(row(slots, patches, image * patches.rows + patch)),
+            }
+            add(out, position.row(token, &mut scratch));
+        }
+        Ok(())
+    }
+
+    fn broadcast(&self, rows: WeightId, written: &Tensor, out: &mut [f32]) -> Result<()> {
+        let matrix = self.matrix(rows)?;
+        let mut scratch = Vec::new();
+        for (index, out) in out.chunks_exact_mut(written.width).enumerate() {
+            out.copy_from_slice(matrix.row(index % written.rows, &mut scratch));
+        }
+        Ok(())
+    }
+}
+
+/// `task(scores, (token * heads + head, columns of that head))` for every token and head.
+fn for_heads(out: &mut [f32], head_width: usize, task: impl Fn(&mut Vec<f32>, (usize, &mut [f32])) + Sync + Send) {
+    out.par_chunks_exact_mut(head_width).enumerate().for_each_init(Vec::new, task);
+}
+
+/// Up to [`QUERY_ROWS`] queries of one picture, from row `first`, all heads.
+#[expect(clippy::too_many_arguments, reason = "an operation's operands, taken apart once")]
+fn picture_attention(
+    query: &Tensor,
+    sources: &[(Tensor, Tensor)],
+    head_width: usize,
+    scale: f32,
+    first: usize,
+    slots: &[Vec<f32>],
+    scores: &mut Vec<f32>,
+    out: &mut [f32],
+) {
+    let image = first / query.rows;
+    let keys: usize = sources.iter().map(|(key, _)| key.rows).sum();
+    for from in (0..query.width).step_by(head_width) {
+        let columns = from..from + head_width;
+        let find = |mut j: usize, value: bool| {
+            for (key_rows, value_rows) in sources {
+                if j < key_rows.rows {
+                    let tensor = if value { value_rows } else { key_rows };
+                    return &row(slots, tensor, image * tensor.rows + j)[columns.clone()];
+                }
+                j -= key_rows.rows;
+            }
+            unreachable!("keys are counted from the sources")
+        };
+        let (key, value) = (|j| find(j, false), |j| find(j, true));
+        let query_row = |r: usize| &row(slots, query, first + r)[columns.clone()];
+        let mut rows = out.chunks_exact_mut(query.width).map(|row| &mut row[columns.clone()]);
+        let bias = |_| 0.0;
+        if rows.len() == QUERY_ROWS {
+            let out: [&mut [f32]; QUERY_ROWS] = std::array::from_fn(|_| rows.next().expect("a whole tile"));
+            let queries = std::array::from_fn(query_row);
+            Attend { queries, keys, key, value, bias, scale, scores, out }.run();
+        } else {
+            for (r, out) in rows.enumerate() {
+                Attend { queries: [query_row(r)], keys, key, value, bias, scale, scores, out: [out] }.run();
+            }
+        }
+    }
+}
+
+/// One patch of a picture (3, side, side) as a row (channel, y, x).
+fn patch_row(pixels: &[f32], side: usize, patch: usize, grid_y: usize, grid_x: usize, out: &mut [f32]) {
+    let lines = (0..3).flat_map(|channel| (0..patch).map(move |y| (channel * side + grid_y * patch + y) * side));
+    for (line, out) in lines.zip(out.chunks_exact_mut(patch)) {
+        out.copy_from_slice(&pixels[line + grid_x * patch..][..patch]);
+    }
+}
+
+/// out += x.
+fn add(out: &mut [f32], x: &[f32]) {
+    vectorised(
+        #[inline(always)]
+        || out.iter_mut().zip(x).for_each(|(out, x)| *out += x),
+    );
+}
+
+/// Bias, activation, clip and gate of an epilogue, on some columns of a row.
+fn finish(values: &mut [f32], bias: Option<&[f32]>, gate: Option<&[f32]>, columns: &Range<usize>, epilogue: &Epilogue) {
+    if let Some(bias) = bias {
+        add(values, bias);
+    }
+    if let Some(activation) = epilogue.activation {
+        activate(values, activation);
+    }
+    if let Some(clip) = epilogue.clip {
+        values.iter_mut().for_each(|value| *value = value.clamp(-clip, clip));
+    }
+    match gate {
+        Some(&[gate]) => values.iter_mut().for_each(|value| *value *= gate.tanh()),
+        Some(gates) => {
+            values.iter_mut().zip(&gates[columns.clone()]).for_each(|(value, gate)| *value *= gate.tanh());
+        }
+        None => {}
+    }
+}
+
+/// The activation of each value, in place.
+fn activate(values: &mut [f32], activation: Activation) {
+    #[inline(always)]
+    fn each(values: &mut [f32], f: impl Fn(f32) -> f32) {
+        vectorised(
+            #[inline(always)]
+            || values.iter_mut().for_each(|value| *value = f(*value)),
+        );
+    }
+    match activation {
+        Activation::Gelu => each(values, |x| 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))),
+        Activation::QuickGelu => each(values, |x| x * sigmoid(1.702 * x)),
+        Activation::Relu => each(values, |x| x.max(0.0)),
+        Activation::Silu => each(values, |x| x * sigmoid(x)),
+    }
+}
+
+/// A norm of one row (or one head's columns), in place.
+fn normalise(row: &mut [f32], kind: Norm, weight: &[f32], bias: Option<&[f32]>, epsilon: f32) {
+    vectorised(
+        #[inline(always)]
+        || {
+            let count = row.len() as f32;
+            let mean = match kind {
+                Norm::Layer => sum_by(row, |x| x) / count,
+                Norm::Rms => 0.0,
+            };
+            let variance = sum_by(row, |x| (x - mean) * (x - mean)) / count;
+            let factor = 1.0 / (variance + epsilon).sqrt();
+            row.iter_mut().zip(weight).for_each(|(x, weight)| *x = (*x - mean) * factor * weight);
+            if let Some(bias) = bias {
+                row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
+            }
+        },
+    );
+}
+
+/// Rotary embedding of each head's first `width` entries, half split: angle = position * theta^(-2i / width).
+fn rotate(row: &mut [f32], position: u32, head_width: usize, width: usize, theta: f32) {
+    let half = width / 2;
+    let turns: Vec<(f32, f32)> = (0..half)
+        .map(|i| {
+            let angle = position as f32 * (1.0 / theta.powf((2 * i) as f32 / width as f32));
+            (angle.cos(), angle.sin())
+        })
+        .collect();
+    for head in row.chunks_exact_mut(head_width) {
+        let (first, second) = head[..2 * half].split_at_mut(half);
+        for ((x, y), (cos, sin)) in first.iter_mut().zip(second).zip(&turns) {
+            (*x, *y) = (*x * cos - *y * sin, *y * cos + *x * sin);
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! Model files: safetensors and PyTorch archives, whole or sharded, read through maps and never trusted.
+//!
+//! A [`Checkpoint`] is one table of tensor names over one or several mapped files. Opening reads headers only; the bytes of
+//! a tensor are borrowed from the map. What the names mean is no business of this module, [`convert`] excepted.
+//! Every number that a file states is checked against the length of the map before it is used.
+
+pub mod convert;
+pub mod pickle;
+pub mod safetensors;
+pub mod torch;
+pub mod zip;
+
+use crate::error::{Error, Result};
+use memmap2::Mmap;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Tensors that one file or index may name.
+pub const TENSORS_MAX: usize = 100_000;
+/// Dimensions that one tensor may have.
+pub const RANK_MAX: usize = 8;
+/// Bytes of a `*.index.json`.
+pub const INDEX_BYTES_MAX: u64 = 64 << 20;
+/// Files that one index may name.
+pub const SHARDS_MAX: usize = 4096;
+
+/// What a folder's weights are called, in the order of preference; the index of a sharded set follows the single file.
+const FOLDER_NAMES: [&str; 6] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+];
+
+/// The number formats that the engine reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dtype {
+    /// IEEE single precision.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// The upper half of a single.
+    Bf16,
+}
+
+impl Dtype {
+    /// Bytes of one number.
+    pub fn size(self) -> usize {
+        match self {
+            Dtype::F32 => 4,
+            Dtype::F16 | Dtype::Bf16 => 2,
+        }
+    }
+}
+
+/// The name that safetensors headers use.
+impl fmt::Display for Dtype {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Dtype::F32 => "F32",
+            Dtype::F16 => "F16",
+            Dtype::Bf16 => "BF16",
+        })
+    }
+}
+
+/// A tensor's numbers: row-major, little-endian, at any alignment.
+#[derive(Debug, Clone)]
+pub struct Tensor<'a> {
+    /// The format of each number.
+    pub dtype: Dtype,
+    /// Outermost dimension first; empty for a single number.
+    pub shape: &'a [usize],
+    /// Borrowed from the file's map where it lies contiguous there, else a gathered copy.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+/// What the numbers of a tensor are: a format that the engine reads, or the name of another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Element {
+    /// A format that the engine reads.
+    Float(Dtype),
+    /// A format that is listed but refused when its bytes are asked for.
+    Other(String),
+}
+
+/// Where a tensor lies in its file. A parser hands it out only after checking that all of it is inside the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// The format of the numbers.
+    pub element: Element,
+    /// Outermost dimension first.
+    pub shape: Vec<usize>,
+    /// Steps between numbers of each dimension, in numbers; `None` where the tensor is contiguous.
+    pub strides: Option<Vec<usize>>,
+    /// The first byte in the file.
+    pub start: usize,
+    /// Bytes of the numbers, which for a contiguous tensor end at `start + length`.
+    pub length: usize,
+}
+
+/// The tensors of one file by name.
+pub type Table = BTreeMap<String, Layout>;
+
+/// One or several mapped files behind one table of names.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    files: Vec<MappedFile>,
+    tensors: BTreeMap<String, Place>,
+}
+
+#[derive(Debug)]
+struct MappedFile {
+    path: PathBuf,
+    map: Mmap,
+}
+
+#[derive(Debug)]
+struct Place {
+    file: usize,
+    layout: Layout,
+}
+
+impl Checkpoint {
+    /// Opens a `.safetensors` file, a PyTorch archive (recognised by content, whatever its suffix), or a folder that holds
+    /// `model.safetensors` or `pytorch_model.bin`, whole or as shards with an `.index.json`.
+    pub fn open(path: &Path) -> Result<Self> {
+        if !path.is_dir() {
+            return Self::open_file(path);
+        }
+        let Some(file) = FOLDER_NAMES.iter().map(|name| path.join(name)).find(|file| file.exists()) else {
+            return Err(Error::invalid(path, "weights", format!("one of {}", FOLDER_NAMES.join(", ")), "none of them"));
+        };
+        if file.extension().is_some_and(|suffix| suffix == "json") {
+            Self::open_index(&file)
+        } else {
+            Self::open_file(&file)
+        }
+    }
+
+    fn open_file(path: &Path) -> Result<Self> {
+        let file = MappedFile::open(path)?;
+        let tensors =
+            parse(&file.map, path)?.into_iter().map(|(name, layout)| (name, Place { file: 0, layout })).collect();
+        Ok(Checkpoint { path: path.to_owned(), files: vec![file], tensors })
+    }
+
+    fn open_index(path: &Path) -> Result<Self> {
+        let shards = read_index(path)?;
+        let mut checkpoint = Checkpoint { path: path.to_owned(), files: Vec::new(), tensors: BTreeMap::new() };
+        for (shard, names) in shards {
+            checkpoint.add_shard(&path.with_file_name(shard), names)?;
+        }
+        Ok(checkpoint)
+    }
+
+    /// Adds the `names` that the index says are in a shard; whatever else it holds stays hidden, as in other readers.
+    fn add_shard(&mut self, path: &Path, names: Vec<String>) -> Result<()> {
+        let shard = MappedFile::open(path)?;
+        let mut table = parse(&shard.map, path)?;
+        for name in names {
+            let Some(layout) = table.remove(&name) else {
+                return Err(Error::invalid(path, name, "the tensor that the index names here", "none"));
+            };
+            self.tensors.insert(name, Place { file: self.files.len(), layout });
+        }
+        self.files.push(shard);
+        Ok(())
+    }
+
+    /// The file that was opened: the weights, or the index of the shards.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// The shape of a tensor, if there is one of this name.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|place| place.layout.shape.as_slice())
+    }
+
+    /// The number format of a tensor; `None` if there is no such tensor or the engine cannot read its format.
+    pub fn dtype(&self, name: &str) -> Option<Dtype> {
+        self.format(name).ok()
+    }
+
+    /// The file that holds a tensor; for a name that is nowhere the file that was opened, so that an error can name it.
+    pub fn file_of(&self, name: &str) -> &Path {
+        self.tensors.get(name).map_or(&self.path, |place| &self.files[place.file].path)
+    }
+
+    /// Bytes of all tensors together.
+    pub fn bytes(&self) -> u64 {
+        self.tensors.values().map(|place| place.layout.length as u64).sum()
+    }
+
+    /// A tensor by name.
+    pub fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
+        let (Place { file, layout }, dtype) = (self.place(name)?, self.format(name)?);
+        let map = &self.files[*file].map;
+        let bytes = match &layout.strides {
+            None => Cow::Borrowed(&map[layout.start..layout.start + layout.length]),
+            Some(strides) => Cow::Owned(gather(&map[layout.start..], dtype.size(), &layout.shape, strides)),
+        };
+        Ok(Tensor { dtype, shape: &layout.shape, bytes })
+    }
+
+    /// A tensor by name that must have this shape.
+    pub fn expect(&self, name: &str, shape: &[usize]) -> Result<Tensor<'_>> {
+        self.check(name, shape)?;
+        self.tensor(name)
+    }
+
+    /// That there is a tensor of this name, shape and a format that the engine reads, without touching its bytes.
+    pub fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
+        let layout = &self.place(name)?.layout;
+        if layout.shape != shape {
+            let (expected, found) = (format!("shape {shape:?}"), format!("{:?}", layout.shape));
+            return Err(Error::invalid(self.file_of(name), name, expected, found));
+        }
+        self.format(name).map(drop)
+    }
+
+    /// The number format of a tensor that must be there and readable.
+    fn format(&self, name: &str) -> Result<Dtype> {
+        match &self.place(name)?.layout.element {
+            Element::Float(dtype) => Ok(*dtype),
+            Element::Other(found) => {
+                Err(Error::invalid(self.file_of(name), name, "numbers in F32, F16 or BF16", found))
+            }
+        }
+    }
+
+    fn place(&self, name: &str) -> Result<&Place> {
+        self.tensors.get(name).ok_or_else(|| Error::invalid(&self.path, name, "a tensor of this name", "none"))
+    }
+}
+
+impl MappedFile {
+    fn open(path: &Path) -> Result<Self> {
+        let file = open_regular(path)?;
+        // A map of nothing is an error of its own kind on each system, so it is named here.
+        if file.metadata().map_err(|reason| Error::file(path, reason))?.len() == 0 {
+            return Err(Error::invalid(path, "length", "a safetensors file or a PyTorch archive", "an empty file"));
+        }
+        // SAFETY: a map is sound as long as nobody writes to the file or cuts it while it is mapped. We assume that of model
+        // files, as every engine that maps them does. A file that is cut all the same ends the process with SIGBUS; one that
+        // is overwritten changes weights and nothing else, because all offsets were copied out of the map and checked at
+        // opening against the map's own length.
+        let map = unsafe { Mmap::map(&file) }.map_err(|reason| Error::file(path, reason))?;
+        Ok(MappedFile { path: path.to_owned(), map })
+    }
+}
+
+/// Opens a regular file. Devices and pipes are refused before opening, which on a pipe would wait for ever.
+fn open_regular(path: &Path) -> Result<File> {
+    let metadata = fs::metadata(path).map_err(|reason| Error::file(path, reason))?;
+    if !metadata.is_file() {
+        return Err(Error::file(path, "not a regular file"));
+    }
+    File::open(path).map_err(|reason| Error::file(path, reason))
+}
+
+/// The whole of a file of at most `bytes_max` bytes.
+fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let length = open_regular(path)?
+        .take(bytes_max.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(|reason| Error::file(path, reason))?;
+    if length as u64 > bytes_max {
+        return Err(Error::limit(format!("{}: bytes", path.display()), bytes_max, length as u64));
+    }
+    Ok(bytes)
+}
+
+/// Reads a JSON file of at most `bytes_max` bytes. A file that is missing, too large, not UTF-8 or not JSON is an error of
+/// one line.
+pub fn read_json(path: &Path, bytes_max: u64) -> Result<serde_json::Value> {
+    let bytes = read_bounded(path, bytes_max)?;
+    let text = str::from_utf8(&bytes).map_err(|reason| Error::invalid(path, "text", "UTF-8", reason))?;
+    serde_json::from_str(text).map_err(|reason| Error::invalid(path, "text", "JSON", reason))
+}
+
+/// The shards that an index names, each with its tensors.
+fn read_index(path: &Path) -> Result<BTreeMap<String, Vec<String>>> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: safetensors::UniqueMap<String>,
+    }
+    let bytes = read_bounded(path, INDEX_BYTES_MAX)?;
+    let index: Index = serde_json::from_slice(&bytes)
+        .map_err(|reason| Error::invalid(path, "weight_map", "an object of tensor names and file names", reason))?;
+    let mut shards = BTreeMap::<String, Vec<String>>::new();
+    for (tensor, shard) in index.weight_map.0 {
+        if !is_plain_name(&shard) {
+            return Err(Error::invalid(path, tensor, "the plain name of a file beside the index", shard));
+        }
+        shards.entry(shard).or_default().push(tensor);
+    }
+    if shards.len() > SHARDS_MAX {
+        return Err(Error::limit(format!("{}: shards", path.display()), SHARDS_MAX as u64, shards.len() as u64));
+    }
+    Ok(shards)
+}
+
+/// Whether a name cannot lead out of its folder, on any system.
+fn is_plain_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains(['/', '\\', ':', '\0'])
+}
+
+/// Reads the header of a file whose format is told by its first bytes.
+fn parse(bytes: &[u8], path: &Path) -> Result<Table> {
+    if safetensors::is_safetensors(bytes) {
+        safetensors::parse_header(bytes, path)
+    } else if zip::is_zip(bytes) {
+        torch::parse_archive(bytes, path)
+    } else {
+        Err(Error::invalid(path, "first bytes", "a safetensors file or a PyTorch archive", foreign_format(bytes)))
+    }
+}
+
+/// What a file that we do not read seems to be, with the way out where there is one.
+fn foreign_format(bytes: &[u8]) -> &'static str {
+    const RESAVE: &str = "the format of torch before 1.6: load and save it with a newer torch";
+    if bytes.starts_with(b"version https://git-lfs") {
+        "a Git LFS pointer: fetch the file itself with `git lfs pull`"
+    } else if bytes.get(257..262) == Some(b"ustar") || bytes.starts_with(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46") {
+        RESAVE
+    } else if bytes.first() == Some(&0x80) {
+        "a bare pickle: load it and save its state_dict() with torch 1.6 or newer"
+    } else {
+        "neither"
+    }
+}
+
+/// Copies a strided tensor into row-major order. `bytes` start at its first number and reach to its last one.
+fn gather(bytes: &[u8], size: usize, shape: &[usize], strides: &[usize]) -> Vec<u8> {
+    let (Some((&width, outer_shape)), Some((&step, outer_strides))) = (shape.split_last(), strides.split_last()) else {
+        return bytes[..size].to_vec();
+    };
+    let rows = outer_shape.iter().product::<usize>();
+    let mut gathered = Vec::with_capacity(rows * width * size);
+    let mut index = vec![0; outer_shape.len()];
+    for _ in 0..rows {
+        let row: usize = index.iter().zip(outer_strides).map(|(i, stride)| i * stride).sum();
+        for column in 0..width {
+            let at = (row + column * step) * size;
+            gathered.extend_from_slice(&bytes[at..at + size]);
+        }
+        advance(&mut index, outer_shape);
+    }
+    gathered
+}
+
+/// The next index in row-major order.
+fn advance(index: &mut [usize], shape: &[usize]) {
+    for (i, length) in index.iter_mut().zip(shape).rev() {
+        *i += 1;
+        if *i < *length {
+            return;
+        }
+        *i = 0;
+    }
+}

@@ -1,0 +1,56 @@
+//! `flamant convert`: three sources of an OpenFlamingo to one folder.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use flamant::checkpoint::convert::{ConvertOptions, convert};
+use flamant::{Device, Flamingo, Options};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::Outcome;
+
+/// Join an OpenFlamingo checkpoint, its language model and its vision model in one folder
+#[derive(Args)]
+pub struct Convert {
+    /// The published checkpoint.pt
+    #[arg(long, value_name = "FILE")]
+    checkpoint: PathBuf,
+    /// Folder of the language model: config.json, weights, tokenizer.json
+    #[arg(long, value_name = "DIR")]
+    language_model: PathBuf,
+    /// CLIP weights: open_clip, transformers or OpenAI names; .safetensors, .pt or .bin
+    #[arg(long, value_name = "FILE")]
+    vision_model: PathBuf,
+    /// A gated block stands before every N-th layer; read from the checkpoint by default
+    #[arg(long, value_name = "N")]
+    cross_attn_every: Option<usize>,
+    /// Folder to make
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+}
+
+impl Convert {
+    pub fn run(self) -> Outcome {
+        let output = self.output.clone();
+        let options = ConvertOptions {
+            checkpoint: self.checkpoint,
+            language_model: self.language_model,
+            vision_model: self.vision_model,
+            cross_attn_every: self.cross_attn_every,
+            output: self.output,
+        };
+        let bar = ProgressBar::new(0);
+        bar.set_style(
+            ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta}").expect("the template is well formed"),
+        );
+        convert(&options, &mut |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        })?;
+        bar.finish_and_clear();
+        // A folder that was written is a folder that opens.
+        Flamingo::open(&output, &Options { device: Device::Cpu, threads: 1, ..Options::default() })?;
+        eprintln!("{} is ready", output.display());
+        Ok(())
+    }
+}

@@ -1,0 +1,113 @@
+//! `flamant generate`: writes after a prompt.
+
+use std::io::Write as _;
+
+use clap::Args;
+use flamant::{Answer, Finish, Generation, Sampling};
+use serde_json::json;
+
+use super::input::{ModelArguments, PromptArguments};
+use super::{Outcome, print_json};
+
+/// Write after a prompt of texts and pictures
+#[derive(Args)]
+pub struct Generate {
+    #[command(flatten)]
+    model: ModelArguments,
+    #[command(flatten)]
+    prompt: PromptArguments,
+    /// Most tokens to write
+    #[arg(long, default_value_t = 64)]
+    max_new_tokens: usize,
+    /// Beams of a beam search; 1 for none
+    #[arg(long, default_value_t = 1)]
+    num_beams: usize,
+    /// A finished text's log-probability is divided by its length to this power
+    #[arg(long, default_value_t = 1.0, allow_hyphen_values = true)]
+    length_penalty: f32,
+    /// Draw tokens at this temperature; 0 takes the most likely one
+    #[arg(long, default_value_t = 0.0)]
+    temperature: f32,
+    /// Draw from the k most likely tokens; 0 for all
+    #[arg(long, default_value_t = 0)]
+    top_k: usize,
+    /// Draw from the most likely tokens that reach this probability together
+    #[arg(long, default_value_t = 1.0)]
+    top_p: f32,
+    /// Draw from tokens at least this share as likely as the likeliest
+    #[arg(long, default_value_t = 0.0)]
+    min_p: f32,
+    /// Divide the logits of tokens that occurred before
+    #[arg(long, default_value_t = 1.0)]
+    repetition_penalty: f32,
+    /// Seed of the draws
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Text that ends the answer; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Go on past the model's stop token
+    #[arg(long)]
+    ignore_eos: bool,
+    /// Print one line of JSON at the end instead of words as they come
+    #[arg(long)]
+    json: bool,
+}
+
+impl Generate {
+    pub fn run(self) -> Outcome {
+        let options = Generation {
+            tokens_max: self.max_new_tokens,
+            sampling: Sampling {
+                temperature: self.temperature,
+                top_k: self.top_k,
+                top_p: self.top_p,
+                min_p: self.min_p,
+                repetition_penalty: self.repetition_penalty,
+                seed: self.seed,
+            },
+            beams: self.num_beams,
+            length_penalty: self.length_penalty,
+            stop: self.stop,
+            ignore_end: self.ignore_eos,
+        };
+        let prompt = self.prompt.read()?;
+        let mut flamingo = self.model.open()?;
+        if self.json {
+            let answer = flamingo.generate(&prompt, &options, &mut |_| {})?;
+            return print_json(&report(&answer));
+        }
+        let mut out = std::io::stdout().lock();
+        let mut written = Ok(());
+        flamingo.generate(&prompt, &options, &mut |text| {
+            if written.is_ok() {
+                written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+            }
+        })?;
+        written?;
+        writeln!(out)?;
+        Ok(())
+    }
+}
+
+fn report(answer: &Answer) -> serde_json::Value {
+    json!({
+        "text": answer.text,
+        "token_ids": answer.ids,
+        "logprobs": answer.logprobs,
+        "finish_reason": match answer.finish {
+            Finish::Stop => "stop",
+            Finish::Length => "length",
+        },
+        "usage": {
+            "prompt_tokens": answer.prompt_tokens,
+            "completion_tokens": answer.ids.len(),
+            "pictures": answer.pictures,
+        },
+        "timings": {
+            "media_seconds": answer.timings.media,
+            "prompt_seconds": answer.timings.prompt,
+            "decode_seconds": answer.timings.decode,
+        },
+    })
+}

@@ -1,0 +1,112 @@
+//! Arguments that several commands share: the model, where it runs, and the prompt.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use clap::{ArgMatches, Args, FromArgMatches};
+use flamant::{Device, Error, Flamingo, Options, Prompt, PromptLimits};
+
+/// Which model, and where it runs.
+#[derive(Args)]
+pub struct ModelArguments {
+    /// Model folder: IDEFICS as published, or OpenFlamingo from `flamant convert`
+    pub model: PathBuf,
+    /// Where to run
+    #[arg(long, default_value = "cpu", env = "FLAMANT_DEVICE", value_parser = |text: &str| text.parse::<Device>())]
+    pub device: Device,
+    /// Worker threads; 0 for one a core
+    #[arg(long, default_value_t = 0, env = "FLAMANT_THREADS")]
+    pub threads: usize,
+}
+
+impl ModelArguments {
+    /// Opens the model.
+    pub fn open(&self) -> Result<Flamingo, Error> {
+        Flamingo::open(&self.model, &Options { device: self.device, threads: self.threads, ..Options::default() })
+    }
+}
+
+/// The prompt: a file, or texts and pictures in the order given.
+pub struct PromptArguments {
+    file: Option<String>,
+    parts: Vec<Given>,
+}
+
+enum Given {
+    Text(String),
+    Image(PathBuf),
+}
+
+/// What clap parses of a prompt; the order across `--text` and `--image` is read from their positions.
+#[derive(Args)]
+struct Flags {
+    /// Prompt file: [{"text": "..."}, {"image": "a.png"}, ...]; - reads standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["text", "image"])]
+    prompt: Option<String>,
+    /// Text of the prompt; repeat, in order with --image
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    text: Vec<String>,
+    /// Picture of the prompt (PNG, JPEG, WebP, GIF, BMP); repeat, in order with --text
+    #[arg(long, value_name = "FILE")]
+    image: Vec<PathBuf>,
+}
+
+impl Args for PromptArguments {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        Flags::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Flags::augment_args_for_update(command)
+    }
+}
+
+impl FromArgMatches for PromptArguments {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let flags = Flags::from_arg_matches(matches)?;
+        let places = |name: &str| matches.indices_of(name).into_iter().flatten().collect::<Vec<_>>();
+        let texts = places("text").into_iter().zip(flags.text.into_iter().map(Given::Text));
+        let images = places("image").into_iter().zip(flags.image.into_iter().map(Given::Image));
+        let mut parts: Vec<(usize, Given)> = texts.chain(images).collect();
+        parts.sort_by_key(|(place, _)| *place);
+        if flags.prompt.is_none() && parts.is_empty() {
+            let message = "a prompt is needed: --prompt FILE, or --text and --image in order\n";
+            return Err(clap::Error::raw(clap::error::ErrorKind::MissingRequiredArgument, message));
+        }
+        Ok(PromptArguments { file: flags.prompt, parts: parts.into_iter().map(|(_, part)| part).collect() })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl PromptArguments {
+    /// Reads and decodes the prompt.
+    pub fn read(&self) -> Result<Prompt, Error> {
+        let limits = PromptLimits::default();
+        match self.file.as_deref() {
+            Some("-") => {
+                let mut text = String::new();
+                let stdin = std::io::stdin().lock();
+                stdin
+                    .take(limits.bytes_max + 1)
+                    .read_to_string(&mut text)
+                    .map_err(|error| Error::file("standard input", error))?;
+                Prompt::from_json(&text, "standard input", Path::new(""), limits)
+            }
+            Some(file) => Prompt::from_file(file, limits),
+            None => {
+                let mut prompt = Prompt::with_limits(limits);
+                for part in &self.parts {
+                    match part {
+                        Given::Text(text) => prompt.text(text)?,
+                        Given::Image(path) => prompt.image_file(path)?,
+                    };
+                }
+                Ok(prompt)
+            }
+        }
+    }
+}

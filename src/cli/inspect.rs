@@ -1,0 +1,93 @@
+//! `flamant inspect`: what a model folder holds.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use clap::Args;
+use flamant::Inspection;
+use flamant::config::ModelConfig;
+use serde_json::json;
+
+use super::{Outcome, print_json};
+
+/// Show family, dimensions, parameters, number formats and gates of a model folder
+#[derive(Args)]
+pub struct Inspect {
+    /// Model folder
+    model: PathBuf,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Inspect {
+    pub fn run(self) -> Outcome {
+        let inspection = Inspection::of(&self.model)?;
+        if self.json { print_json(&report(&inspection)) } else { show(&inspection) }
+    }
+}
+
+fn show(inspection: &Inspection) -> Outcome {
+    let ModelConfig { family, vision, resampler, gated, decoder } = &inspection.config;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "family      {family:?}, language model {:?}", decoder.architecture)?;
+    let (side, patch) = (vision.image_size, vision.patch_size);
+    let clip = format!("{} layers of {} x {}", vision.layers, vision.heads, vision.width / vision.heads);
+    writeln!(out, "vision      {clip}, {side} px in patches of {patch}, {} tokens", vision.tokens_out())?;
+    match resampler {
+        Some(r) => {
+            writeln!(out, "resampler   {} layers of {} x {}, {} latents", r.depth, r.heads, r.head_width, r.latents)?
+        }
+        None => writeln!(out, "resampler   none")?,
+    }
+    writeln!(out, "gated       {} blocks of {} x {}", inspection.gates.len(), gated.heads, gated.head_width)?;
+    let heads = format!("{} x {}", decoder.heads, decoder.head_width());
+    let (tokens, most) = (decoder.vocabulary, decoder.positions_max);
+    writeln!(out, "decoder     {} layers of {heads}, {tokens} tokens, {most} positions", decoder.layers)?;
+    writeln!(out, "\n{:12} {:>15} {:>15}  tensors", "part", "parameters", "bytes")?;
+    for (name, part) in &inspection.parts {
+        let dtypes: Vec<String> = part.dtypes.iter().map(|(dtype, count)| format!("{count} {dtype}")).collect();
+        writeln!(out, "{name:12} {:>15} {:>15}  {}", part.parameters, part.bytes, dtypes.join(", "))?;
+    }
+    let total: u64 = inspection.parts.values().map(|part| part.parameters).sum();
+    writeln!(out, "{:12} {total:>15} {:>15}  {} unused", "all", inspection.bytes, inspection.unused)?;
+    writeln!(out, "\nlayer  tanh(attention gate)  tanh(dense gate)")?;
+    for gate in &inspection.gates {
+        writeln!(out, "{:5}  {:20.4}  {:16.4}", gate.layer, gate.attention, gate.dense)?;
+    }
+    Ok(())
+}
+
+fn report(inspection: &Inspection) -> serde_json::Value {
+    let ModelConfig { family, vision, resampler, gated, decoder } = &inspection.config;
+    let parts: serde_json::Map<_, _> = inspection
+        .parts
+        .iter()
+        .map(|(name, part)| {
+            let value = json!({"parameters": part.parameters, "bytes": part.bytes, "tensors": part.dtypes});
+            (name.replace(' ', "_"), value)
+        })
+        .collect();
+    let gates = inspection.gates.iter();
+    json!({
+        "family": format!("{family:?}"),
+        "language_model": format!("{:?}", decoder.architecture),
+        "vision": {
+            "layers": vision.layers, "width": vision.width, "heads": vision.heads,
+            "image_size": vision.image_size, "patch_size": vision.patch_size, "tokens": vision.tokens_out(),
+        },
+        "resampler": resampler.as_ref().map(|resampler| json!({
+            "layers": resampler.depth, "latents": resampler.latents,
+            "heads": resampler.heads, "head_width": resampler.head_width,
+        })),
+        "gated_blocks": {"interval": gated.interval, "heads": gated.heads, "head_width": gated.head_width},
+        "decoder": {
+            "layers": decoder.layers, "width": decoder.width, "heads": decoder.heads,
+            "vocabulary": decoder.vocabulary, "positions": decoder.positions_max,
+        },
+        "parts": parts,
+        "gates": gates.map(|gate| json!({"layer": gate.layer, "attention": gate.attention, "dense": gate.dense})).collect::<Vec<_>>(),
+        "bytes": inspection.bytes,
+        "unused_tensors": inspection.unused,
+    })
+}

@@ -1,0 +1,85 @@
+//! The commands, one file each.
+
+mod classify;
+mod convert;
+mod generate;
+mod input;
+mod inspect;
+mod score;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use flamant::Error;
+
+/// Runs few-shot visual language models of the Flamingo family (OpenFlamingo, IDEFICS).
+#[derive(Parser)]
+#[command(version, about, after_help = "Exit codes: 0 done, 1 a file, prompt or device is at fault, 2 usage.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Generate(generate::Generate),
+    Score(score::Score),
+    Classify(classify::Classify),
+    Inspect(inspect::Inspect),
+    Convert(convert::Convert),
+}
+
+/// What a command can fail with.
+enum Failure {
+    /// The library's one line.
+    Error(Error),
+    /// Standard output could not be written; a reader that closed it early is no error.
+    Output(std::io::Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Error(error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Failure::Output(error)
+    }
+}
+
+type Outcome = Result<(), Failure>;
+
+/// Parses the arguments and runs the command.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match arguments.command {
+        Command::Generate(command) => command.run(),
+        Command::Score(command) => command.run(),
+        Command::Classify(command) => command.run(),
+        Command::Inspect(command) => command.run(),
+        Command::Convert(command) => command.run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(Failure::Output(error)) => complain(&format!("standard output: {error}")),
+        Err(Failure::Error(error)) => complain(&error.to_string()),
+    }
+}
+
+fn complain(line: &str) -> ExitCode {
+    // Nobody is left to tell if this fails too.
+    let _ = writeln!(std::io::stderr(), "flamant: {line}");
+    ExitCode::from(1)
+}
+
+/// Prints one line of JSON.
+fn print_json(value: &serde_json::Value) -> Outcome {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{value}")?;
+    out.flush()?;
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! `flamant score`: log-probabilities of a prompt's own tokens.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use flamant::Error;
+use serde_json::json;
+
+use super::input::{ModelArguments, PromptArguments};
+use super::{Outcome, print_json};
+
+/// Log-probability of each token of a prompt, given those before it
+#[derive(Args)]
+pub struct Score {
+    #[command(flatten)]
+    model: ModelArguments,
+    #[command(flatten)]
+    prompt: PromptArguments,
+    /// Write all logits (tokens, vocabulary) as float32
+    #[arg(long, value_name = "FILE.safetensors")]
+    logits: Option<PathBuf>,
+    /// Print one line of JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+impl Score {
+    pub fn run(self) -> Outcome {
+        let prompt = self.prompt.read()?;
+        let mut flamingo = self.model.open()?;
+        let mut file = match &self.logits {
+            Some(path) => {
+                let tokens = prompt.render(flamingo.tokenizer())?.ids.len();
+                Some(LogitsFile::create(path, tokens, flamingo.config().decoder.vocabulary)?)
+            }
+            None => None,
+        };
+        let score = flamingo.score(&prompt, |_, logits| {
+            if let Some(file) = &mut file {
+                file.write(logits);
+            }
+        })?;
+        if let Some(file) = file {
+            file.finish()?;
+        }
+        let tokens: Vec<String> = score.ids.iter().map(|&id| flamingo.tokenizer().token(id)).collect();
+        if self.json {
+            return print_json(&json!({"token_ids": score.ids, "tokens": tokens, "logprobs": score.logprobs}));
+        }
+        let mut out = std::io::stdout().lock();
+        for (token, logprob) in tokens.iter().zip(&score.logprobs) {
+            match logprob {
+                Some(logprob) => writeln!(out, "{logprob:10.4}  {token}")?,
+                None => writeln!(out, "{:>10}  {token}", "")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A safetensors file of one tensor, written row by row; it gets its name when it is whole.
+struct LogitsFile {
+    path: PathBuf,
+    partial: PathBuf,
+    writer: BufWriter<File>,
+    result: std::io::Result<()>,
+}
+
+impl LogitsFile {
+    fn create(path: &Path, rows: usize, columns: usize) -> Result<Self, Error> {
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        let file = File::create(&partial).map_err(|error| Error::file(&partial, error))?;
+        let mut writer = BufWriter::new(file);
+        let length = rows * columns * 4;
+        let mut header =
+            json!({"logits": {"dtype": "F32", "shape": [rows, columns], "data_offsets": [0, length]}}).to_string();
+        // The format wants data aligned to 8 bytes; spaces pad the header.
+        header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
+        let result =
+            writer.write_all(&(header.len() as u64).to_le_bytes()).and_then(|()| writer.write_all(header.as_bytes()));
+        Ok(LogitsFile { path: path.to_owned(), partial, writer, result })
+    }
+
+    /// Adds a row; a failure is kept for [`LogitsFile::finish`].
+    fn write(&mut self, logits: &[f32]) {
+        for logit in logits {
+            if self.result.is_ok() {
+                self.result = self.writer.write_all(&logit.to_le_bytes());
+            }
+        }
+    }
+
+    fn finish(mut self) -> Result<(), Error> {
+        let done =
+            self.result.and_then(|()| self.writer.flush()).and_then(|()| std::fs::rename(&self.partial, &self.path));
+        done.map_err(|error| Error::file(&self.path, error))
+    }
+}

@@ -1,0 +1,102 @@
+//! What can go wrong from outside: files, prompts, pictures, arguments.
+//!
+//! Every message is one line that names the file, the key or the limit, with what was expected and what was found.
+//! Our own mistakes are asserts, never errors.
+
+use std::fmt::Display;
+use std::path::Path;
+
+/// The result of everything that touches the outside world.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A fault in something that came from outside; its text is one line.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be opened, read or written.
+    #[error("{file}: {message}")]
+    File {
+        /// The path as the user gave it.
+        file: String,
+        /// The operating system's reason.
+        message: String,
+    },
+    /// A file's content is not what it must be.
+    #[error("{file}: {key}: expected {expected}, found {found}")]
+    Invalid {
+        /// The path as the user gave it.
+        file: String,
+        /// The tensor, JSON key or field.
+        key: String,
+        /// What would have been right.
+        expected: String,
+        /// What stands there.
+        found: String,
+    },
+    /// A stated limit would be passed.
+    #[error("{what}: {found} is over the limit of {limit}")]
+    Limit {
+        /// What is limited, with its unit.
+        what: String,
+        /// The limit.
+        limit: u64,
+        /// What was asked for.
+        found: u64,
+    },
+    /// An argument or a prompt is not usable.
+    #[error("{0}")]
+    Argument(String),
+}
+
+impl Error {
+    /// A failed operation on a file, with the operating system's reason.
+    pub fn file(file: impl AsRef<Path>, reason: impl Display) -> Self {
+        Error::File { file: file.as_ref().display().to_string(), message: one_line(reason) }
+    }
+
+    /// A file whose `key` holds something other than `expected`.
+    pub fn invalid(file: impl AsRef<Path>, key: impl Display, expected: impl Display, found: impl Display) -> Self {
+        Error::Invalid {
+            file: file.as_ref().display().to_string(),
+            key: one_line(key),
+            expected: one_line(expected),
+            found: one_line(found),
+        }
+    }
+
+    /// An unusable argument or prompt.
+    pub fn argument(message: impl Display) -> Self {
+        Error::Argument(one_line(message))
+    }
+
+    /// `found` of `what` where at most `limit` is allowed.
+    pub fn limit(what: impl Display, limit: u64, found: u64) -> Self {
+        Error::Limit { what: one_line(what), limit, found }
+    }
+}
+
+/// Text from outside, made safe for one line of a terminal: control characters are escaped, and it is cut at 300 characters.
+fn one_line(text: impl Display) -> String {
+    let text = text.to_string();
+    let mut line = String::with_capacity(text.len());
+    for (count, character) in text.chars().enumerate() {
+        if count == 300 {
+            line.push('…');
+            break;
+        }
+        if character.is_control() { line.extend(character.escape_default()) } else { line.push(character) }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_short_line() {
+        let error = Error::invalid("a.json", "x\ny", "a number", "z".repeat(1000));
+        let text = error.to_string();
+        assert!(!text.contains('\n') && text.contains("x\\ny") && text.chars().count() < 400, "{text}");
+    }
+}

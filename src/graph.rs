@@ -1,0 +1,539 @@
+//! The forward pass as data: model code records operations once at load, devices run the list many times.
+//!
+//! Every tensor is a matrix of f32 activations; its rows are symbolic (so many for each picture, token or output) and
+//! bound when a batch is run. There are no general strides and no autograd: a tensor is a buffer, or a block of the
+//! buffer's columns or rows. The recorder asserts shapes, so a plan that was built is consistent.
+
+use crate::config::{Activation, Norm};
+use crate::weights::WeightId;
+
+/// What the rows of a tensor are counted in; bound to numbers by each batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Axis {
+    /// Pictures of the batch.
+    Images,
+    /// Text tokens of the batch.
+    Tokens,
+    /// Tokens whose logits are wanted.
+    Outputs,
+}
+
+/// How many units each axis has in one batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Pictures.
+    pub images: usize,
+    /// Text tokens.
+    pub tokens: usize,
+    /// Tokens whose logits are wanted.
+    pub outputs: usize,
+}
+
+impl Extent {
+    /// Units along one axis.
+    pub fn units(&self, axis: Axis) -> usize {
+        match axis {
+            Axis::Images => self.images,
+            Axis::Tokens => self.tokens,
+            Axis::Outputs => self.outputs,
+        }
+    }
+}
+
+/// A matrix of activations: a buffer, or some of its columns, or some rows of each of its units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tensor {
+    /// Which buffer of the plan.
+    pub buffer: usize,
+    /// What its rows are counted in.
+    pub axis: Axis,
+    /// Rows of this view for each unit of the axis.
+    pub rows: usize,
+    /// First of those rows inside a unit.
+    pub row_offset: usize,
+    /// Rows of the buffer for each unit.
+    pub row_pitch: usize,
+    /// Columns of this view.
+    pub width: usize,
+    /// First of those columns.
+    pub offset: usize,
+    /// Columns of the buffer.
+    pub stride: usize,
+}
+
+impl Tensor {
+    /// Columns `from..from + width` of this tensor.
+    pub fn columns(self, from: usize, width: usize) -> Tensor {
+        assert!(from + width <= self.width);
+        Tensor { offset: self.offset + from, width, ..self }
+    }
+
+    /// This tensor cut into `N` blocks of equal width.
+    pub fn split<const N: usize>(self) -> [Tensor; N] {
+        assert_eq!(self.width % N, 0);
+        let width = self.width / N;
+        std::array::from_fn(|i| self.columns(i * width, width))
+    }
+
+    /// Each unit's rows from `first` on.
+    pub fn rows_from(self, first: usize) -> Tensor {
+        assert!(first < self.rows);
+        Tensor { rows: self.rows - first, row_offset: self.row_offset + first, ..self }
+    }
+
+    /// Rows in a batch of so many units.
+    pub fn row_count(&self, extent: &Extent) -> usize {
+        extent.units(self.axis) * self.rows
+    }
+
+    /// Where row `index` of this view starts in the buffer, counted in f32.
+    pub fn start(&self, index: usize) -> usize {
+        let row = index / self.rows * self.row_pitch + self.row_offset + index % self.rows;
+        row * self.stride + self.offset
+    }
+
+    /// Whether the view is its whole buffer.
+    pub fn is_whole(&self) -> bool {
+        self.width == self.stride && self.rows == self.row_pitch
+    }
+}
+
+/// What a gather reads its row numbers from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Index {
+    /// The token's id.
+    TokenId,
+    /// The token's position in its sequence, plus an offset.
+    Position {
+        /// Rows of the table before position 0.
+        offset: usize,
+    },
+}
+
+/// Which page pool keys and values go to or come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pages {
+    /// The sequence's own tokens, for one decoder layer.
+    Text {
+        /// Decoder layer.
+        layer: usize,
+    },
+    /// The pictures, for one gated block.
+    Media {
+        /// Gated block.
+        block: usize,
+    },
+}
+
+/// What queries attend to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Keys {
+    /// All rows of the query's own picture, from several (key, value) sources in order. No mask.
+    Picture(Vec<(Tensor, Tensor)>),
+    /// The query's sequence up to and with itself, from text pages; with ALiBi slopes for each head.
+    Causal {
+        /// Decoder layer.
+        layer: usize,
+        /// Bias per token of distance, for each head.
+        slopes: Option<Vec<f32>>,
+    },
+    /// The one picture that precedes the token, from media pages; no picture gives exact zeros.
+    Preceding {
+        /// Gated block.
+        block: usize,
+    },
+}
+
+/// What happens to a product before it is stored: activation, then clip, then gate, then residual.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Epilogue {
+    /// Nonlinearity.
+    pub activation: Option<Activation>,
+    /// Bound on the absolute value.
+    pub clip: Option<f32>,
+    /// Factor tanh(gate): a scalar, or one for each column.
+    pub gate: Option<WeightId>,
+    /// Added last.
+    pub residual: Option<Tensor>,
+}
+
+/// One step of a plan. `out` is written whole; all other tensors are read.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    /// Pixels (3, side, side) of each picture to rows (channel, y, x) of each patch, the grid row by row.
+    Patches { pixels: Tensor, out: Tensor, side: usize, patch: usize },
+    /// The class row before the patches of each picture, and the position embedding added to all.
+    ClassAndPosition { patches: Tensor, class: WeightId, position: WeightId, out: Tensor },
+    /// The same learned rows for each picture.
+    Broadcast { rows: WeightId, out: Tensor },
+    /// Rows of a table, picked by token; `add` is added.
+    Gather { table: WeightId, index: Index, add: Option<Tensor>, out: Tensor },
+    /// The rows of tokens whose logits are wanted.
+    Select { x: Tensor, out: Tensor },
+    /// Normalisation over each `group` of consecutive columns.
+    Norm { x: Tensor, kind: Norm, weight: WeightId, bias: Option<WeightId>, epsilon: f32, group: usize, out: Tensor },
+    /// x Wᵀ + b, then the epilogue.
+    Linear { x: Tensor, weight: WeightId, bias: Option<WeightId>, epilogue: Epilogue, out: Tensor },
+    /// act(first half of the columns) times the second half.
+    GatedLinearUnit { x: Tensor, activation: Activation, out: Tensor },
+    /// Rotary embedding in place, of the first `width` entries of each head.
+    Rope { x: Tensor, head_width: usize, width: usize, theta: f32 },
+    /// Keys and values to their pages.
+    Append { key: Tensor, value: Tensor, pages: Pages },
+    /// softmax(q kᵀ scale + bias) v, head by head.
+    Attention { query: Tensor, keys: Keys, head_width: usize, scale: f32, out: Tensor },
+}
+
+impl Op {
+    /// The tensors the operation reads.
+    pub fn reads(&self) -> Vec<Tensor> {
+        match self {
+            Op::Patches { pixels, .. } => vec![*pixels],
+            Op::ClassAndPosition { patches, .. } => vec![*patches],
+            Op::Broadcast { .. } => vec![],
+            Op::Gather { add, .. } => add.iter().copied().collect(),
+            Op::Select { x, .. } | Op::Norm { x, .. } | Op::GatedLinearUnit { x, .. } | Op::Rope { x, .. } => vec![*x],
+            Op::Linear { x, epilogue, .. } => [Some(*x), epilogue.residual].into_iter().flatten().collect(),
+            Op::Append { key, value, .. } => vec![*key, *value],
+            Op::Attention { query, keys, .. } => match keys {
+                Keys::Picture(sources) => [*query].into_iter().chain(sources.iter().flat_map(|s| [s.0, s.1])).collect(),
+                Keys::Causal { .. } | Keys::Preceding { .. } => vec![*query],
+            },
+        }
+    }
+
+    /// The tensor the operation writes; none for what goes to pages.
+    pub fn writes(&self) -> Option<Tensor> {
+        match self {
+            Op::Patches { out, .. }
+            | Op::ClassAndPosition { out, .. }
+            | Op::Broadcast { out, .. }
+            | Op::Gather { out, .. }
+            | Op::Select { out, .. }
+            | Op::Norm { out, .. }
+            | Op::Linear { out, .. }
+            | Op::GatedLinearUnit { out, .. }
+            | Op::Attention { out, .. } => Some(*out),
+            Op::Rope { x, .. } => Some(*x),
+            Op::Append { .. } => None,
+        }
+    }
+
+    /// Multiply-adds of the matrix product, each counted as two operations; the rest of a plan is small beside them.
+    /// `keys` is how many keys a query of causal or preceding-image attention has on average.
+    pub fn flops(&self, extent: &Extent, keys: usize) -> u64 {
+        let per_row = match self {
+            Op::Linear { x, out, .. } => 2 * x.width * out.width,
+            Op::Attention { query, keys: Keys::Picture(sources), .. } => {
+                4 * query.width * sources.iter().map(|(key, _)| key.rows).sum::<usize>()
+            }
+            Op::Attention { query, .. } => 4 * query.width * keys,
+            _ => 0,
+        };
+        per_row as u64 * self.writes().map_or(0, |out| out.row_count(extent)) as u64
+    }
+}
+
+/// One buffer of a plan while it is recorded, and where it lives once planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Buffer {
+    /// What its rows are counted in.
+    pub axis: Axis,
+    /// f32 values for each unit of the axis.
+    pub size: usize,
+}
+
+/// Records operations; each method asserts shapes and returns the tensor it defines.
+#[derive(Debug, Default)]
+pub struct Graph {
+    buffers: Vec<Buffer>,
+    ops: Vec<Op>,
+}
+
+impl Graph {
+    /// An empty graph.
+    pub fn new() -> Self {
+        Graph::default()
+    }
+
+    /// A tensor that the batch fills in.
+    pub fn input(&mut self, axis: Axis, rows: usize, width: usize) -> Tensor {
+        let buffer = self.buffers.len();
+        self.buffers.push(Buffer { axis, size: rows * width });
+        Tensor { buffer, axis, rows, row_offset: 0, row_pitch: rows, width, offset: 0, stride: width }
+    }
+
+    /// A new tensor with the rows of `like`.
+    fn like(&mut self, like: Tensor, width: usize) -> Tensor {
+        self.input(like.axis, like.rows, width)
+    }
+
+    /// See [`Op::Patches`]. `pixels` has one row (3 * side * side) for each picture.
+    pub fn patches(&mut self, pixels: Tensor, side: usize, patch: usize) -> Tensor {
+        assert_eq!((pixels.rows, pixels.width), (1, 3 * side * side));
+        let grid = side / patch;
+        let out = self.input(pixels.axis, grid * grid, 3 * patch * patch);
+        self.ops.push(Op::Patches { pixels, out, side, patch });
+        out
+    }
+
+    /// See [`Op::ClassAndPosition`].
+    pub fn class_and_position(&mut self, patches: Tensor, class: WeightId, position: WeightId) -> Tensor {
+        let out = self.input(patches.axis, patches.rows + 1, patches.width);
+        self.ops.push(Op::ClassAndPosition { patches, class, position, out });
+        out
+    }
+
+    /// See [`Op::Broadcast`].
+    pub fn broadcast(&mut self, rows: WeightId, count: usize, width: usize) -> Tensor {
+        let out = self.input(Axis::Images, count, width);
+        self.ops.push(Op::Broadcast { rows, out });
+        out
+    }
+
+    /// See [`Op::Gather`].
+    pub fn gather(&mut self, table: WeightId, width: usize, index: Index, add: Option<Tensor>) -> Tensor {
+        let out = self.input(Axis::Tokens, 1, width);
+        self.ops.push(Op::Gather { table, index, add, out });
+        out
+    }
+
+    /// See [`Op::Select`].
+    pub fn select(&mut self, x: Tensor) -> Tensor {
+        assert_eq!((x.axis, x.rows), (Axis::Tokens, 1));
+        let out = self.input(Axis::Outputs, 1, x.width);
+        self.ops.push(Op::Select { x, out });
+        out
+    }
+
+    /// See [`Op::Norm`], over whole rows.
+    pub fn norm(&mut self, x: Tensor, kind: Norm, weight: WeightId, bias: Option<WeightId>, epsilon: f32) -> Tensor {
+        let out = self.like(x, x.width);
+        self.ops.push(Op::Norm { x, kind, weight, bias, epsilon, group: x.width, out });
+        out
+    }
+
+    /// See [`Op::Norm`], in place, over groups of columns (the heads of queries or keys, or all of them).
+    pub fn norm_groups(
+        &mut self,
+        x: Tensor,
+        group: usize,
+        kind: Norm,
+        weight: WeightId,
+        bias: Option<WeightId>,
+        epsilon: f32,
+    ) {
+        assert_eq!(x.width % group, 0);
+        self.ops.push(Op::Norm { x, kind, weight, bias, epsilon, group, out: x });
+    }
+
+    /// See [`Op::Linear`].
+    pub fn linear(
+        &mut self,
+        x: Tensor,
+        weight: WeightId,
+        width: usize,
+        bias: Option<WeightId>,
+        epilogue: Epilogue,
+    ) -> Tensor {
+        if let Some(residual) = epilogue.residual {
+            assert_eq!((residual.axis, residual.rows, residual.width), (x.axis, x.rows, width));
+        }
+        let out = self.like(x, width);
+        self.ops.push(Op::Linear { x, weight, bias, epilogue, out });
+        out
+    }
+
+    /// See [`Op::GatedLinearUnit`].
+    pub fn gated_linear_unit(&mut self, x: Tensor, activation: Activation) -> Tensor {
+        assert_eq!(x.width % 2, 0);
+        let out = self.like(x, x.width / 2);
+        self.ops.push(Op::GatedLinearUnit { x, activation, out });
+        out
+    }
+
+    /// See [`Op::Rope`].
+    pub fn rope(&mut self, x: Tensor, head_width: usize, width: usize, theta: f32) {
+        assert!(x.width.is_multiple_of(head_width) && width <= head_width && x.axis == Axis::Tokens);
+        self.ops.push(Op::Rope { x, head_width, width, theta });
+    }
+
+    /// See [`Op::Append`].
+    pub fn append(&mut self, key: Tensor, value: Tensor, pages: Pages) {
+        assert_eq!((key.axis, key.rows, key.width), (value.axis, value.rows, value.width));
+        self.ops.push(Op::Append { key, value, pages });
+    }
+
+    /// See [`Op::Attention`].
+    pub fn attention(&mut self, query: Tensor, keys: Keys, head_width: usize, scale: f32) -> Tensor {
+        assert_eq!(query.width % head_width, 0);
+        if let Keys::Picture(sources) = &keys {
+            assert!(sources.iter().all(|(key, value)| key.width == query.width && value.width == query.width));
+        }
+        let out = self.like(query, query.width);
+        self.ops.push(Op::Attention { query, keys, head_width, scale, out });
+        out
+    }
+
+    /// Closes the graph: `inputs` are what the batch fills in, `output` is what it fetches.
+    pub fn plan(self, inputs: &[Tensor], output: Option<Tensor>) -> Plan {
+        Plan::new(self, inputs, output)
+    }
+}
+
+/// A recorded graph whose buffers have found their places: buffers that are never alive together share a slot.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The operations, in order; their tensors' `buffer` is a slot.
+    pub ops: Vec<Op>,
+    /// Size of each slot.
+    pub slots: Vec<Buffer>,
+    /// What the batch fills in, slots resolved.
+    pub inputs: Vec<Tensor>,
+    /// What the batch fetches.
+    pub output: Option<Tensor>,
+}
+
+impl Plan {
+    fn new(graph: Graph, inputs: &[Tensor], output: Option<Tensor>) -> Plan {
+        let Graph { buffers, mut ops } = graph;
+        let mut last_use = vec![0; buffers.len()];
+        for (at, op) in ops.iter().enumerate() {
+            for tensor in op.reads().into_iter().chain(op.writes()) {
+                last_use[tensor.buffer] = at;
+            }
+        }
+        if let Some(output) = output {
+            last_use[output.buffer] = ops.len();
+        }
+        let mut slots: Vec<Buffer> = Vec::new();
+        let mut free: Vec<usize> = Vec::new();
+        let mut slot_of: Vec<Option<usize>> = vec![None; buffers.len()];
+        let mut place = |buffer: usize, slot_of: &mut Vec<Option<usize>>, free: &mut Vec<usize>| {
+            let wanted = buffers[buffer];
+            let fit = free.iter().copied().filter(|&slot| slots[slot].axis == wanted.axis);
+            // The closest in size: a larger one wastes least, a smaller one grows least.
+            let slot = fit.min_by_key(|&slot| slots[slot].size.abs_diff(wanted.size)).unwrap_or_else(|| {
+                slots.push(wanted);
+                slots.len() - 1
+            });
+            slots[slot].size = slots[slot].size.max(wanted.size);
+            free.retain(|&other| other != slot);
+            slot_of[buffer] = Some(slot);
+        };
+        for input in inputs {
+            place(input.buffer, &mut slot_of, &mut free);
+        }
+        for (at, op) in ops.iter().enumerate() {
+            if let Some(out) = op.writes().filter(|out| slot_of[out.buffer].is_none()) {
+                match op {
+                    // A sum that is the last reader of its residual is added in place.
+                    Op::Linear { x, epilogue: Epilogue { residual: Some(residual), .. }, .. }
+                        if last_use[residual.buffer] == at && residual.is_whole() && residual.buffer != x.buffer =>
+                    {
+                        slot_of[out.buffer] = slot_of[residual.buffer];
+                        last_use[residual.buffer] = usize::MAX;
+                    }
+                    _ => place(out.buffer, &mut slot_of, &mut free),
+                }
+            }
+            for (buffer, slot) in slot_of.iter().enumerate() {
+                if let Some(slot) = *slot
+                    && last_use[buffer] == at
+                {
+                    free.push(slot);
+                    last_use[buffer] = usize::MAX;
+                }
+            }
+        }
+        let resolve = |tensor: &mut Tensor| {
+            tensor.buffer = slot_of[tensor.buffer].expect("every tensor is written before it is read");
+        };
+        for op in &mut ops {
+            op.tensors_mut().into_iter().for_each(resolve);
+        }
+        let resolved = |mut tensor: Tensor| {
+            resolve(&mut tensor);
+            tensor
+        };
+        let inputs = inputs.iter().copied().map(resolved).collect();
+        Plan { ops, slots, inputs, output: output.map(resolved) }
+    }
+
+    /// f32 values of all slots for a batch.
+    pub fn arena_size(&self, extent: &Extent) -> usize {
+        self.slots.iter().map(|slot| slot.size * extent.units(slot.axis)).sum()
+    }
+
+    /// See [`Op::flops`].
+    pub fn flops(&self, extent: &Extent, keys: usize) -> u64 {
+        self.ops.iter().map(|op| op.flops(extent, keys)).sum()
+    }
+}
+
+impl Op {
+    fn tensors_mut(&mut self) -> Vec<&mut Tensor> {
+        match self {
+            Op::Patches { pixels: x, out, .. }
+            | Op::ClassAndPosition { patches: x, out, .. }
+            | Op::Select { x, out }
+            | Op::Norm { x, out, .. }
+            | Op::GatedLinearUnit { x, out, .. } => vec![x, out],
+            Op::Broadcast { out, .. } => vec![out],
+            Op::Gather { add, out, .. } => add.iter_mut().chain([out]).collect(),
+            Op::Linear { x, epilogue, out, .. } => epilogue.residual.iter_mut().chain([x, out]).collect(),
+            Op::Rope { x, .. } => vec![x],
+            Op::Append { key, value, .. } => vec![key, value],
+            Op::Attention { query, keys, out, .. } => {
+                let mut tensors = vec![query, out];
+                if let Keys::Picture(sources) = keys {
+                    tensors.extend(sources.iter_mut().flat_map(|(key, value)| [key, value]));
+                }
+                tensors
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_that_never_live_together_share_a_slot() {
+        let mut graph = Graph::new();
+        let (weight, gate) = (WeightId(0), Epilogue::default());
+        let x = graph.input(Axis::Tokens, 1, 8);
+        let hidden = graph.linear(x, weight, 32, None, gate);
+        let sum = graph.linear(hidden, weight, 8, None, Epilogue { residual: Some(x), ..gate });
+        let hidden = graph.linear(sum, weight, 32, None, gate);
+        let sum = graph.linear(hidden, weight, 8, None, Epilogue { residual: Some(sum), ..gate });
+        let plan = graph.plan(&[x], Some(sum));
+        // The stream is summed in place in the input's slot; both hidden layers share another.
+        assert_eq!(plan.slots.iter().map(|slot| slot.size).collect::<Vec<_>>(), [8, 32]);
+        assert_eq!(plan.output.unwrap().buffer, plan.inputs[0].buffer);
+        assert_eq!(plan.arena_size(&Extent { tokens: 3, ..Extent::default() }), 3 * 40);
+        assert_eq!(plan.flops(&Extent { tokens: 3, ..Extent::default() }, 0), 4 * 3 * 2 * 8 * 32);
+    }
+
+    #[test]
+    fn a_buffer_in_use_is_not_given_away() {
+        let mut graph = Graph::new();
+        let x = graph.input(Axis::Tokens, 1, 8);
+        let a = graph.linear(x, WeightId(0), 8, None, Epilogue::default());
+        let b = graph.linear(x, WeightId(0), 8, None, Epilogue { residual: Some(a), ..Epilogue::default() });
+        let c = graph.linear(b, WeightId(0), 8, None, Epilogue { residual: Some(a), ..Epilogue::default() });
+        let plan = graph.plan(&[x], Some(c));
+        let Op::Linear { out: b, .. } = plan.ops[1] else { unreachable!() };
+        let Op::Linear { epilogue: Epilogue { residual: Some(a), .. }, .. } = plan.ops[2] else { unreachable!() };
+        assert_ne!(a.buffer, b.buffer);
+    }
+
+    #[test]
+    fn views_find_their_rows() {
+        let mut graph = Graph::new();
+        let x = graph.input(Axis::Images, 5, 6);
+        let view = x.rows_from(1).columns(2, 3);
+        assert_eq!((view.start(0), view.start(3), view.start(4)), (8, 26, 38));
+    }
+}

@@ -1,0 +1,182 @@
+//! Pictures: from the bytes of a file to the floats that the vision encoder reads.
+//!
+//! Three steps, one file each: [`decode()`] makes a [`Picture`]; `resize` brings it to the encoder's size exactly as
+//! Pillow 12.0 does; a [`Preprocessor`] does that in the order of operations in which a model family was trained, and
+//! normalises the result.
+//!
+//! A picture keeps the mode that Pillow would give it, because the mode decides how it is resized: a palette by nearest
+//! neighbour, transparency premultiplied, 16-bit grey in 16 bits. Nothing here opens a file or a socket.
+
+mod decode;
+mod preprocess;
+mod resize;
+
+pub use decode::{Limits, decode};
+pub use preprocess::{CLIP_MEAN, CLIP_STD, Crop, Preprocessor};
+
+use std::borrow::Cow;
+
+use crate::error::{Error, Result};
+
+/// How the pixels of a [`Picture`] are stored, after Pillow's modes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// "1": one byte, 0 or 255.
+    Bilevel,
+    /// "L": one byte of grey.
+    Gray,
+    /// "LA": grey, alpha.
+    GrayAlpha,
+    /// "P": one byte, an index into [`Picture::palette`].
+    Palette,
+    /// "RGB": red, green, blue.
+    Rgb,
+    /// "RGBA": red, green, blue, alpha (not premultiplied).
+    Rgba,
+    /// "I;16": grey in two bytes, the low one first.
+    Gray16,
+}
+
+impl Mode {
+    /// Bytes that one pixel takes.
+    pub fn bytes_per_pixel(self) -> usize {
+        match self {
+            Mode::Bilevel | Mode::Gray | Mode::Palette => 1,
+            Mode::GrayAlpha | Mode::Gray16 => 2,
+            Mode::Rgb => 3,
+            Mode::Rgba => 4,
+        }
+    }
+}
+
+/// A decoded picture: rows from the top, pixels from the left, channels last.
+///
+/// Always has at least one pixel, and exactly `width * height * mode.bytes_per_pixel()` bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picture {
+    width: usize,
+    height: usize,
+    mode: Mode,
+    pixels: Vec<u8>,
+    /// Red, green, blue, alpha by index; all 256 of them for [`Mode::Palette`], empty otherwise.
+    palette: Vec<[u8; 4]>,
+    /// The level of a grey picture that stands for "see-through" (tRNS of a PNG, the transparent index of a grey GIF).
+    transparent_gray: Option<u8>,
+}
+
+impl Picture {
+    /// A picture from raw pixels: `width * height * 3` bytes, red, green and blue of each pixel, rows from the top.
+    ///
+    /// # Errors
+    ///
+    /// A side of zero, or another number of bytes.
+    pub fn from_rgb(width: u32, height: u32, pixels: Vec<u8>) -> Result<Picture> {
+        let expected = u128::from(width) * u128::from(height) * 3;
+        if expected == 0 || pixels.len() as u128 != expected {
+            return Err(Error::argument(format!(
+                "raw RGB picture of {width} x {height} pixels: expected both sides above 0 and {expected} bytes, \
+                 found {} bytes",
+                pixels.len()
+            )));
+        }
+        Ok(Picture::new(width as usize, height as usize, Mode::Rgb, pixels))
+    }
+
+    /// A picture without palette or transparent level.
+    fn new(width: usize, height: usize, mode: Mode, pixels: Vec<u8>) -> Picture {
+        debug_assert_eq!(pixels.len(), width * height * mode.bytes_per_pixel());
+        Picture { width, height, mode, pixels, palette: Vec::new(), transparent_gray: None }
+    }
+
+    /// Pixels in a row.
+    pub fn width(&self) -> u32 {
+        self.width as u32
+    }
+
+    /// Rows.
+    pub fn height(&self) -> u32 {
+        self.height as u32
+    }
+
+    /// How [`Picture::pixels`] is to be read.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The pixels, `height * width * mode.bytes_per_pixel()` bytes.
+    pub fn pixels(&self) -> &[u8] {
+        &self.pixels
+    }
+
+    /// Red, green, blue and alpha of the 256 palette entries; empty unless the mode is [`Mode::Palette`].
+    pub fn palette(&self) -> &[[u8; 4]] {
+        &self.palette
+    }
+
+    /// The whole picture as red, green, blue of every pixel; alpha is dropped, not blended. Pillow's `convert("RGB")`.
+    pub fn to_rgb(&self) -> Cow<'_, [u8]> {
+        rgb_of(self.mode, &self.palette, &self.pixels)
+    }
+
+    /// The whole picture as red, green, blue of every pixel, laid over white where it is see-through.
+    ///
+    /// Pictures without an alpha channel, without a palette and without a transparent level come out as in
+    /// [`Picture::to_rgb`]. An RGB picture with a transparent colour counts as one of those, as it does for Pillow.
+    pub fn over_white(&self) -> Cow<'_, [u8]> {
+        let mut rgb = self.to_rgb();
+        match self.mode {
+            Mode::Rgb => {}
+            Mode::GrayAlpha => lay_over_white(rgb.to_mut(), self.pixels.chunks_exact(2).map(|pixel| pixel[1])),
+            Mode::Rgba => lay_over_white(rgb.to_mut(), self.pixels.chunks_exact(4).map(|pixel| pixel[3])),
+            Mode::Palette => {
+                lay_over_white(rgb.to_mut(), self.pixels.iter().map(|&index| self.palette[usize::from(index)][3]));
+            }
+            Mode::Bilevel | Mode::Gray | Mode::Gray16 => {
+                if let Some(level) = self.transparent_gray {
+                    blank_level(rgb.to_mut(), level);
+                }
+            }
+        }
+        rgb
+    }
+}
+
+/// Red, green and blue of each of `pixels`, without regard to alpha.
+fn rgb_of<'a>(mode: Mode, palette: &[[u8; 4]], pixels: &'a [u8]) -> Cow<'a, [u8]> {
+    match mode {
+        Mode::Rgb => Cow::Borrowed(pixels),
+        Mode::Rgba => pixels.chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect(),
+        Mode::Bilevel | Mode::Gray => pixels.iter().flat_map(|&level| [level; 3]).collect(),
+        Mode::GrayAlpha => pixels.chunks_exact(2).flat_map(|pixel| [pixel[0]; 3]).collect(),
+        Mode::Palette => pixels
+            .iter()
+            .flat_map(|&index| {
+                let [red, green, blue, _] = palette[usize::from(index)];
+                [red, green, blue]
+            })
+            .collect(),
+        // Pillow clips 16-bit grey to 255, it does not scale it.
+        Mode::Gray16 => {
+            pixels.chunks_exact(2).flat_map(|pixel| [if pixel[1] == 0 { pixel[0] } else { 255 }; 3]).collect()
+        }
+    }
+}
+
+/// Blends each pixel with white by its alpha, in the fixed point of Pillow's `alpha_composite`.
+fn lay_over_white(rgb: &mut [u8], alphas: impl Iterator<Item = u8>) {
+    for (pixel, alpha) in rgb.chunks_exact_mut(3).zip(alphas) {
+        for value in pixel {
+            // Seven extra bits, rounded once, divided by 255 as a sum of shifts.
+            let sum = (u32::from(*value) * u32::from(alpha) + 255 * u32::from(255 - alpha)) << 7;
+            let rounded = sum + (0x80 << 7);
+            *value = ((rounded + (rounded >> 8)) >> 8 >> 7) as u8;
+        }
+    }
+}
+
+/// Turns every pixel of one grey level into white.
+fn blank_level(rgb: &mut [u8], level: u8) {
+    for pixel in rgb.chunks_exact_mut(3).filter(|pixel| pixel[0] == level) {
+        pixel.fill(255);
+    }
+}

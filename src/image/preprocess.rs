@@ -1,0 +1,166 @@
+//! From a picture to the input of the vision encoder, in the order of operations of each model family.
+//!
+//! The 8-bit pixels are those of Pillow 12.0 to the last bit, and so are the floats those of torchvision (OpenFlamingo)
+//! and of transformers 4.44 (IDEFICS): a level has only 256 values, so both are one table per channel.
+
+use super::resize::{Axis, bicubic, nearest};
+use super::{Mode, Picture, rgb_of};
+
+/// Mean of red, green and blue over CLIP's training pictures, on the scale 0..1.
+pub const CLIP_MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
+
+/// Standard deviation of red, green and blue over CLIP's training pictures, on the scale 0..1.
+#[expect(clippy::excessive_precision, reason = "the digits as published")]
+pub const CLIP_STD: [f32; 3] = [0.26862954, 0.26130258, 0.27577711];
+
+/// How a picture of any shape becomes a square.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crop {
+    /// IDEFICS: laid over white, then both sides brought to the size, whatever that does to the proportions.
+    Stretch,
+    /// OpenFlamingo (open_clip 2.20): the shorter side brought to the size in the picture's own mode, the middle cut
+    /// out, then made RGB without regard to alpha.
+    ShortestEdgeCentreCrop,
+}
+
+/// The recipe by which a model family prepares its pictures.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preprocessor {
+    /// How the square is made.
+    pub crop: Crop,
+    /// Side of the square in pixels; at least 1.
+    pub size: usize,
+    /// What a level of 0..=255 is multiplied with before the normalisation; 1/255 in every known model.
+    pub rescale: f64,
+    /// Taken off red, green and blue.
+    pub mean: [f32; 3],
+    /// What red, green and blue are then divided by.
+    pub std: [f32; 3],
+}
+
+impl Preprocessor {
+    /// The recipe of all published models: levels to 0..1, then CLIP's mean and standard deviation.
+    pub fn clip(crop: Crop, size: usize) -> Self {
+        Preprocessor { crop, size, rescale: 1.0 / 255.0, mean: CLIP_MEAN, std: CLIP_STD }
+    }
+
+    /// The encoder's input: (3, size, size), channel first, rows from the top.
+    pub fn apply(&self, picture: &Picture) -> Vec<f32> {
+        let rgb = self.rgb(picture);
+        let mut planes = Vec::with_capacity(rgb.len());
+        for channel in 0..3 {
+            let table = self.normalised_levels(channel);
+            planes.extend(rgb.chunks_exact(3).map(|pixel| table[usize::from(pixel[channel])]));
+        }
+        planes
+    }
+
+    /// The square before the normalisation: (size, size, 3), 8 bits, rows from the top.
+    pub fn rgb(&self, picture: &Picture) -> Vec<u8> {
+        match self.crop {
+            Crop::Stretch => {
+                let axis = |source| Axis { source, target: self.size, window: 0..self.size };
+                bicubic::<u8, 3>(&picture.over_white(), &axis(picture.width), &axis(picture.height))
+            }
+            Crop::ShortestEdgeCentreCrop => {
+                let short = picture.width.min(picture.height);
+                let axis = |source| centre(source, short, self.size);
+                resize_in_mode(picture, &axis(picture.width), &axis(picture.height))
+            }
+        }
+    }
+
+    /// What each level of a channel becomes. The product is rounded to single precision once, as in both references.
+    fn normalised_levels(&self, channel: usize) -> [f32; 256] {
+        std::array::from_fn(|level| {
+            let scaled = (level as f64 * self.rescale) as f32;
+            (scaled - self.mean[channel]) / self.std[channel]
+        })
+    }
+}
+
+/// The middle `size` samples of an axis that is scaled by `size / short`.
+fn centre(source: usize, short: usize, size: usize) -> Axis {
+    // Python's `int(size * long / short)`, exact for the short side, and `int(round(margin / 2))`, rounding to even.
+    let target = ((size * source) as f64 / short as f64) as usize;
+    let start = ((target - size) as f64 / 2.0).round_ties_even() as usize;
+    Axis { source, target, window: start..start + size }
+}
+
+/// Resizes as Pillow's `resize` does for the picture's mode, then converts the window to RGB.
+fn resize_in_mode(picture: &Picture, x: &Axis, y: &Axis) -> Vec<u8> {
+    let pixels = &picture.pixels;
+    let window = match picture.mode {
+        Mode::Bilevel | Mode::Palette => nearest(pixels, x, y),
+        Mode::Gray => bicubic::<u8, 1>(pixels, x, y),
+        Mode::Rgb => bicubic::<u8, 3>(pixels, x, y),
+        Mode::GrayAlpha => bicubic_premultiplied::<2>(pixels, x, y),
+        Mode::Rgba => bicubic_premultiplied::<4>(pixels, x, y),
+        Mode::Gray16 => {
+            let words: Vec<u16> = pixels.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
+            bicubic::<u16, 1>(&words, x, y).into_iter().flat_map(u16::to_le_bytes).collect()
+        }
+    };
+    rgb_of(picture.mode, &picture.palette, &window).into_owned()
+}
+
+/// Resizes pixels whose last channel is alpha; colours count by how much they show.
+fn bicubic_premultiplied<const CHANNELS: usize>(pixels: &[u8], x: &Axis, y: &Axis) -> Vec<u8> {
+    // Going to premultiplied and back loses levels, so an unchanged size must not take that way.
+    if x.source == x.target && y.source == y.target {
+        return bicubic::<u8, CHANNELS>(pixels, x, y);
+    }
+    let mut premultiplied = pixels.to_vec();
+    for_each_colour::<CHANNELS>(&mut premultiplied, |value, alpha| {
+        let product = value * alpha + 128;
+        (product + (product >> 8)) >> 8
+    });
+    let mut resized = bicubic::<u8, CHANNELS>(&premultiplied, x, y);
+    for_each_colour::<CHANNELS>(&mut resized, |value, alpha| match alpha {
+        0 | 255 => value,
+        _ => (255 * value / alpha).min(255),
+    });
+    resized
+}
+
+/// Replaces each colour channel by `change(value, alpha)`.
+fn for_each_colour<const CHANNELS: usize>(pixels: &mut [u8], change: impl Fn(u32, u32) -> u32) {
+    for pixel in pixels.chunks_exact_mut(CHANNELS) {
+        let alpha = u32::from(pixel[CHANNELS - 1]);
+        for value in &mut pixel[..CHANNELS - 1] {
+            *value = change(u32::from(*value), alpha) as u8;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_table_serves_both_references() {
+        // torchvision divides in single precision, transformers multiplies in double and rounds: the same 256 numbers.
+        for level in 0..=255u8 {
+            assert_eq!(f32::from(level) / 255.0, (f64::from(level) * (1.0 / 255.0)) as f32);
+        }
+    }
+
+    #[test]
+    fn the_middle_is_found_with_rounding_to_even() {
+        assert_eq!(centre(500, 300, 224), Axis { source: 500, target: 373, window: 74..298 });
+        assert_eq!(centre(301, 300, 300), Axis { source: 301, target: 301, window: 0..300 });
+        assert_eq!(centre(303, 300, 300), Axis { source: 303, target: 303, window: 2..302 });
+        assert_eq!(centre(300, 300, 224), Axis { source: 300, target: 224, window: 0..224 });
+    }
+
+    #[test]
+    fn apply_is_channel_first() {
+        let picture = Picture::from_rgb(1, 1, vec![255, 0, 51]).unwrap();
+        let planes = Preprocessor::clip(Crop::Stretch, 2).apply(&picture);
+        let expected = |level: f32, channel: usize| (level - CLIP_MEAN[channel]) / CLIP_STD[channel];
+        assert_eq!(planes.len(), 12);
+        assert_eq!(planes[..4], [expected(1.0, 0); 4]);
+        assert_eq!(planes[4..8], [expected(0.0, 1); 4]);
+        assert_eq!(planes[8..], [expected(0.2, 2); 4]);
+    }
+}

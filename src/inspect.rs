@@ -1,0 +1,99 @@
+//! What a model folder holds, from its headers: no device is opened, and of the weights only the gates are read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::checkpoint::Checkpoint;
+use crate::config::ModelConfig;
+use crate::error::Result;
+use crate::model::Model;
+use crate::weights::{WeightId, Weights};
+
+/// A part of the model.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Part {
+    /// Numbers in its weights.
+    pub parameters: u64,
+    /// Bytes of them in the files.
+    pub bytes: u64,
+    /// Tensors of each number format.
+    pub dtypes: BTreeMap<String, u64>,
+}
+
+/// The gates of one gated block.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gate {
+    /// The decoder layer it stands before, from 0.
+    pub layer: usize,
+    /// tanh of the attention gate, its mean where the block has one for each column. 0: pictures are not seen.
+    pub attention: f32,
+    /// tanh of the gate of the dense part.
+    pub dense: f32,
+}
+
+/// A model folder, looked into.
+#[derive(Debug, Clone)]
+pub struct Inspection {
+    /// What `config.json` and shapes say.
+    pub config: ModelConfig,
+    /// Vision, resampler, gated blocks, decoder: what of each the engine uses.
+    pub parts: BTreeMap<&'static str, Part>,
+    /// The gated blocks.
+    pub gates: Vec<Gate>,
+    /// Tensors in the files that the engine has no use for.
+    pub unused: u64,
+    /// Bytes of all tensors in the files.
+    pub bytes: u64,
+}
+
+impl Inspection {
+    /// Looks into a model folder.
+    ///
+    /// # Errors
+    /// What [`crate::Flamingo::open`] would say of its configuration and weights.
+    pub fn of(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        let checkpoint = Arc::new(Checkpoint::open(folder)?);
+        let config = ModelConfig::from_checkpoint(folder, &checkpoint)?;
+        let mut weights = Weights::new(checkpoint.clone(), &config);
+        Model::record(&config, &mut weights)?;
+        let mut parts: BTreeMap<&'static str, Part> = BTreeMap::new();
+        let mut used = BTreeSet::new();
+        let mut gates = vec![[0.0; 2]; config.gated_blocks()];
+        for (index, weight) in weights.list().iter().enumerate() {
+            let part = match weight.name.split('.').next() {
+                Some("vision") => "vision",
+                Some("resampler") => "resampler",
+                Some("gated") => "gated blocks",
+                _ => "decoder",
+            };
+            let part = parts.entry(part).or_default();
+            for (name, tensor) in weight.parts.iter().zip(weights.tensors(WeightId(index))?) {
+                // A tied output matrix is asked for twice.
+                if used.insert(name.clone()) {
+                    part.parameters += (tensor.bytes.len() / tensor.dtype.size()) as u64;
+                    part.bytes += tensor.bytes.len() as u64;
+                    *part.dtypes.entry(tensor.dtype.to_string()).or_default() += 1;
+                }
+            }
+            if let Some((block, which)) = gate_of(&weight.name) {
+                let values = weights.values(WeightId(index))?;
+                gates[block][which] = values.iter().map(|gate| gate.tanh()).sum::<f32>() / values.len() as f32;
+            }
+        }
+        let layer_of = |block: usize| config.gated.first + block * config.gated.interval;
+        let gates = gates.into_iter().enumerate();
+        let gates =
+            gates.map(|(block, [attention, dense])| Gate { layer: layer_of(block), attention, dense }).collect();
+        let unused = checkpoint.names().filter(|name| !used.contains(*name)).count() as u64;
+        Ok(Inspection { config, parts, gates, unused, bytes: checkpoint.bytes() })
+    }
+}
+
+/// "gated.3.gate_mlp" to (3, 1).
+fn gate_of(name: &str) -> Option<(usize, usize)> {
+    let (block, which) = name.strip_prefix("gated.")?.split_once('.')?;
+    let which = ["gate_attention", "gate_mlp"].iter().position(|gate| *gate == which)?;
+    Some((block.parse().ok()?, which))
+}

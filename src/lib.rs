@@ -1,0 +1,48 @@
+//! Flamant runs few-shot visual language models of the Flamingo family: OpenFlamingo and IDEFICS.
+//!
+//! A [`Flamingo`] is opened from a model folder, reads a [`Prompt`] of texts and pictures, and writes, scores or chooses:
+//!
+//! ```no_run
+//! use flamant::{Flamingo, Generation, Options, Prompt};
+//!
+//! # fn main() -> flamant::Result<()> {
+//! let mut flamingo = Flamingo::open("idefics-9b-instruct", &Options::default())?;
+//! let mut prompt = Prompt::new();
+//! prompt.text("User: What is in this picture?")?.image_file("cat.png")?.text("<end_of_utterance>\nAssistant:")?;
+//! let answer = flamingo.generate(&prompt, &Generation::default(), &mut |text| print!("{text}"))?;
+//! println!("\n{} tokens", answer.ids.len());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Everything that comes from outside (files, prompts, pictures, settings) is answered by an [`Error`] of one line that
+//! names the file, key or limit; nothing here panics on it.
+
+#![warn(missing_docs)]
+
+pub mod checkpoint;
+pub mod config;
+pub mod image;
+pub mod sample;
+pub mod search;
+
+mod backend;
+mod error;
+mod executor;
+mod flamingo;
+mod graph;
+mod inspect;
+mod kv;
+mod model;
+mod preprocessor;
+mod prompt;
+mod tokenizer;
+mod weights;
+
+pub use backend::Device;
+pub use error::{Error, Result};
+pub use flamingo::{Answer, Choice, Finish, Flamingo, Generation, Options, Score, Timings};
+pub use inspect::{Gate, Inspection, Part as InspectedPart};
+pub use prompt::{Part, Prompt, PromptLimits, Rendered};
+pub use sample::Sampling;
+pub use tokenizer::{TextStream, Tokenizer};

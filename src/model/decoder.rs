@@ -1,0 +1,102 @@
+//! The language model with its gated blocks: tokens to logits. LLaMA, MPT, GPT-NeoX and OPT differ by norm, position,
+//! perceptron and residual, all data in the configuration.
+
+use super::{Linear, Normalise, Perceptron, added_to, gated};
+use crate::config::{DecoderConfig, ModelConfig, Position, Residual};
+use crate::error::Result;
+use crate::graph::{Epilogue, Graph, Index, Keys, Pages, Plan, Tensor};
+use crate::weights::Weights;
+
+/// Tokens of any number of sequences to the logits (outputs, rows of the output matrix) of those that are asked for.
+pub(super) fn text(config: &ModelConfig, weights: &mut Weights) -> Result<Plan> {
+    let decoder = &config.decoder;
+    let mut graph = Graph::new();
+    let mut x = embed(&mut graph, decoder, weights)?;
+    for layer in 0..decoder.layers {
+        if let Some(block) = config.gated.block_before(layer) {
+            x = gated::apply(&mut graph, &config.gated, weights, block, x)?;
+        }
+        x = block(&mut graph, decoder, weights, layer, x)?;
+    }
+    let x = graph.select(x);
+    let x = norm(decoder).apply(&mut graph, weights, "decoder.norm", x)?;
+    let head = if decoder.tied { "decoder.embedding" } else { "decoder.head" };
+    let head = weights.table(head, decoder.width)?;
+    let rows = weights.get(head).rows.min(decoder.vocabulary);
+    let logits = graph.linear(x, head, rows, None, Epilogue::default());
+    Ok(graph.plan(&[], Some(logits)))
+}
+
+fn embed(graph: &mut Graph, config: &DecoderConfig, weights: &mut Weights) -> Result<Tensor> {
+    let table = weights.matrix("decoder.embedding", config.vocabulary, config.width)?;
+    let x = graph.gather(table, config.width, Index::TokenId, None);
+    Ok(match config.position {
+        Position::Learned { offset } => {
+            let table = weights.matrix("decoder.positions", config.positions_max + offset, config.width)?;
+            graph.gather(table, config.width, Index::Position { offset }, Some(x))
+        }
+        Position::Rope { .. } | Position::Alibi { .. } => x,
+    })
+}
+
+/// One layer of the frozen language model.
+fn block(graph: &mut Graph, config: &DecoderConfig, weights: &mut Weights, layer: usize, x: Tensor) -> Result<Tensor> {
+    let name = format!("decoder.layers.{layer}");
+    let width = config.width;
+    let y = norm(config).apply(graph, weights, &format!("{name}.norm_attention"), x)?;
+    let y = attend(graph, config, weights, layer, y)?;
+    let out = Linear::find(weights, &format!("{name}.out"), width, width, config.linear_bias)?;
+    let attended = out.apply(graph, y, added_to(x));
+
+    let read = match config.residual {
+        Residual::Sequential => attended,
+        Residual::Parallel => x,
+    };
+    let y = norm(config).apply(graph, weights, &format!("{name}.norm_mlp"), read)?;
+    Perceptron { prefix: &name, mlp: config.mlp, hidden: config.mlp_width, bias: config.linear_bias }.apply(
+        graph,
+        weights,
+        y,
+        added_to(attended),
+    )
+}
+
+/// Causal self-attention over the sequence's pages.
+fn attend(graph: &mut Graph, config: &DecoderConfig, weights: &mut Weights, layer: usize, x: Tensor) -> Result<Tensor> {
+    let name = format!("decoder.layers.{layer}");
+    let (width, head_width) = (config.width, config.head_width());
+    let qkv = Linear::find(weights, &format!("{name}.qkv"), 3 * width, width, config.linear_bias)?;
+    let [query, key, value] = qkv.apply(graph, x, Epilogue { clip: config.qkv_clip, ..Epilogue::default() }).split();
+    if config.qk_norm {
+        norm(config).apply_groups(graph, weights, &format!("{name}.query_norm"), query, width)?;
+        norm(config).apply_groups(graph, weights, &format!("{name}.key_norm"), key, width)?;
+    }
+    let mut slopes = None;
+    match config.position {
+        Position::Rope { width, theta } => {
+            graph.rope(query, head_width, width, theta);
+            graph.rope(key, head_width, width, theta);
+        }
+        Position::Alibi { bias_max, interleaved } => slopes = Some(alibi_slopes(config.heads, bias_max, interleaved)),
+        Position::Learned { .. } => {}
+    }
+    graph.append(key, value, Pages::Text { layer });
+    Ok(graph.attention(query, Keys::Causal { layer, slopes }, head_width, config.attention_scale()))
+}
+
+fn norm(config: &DecoderConfig) -> Normalise {
+    Normalise { kind: config.norm, epsilon: config.norm_epsilon, bias: config.norm_bias }
+}
+
+/// ALiBi's bias for each token of distance (Press et al. 2022): powers of 2^(-bias_max / n), n the heads. For a number
+/// of heads that is no power of two, every second slope of the next power comes first, then those between.
+pub(crate) fn alibi_slopes(heads: usize, bias_max: f32, interleaved: bool) -> Vec<f32> {
+    let full = if interleaved { heads.next_power_of_two() } else { heads };
+    let slope = |k: usize| 2f64.powf(-(k as f64) * f64::from(bias_max) / full as f64) as f32;
+    if full == heads {
+        return (1..=heads).map(slope).collect();
+    }
+    let even = (2..=full).step_by(2);
+    let odd = (1..=full).step_by(2);
+    even.chain(odd).take(heads).map(slope).collect()
+}

@@ -1,0 +1,64 @@
+//! The gated cross-attention block (paper 2.2, figure 4) that stands before some layers of the frozen language model:
+//! text attends to the one picture that precedes it, then a dense part; both enter through a tanh gate. The dense part
+//! works on every token, also on those that see no picture.
+
+use super::{Linear, Normalise, Perceptron};
+use crate::config::{GatedConfig, Norm};
+use crate::error::Result;
+use crate::graph::{Epilogue, Graph, Keys, Tensor};
+use crate::weights::Weights;
+
+/// Keys and values of one picture for one block, from its latents: computed once, kept in media pages. Keys are stored
+/// normed where the family norms them, since nothing else ever depends on the text.
+pub(super) fn keys_and_values(
+    graph: &mut Graph,
+    config: &GatedConfig,
+    weights: &mut Weights,
+    block: usize,
+    media: Tensor,
+) -> Result<(Tensor, Tensor)> {
+    let inner = config.heads * config.head_width;
+    let name = format!("gated.{block}");
+    let key_value = Linear::find(weights, &format!("{name}.key_value"), 2 * inner, media.width, false)?;
+    let [key, value] = key_value.apply(graph, media, Epilogue::default()).split();
+    if config.qk_norm {
+        head_norm(config).apply_groups(graph, weights, &format!("{name}.key_norm"), key, config.head_width)?;
+    }
+    Ok((key, value))
+}
+
+/// x + tanh(gate) attention(x, media), then x + tanh(gate) mlp(x).
+pub(super) fn apply(
+    graph: &mut Graph,
+    config: &GatedConfig,
+    weights: &mut Weights,
+    block: usize,
+    x: Tensor,
+) -> Result<Tensor> {
+    let width = x.width;
+    let inner = config.heads * config.head_width;
+    let scale = 1.0 / (config.head_width as f32).sqrt();
+    let name = format!("gated.{block}");
+    let norm = Normalise { kind: config.norm, epsilon: config.norm_epsilon, bias: config.norm == Norm::Layer };
+
+    let y = norm.apply(graph, weights, &format!("{name}.norm_attention"), x)?;
+    let query = Linear::find(weights, &format!("{name}.query"), inner, width, false)?;
+    let query = query.apply(graph, y, Epilogue::default());
+    if config.qk_norm {
+        head_norm(config).apply_groups(graph, weights, &format!("{name}.query_norm"), query, config.head_width)?;
+    }
+    let y = graph.attention(query, Keys::Preceding { block }, config.head_width, scale);
+    let out = Linear::find(weights, &format!("{name}.out"), width, inner, false)?;
+    let gate = weights.gate(&format!("{name}.gate_attention"), width)?;
+    let x = out.apply(graph, y, Epilogue { gate: Some(gate), residual: Some(x), ..Epilogue::default() });
+
+    let y = norm.apply(graph, weights, &format!("{name}.norm_mlp"), x)?;
+    let gate = weights.gate(&format!("{name}.gate_mlp"), width)?;
+    let added = Epilogue { gate: Some(gate), residual: Some(x), ..Epilogue::default() };
+    Perceptron { prefix: &name, mlp: config.mlp, hidden: config.mlp_width, bias: false }.apply(graph, weights, y, added)
+}
+
+/// IDEFICS norms queries and keys head by head, without a bias.
+fn head_norm(config: &GatedConfig) -> Normalise {
+    Normalise { kind: Norm::Rms, epsilon: config.norm_epsilon, bias: false }
+}

@@ -1,0 +1,134 @@
+//! A Flamingo as two plans: the media plan turns pictures into pages of media keys and values, the text plan turns
+//! tokens into logits. Written once, as calls on the graph recorder; no device in sight.
+
+mod decoder;
+mod gated;
+mod resampler;
+mod vision;
+
+use crate::config::{Activation, Mlp, ModelConfig, Norm};
+use crate::error::Result;
+use crate::graph::{Axis, Epilogue, Graph, Pages, Plan, Tensor};
+use crate::weights::{WeightId, Weights};
+
+/// The two plans of a model, and the weights they name.
+#[derive(Debug)]
+pub struct Model {
+    /// Pixels (images, 3 * side * side) to media pages.
+    pub media: Plan,
+    /// Tokens to logits (outputs, vocabulary).
+    pub text: Plan,
+}
+
+impl Model {
+    /// Records both plans; every weight they name is looked up and its shape checked.
+    ///
+    /// # Errors
+    /// A weight that is missing or of another shape: file, tensor, expected, found.
+    pub fn record(config: &ModelConfig, weights: &mut Weights) -> Result<Model> {
+        Ok(Model { media: media(config, weights)?, text: decoder::text(config, weights)? })
+    }
+}
+
+/// Pictures to media keys and values: vision tower, resampler, and for each gated block its key and value projection,
+/// which is all that the block will ever ask of a picture (paper 2.1, 2.2).
+fn media(config: &ModelConfig, weights: &mut Weights) -> Result<Plan> {
+    let side = config.vision.image_size;
+    let mut graph = Graph::new();
+    let pixels = graph.input(Axis::Images, 1, 3 * side * side);
+    let mut media = vision::encode(&mut graph, &config.vision, weights, pixels)?;
+    if let Some(resampler) = &config.resampler {
+        media = resampler::resample(&mut graph, resampler, weights, media)?;
+    }
+    for block in 0..config.gated_blocks() {
+        let (key, value) = gated::keys_and_values(&mut graph, &config.gated, weights, block, media)?;
+        graph.append(key, value, Pages::Media { block });
+    }
+    Ok(graph.plan(&[pixels], None))
+}
+
+/// The weights of one linear layer.
+#[derive(Clone, Copy)]
+struct Linear {
+    weight: WeightId,
+    bias: Option<WeightId>,
+    width: usize,
+}
+
+impl Linear {
+    /// Asks for the matrix `name` (width, input) and, if there is to be one, its bias.
+    fn find(weights: &mut Weights, name: &str, width: usize, input: usize, bias: bool) -> Result<Linear> {
+        let weight = weights.matrix(name, width, input)?;
+        let bias = bias.then(|| weights.bias(name, width)).transpose()?;
+        Ok(Linear { weight, bias, width })
+    }
+
+    fn apply(self, graph: &mut Graph, x: Tensor, epilogue: Epilogue) -> Tensor {
+        graph.linear(x, self.weight, self.width, self.bias, epilogue)
+    }
+}
+
+/// How a part of the model normalises.
+#[derive(Clone, Copy)]
+struct Normalise {
+    kind: Norm,
+    epsilon: f32,
+    bias: bool,
+}
+
+impl Normalise {
+    const fn layer(epsilon: f32) -> Normalise {
+        Normalise { kind: Norm::Layer, epsilon, bias: true }
+    }
+
+    /// The norm `name` of whole rows.
+    fn apply(self, graph: &mut Graph, weights: &mut Weights, name: &str, x: Tensor) -> Result<Tensor> {
+        let weight = weights.vector(name, x.width)?;
+        let bias = self.bias.then(|| weights.bias(name, x.width)).transpose()?;
+        Ok(graph.norm(x, self.kind, weight, bias, self.epsilon))
+    }
+
+    /// The norm `name` in place, of groups of columns.
+    fn apply_groups(self, graph: &mut Graph, weights: &mut Weights, name: &str, x: Tensor, group: usize) -> Result<()> {
+        let weight = weights.vector(name, group)?;
+        let bias = self.bias.then(|| weights.bias(name, group)).transpose()?;
+        graph.norm_groups(x, group, self.kind, weight, bias, self.epsilon);
+        Ok(())
+    }
+}
+
+/// A multilayer perceptron `prefix.up`, `prefix.down` of normalised rows, added to a stream.
+struct Perceptron<'a> {
+    prefix: &'a str,
+    mlp: Mlp,
+    hidden: usize,
+    bias: bool,
+}
+
+impl Perceptron<'_> {
+    fn apply(&self, graph: &mut Graph, weights: &mut Weights, x: Tensor, added: Epilogue) -> Result<Tensor> {
+        let (up_name, down_name) = (format!("{}.up", self.prefix), format!("{}.down", self.prefix));
+        let width = x.width;
+        let down = |weights: &mut Weights| Linear::find(weights, &down_name, width, self.hidden, self.bias);
+        let hidden = match self.mlp {
+            Mlp::Plain(activation) => {
+                let up = Linear::find(weights, &up_name, self.hidden, width, self.bias)?;
+                up.apply(graph, x, activated(activation))
+            }
+            Mlp::Gated(activation) => {
+                let up = Linear::find(weights, &up_name, 2 * self.hidden, width, self.bias)?;
+                let both = up.apply(graph, x, Epilogue::default());
+                graph.gated_linear_unit(both, activation)
+            }
+        };
+        Ok(down(weights)?.apply(graph, hidden, added))
+    }
+}
+
+fn activated(activation: Activation) -> Epilogue {
+    Epilogue { activation: Some(activation), ..Epilogue::default() }
+}
+
+fn added_to(residual: Tensor) -> Epilogue {
+    Epilogue { residual: Some(residual), ..Epilogue::default() }
+}

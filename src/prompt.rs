@@ -1,0 +1,309 @@
+//! Interleaved text and pictures, as users write them, and as the model reads them: tokens, and for each token the
+//! picture it sees.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use serde_json::Value;
+
+use crate::config::Family;
+use crate::error::{Error, Result};
+use crate::image::{self, Picture};
+use crate::tokenizer::{END_OF_UTTERANCE, FENCE, MEDIA, Tokenizer};
+
+/// What a prompt may hold; passed limits are errors that name them.
+#[derive(Debug, Clone)]
+pub struct PromptLimits {
+    /// Bytes of a prompt file, data URIs included.
+    pub bytes_max: u64,
+    /// Parts of a prompt.
+    pub parts_max: usize,
+    /// Pictures of a prompt.
+    pub pictures_max: usize,
+    /// What one picture may be.
+    pub picture: image::Limits,
+}
+
+impl Default for PromptLimits {
+    fn default() -> Self {
+        PromptLimits { bytes_max: 256 << 20, parts_max: 4096, pictures_max: 256, picture: image::Limits::default() }
+    }
+}
+
+/// One piece of a prompt.
+#[derive(Debug, Clone)]
+pub enum Part {
+    /// Text; it may hold control tokens of the family (`<|endofchunk|>`), never a picture marker.
+    Text(String),
+    /// A decoded picture.
+    Image(Picture),
+}
+
+/// Text and pictures in order.
+#[derive(Debug, Clone, Default)]
+pub struct Prompt {
+    parts: Vec<Part>,
+    pictures: usize,
+    limits: PromptLimits,
+}
+
+impl Prompt {
+    /// An empty prompt within the default limits.
+    pub fn new() -> Self {
+        Prompt::default()
+    }
+
+    /// An empty prompt within `limits`.
+    pub fn with_limits(limits: PromptLimits) -> Self {
+        Prompt { limits, ..Prompt::default() }
+    }
+
+    /// The parts so far.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// Adds text.
+    pub fn text(&mut self, text: impl Into<String>) -> Result<&mut Self> {
+        self.push(Part::Text(text.into()))
+    }
+
+    /// Adds a decoded picture.
+    pub fn image(&mut self, picture: Picture) -> Result<&mut Self> {
+        if self.pictures == self.limits.pictures_max {
+            let most = self.limits.pictures_max as u64;
+            return Err(Error::limit("pictures of a prompt", most, most + 1));
+        }
+        self.pictures += 1;
+        self.push(Part::Image(picture))
+    }
+
+    /// Adds the picture in a file.
+    pub fn image_file(&mut self, path: impl AsRef<Path>) -> Result<&mut Self> {
+        let path = path.as_ref();
+        let bytes = read_bounded(path, self.limits.picture.bytes_max)?;
+        self.image(image::decode(&bytes, &path.display().to_string(), &self.limits.picture)?)
+    }
+
+    fn push(&mut self, part: Part) -> Result<&mut Self> {
+        if self.parts.len() == self.limits.parts_max {
+            let most = self.limits.parts_max as u64;
+            return Err(Error::limit("parts of a prompt", most, most + 1));
+        }
+        self.parts.push(part);
+        Ok(self)
+    }
+
+    /// Reads a prompt file; see [`Prompt::from_json`]. Paths in it are relative to the file.
+    pub fn from_file(path: impl AsRef<Path>, limits: PromptLimits) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = read_bounded(path, limits.bytes_max)?;
+        let text = String::from_utf8(bytes).map_err(|reason| Error::invalid(path, "text", "UTF-8", reason))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        Self::from_json(&text, &path.display().to_string(), folder, limits)
+    }
+
+    /// Parses `[{"text": "..."}, {"image": "a.png"}, ...]`. A picture is a path relative to `folder`, or a
+    /// `data:image/...;base64,` URI. `source` is named in errors.
+    ///
+    /// # Errors
+    /// Anything else, with `source` and the number of the part, from 0.
+    pub fn from_json(json: &str, source: &str, folder: &Path, limits: PromptLimits) -> Result<Self> {
+        let wrong = |key: String, expected: &str, found: &str| Error::invalid(source, key, expected, found);
+        if json.len() as u64 > limits.bytes_max {
+            return Err(Error::limit(format!("{source}: bytes of a prompt"), limits.bytes_max, json.len() as u64));
+        }
+        let root: Value =
+            serde_json::from_str(json).map_err(|error| Error::invalid(source, "prompt", "JSON", error))?;
+        let Value::Array(items) = root else {
+            return Err(wrong("prompt".into(), "an array of {\"text\"} and {\"image\"} parts", kind(&root)));
+        };
+        let picture_limits = limits.picture.clone();
+        let mut prompt = Prompt::with_limits(limits);
+        for (index, item) in items.into_iter().enumerate() {
+            let key = format!("part {index}");
+            let Value::Object(map) = item else {
+                return Err(wrong(key, "{\"text\": ...} or {\"image\": ...}", kind(&item)));
+            };
+            let mut fields = map.into_iter();
+            let (Some((name, value)), None) = (fields.next(), fields.next()) else {
+                return Err(wrong(key, "one key, \"text\" or \"image\"", "another number of keys"));
+            };
+            let Value::String(text) = value else {
+                return Err(wrong(format!("{key}: {name}"), "a string", kind(&value)));
+            };
+            match name.as_str() {
+                "text" => prompt.text(text)?,
+                "image" if text.starts_with("data:") => {
+                    let label = format!("{source}: {key}");
+                    let bytes = data_uri(&text, &label, picture_limits.bytes_max)?;
+                    let picture = image::decode(&bytes, &label, &picture_limits)?;
+                    prompt.image(picture)?
+                }
+                "image" if text.contains("://") => {
+                    return Err(wrong(key, "a path or a data URI", "a URL (nothing is fetched)"));
+                }
+                "image" => prompt.image_file(folder.join(PathBuf::from(text)))?,
+                other => return Err(wrong(key, "the key \"text\" or \"image\"", &format!("\"{other}\""))),
+            };
+        }
+        Ok(prompt)
+    }
+
+    /// Writes the prompt as the family was trained on it, and marks which picture each token sees.
+    ///
+    /// IDEFICS (`processing_idefics.py`): begins with `<s>`, strips the spaces of each text part, puts fences around
+    /// pictures, and its instruct tokenizers end a turn between two text parts. OpenFlamingo: `<image>` alone.
+    ///
+    /// # Errors
+    /// A text part that would forge a picture; an empty prompt.
+    pub fn render(&self, tokenizer: &Tokenizer) -> Result<Rendered> {
+        let text = match tokenizer.family() {
+            Family::Idefics => self.idefics_text(tokenizer),
+            Family::OpenFlamingo => self.open_flamingo_text(),
+        };
+        self.check_markers(tokenizer)?;
+        let ids = tokenizer.encode(&text)?;
+        if ids.is_empty() {
+            return Err(Error::argument("prompt: expected at least one token, found none"));
+        }
+        let markers = ids.iter().filter(|&&id| id == tokenizer.media).count();
+        if markers != self.pictures {
+            let expected = format!("prompt: expected {} picture markers, one for each picture", self.pictures);
+            return Err(Error::argument(format!("{expected}, found {markers}")));
+        }
+        let media = media_index(&ids, tokenizer);
+        Ok(Rendered { text, ids, media })
+    }
+
+    /// The pictures, in order.
+    pub fn pictures(&self) -> impl Iterator<Item = &Picture> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Image(picture) => Some(picture),
+            Part::Text(_) => None,
+        })
+    }
+
+    fn idefics_text(&self, tokenizer: &Tokenizer) -> String {
+        let mut text = tokenizer.begin.clone();
+        let mut previous: Option<&Part> = None;
+        for part in &self.parts {
+            match part {
+                Part::Text(part) => {
+                    if matches!(previous, Some(Part::Text(_))) && tokenizer.end_of_utterance.is_some() {
+                        text.push_str(END_OF_UTTERANCE);
+                    }
+                    text.push_str(part.trim_matches(' '));
+                }
+                Part::Image(_) => {
+                    if !matches!(previous, Some(Part::Image(_))) {
+                        text.push_str(FENCE);
+                    }
+                    text.push_str(MEDIA);
+                    text.push_str(FENCE);
+                }
+            }
+            previous = Some(part);
+        }
+        text
+    }
+
+    fn open_flamingo_text(&self) -> String {
+        let pieces = self.parts.iter().map(|part| match part {
+            Part::Text(text) => text.as_str(),
+            Part::Image(_) => MEDIA,
+        });
+        pieces.collect()
+    }
+
+    /// No run of text parts may spell a marker, alone or together.
+    fn check_markers(&self, tokenizer: &Tokenizer) -> Result<()> {
+        for run in self.parts.split(|part| matches!(part, Part::Image(_))) {
+            let join = |trim: bool| -> String {
+                let texts = run.iter().map(|part| match part {
+                    Part::Text(text) if trim => text.trim_matches(' '),
+                    Part::Text(text) => text,
+                    Part::Image(_) => unreachable!("runs are cut at pictures"),
+                });
+                texts.collect()
+            };
+            let (joined, trimmed) = (join(false), join(true));
+            if let Some(marker) =
+                tokenizer.markers().find(|&marker| joined.contains(marker) || trimmed.contains(marker))
+            {
+                return Err(Error::argument(format!("prompt: expected text without picture markers, found {marker}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A prompt as the model reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendered {
+    /// The text with all markers, for people.
+    pub text: String,
+    /// Its tokens.
+    pub ids: Vec<u32>,
+    /// For each token the picture (from 0) that it sees, if any.
+    pub media: Vec<Option<u32>>,
+}
+
+/// The picture each token sees: the last one before it, its own marker included (paper 2.3). IDEFICS sees none after an
+/// end of document until the next picture.
+fn media_index(ids: &[u32], tokenizer: &Tokenizer) -> Vec<Option<u32>> {
+    let mut pictures = 0;
+    let mut current = None;
+    let mut index = Vec::with_capacity(ids.len());
+    for &id in ids {
+        if id == tokenizer.media {
+            current = Some(pictures);
+            pictures += 1;
+        }
+        index.push(current);
+        // The end token itself still sees the picture.
+        if Some(id) == tokenizer.end {
+            current = None;
+        }
+    }
+    index
+}
+
+/// The bytes of a `data:<type>;base64,<data>` URI.
+fn data_uri(uri: &str, source: &str, bytes_max: u64) -> Result<Vec<u8>> {
+    let Some((_, data)) = uri.split_once(";base64,") else {
+        return Err(Error::invalid(source, "image", "data:image/...;base64,...", "another data URI"));
+    };
+    if data.len() as u64 / 4 * 3 > bytes_max {
+        return Err(Error::limit(format!("{source}: bytes of a picture"), bytes_max, data.len() as u64 / 4 * 3));
+    }
+    let standard = base64::engine::general_purpose::STANDARD;
+    standard.decode(data).map_err(|reason| Error::invalid(source, "image", "base64", reason))
+}
+
+/// A whole file of at most `bytes_max` bytes; pipes and devices are read no further than that.
+pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
+    use std::io::Read as _;
+    let metadata = std::fs::metadata(path).map_err(|reason| Error::file(path, reason))?;
+    if !metadata.is_file() {
+        return Err(Error::file(path, "not a regular file"));
+    }
+    let file = std::fs::File::open(path).map_err(|reason| Error::file(path, reason))?;
+    let mut bytes = Vec::new();
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(|reason| Error::file(path, reason))?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(Error::limit(format!("{}: bytes", path.display()), bytes_max, metadata.len()));
+    }
+    Ok(bytes)
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}

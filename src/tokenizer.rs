@@ -1,0 +1,166 @@
+//! Text to tokens and back, and the tokens that mean something to the family: picture markers and stops.
+
+use std::path::Path;
+
+use tokenizers::Tokenizer as HuggingFace;
+
+use crate::checkpoint::read_json;
+use crate::config::Family;
+use crate::error::{Error, Result};
+
+/// Largest tokenizer file that is read; the largest of the family is 2 MB.
+const TOKENIZER_BYTES_MAX: u64 = 64 << 20;
+
+/// The tokenizer of a model folder.
+pub struct Tokenizer {
+    inner: HuggingFace,
+    /// The token that stands for a picture.
+    pub media: u32,
+    /// IDEFICS puts this token around pictures.
+    pub fence: Option<u32>,
+    /// IDEFICS-instruct ends each turn with this token.
+    pub end_of_utterance: Option<u32>,
+    /// Text of the token that begins a sequence.
+    pub begin: String,
+    /// Ends a document; IDEFICS forgets the picture after it.
+    pub end: Option<u32>,
+    /// Generation ends with any of these.
+    pub stops: Vec<u32>,
+    family: Family,
+}
+
+/// IDEFICS's fence around pictures.
+pub(crate) const FENCE: &str = "<fake_token_around_image>";
+/// The picture marker of both families.
+pub(crate) const MEDIA: &str = "<image>";
+/// End of a turn in IDEFICS-instruct.
+pub(crate) const END_OF_UTTERANCE: &str = "<end_of_utterance>";
+/// End of an example in OpenFlamingo.
+const END_OF_CHUNK: &str = "<|endofchunk|>";
+
+impl Tokenizer {
+    /// Reads `tokenizer.json`, and the names of special tokens from `tokenizer_config.json` if there is one.
+    ///
+    /// # Errors
+    /// A file that is missing, oversized or malformed; a token of the family that is not in it.
+    pub fn open(folder: &Path, family: Family, vocabulary: usize) -> Result<Self> {
+        let file = folder.join("tokenizer.json");
+        let value = read_json(&file, TOKENIZER_BYTES_MAX)?;
+        Self::new(&file, value, &folder.join("tokenizer_config.json"), family, vocabulary)
+    }
+
+    fn new(file: &Path, value: serde_json::Value, names: &Path, family: Family, vocabulary: usize) -> Result<Self> {
+        let malformed = |error: &dyn std::fmt::Display| Error::invalid(file, "tokenizer", "a tokenizers file", error);
+        let mut inner: HuggingFace = serde_json::from_value(value).map_err(|error| malformed(&error))?;
+        inner.with_truncation(None).map_err(|error| malformed(&error))?;
+        inner.with_padding(None);
+        let names = if names.exists() { read_json(names, TOKENIZER_BYTES_MAX)? } else { serde_json::Value::Null };
+        let named = |key: &str, default: &str| match &names[key] {
+            serde_json::Value::String(text) => text.clone(),
+            serde_json::Value::Object(token) => {
+                token.get("content").and_then(|text| text.as_str()).unwrap_or(default).to_owned()
+            }
+            _ => default.to_owned(),
+        };
+        let id = |text: &str| {
+            inner
+                .token_to_id(text)
+                .ok_or_else(|| Error::invalid(file, "vocabulary", format!("the token {text}"), "none"))
+        };
+        let media = id(MEDIA)?;
+        let (fence, end_of_utterance, end, stops) = match family {
+            Family::Idefics => {
+                let end = id(&named("eos_token", "</s>"))?;
+                let turn = inner.token_to_id(END_OF_UTTERANCE);
+                (Some(id(FENCE)?), turn, Some(end), [Some(end), turn].into_iter().flatten().collect())
+            }
+            Family::OpenFlamingo => (None, None, None, vec![id(END_OF_CHUNK)?]),
+        };
+        for token in stops.iter().chain([&media]).chain(&fence) {
+            if *token as usize >= vocabulary {
+                let expected = format!("ids below the {vocabulary} rows of the embedding");
+                return Err(Error::invalid(file, "vocabulary", expected, token));
+            }
+        }
+        let begin = named("bos_token", "<s>");
+        if family == Family::Idefics {
+            id(&begin)?;
+        }
+        Ok(Tokenizer { inner, media, fence, end_of_utterance, begin, end, stops, family })
+    }
+
+    /// Tokens of a whole prompt. OpenFlamingo's language models add their own begin token, IDEFICS has it in the text.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_with(text, self.family == Family::OpenFlamingo)
+    }
+
+    /// Tokens of a continuation: nothing is added.
+    pub fn encode_continuation(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_with(text, false)
+    }
+
+    fn encode_with(&self, text: &str, special: bool) -> Result<Vec<u32>> {
+        let encoding =
+            self.inner.encode_fast(text, special).map_err(|error| Error::argument(format!("prompt: {error}")))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Text of tokens, special ones left out.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        // Decoding fails only for a decoder that rejects its own tokens; such tokens have no text.
+        self.inner.decode(ids, true).unwrap_or_default()
+    }
+
+    /// The token as its vocabulary writes it.
+    pub fn token(&self, id: u32) -> String {
+        self.inner.id_to_token(id).unwrap_or_default()
+    }
+
+    /// Markers that a text part may not hold.
+    pub(crate) fn markers(&self) -> impl Iterator<Item = &'static str> {
+        [Some(MEDIA), self.fence.map(|_| FENCE)].into_iter().flatten()
+    }
+
+    /// Tokens that are never generated.
+    pub fn forbidden(&self) -> Vec<u32> {
+        [Some(self.media), self.fence].into_iter().flatten().collect()
+    }
+
+    /// The family whose prompts it writes.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+}
+
+/// Turns tokens into text as they come, without ever giving half a character or a word that the next token changes.
+#[derive(Debug, Default)]
+pub struct TextStream {
+    ids: Vec<u32>,
+    /// Tokens before this one are given out and no longer influence what follows.
+    settled: usize,
+    /// Tokens before this one are given out.
+    given: usize,
+}
+
+impl TextStream {
+    /// The text that `id` completes; empty while a character is incomplete.
+    pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> String {
+        self.ids.push(id);
+        let before = tokenizer.decode(&self.ids[self.settled..self.given]);
+        let now = tokenizer.decode(&self.ids[self.settled..]);
+        if now.len() <= before.len() || now.ends_with('\u{fffd}') {
+            return String::new();
+        }
+        self.settled = self.given;
+        self.given = self.ids.len();
+        now.get(before.len()..).unwrap_or_default().to_owned()
+    }
+
+    /// What is left when no more tokens come.
+    pub fn finish(&mut self, tokenizer: &Tokenizer) -> String {
+        let before = tokenizer.decode(&self.ids[self.settled..self.given]);
+        let now = tokenizer.decode(&self.ids[self.settled..]);
+        self.given = self.ids.len();
+        now.get(before.len()..).unwrap_or_default().to_owned()
+    }
+}
