@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::checkpoint::{Checkpoint, read_json};
+use crate::checkpoint::{Checkpoint, Folder};
 use crate::error::{Error, Result};
 
 /// Largest configuration file that is read.
@@ -272,9 +272,9 @@ impl ModelConfig {
     ///
     /// # Errors
     /// A key that is missing, of the wrong type, absurd or not supported: file, key, expected, found.
-    pub fn from_checkpoint(folder: &Path, checkpoint: &Checkpoint) -> Result<Self> {
-        let file = folder.join("config.json");
-        let root = read_json(&file, CONFIG_BYTES_MAX)?;
+    pub fn from_checkpoint(folder: Folder, checkpoint: &Checkpoint) -> Result<Self> {
+        let file = folder.path("config.json");
+        let root = folder.json("config.json", CONFIG_BYTES_MAX)?;
         let fields = Fields::new(&file, &root)?;
         match fields.text("model_type", None)?.as_str() {
             "idefics" => idefics(&fields, checkpoint),

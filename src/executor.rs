@@ -1,5 +1,5 @@
-//! Runs a model's plans on a device: pictures into media pages, tokens into logits. Splits what is too large for one
-//! run, and checks that what it is given fits the model; it decides nothing.
+//! Runs a model's plans on a device: pictures into media pages, tokens into logits. Asserts that what it is given fits
+//! the model; it decides nothing.
 
 use crate::backend::{self, Backend, Batch, Device, Pools};
 use crate::config::ModelConfig;
@@ -8,9 +8,6 @@ use crate::graph::Plan;
 use crate::kv::PageCopy;
 use crate::model::Model;
 use crate::weights::Weights;
-
-/// Pictures of one run of the media plan: bounds the memory of activations.
-const IMAGES_PER_RUN: usize = 4;
 
 /// A model on a device.
 pub(crate) struct Executor {
@@ -52,10 +49,7 @@ impl Executor {
     /// Encodes pictures (normalised pixels, (3, side, side) each) into media pages.
     pub fn encode(&mut self, pixels: &[f32], pages: &[u32]) -> Result<()> {
         assert_eq!(pixels.len(), pages.len() * self.picture_values);
-        let runs = pixels.chunks(IMAGES_PER_RUN * self.picture_values).zip(pages.chunks(IMAGES_PER_RUN));
-        for (pixels, images) in runs {
-            self.backend.run(&self.media, &Batch { pixels, images, ..Batch::default() })?;
-        }
+        self.backend.run(&self.media, &Batch { pixels, images: pages, ..Batch::default() })?;
         Ok(())
     }
 

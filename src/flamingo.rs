@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::backend::{Batch, Device};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Folder};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
-use crate::image::Preprocessor;
+use crate::image::{Picture, Preprocessor};
 use crate::kv::{PAGE_TOKENS, PagePool, PageTable};
 use crate::preprocessor;
 use crate::prompt::{Prompt, Rendered};
@@ -20,6 +20,8 @@ use crate::weights::Weights;
 
 /// Tokens of one run of the text plan: bounds the memory of activations.
 const TOKENS_PER_RUN: usize = 256;
+/// Pictures of one run of the media plan, for the same reason.
+const PICTURES_PER_RUN: usize = 4;
 /// Most beams of a search.
 const BEAMS_MAX: usize = 64;
 
@@ -190,8 +192,16 @@ impl Flamingo {
     /// # Errors
     /// A file that is missing or malformed, a weight that is missing or misshapen, a device that is not there.
     pub fn open(folder: impl AsRef<Path>, options: &Options) -> Result<Self> {
-        let folder = folder.as_ref();
-        let checkpoint = Arc::new(Checkpoint::open(folder)?);
+        Self::open_files(Folder::Disk(folder.as_ref()), options)
+    }
+
+    /// Opens the model that is part of the program: small, and made to learn names of drawn symbols from a prompt.
+    pub fn demo(options: &Options) -> Result<Self> {
+        Self::open_files(crate::demo::MODEL, options)
+    }
+
+    fn open_files(folder: Folder, options: &Options) -> Result<Self> {
+        let checkpoint = Arc::new(folder.checkpoint()?);
         let config = ModelConfig::from_checkpoint(folder, &checkpoint)?;
         let tokenizer = Tokenizer::open(folder, config.family, config.decoder.vocabulary)?;
         let preprocessor = preprocessor::open(folder, &config)?;
@@ -201,8 +211,8 @@ impl Flamingo {
         if !(1..=made_for).contains(&context_max) {
             return Err(Error::argument(format!("context: expected 1 to {made_for} tokens, found {context_max}")));
         }
-        // Beams share the prompt's pages and need their own for what they write.
-        let text_pages = 2 * context_max.div_ceil(PAGE_TOKENS) + 2 * BEAMS_MAX;
+        // Beams and choices share the prompt's pages and need their own for what follows, the page they diverge in included.
+        let text_pages = 2 * context_max.div_ceil(PAGE_TOKENS) + 2 * TOKENS_PER_RUN;
         let media_pages = PICTURES_MAX;
         let executor = Executor::open(&config, weights, options.device, options.threads, text_pages, media_pages)?;
         Ok(Flamingo { config, tokenizer, preprocessor, executor, checkpoint, text_pages, media_pages, context_max })
@@ -298,23 +308,36 @@ impl Flamingo {
         let (mut reading, first) = self.read(prompt, None)?;
         let begun = Instant::now();
         let media = reading.last_media();
-        let mut ranked = Vec::with_capacity(choices.len());
-        for (text, ids) in choices.iter().zip(tokens) {
-            let mut sum = log_probability(&first, ids[0]);
-            // The last token's own logits are of no interest.
-            let fed = &ids[..ids.len() - 1];
-            self.check_length(reading.table.length() + fed.len())?;
-            let mut table = reading.table.fork(&mut reading.pool);
-            let seen = vec![media; fed.len()];
-            for (index, chunk) in fed.chunks(TOKENS_PER_RUN).enumerate() {
-                let runs = [Run { table: &mut table, ids: chunk, media: &seen[..chunk.len()] }];
-                let logits = self.append(&mut reading.pool, runs, Outputs::All)?;
-                let from = index * TOKENS_PER_RUN + 1;
-                sum += logits.iter().zip(&ids[from..]).map(|(logits, &id)| log_probability(logits, id)).sum::<f64>();
+        // The first token of each choice follows the prompt; the last token's own logits are of no interest.
+        let mut sums: Vec<f64> = tokens.iter().map(|ids| log_probability(&first, ids[0])).collect();
+        let longest = tokens.iter().map(Vec::len).max().unwrap_or_default();
+        self.check_length(reading.table.length() + longest - 1)?;
+        let mut from = 0;
+        while from < tokens.len() {
+            // As many choices as fit one run, at least one.
+            let mut rows = 0;
+            let fits = tokens[from..].iter().take_while(|ids| {
+                rows += ids.len() - 1;
+                rows <= TOKENS_PER_RUN
+            });
+            let group = from..from + fits.count().max(1);
+            let mut tables: Vec<PageTable> = group.clone().map(|_| reading.table.fork(&mut reading.pool)).collect();
+            let seen = vec![media; longest];
+            let runs = tables.iter_mut().zip(&tokens[group.clone()]).map(|(table, ids)| {
+                let ids = &ids[..ids.len() - 1];
+                Run { table, ids, media: &seen[..ids.len()] }
+            });
+            let mut logits = self.append(&mut reading.pool, runs, Outputs::All)?.into_iter();
+            for (sum, ids) in sums[group.clone()].iter_mut().zip(&tokens[group.clone()]) {
+                *sum += ids[1..].iter().zip(&mut logits).map(|(&id, logits)| log_probability(&logits, id)).sum::<f64>();
             }
-            table.clear(&mut reading.pool);
-            ranked.push(Choice { text: text.clone(), sum, mean: sum / ids.len() as f64, ids });
+            tables.iter_mut().for_each(|table| table.clear(&mut reading.pool));
+            from = group.end;
         }
+        let ranked = choices.iter().zip(tokens).zip(sums);
+        let ranked = ranked
+            .map(|((text, ids), sum)| Choice { text: text.clone(), sum, mean: sum / ids.len() as f64, ids })
+            .collect();
         reading.timings.decode = begun.elapsed().as_secs_f64();
         Ok((ranked, reading.timings))
     }
@@ -332,10 +355,12 @@ impl Flamingo {
         let begun = Instant::now();
         let mut media_pool = PagePool::new("media", self.media_pages);
         let mut media = Vec::new();
-        for picture in prompt.pictures() {
-            let page = media_pool.take()?;
-            self.executor.encode(&self.preprocessor.apply(picture), &[page])?;
-            media.push(page);
+        let pictures: Vec<&Picture> = prompt.pictures().collect();
+        for pictures in pictures.chunks(PICTURES_PER_RUN) {
+            let pages: Vec<u32> = pictures.iter().map(|_| media_pool.take()).collect::<Result<_>>()?;
+            let pixels: Vec<f32> = pictures.iter().flat_map(|picture| self.preprocessor.apply(picture)).collect();
+            self.executor.encode(&pixels, &pages)?;
+            media.extend(pages);
         }
         timings.media = begun.elapsed().as_secs_f64();
 
@@ -458,6 +483,9 @@ impl Flamingo {
             }
             rows.push(sequence, from, run.ids, run.media, outputs);
             tables.push(run.table);
+        }
+        if rows.ids.is_empty() {
+            return Ok(Vec::new());
         }
         let tables: Vec<&[u32]> = tables.into_iter().map(PageTable::pages).collect();
         self.executor.step(&Batch {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::Folder;
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::model::Model;
@@ -53,8 +53,8 @@ impl Inspection {
     /// # Errors
     /// What [`crate::Flamingo::open`] would say of its configuration and weights.
     pub fn of(folder: impl AsRef<Path>) -> Result<Self> {
-        let folder = folder.as_ref();
-        let checkpoint = Arc::new(Checkpoint::open(folder)?);
+        let folder = Folder::Disk(folder.as_ref());
+        let checkpoint = Arc::new(folder.checkpoint()?);
         let config = ModelConfig::from_checkpoint(folder, &checkpoint)?;
         let mut weights = Weights::new(checkpoint.clone(), &config);
         Model::record(&config, &mut weights)?;

@@ -22,6 +22,7 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod demo;
 pub mod image;
 pub mod sample;
 pub mod search;

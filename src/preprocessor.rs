@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::checkpoint::read_json;
+use crate::checkpoint::Folder;
 use crate::config::{Family, ModelConfig};
 use crate::error::{Error, Result};
 use crate::image::{Crop, Preprocessor};
@@ -14,15 +14,15 @@ use crate::image::{Crop, Preprocessor};
 ///
 /// # Errors
 /// A mean or deviation that is not three numbers.
-pub(crate) fn open(folder: &Path, config: &ModelConfig) -> Result<Preprocessor> {
+pub(crate) fn open(folder: Folder, config: &ModelConfig) -> Result<Preprocessor> {
     let crop = match config.family {
         Family::Idefics => Crop::Stretch,
         Family::OpenFlamingo => Crop::ShortestEdgeCentreCrop,
     };
     let mut preprocessor = Preprocessor::clip(crop, config.vision.image_size);
-    let file = folder.join("preprocessor_config.json");
-    if file.exists() {
-        let value = read_json(&file, 1 << 20)?;
+    let name = "preprocessor_config.json";
+    if folder.has(name) {
+        let (file, value) = (folder.path(name), folder.json(name, 1 << 20)?);
         for (key, target) in [("image_mean", &mut preprocessor.mean), ("image_std", &mut preprocessor.std)] {
             if let Some(found) = value.get(key).filter(|found| !found.is_null()) {
                 *target = three_numbers(&file, key, found)?;

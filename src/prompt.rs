@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use serde_json::Value;
 
+use crate::checkpoint::read_bounded;
 use crate::config::Family;
 use crate::error::{Error, Result};
 use crate::image::{self, Picture};
@@ -279,22 +280,6 @@ fn data_uri(uri: &str, source: &str, bytes_max: u64) -> Result<Vec<u8>> {
     }
     let standard = base64::engine::general_purpose::STANDARD;
     standard.decode(data).map_err(|reason| Error::invalid(source, "image", "base64", reason))
-}
-
-/// A whole file of at most `bytes_max` bytes; pipes and devices are read no further than that.
-pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
-    use std::io::Read as _;
-    let metadata = std::fs::metadata(path).map_err(|reason| Error::file(path, reason))?;
-    if !metadata.is_file() {
-        return Err(Error::file(path, "not a regular file"));
-    }
-    let file = std::fs::File::open(path).map_err(|reason| Error::file(path, reason))?;
-    let mut bytes = Vec::new();
-    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(|reason| Error::file(path, reason))?;
-    if bytes.len() as u64 > bytes_max {
-        return Err(Error::limit(format!("{}: bytes", path.display()), bytes_max, metadata.len()));
-    }
-    Ok(bytes)
 }
 
 fn kind(value: &Value) -> &'static str {

@@ -149,7 +149,7 @@ pub fn log_probability(logits: &[f32], token: u32) -> f64 {
 }
 
 /// A number in [0, 1) that depends on seed and counter alone (SplitMix64's finaliser over both).
-fn uniform(seed: u64, counter: u64) -> f64 {
+pub(crate) fn uniform(seed: u64, counter: u64) -> f64 {
     let mut z = seed.wrapping_add((counter + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

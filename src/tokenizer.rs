@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use serde_json::Value;
 use tokenizers::Tokenizer as HuggingFace;
 
-use crate::checkpoint::read_json;
+use crate::checkpoint::Folder;
 use crate::config::Family;
 use crate::error::{Error, Result};
 
@@ -43,23 +44,21 @@ impl Tokenizer {
     ///
     /// # Errors
     /// A file that is missing, oversized or malformed; a token of the family that is not in it.
-    pub fn open(folder: &Path, family: Family, vocabulary: usize) -> Result<Self> {
-        let file = folder.join("tokenizer.json");
-        let value = read_json(&file, TOKENIZER_BYTES_MAX)?;
-        Self::new(&file, value, &folder.join("tokenizer_config.json"), family, vocabulary)
+    pub fn open(folder: Folder, family: Family, vocabulary: usize) -> Result<Self> {
+        let (file, names) = ("tokenizer.json", "tokenizer_config.json");
+        let value = folder.json(file, TOKENIZER_BYTES_MAX)?;
+        let names = if folder.has(names) { folder.json(names, TOKENIZER_BYTES_MAX)? } else { Value::Null };
+        Self::new(&folder.path(file), value, &names, family, vocabulary)
     }
 
-    fn new(file: &Path, value: serde_json::Value, names: &Path, family: Family, vocabulary: usize) -> Result<Self> {
+    fn new(file: &Path, value: Value, names: &Value, family: Family, vocabulary: usize) -> Result<Self> {
         let malformed = |error: &dyn std::fmt::Display| Error::invalid(file, "tokenizer", "a tokenizers file", error);
         let mut inner: HuggingFace = serde_json::from_value(value).map_err(|error| malformed(&error))?;
         inner.with_truncation(None).map_err(|error| malformed(&error))?;
         inner.with_padding(None);
-        let names = if names.exists() { read_json(names, TOKENIZER_BYTES_MAX)? } else { serde_json::Value::Null };
         let named = |key: &str, default: &str| match &names[key] {
-            serde_json::Value::String(text) => text.clone(),
-            serde_json::Value::Object(token) => {
-                token.get("content").and_then(|text| text.as_str()).unwrap_or(default).to_owned()
-            }
+            Value::String(text) => text.clone(),
+            Value::Object(token) => token.get("content").and_then(|text| text.as_str()).unwrap_or(default).to_owned(),
             _ => default.to_owned(),
         };
         let id = |text: &str| {

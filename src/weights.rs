@@ -109,11 +109,6 @@ impl Weights {
         self.vector_of(name, parts, if length == width { width } else { 1 })
     }
 
-    /// Whether the checkpoint has this weight.
-    pub fn has(&self, name: &str) -> bool {
-        self.naming.parts(name, "weight").iter().all(|part| self.checkpoint.contains(part))
-    }
-
     fn vector_of(&mut self, name: &str, parts: Vec<String>, length: usize) -> Result<WeightId> {
         let mut found = 0;
         for part in &parts {
@@ -162,11 +157,6 @@ impl Weights {
             values = uninterleaved(&values, heads, values.len() / (3 * heads));
         }
         Ok(values)
-    }
-
-    /// The checkpoint behind the weights.
-    pub fn checkpoint(&self) -> &Arc<Checkpoint> {
-        &self.checkpoint
     }
 }
 

@@ -126,6 +126,14 @@ fn sizes_over_the_limits_are_refused_from_the_header() {
 }
 
 #[test]
+fn a_chunk_may_not_claim_more_than_the_file_holds() {
+    let mut webp = files("sources")["lossless-turned.webp"].clone();
+    let exif = webp.windows(4).position(|name| name == b"EXIF").unwrap();
+    webp[exif + 4..exif + 8].copy_from_slice(&0xffff_fff0_u32.to_le_bytes());
+    assert!(refused("claims.webp", &webp).ends_with("found fewer bytes than its chunks claim"));
+}
+
+#[test]
 fn compressed_bombs_cost_nothing() {
     for (name, bytes) in files("bombs") {
         let start = Instant::now();

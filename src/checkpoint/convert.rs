@@ -1,15 +1,16 @@
 //! Joins the three sources of an OpenFlamingo model into one folder that stands alone.
 //!
-//! OpenFlamingo releases only what it trained: `checkpoint.pt` holds the resampler, the gated blocks and the embedding. The
-//! frozen language model and CLIP's vision tower come from their own releases. Everything is checked before the first byte
-//! is written, tensors go from map to file one at a time, and `config.json` comes last: a folder that has one is whole.
+//! OpenFlamingo releases only what it trained: `checkpoint.pt` holds the resampler, the gated blocks and the
+//! embedding. The frozen language model and CLIP's vision tower come from their own releases. Everything is checked
+//! before the first byte is written, tensors go from map to file one at a time, and `config.json` comes last: a
+//! folder that has one is whole.
 
 mod flamingo;
 mod language;
 mod tokenizer;
 mod vision;
 
-use super::{Checkpoint, Dtype, safetensors};
+use super::{Checkpoint, Dtype, read_json, safetensors};
 use crate::error::{Error, Result};
 use flamingo::Trained;
 use language::Language;
@@ -37,7 +38,8 @@ pub struct ConvertOptions {
     pub language_model: PathBuf,
     /// CLIP's weights with open_clip or transformers names: a file, or a folder that holds it.
     pub vision_model: PathBuf,
-    /// Every how many layers a gated block stands. The checkpoint says so itself; a value given here must agree with it.
+    /// Every how many layers a gated block stands. The checkpoint says so itself; a value given here must agree with
+    /// it.
     pub cross_attn_every: Option<usize>,
     /// The folder to write. It may exist if it is empty.
     pub output: PathBuf,
@@ -51,6 +53,9 @@ pub fn convert(options: &ConvertOptions, progress: &mut dyn FnMut(u64, u64)) -> 
     let trained = Trained::sort(&checkpoint, &language)?;
     let tokenizer = Tokenizer::extend(&options.language_model, trained.embedding_rows())?;
     let every = trained.cross_attn_every(options.cross_attn_every)?;
+    let generation_config = options.language_model.join("generation_config.json");
+    let generation_config =
+        if generation_config.exists() { Some(read_json(&generation_config, CONFIG_BYTES_MAX)?) } else { None };
 
     let mut plan = Plan::default();
     trained.plan_resampler(vision.width, &mut plan)?;
@@ -63,9 +68,8 @@ pub fn convert(options: &ConvertOptions, progress: &mut dyn FnMut(u64, u64)) -> 
     output.write_json("tokenizer.json", &tokenizer.json)?;
     output.write_json("tokenizer_config.json", &tokenizer.config)?;
     output.write_json("preprocessor_config.json", &preprocessor_config(vision.image_size))?;
-    let generation_config = options.language_model.join("generation_config.json");
-    if generation_config.exists() {
-        output.write_json("generation_config.json", &super::read_json(&generation_config, CONFIG_BYTES_MAX)?)?;
+    if let Some(config) = generation_config {
+        output.write_json("generation_config.json", &config)?;
     }
     output.write_json("config.json", &model_config(every, &tokenizer, &vision, &language))?;
     output.keep();

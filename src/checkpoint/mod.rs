@@ -1,14 +1,17 @@
 //! Model files: safetensors and PyTorch archives, whole or sharded, read through maps and never trusted.
 //!
-//! A [`Checkpoint`] is one table of tensor names over one or several mapped files. Opening reads headers only; the bytes of
-//! a tensor are borrowed from the map. What the names mean is no business of this module, [`convert`] excepted.
-//! Every number that a file states is checked against the length of the map before it is used.
+//! A [`Checkpoint`] is one table of tensor names over one or several mapped files. Opening reads headers only; the
+//! bytes of a tensor are borrowed from the map. What the names mean is no business of this module, [`convert`]
+//! excepted. Every number that a file states is checked against the length of the map before it is used.
 
 pub mod convert;
+mod folder;
 pub mod pickle;
 pub mod safetensors;
 pub mod torch;
 pub mod zip;
+
+pub use folder::Folder;
 
 use crate::error::{Error, Result};
 use memmap2::Mmap;
@@ -23,6 +26,9 @@ use std::path::{Path, PathBuf};
 pub const TENSORS_MAX: usize = 100_000;
 /// Dimensions that one tensor may have.
 pub const RANK_MAX: usize = 8;
+/// Numbers that one tensor may have, dimensions of length zero counted as one: what is computed from a shape that was
+/// read does not overflow, not even when a tensor is empty.
+pub const ELEMENTS_MAX: usize = 1 << 48;
 /// Bytes of a `*.index.json`.
 pub const INDEX_BYTES_MAX: u64 = 64 << 20;
 /// Files that one index may name.
@@ -119,7 +125,25 @@ pub struct Checkpoint {
 #[derive(Debug)]
 struct MappedFile {
     path: PathBuf,
-    map: Mmap,
+    map: Bytes,
+}
+
+/// What a file's bytes are borrowed from.
+#[derive(Debug)]
+enum Bytes {
+    Map(Mmap),
+    Embedded(&'static [u8]),
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Map(map) => map,
+            Bytes::Embedded(bytes) => bytes,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -129,8 +153,8 @@ struct Place {
 }
 
 impl Checkpoint {
-    /// Opens a `.safetensors` file, a PyTorch archive (recognised by content, whatever its suffix), or a folder that holds
-    /// `model.safetensors` or `pytorch_model.bin`, whole or as shards with an `.index.json`.
+    /// Opens a `.safetensors` file, a PyTorch archive (recognised by content, whatever its suffix), or a folder that
+    /// holds `model.safetensors` or `pytorch_model.bin`, whole or as shards with an `.index.json`.
     pub fn open(path: &Path) -> Result<Self> {
         if !path.is_dir() {
             return Self::open_file(path);
@@ -146,10 +170,19 @@ impl Checkpoint {
     }
 
     fn open_file(path: &Path) -> Result<Self> {
-        let file = MappedFile::open(path)?;
+        Self::of_file(MappedFile::open(path)?)
+    }
+
+    /// A file that is part of the program; `path` is what errors call it.
+    pub fn embedded(path: &Path, bytes: &'static [u8]) -> Result<Self> {
+        Self::of_file(MappedFile { path: path.to_owned(), map: Bytes::Embedded(bytes) })
+    }
+
+    fn of_file(file: MappedFile) -> Result<Self> {
+        let path = file.path.clone();
         let tensors =
-            parse(&file.map, path)?.into_iter().map(|(name, layout)| (name, Place { file: 0, layout })).collect();
-        Ok(Checkpoint { path: path.to_owned(), files: vec![file], tensors })
+            parse(&file.map, &path)?.into_iter().map(|(name, layout)| (name, Place { file: 0, layout })).collect();
+        Ok(Checkpoint { path, files: vec![file], tensors })
     }
 
     fn open_index(path: &Path) -> Result<Self> {
@@ -259,12 +292,12 @@ impl MappedFile {
         if file.metadata().map_err(|reason| Error::file(path, reason))?.len() == 0 {
             return Err(Error::invalid(path, "length", "a safetensors file or a PyTorch archive", "an empty file"));
         }
-        // SAFETY: a map is sound as long as nobody writes to the file or cuts it while it is mapped. We assume that of model
-        // files, as every engine that maps them does. A file that is cut all the same ends the process with SIGBUS; one that
-        // is overwritten changes weights and nothing else, because all offsets were copied out of the map and checked at
-        // opening against the map's own length.
+        // SAFETY: a map is sound as long as nobody writes to the file or cuts it while it is mapped. We assume that
+        // of model files, as every engine that maps them does. A file that is cut all the same ends the process with
+        // SIGBUS; one that is overwritten changes weights and nothing else, because all offsets were copied out of
+        // the map and checked at opening against the map's own length.
         let map = unsafe { Mmap::map(&file) }.map_err(|reason| Error::file(path, reason))?;
-        Ok(MappedFile { path: path.to_owned(), map })
+        Ok(MappedFile { path: path.to_owned(), map: Bytes::Map(map) })
     }
 }
 
@@ -278,23 +311,27 @@ fn open_regular(path: &Path) -> Result<File> {
 }
 
 /// The whole of a file of at most `bytes_max` bytes.
-fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let length = open_regular(path)?
-        .take(bytes_max.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(|reason| Error::file(path, reason))?;
-    if length as u64 > bytes_max {
-        return Err(Error::limit(format!("{}: bytes", path.display()), bytes_max, length as u64));
+pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
+    let failed = |reason| Error::file(path, reason);
+    let file = open_regular(path)?;
+    let length = file.metadata().map_err(failed)?.len();
+    if length > bytes_max {
+        return Err(Error::limit(format!("{}: bytes", path.display()), bytes_max, length));
     }
+    let mut bytes = Vec::with_capacity(length as usize);
+    // The file may grow while it is read; what it grew by is not ours.
+    file.take(length).read_to_end(&mut bytes).map_err(failed)?;
     Ok(bytes)
 }
 
-/// Reads a JSON file of at most `bytes_max` bytes. A file that is missing, too large, not UTF-8 or not JSON is an error of
-/// one line.
+/// Reads a JSON file of at most `bytes_max` bytes. A file that is missing, too large, not UTF-8 or not JSON is an
+/// error of one line.
 pub fn read_json(path: &Path, bytes_max: u64) -> Result<serde_json::Value> {
-    let bytes = read_bounded(path, bytes_max)?;
-    let text = str::from_utf8(&bytes).map_err(|reason| Error::invalid(path, "text", "UTF-8", reason))?;
+    parse_json(path, &read_bounded(path, bytes_max)?)
+}
+
+fn parse_json(path: &Path, bytes: &[u8]) -> Result<serde_json::Value> {
+    let text = str::from_utf8(bytes).map_err(|reason| Error::invalid(path, "text", "UTF-8", reason))?;
     serde_json::from_str(text).map_err(|reason| Error::invalid(path, "text", "JSON", reason))
 }
 
@@ -348,6 +385,12 @@ fn foreign_format(bytes: &[u8]) -> &'static str {
     } else {
         "neither"
     }
+}
+
+/// How many numbers a shape has, unless that is over [`ELEMENTS_MAX`].
+fn elements(shape: &[usize]) -> Option<usize> {
+    let bound = shape.iter().try_fold(1_usize, |product, &length| product.checked_mul(length.max(1)))?;
+    (bound <= ELEMENTS_MAX).then(|| shape.iter().product())
 }
 
 /// Copies a strided tensor into row-major order. `bytes` start at its first number and reach to its last one.

@@ -1,10 +1,10 @@
 //! An inert reader of the pickles inside PyTorch archives. It builds data and calls nothing.
 //!
-//! A pickle is a program that may name any function of the Python installation. Here a name outside a fixed list is an
-//! error that shows the name, and the names on the list are labels: those for containers and tensors make values of this
-//! module, the others (what optimisers and training scripts leave behind) make [`Value::Opaque`], whatever is done to them.
-//! There is no fallback. Values lie in one arena and point at each other by index, so neither sharing nor depth nor cycles
-//! cost more than the opcodes that made them, and those are counted.
+//! A pickle is a program that may name any function of the Python installation. Here a name outside a fixed list is
+//! an error that shows the name, and the names on the list are labels: those for containers and tensors make values
+//! of this module, the others (what optimisers and training scripts leave behind) make [`Value::Opaque`], whatever is
+//! done to them. There is no fallback. Values lie in one arena and point at each other by index, so neither sharing
+//! nor depth nor cycles cost more than the opcodes that made them, and those are counted.
 
 use super::RANK_MAX;
 use crate::error::{Error, Result};
@@ -143,7 +143,8 @@ pub struct Storage<'a> {
     pub elements: usize,
 }
 
-/// A tensor as the pickle states it: nothing is checked yet but that the numbers are not negative and the rank is small.
+/// A tensor as the pickle states it: nothing is checked yet but that the numbers are not negative and the rank is
+/// small.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorView<'a> {
     /// Where its numbers are.
@@ -494,7 +495,8 @@ impl<'a> Machine<'a, '_> {
         }
     }
 
-    /// The first `N` of a call's arguments. They are never copied as a whole: a pickle may call often with a long tuple.
+    /// The first `N` of a call's arguments. They are never copied as a whole: a pickle may call often with a long
+    /// tuple.
     fn arguments<const N: usize>(&self, id: Id) -> Result<[Id; N]> {
         let arguments = match &self.values[id.0 as usize] {
             Value::Tuple(arguments) => arguments.as_slice(),
@@ -504,7 +506,8 @@ impl<'a> Machine<'a, '_> {
         enough.ok_or_else(|| self.wrong(format!("at least {N} arguments"), arguments.len()))
     }
 
-    /// `_rebuild_from_type_v2(function, type, arguments, state)`, where the function may only be one that makes a tensor.
+    /// `_rebuild_from_type_v2(function, type, arguments, state)`, where the function may only be one that makes a
+    /// tensor.
     fn typed_tensor(&mut self, arguments: Id) -> Result<()> {
         let [function, _, arguments] = self.arguments(arguments)?;
         match self.values[function.0 as usize] {
@@ -552,8 +555,8 @@ impl<'a> Machine<'a, '_> {
         }
     }
 
-    /// Sets the state of the object under the top. Only TorchScript objects have one; attributes of containers and tensors
-    /// (such as the `_metadata` of a state dictionary) are of no use here.
+    /// Sets the state of the object under the top. Only TorchScript objects have one; attributes of containers and
+    /// tensors (such as the `_metadata` of a state dictionary) are of no use here.
     fn build(&mut self) -> Result<()> {
         let state = self.pop()?;
         let object = self.top()?;

@@ -1,9 +1,10 @@
 //! The safetensors format: eight bytes of header length, a JSON header, then the numbers.
 //!
-//! The header is read with bounds on everything before it becomes a table: names, dimensions, sizes. Tensors must cover the
-//! rest of the file exactly, without gap or overlap, as the format demands; so a truncated or padded file never opens.
+//! The header is read with bounds on everything before it becomes a table: names, dimensions, sizes. Tensors must
+//! cover the rest of the file exactly, without gap or overlap, as the format demands; so a truncated or padded file
+//! never opens.
 
-use super::{Dtype, Element, Layout, RANK_MAX, TENSORS_MAX, Table};
+use super::{Dtype, ELEMENTS_MAX, Element, Layout, RANK_MAX, TENSORS_MAX, Table, elements};
 use crate::error::{Error, Result};
 use ::safetensors::Dtype as Format;
 use serde::de::{DeserializeOwned, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -61,10 +62,9 @@ struct Entry {
 }
 
 impl Entry {
-    /// Bytes of the numbers, unless the dimensions overflow or the numbers end inside a byte.
+    /// Bytes of the numbers, unless there are too many or the numbers end inside a byte.
     fn length(&self) -> Option<usize> {
-        let elements = self.shape.0.iter().try_fold(1_usize, |product, &length| product.checked_mul(length))?;
-        let bits = elements.checked_mul(self.dtype.bitsize())?;
+        let bits = elements(&self.shape.0)? * self.dtype.bitsize();
         bits.is_multiple_of(8).then_some(bits / 8)
     }
 
@@ -74,7 +74,7 @@ impl Entry {
         if length != Some(stop - start) {
             let expected = match length {
                 Some(bytes) => format!("{bytes} bytes for {} of shape {:?}", self.dtype, self.shape.0),
-                None => "a shape whose size does not overflow".to_owned(),
+                None => format!("at most {ELEMENTS_MAX} numbers in whole bytes"),
             };
             return Err(Error::invalid(
                 source,
@@ -177,8 +177,8 @@ impl<'de, V: DeserializeOwned> serde::Deserialize<'de> for UniqueMap<V> {
     }
 }
 
-/// Writes the start of a file whose tensors (name, format, shape) will follow in this order, numbers packed. Tensors should
-/// come with the widest format first, which keeps all of them aligned.
+/// Writes the start of a file whose tensors (name, format, shape) will follow in this order, numbers packed. Tensors
+/// should come with the widest format first, which keeps all of them aligned.
 pub fn write_header<'a>(
     file: &mut dyn Write,
     tensors: impl IntoIterator<Item = (&'a str, Dtype, &'a [usize])>,

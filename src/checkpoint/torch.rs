@@ -1,12 +1,12 @@
 //! PyTorch archives: what `torch.save` (1.6 or newer) and `torch.jit.save` write.
 //!
-//! An archive is a zip file with one top folder: `data.pkl` holds the structure, `data/KEY` the numbers of each storage.
-//! The structure may be a state dictionary, a training file with one inside, or a tree of TorchScript modules, of which
-//! only the parameters are read. Code in the archive is ignored.
+//! An archive is a zip file with one top folder: `data.pkl` holds the structure, `data/KEY` the numbers of each
+//! storage. The structure may be a state dictionary, a training file with one inside, or a tree of TorchScript
+//! modules, of which only the parameters are read. Code in the archive is ignored.
 
 use super::pickle::{self, Id, Pickle, StorageType, TensorView, Value};
 use super::zip::{self, Directory};
-use super::{Dtype, Element, Layout, TENSORS_MAX, Table};
+use super::{Dtype, Element, Layout, TENSORS_MAX, Table, elements};
 use crate::error::{Error, Result};
 use std::path::Path;
 
@@ -199,11 +199,6 @@ fn element(kind: StorageType) -> Element {
         StorageType::BFloat16 => Element::Float(Dtype::Bf16),
         other => Element::Other(format!("{other:?}Storage")),
     }
-}
-
-/// How many numbers a shape has, unless that overflows.
-fn elements(shape: &[usize]) -> Option<usize> {
-    shape.iter().try_fold(1_usize, |product, &length| product.checked_mul(length))
 }
 
 /// One past the last number that a view touches, unless that overflows; its offset if it is empty.

@@ -1,8 +1,8 @@
 //! The directory of a zip file whose entries are stored as they are, which is how PyTorch writes its archives.
 //!
-//! Only what those need: no encryption, no volumes; zip64 for files over 4 GiB. Entries are ranges of the mapped file.
-//! TorchScript archives compress their code; such an entry is listed but refused when its content is asked for. Sums are
-//! not checked: that would read every weight at opening.
+//! Only what those need: no encryption, no volumes; zip64 for files over 4 GiB. Entries are ranges of the mapped
+//! file. TorchScript archives compress their code; such an entry is listed but refused when its content is asked for.
+//! Sums are not checked: that would read every weight at opening.
 
 use crate::error::{Error, Result};
 use std::collections::HashMap;
@@ -181,8 +181,8 @@ impl<'a> Reader<'a, '_> {
         Ok(Entry { name, offset, length, compressed, next })
     }
 
-    /// Replaces those of the fields (length, stored length, offset) that are saturated by their zip64 values, which stand
-    /// in this order in the extension.
+    /// Replaces those of the fields (length, stored length, offset) that are saturated by their zip64 values, which
+    /// stand in this order in the extension.
     fn widen(&self, mut fields: [u64; 3], mut extensions: Range<usize>, name: &str) -> Result<[u64; 3]> {
         if !fields.contains(&SATURATED) {
             return Ok(fields);

@@ -2,6 +2,7 @@
 
 mod classify;
 mod convert;
+mod demo;
 mod generate;
 mod input;
 mod inspect;
@@ -23,6 +24,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::Demo),
     Generate(generate::Generate),
     Score(score::Score),
     Classify(classify::Classify),
@@ -56,6 +58,7 @@ type Outcome = Result<(), Failure>;
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.command {
+        Command::Demo(command) => command.run(),
         Command::Generate(command) => command.run(),
         Command::Score(command) => command.run(),
         Command::Classify(command) => command.run(),

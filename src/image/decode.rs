@@ -2,7 +2,8 @@
 //!
 //! A file is hostile until shown otherwise: what it is follows from its first bytes and never from a name, and the
 //! sides in its header are held against the [`Limits`] before anything is allocated for its pixels. Of an animation
-//! only the first frame is read. The EXIF orientation is applied; Pillow's own `open` leaves that to the caller.
+//! only the first frame is read. The EXIF orientation is applied, which Pillow's `open` leaves to the caller; one that
+//! stands in XMP or in a text chunk is not.
 //!
 //! Bit for bit Pillow's, but for three: JPEG (another inverse transform; up to 4 levels on photographs), CMYK JPEG
 //! (RGB at once, where Pillow resizes the inks) and 16-bit BMP (rounded, where Pillow cuts off).
@@ -225,12 +226,29 @@ fn jpeg_scan_ends(bytes: &[u8]) -> bool {
 }
 
 fn decode_webp(input: &Input) -> Result<Picture> {
+    // The decoder allocates whatever length a chunk claims.
+    if !webp_chunks_fit(input.bytes) {
+        return Err(input.damaged("fewer bytes than its chunks claim"));
+    }
     let mut decoder = WebPDecoder::new(input.reader()).map_err(|error| input.undecodable(error))?;
     let (width, height) = decoder.dimensions();
     input.check_size(width, height)?;
     let orientation = decoder.orientation().map_err(|error| input.undecodable(error))?;
     let mode = if decoder.color_type().has_alpha() { Mode::Rgba } else { Mode::Rgb };
     Ok(read_picture(decoder, mode).map_err(|error| input.undecodable(error))?.oriented(Some(orientation)))
+}
+
+/// Whether the chunks of a WebP end where the file ends or before; the padding of the last one may be missing.
+fn webp_chunks_fit(bytes: &[u8]) -> bool {
+    let mut place = 12;
+    while place + 8 <= bytes.len() {
+        let length = little_endian(bytes, place + 4) as usize;
+        if length > bytes.len() - place - 8 {
+            return false;
+        }
+        place += 8 + length + length % 2;
+    }
+    true
 }
 
 /// Reads all pixels of a decoder whose 8-bit channels are those of `mode`, and whose size has been checked.
@@ -339,11 +357,17 @@ fn decode_bmp(input: &Input) -> Result<Picture> {
 
 /// The number of palette entries that a BMP's header promises; the decoder fills its palette up with black.
 fn bmp_colours(bytes: &[u8]) -> usize {
-    let word =
-        |at: usize| bytes.get(at..at + 4).map_or(0, |word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
     // Before Windows 3 the header was 12 bytes long, and the palette was always whole.
-    let (bits, used) = if word(14) == 12 { (word(22) >> 16, 0) } else { (word(26) >> 16, word(46)) };
+    let (bits, used) = match little_endian(bytes, 14) {
+        12 => (little_endian(bytes, 22) >> 16, 0),
+        _ => (little_endian(bytes, 26) >> 16, little_endian(bytes, 46)),
+    };
     if used == 0 { 1 << bits.min(8) } else { used as usize }
+}
+
+/// Four bytes of a header as a number; 0 where it ends before them.
+fn little_endian(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |&word| u32::from_le_bytes(word))
 }
 
 /// Gives the mode of its palette back to a BMP that was decoded to RGB. The order of the entries does not matter.

@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::simd::{dispatch, dots, vectorised};
+use super::simd::{dispatch, vectorised};
 
 /// Weight rows of a tile of dot products.
 const TILE: usize = 4;
@@ -109,12 +109,13 @@ impl<'a> Matrix<'a> {
 pub(super) fn product(x: &[&[f32]], weight: &Matrix, width: usize, out: &mut [f32]) {
     let (rows, columns) = (x.len(), weight.columns);
     assert_eq!(out.len(), width * rows);
+    let panels = dispatch(Pack { x, columns });
     let block = (BLOCK_VALUES / columns).clamp(TILE, 64).next_multiple_of(TILE);
     let task = |scratch: &mut Vec<f32>, (index, out): (usize, &mut [f32])| {
         let from = index * block;
         weight.rows(from, from + out.len() / rows, scratch, |first, w| {
             let out = &mut out[(first - from) * rows..][..w.len() / columns * rows];
-            dispatch(Block { x, w, columns, out });
+            dispatch(Block { panels: &panels, w, columns, rows, out });
         });
     };
     if rows * columns * width < PARALLEL_MIN {
@@ -125,11 +126,47 @@ pub(super) fn product(x: &[&[f32]], weight: &Matrix, width: usize, out: &mut [f3
     }
 }
 
+/// Rows of a panel: as many as the registers hold sums for, beside one vector of each weight row of a tile.
+const fn panel_rows<S: Simd>() -> usize {
+    if S::REGISTER_COUNT >= 32 { 6 } else { 2 }
+}
+
+/// Cuts `x` into panels of rows, vector by vector interleaved, so that a tile reads one stream; the last rows stand
+/// alone. Columns are filled up with zeros to whole vectors.
+struct Pack<'a> {
+    x: &'a [&'a [f32]],
+    columns: usize,
+}
+
+impl WithSimd for Pack<'_> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> Vec<f32> {
+        let Pack { x, columns } = self;
+        let lanes = S::F32_LANES;
+        let padded = columns.next_multiple_of(lanes);
+        let whole = x.len() - x.len() % panel_rows::<S>();
+        let (tiled, alone) = x.split_at(whole);
+        let mut panels = Vec::with_capacity(x.len() * padded);
+        for panel in tiled.chunks_exact(panel_rows::<S>()).chain(alone.chunks_exact(1)) {
+            for from in (0..columns).step_by(lanes) {
+                for row in panel {
+                    panels.extend_from_slice(&row[from..columns.min(from + lanes)]);
+                    panels.resize(panels.len().next_multiple_of(lanes), 0.0);
+                }
+            }
+        }
+        panels
+    }
+}
+
 /// All rows of `x` with a block of weight rows that fits the cache.
 struct Block<'a> {
-    x: &'a [&'a [f32]],
+    panels: &'a [f32],
     w: &'a [f32],
     columns: usize,
+    rows: usize,
     out: &'a mut [f32],
 }
 
@@ -138,48 +175,84 @@ impl WithSimd for Block<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        // As many rows as the registers hold sums for.
-        match S::REGISTER_COUNT {
-            32.. => self.tiles::<S, 6>(simd),
-            _ => self.tiles::<S, 3>(simd),
-        }
+        if panel_rows::<S>() == 6 { self.tiles::<S, 6>(simd) } else { self.tiles::<S, 2>(simd) }
     }
 }
 
 impl Block<'_> {
     #[inline(always)]
     fn tiles<S: Simd, const R: usize>(self, simd: S) {
-        let Block { x, w, columns, out } = self;
-        let rows = x.len();
+        let Block { panels, w, columns, rows, out } = self;
+        let padded = columns.next_multiple_of(S::F32_LANES);
         let whole = rows - rows % R;
-        let tiles = w.chunks_exact(TILE * columns);
-        let rest = tiles.remainder();
-        let tiled = w.len() - rest.len();
-        for first in (0..whole).step_by(R) {
-            let x: [&[f32]; R] = std::array::from_fn(|r| x[first + r]);
-            for (w, out) in tiles.clone().zip(out.chunks_exact_mut(TILE * rows)) {
-                let w: [&[f32]; TILE] = std::array::from_fn(|c| &w[c * columns..][..columns]);
-                let sums = dots(simd, x, w);
-                for (r, sums) in sums.iter().enumerate() {
-                    for (c, &sum) in sums.iter().enumerate() {
-                        out[c * rows + first + r] = sum;
-                    }
-                }
+        let (tiled, alone) = S::as_simd_f32s(panels).0.split_at(whole * padded / S::F32_LANES);
+        for (panel, first) in tiled.chunks_exact(R * padded / S::F32_LANES).zip((0..).step_by(R)) {
+            panel_product::<S, R>(simd, panel, w, columns, rows, first, out);
+        }
+        for (panel, first) in alone.chunks_exact(padded / S::F32_LANES).zip(whole..) {
+            panel_product::<S, 1>(simd, panel, w, columns, rows, first, out);
+        }
+    }
+}
+
+/// One panel with every weight row; its first row of `x` is row `first` of (width, rows).
+#[inline(always)]
+fn panel_product<S: Simd, const R: usize>(
+    simd: S,
+    panel: &[S::f32s],
+    w: &[f32],
+    columns: usize,
+    rows: usize,
+    first: usize,
+    out: &mut [f32],
+) {
+    let tiles = w.chunks_exact(TILE * columns);
+    let rest = tiles.remainder();
+    let (out, out_rest) = out.split_at_mut((w.len() - rest.len()) / columns * rows);
+    for (w, out) in tiles.zip(out.chunks_exact_mut(TILE * rows)) {
+        let w = std::array::from_fn(|c| &w[c * columns..][..columns]);
+        tile::<S, R, TILE>(simd, panel, w, rows, first, out);
+    }
+    for (w, out) in rest.chunks_exact(columns).zip(out_rest.chunks_exact_mut(rows)) {
+        tile::<S, R, 1>(simd, panel, [w], rows, first, out);
+    }
+}
+
+/// `R` rows of `x` with `C` weight rows. Each sum runs along the columns in the same order for every tile shape.
+#[inline(always)]
+fn tile<S: Simd, const R: usize, const C: usize>(
+    simd: S,
+    panel: &[S::f32s],
+    w: [&[f32]; C],
+    rows: usize,
+    first: usize,
+    out: &mut [f32],
+) {
+    let mut sums = [[simd.splat_f32s(0.0); C]; R];
+    let w = w.map(|row| S::as_simd_f32s(row));
+    let vectors = w[0].0.len();
+    let body = w.map(|(body, _)| &body[..vectors]);
+    let (panel, last) = panel.split_at(vectors * R);
+    for (k, x) in panel.chunks_exact(R).enumerate() {
+        let w: [S::f32s; C] = std::array::from_fn(|c| body[c][k]);
+        for r in 0..R {
+            for c in 0..C {
+                sums[r][c] = simd.mul_add_f32s(x[r], w[c], sums[r][c]);
             }
         }
-        for (row, x) in x.iter().enumerate().skip(whole) {
-            for (w, out) in tiles.clone().zip(out.chunks_exact_mut(TILE * rows)) {
-                let w: [&[f32]; TILE] = std::array::from_fn(|c| &w[c * columns..][..columns]);
-                let [sums] = dots(simd, [x], w);
-                for (c, &sum) in sums.iter().enumerate() {
-                    out[c * rows + row] = sum;
-                }
+    }
+    if last.len() == R {
+        let w = w.map(|(_, tail)| simd.partial_load_f32s(tail));
+        for r in 0..R {
+            for c in 0..C {
+                sums[r][c] = simd.mul_add_f32s(last[r], w[c], sums[r][c]);
             }
         }
-        for (w, out) in rest.chunks_exact(columns).zip(out[tiled / columns * rows..].chunks_exact_mut(rows)) {
-            for (x, out) in x.iter().zip(out) {
-                *out = dots(simd, [x], [w])[0][0];
-            }
+    }
+    for c in 0..C {
+        let out = &mut out[c * rows + first..][..R];
+        for r in 0..R {
+            out[r] = simd.reduce_sum_f32s(sums[r][c]);
         }
     }
 }

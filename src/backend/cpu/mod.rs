@@ -22,6 +22,8 @@ use simd::{erf, sigmoid, sum_by, vectorised};
 
 /// Elementwise work on fewer values stays on one thread.
 const PARALLEL_MIN: usize = 1 << 15;
+/// Attention with fewer multiply-adds of scores stays on one thread.
+const ATTENTION_PARALLEL_MIN: usize = 1 << 16;
 /// Queries of one picture that share a pass over the keys.
 const QUERY_ROWS: usize = 4;
 
@@ -291,6 +293,8 @@ impl Memory {
         out: &mut [f32],
     ) {
         let heads = query.width / head_width;
+        let size = out.len();
+        let work = |keys: usize| size * keys;
         match keys {
             Keys::Picture(sources) => {
                 // Tiles of query rows never straddle pictures.
@@ -298,9 +302,16 @@ impl Memory {
                     let tiles = rows.chunks_mut(QUERY_ROWS * query.width).enumerate();
                     tiles.map(move |(tile, rows)| (image * query.rows + tile * QUERY_ROWS, rows))
                 });
-                tiles.collect::<Vec<_>>().into_par_iter().for_each_init(Vec::new, |scores, (first, out)| {
+                let task = |scores: &mut Vec<f32>, (first, out): (usize, &mut [f32])| {
                     picture_attention(query, sources, head_width, scale, first, slots, scores, out);
-                });
+                };
+                let keys: usize = sources.iter().map(|(key, _)| key.rows).sum();
+                if work(keys) < ATTENTION_PARALLEL_MIN {
+                    let mut scores = Vec::new();
+                    tiles.for_each(|tile| task(&mut scores, tile));
+                } else {
+                    tiles.collect::<Vec<_>>().into_par_iter().for_each_init(Vec::new, task);
+                }
             }
             Keys::Causal { layer, slopes } => {
                 let [key_pages, value_pages] = &self.text[*layer];
@@ -327,7 +338,8 @@ impl Memory {
                     }
                     .run();
                 };
-                for_heads(out, head_width, task);
+                let longest = batch.positions.iter().max().map_or(0, |position| *position as usize + 1);
+                for_heads(out, head_width, work(longest), task);
             }
             Keys::Preceding { block } => {
                 let [key_pages, value_pages] = &self.media[*block];
@@ -352,7 +364,7 @@ impl Memory {
                     }
                     .run();
                 };
-                for_heads(out, head_width, task);
+                for_heads(out, head_width, work(count), task);
             }
         }
     }
@@ -436,9 +448,20 @@ impl Memory {
     }
 }
 
-/// `task(scores, (token * heads + head, columns of that head))` for every token and head.
-fn for_heads(out: &mut [f32], head_width: usize, task: impl Fn(&mut Vec<f32>, (usize, &mut [f32])) + Sync + Send) {
-    out.par_chunks_exact_mut(head_width).enumerate().for_each_init(Vec::new, task);
+/// `task(scores, (token * heads + head, columns of that head))` for every token and head; `work` is the multiply-adds of
+/// all scores.
+fn for_heads(
+    out: &mut [f32],
+    head_width: usize,
+    work: usize,
+    task: impl Fn(&mut Vec<f32>, (usize, &mut [f32])) + Sync + Send,
+) {
+    if work < ATTENTION_PARALLEL_MIN {
+        let mut scores = Vec::new();
+        out.chunks_exact_mut(head_width).enumerate().for_each(|head| task(&mut scores, head));
+    } else {
+        out.par_chunks_exact_mut(head_width).enumerate().for_each_init(Vec::new, task);
+    }
 }
 
 /// Up to [`QUERY_ROWS`] queries of one picture, from row `first`, all heads.

@@ -140,6 +140,9 @@ const FAMILIES: [Family; 5] = [
     },
 ];
 
+/// The width that a configuration may state.
+const WIDTH_MAX: usize = 1 << 20;
+
 /// Buffers that some releases of transformers saved; they hold nothing that is not computed.
 const BUFFERS: [&str; 7] =
     [".inv_freq", ".cos_cached", ".sin_cached", ".attention.bias", ".masked_bias", ".attn_bias", ".alibi"];
@@ -154,6 +157,7 @@ pub struct Language {
     pub layers: usize,
     /// The width of the residual stream.
     pub width: usize,
+    embedding_width: usize,
     /// The weights.
     pub weights: Checkpoint,
     /// Whether the embedding serves as output matrix.
@@ -169,11 +173,16 @@ impl Language {
         let config = read_json(&config_file, CONFIG_BYTES_MAX)?;
         let family = family(&config, &config_file)?;
         let layers = positive(&config, family.layers_key, LAYERS_MAX, &config_file)?;
-        let width = positive(&config, family.width_key, 1 << 20, &config_file)?;
+        let width = positive(&config, family.width_key, WIDTH_MAX, &config_file)?;
+        // OPT may embed in a narrower space and project.
+        let embedding_width = match config.get("word_embed_proj_dim") {
+            Some(_) => positive(&config, "word_embed_proj_dim", WIDTH_MAX, &config_file)?,
+            None => width,
+        };
         let tied = config.get("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(family.tied);
         let weights = Checkpoint::open(folder)?;
         let names = family.names(&weights);
-        let language = Language { config, family, layers, width, weights, tied, names };
+        let language = Language { config, family, layers, width, embedding_width, weights, tied, names };
         language.check_complete()?;
         language.check_layers(&config_file)?;
         Ok(language)
@@ -231,8 +240,8 @@ impl Language {
         Ok(())
     }
 
-    /// Adds the language model: the checkpoint's tensors where it has them, this folder's otherwise. The matrices over the
-    /// vocabulary lose the spare rows behind the last token.
+    /// Adds the language model: the checkpoint's tensors where it has them, this folder's otherwise. The matrices
+    /// over the vocabulary lose the spare rows behind the last token.
     pub fn plan<'a>(&'a self, trained: &Trained<'a>, vocabulary: usize, plan: &mut Plan<'a>) -> Result<()> {
         // The head is named in any case, so that an untied model without one is refused.
         let names: BTreeSet<&str> = self.names.keys().map(String::as_str).chain([self.family.head]).collect();
@@ -249,31 +258,28 @@ impl Language {
 
     /// Checks a tensor that will be used, and tells how many of its rows to take.
     fn check_shape(&self, name: &str, source: &Checkpoint, key: &str, vocabulary: usize) -> Result<usize> {
-        let original = self.names.get(name).and_then(|key| self.weights.shape(key));
         let is_embedding = name == self.family.embedding;
         if !is_embedding && name != self.family.head {
+            let original = self.names.get(name).and_then(|key| self.weights.shape(key));
             source.check(key, original.unwrap_or_default())?;
             return Ok(usize::MAX);
         }
         // A head may have fewer rows: LLaMA's knows nothing of the added tokens, and they are never generated then.
         let rows_min = if is_embedding { vocabulary } else { 1 };
-        let width = original.and_then(|shape| shape.get(1)).copied().unwrap_or(self.width);
         source.format(key)?;
-        match source.shape(key) {
-            None => source.check(key, &[vocabulary, width])?,
-            Some(&[rows, columns]) if rows >= rows_min && columns == width => (),
-            Some(found) => {
-                let expected = format!("at least {rows_min} rows of {width}, one for each token");
-                return Err(Error::invalid(source.file_of(key), key, expected, format!("shape {found:?}")));
+        match source.shape(key).unwrap_or_default() {
+            &[rows, columns] if rows >= rows_min && columns == self.embedding_width => Ok(vocabulary),
+            found => {
+                let expected = format!("at least {rows_min} rows of {}, one for each token", self.embedding_width);
+                Err(Error::invalid(source.file_of(key), key, expected, format!("shape {found:?}")))
             }
         }
-        Ok(vocabulary)
     }
 }
 
 impl Family {
-    /// The family's names of a folder's tensors but its buffers, with their names there. Where the embedding stands without the base, all
-    /// names but the head's do.
+    /// The family's names of a folder's tensors but its buffers, with their names there. Where the embedding stands
+    /// without the base, all names but the head's do.
     fn names(&self, weights: &Checkpoint) -> BTreeMap<String, String> {
         let short = self.embedding.strip_prefix(self.base).unwrap_or(self.embedding);
         let base = if !weights.contains(self.embedding) && weights.contains(short) { self.base } else { "" };

@@ -31,13 +31,14 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads a language model's tokenizer and adds what OpenFlamingo adds, in its order: the end of a chunk, the image, and
-    /// padding if there is none yet. The checkpoint's embedding, if it has one, tells by its rows whether training had to
-    /// add padding in cases where the folder does not say.
+    /// Reads a language model's tokenizer and adds what OpenFlamingo adds, in its order: the end of a chunk, the
+    /// image, and padding if there is none yet. The checkpoint's embedding, if it has one, tells by its rows whether
+    /// training had to add padding in cases where the folder does not say.
     pub fn extend(folder: &Path, embedding_rows: Option<usize>) -> Result<Self> {
         let file = folder.join("tokenizer.json");
         if !file.exists() {
-            let expected = "a tokenizer.json, as AutoTokenizer.from_pretrained(\"THIS FOLDER\").save_pretrained(\"THIS FOLDER\") writes";
+            let expected =
+                "a tokenizer.json, as AutoTokenizer.from_pretrained(\"FOLDER\").save_pretrained(\"FOLDER\") writes it";
             return Err(Error::invalid(folder, "tokenizer.json", expected, "none"));
         }
         let json = read_json(&file, TOKENIZER_BYTES_MAX)?;
@@ -111,7 +112,14 @@ impl Tokenizer {
 
 /// A special token as `tokenizer.json` and `tokenizer_config.json` describe it.
 fn special(content: &str) -> Value {
-    json!({"content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true})
+    json!({
+        "content": content,
+        "single_word": false,
+        "lstrip": false,
+        "rstrip": false,
+        "normalized": false,
+        "special": true,
+    })
 }
 
 /// `tokenizer_config.json`, with those special tokens that only `special_tokens_map.json` has.

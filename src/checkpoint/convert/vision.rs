@@ -1,5 +1,6 @@
 //! CLIP's vision tower, with the names of open_clip or of transformers. The text tower beside it stays behind.
 
+use super::flamingo::layer_and_rest;
 use super::language::folder_of;
 use super::{CONFIG_BYTES_MAX, Plan};
 use crate::checkpoint::{Checkpoint, read_json};
@@ -116,11 +117,10 @@ impl Vision {
             &[positions, _] if is_grid(positions) => (positions - 1).isqrt() * patch,
             found => return Err(wrong_shape(&weights, prefix, naming.positions, "a square grid and one more", found)),
         };
-        let layer_tensor = |layer: usize, name: &str| format!("{}.{layer}.{name}.weight", naming.layers);
-        let layers = (0..)
-            .take_while(|&layer| weights.contains(&format!("{prefix}{}", layer_tensor(layer, naming.widening))))
-            .count();
-        let first = layer_tensor(0, naming.widening);
+        let in_layers = format!("{prefix}{}.", naming.layers);
+        let found = weights.names().filter_map(|name| layer_and_rest(name.strip_prefix(&in_layers)?));
+        let layers = found.map(|(layer, _)| layer + 1).max().unwrap_or(0);
+        let first = format!("{}.0.{}.weight", naming.layers, naming.widening);
         let intermediate = match shape(&weights, prefix, &first)? {
             &[rows, columns] if rows > 0 && columns == width => rows,
             found => return Err(wrong_shape(&weights, prefix, &first, &format!("[intermediate, {width}]"), found)),
@@ -209,12 +209,12 @@ fn is_grid(positions: usize) -> bool {
 }
 
 /// Heads of a CLIP tower by its width, where nothing else tells: heads are 64 wide but in the three largest towers of
-/// open_clip, which all have 16 heads (ViT-H, g and bigG). Widths that 64 does not divide are those of toy models: heads of
-/// 16 there, or else a single one.
+/// open_clip, which all have 16 heads (ViT-H, g and bigG). Widths below that of ViT-Tiny, or that 64 does not divide,
+/// are those of toy models: heads of 16 there, or else a single one.
 pub fn vision_heads(width: usize) -> usize {
     match width {
         1280 | 1408 | 1664 => 16,
-        width if width.is_multiple_of(64) => width / 64,
+        width if width >= 192 && width.is_multiple_of(64) => width / 64,
         width if width.is_multiple_of(16) => width / 16,
         _ => 1,
     }

@@ -1,0 +1,64 @@
+//! A model folder, on disk or compiled into the program.
+
+use std::path::{Path, PathBuf};
+
+use super::{Checkpoint, parse_json, read_json};
+use crate::error::{Error, Result};
+
+/// Where the files of a model are.
+#[derive(Debug, Clone, Copy)]
+pub enum Folder<'a> {
+    /// A folder on disk.
+    Disk(&'a Path),
+    /// Names and contents that are part of the program.
+    Embedded(&'static [(&'static str, &'static [u8])]),
+}
+
+impl Folder<'_> {
+    /// What errors call a file of the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        match self {
+            Folder::Disk(folder) => folder.join(name),
+            Folder::Embedded(_) => Path::new("<embedded>").join(name),
+        }
+    }
+
+    /// Whether the folder has a file.
+    pub fn has(&self, name: &str) -> bool {
+        match self {
+            Folder::Disk(folder) => folder.join(name).exists(),
+            Folder::Embedded(_) => self.embedded(name).is_some(),
+        }
+    }
+
+    /// A JSON file of at most `bytes_max` bytes; see [`read_json`].
+    pub fn json(&self, name: &str, bytes_max: u64) -> Result<serde_json::Value> {
+        let path = self.path(name);
+        match self {
+            Folder::Disk(_) => read_json(&path, bytes_max),
+            Folder::Embedded(_) => parse_json(&path, self.expect(name)?),
+        }
+    }
+
+    /// The weights; see [`Checkpoint::open`].
+    pub fn checkpoint(&self) -> Result<Checkpoint> {
+        match self {
+            Folder::Disk(folder) => Checkpoint::open(folder),
+            Folder::Embedded(_) => {
+                let name = "model.safetensors";
+                Checkpoint::embedded(&self.path(name), self.expect(name)?)
+            }
+        }
+    }
+
+    fn embedded(&self, name: &str) -> Option<&'static [u8]> {
+        match self {
+            Folder::Disk(_) => None,
+            Folder::Embedded(files) => files.iter().find(|(file, _)| *file == name).map(|(_, bytes)| *bytes),
+        }
+    }
+
+    fn expect(&self, name: &str) -> Result<&'static [u8]> {
+        self.embedded(name).ok_or_else(|| Error::file(self.path(name), "no such file in the program"))
+    }
+}
