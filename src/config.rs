@@ -545,6 +545,11 @@ fn gpt_neox(fields: &Fields) -> Result<DecoderConfig> {
         Some(theta) => theta,
         None => fields.rope_theta()?,
     };
+    // The rotated width is the share of a head, rounded down (`modeling_gpt_neox.py`).
+    let rotated = ((width / heads) as f32 * share) as usize;
+    if rotated % 2 != 0 {
+        return Err(fields.invalid("rotary_pct", "an even number of rotated entries of a head", rotated));
+    }
     Ok(DecoderConfig {
         architecture: Architecture::GptNeoX,
         width,
@@ -557,8 +562,7 @@ fn gpt_neox(fields: &Fields) -> Result<DecoderConfig> {
         norm_epsilon: fields.epsilon("layer_norm_eps", 1e-5)?,
         norm_bias: true,
         linear_bias: fields.flag("attention_bias", true)?,
-        // The rotated width is the share of a head, rounded down (`modeling_gpt_neox.py`).
-        position: Position::Rope { width: ((width / heads) as f32 * share) as usize, theta },
+        position: Position::Rope { width: rotated, theta },
         mlp: Mlp::Plain(fields.activation("hidden_act", Some("gelu"))?),
         residual: if fields.flag("use_parallel_residual", true)? { Residual::Parallel } else { Residual::Sequential },
         qk_norm: false,

@@ -329,7 +329,9 @@ impl Flamingo {
             });
             let mut logits = self.append(&mut reading.pool, runs, Outputs::All)?.into_iter();
             for (sum, ids) in sums[group.clone()].iter_mut().zip(&tokens[group.clone()]) {
-                *sum += ids[1..].iter().zip(&mut logits).map(|(&id, logits)| log_probability(&logits, id)).sum::<f64>();
+                for (&id, logits) in ids[1..].iter().zip(&mut logits) {
+                    *sum += log_probability(&logits, id);
+                }
             }
             tables.iter_mut().for_each(|table| table.clear(&mut reading.pool));
             from = group.end;

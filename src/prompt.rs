@@ -173,7 +173,7 @@ impl Prompt {
             let expected = format!("prompt: expected {} picture markers, one for each picture", self.pictures);
             return Err(Error::argument(format!("{expected}, found {markers}")));
         }
-        let media = media_index(&ids, tokenizer);
+        let media = media_index(&ids, tokenizer.media, tokenizer.end);
         Ok(Rendered { text, ids, media })
     }
 
@@ -252,18 +252,18 @@ pub struct Rendered {
 
 /// The picture each token sees: the last one before it, its own marker included (paper 2.3). IDEFICS sees none after an
 /// end of document until the next picture.
-fn media_index(ids: &[u32], tokenizer: &Tokenizer) -> Vec<Option<u32>> {
+fn media_index(ids: &[u32], media: u32, end: Option<u32>) -> Vec<Option<u32>> {
     let mut pictures = 0;
     let mut current = None;
     let mut index = Vec::with_capacity(ids.len());
     for &id in ids {
-        if id == tokenizer.media {
+        if id == media {
             current = Some(pictures);
             pictures += 1;
         }
         index.push(current);
         // The end token itself still sees the picture.
-        if Some(id) == tokenizer.end {
+        if Some(id) == end {
             current = None;
         }
     }
@@ -290,5 +290,35 @@ fn kind(value: &Value) -> &'static str {
         Value::String(_) => "a string",
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Masks of transformers' IDEFICS processor, and text times of open_flamingo.
+    #[test]
+    fn media_index_is_the_references() {
+        let idefics: Value = serde_json::from_str(include_str!("../tests/data/semantics/image_masks.json")).unwrap();
+        let open_flamingo: Value =
+            serde_json::from_str(include_str!("../tests/data/semantics/text_times.json")).unwrap();
+        let number = |value: &Value| value.as_i64().unwrap();
+        let numbers = |value: &Value| value.as_array().unwrap().iter().map(number).collect::<Vec<i64>>();
+        let tokens = |value: &Value| numbers(value).into_iter().map(|id| id as u32).collect::<Vec<u32>>();
+        let (media, end) = (number(&idefics["image"]) as u32, number(&idefics["eos"]) as u32);
+        for case in idefics["cases"].as_array().unwrap() {
+            let found = media_index(&tokens(&case["ids"]), media, Some(end));
+            let found: Vec<i64> = found.into_iter().map(|picture| picture.map_or(-1, i64::from)).collect();
+            assert_eq!(found, numbers(&case["last_image"]), "{case}");
+        }
+        let media = number(&open_flamingo["media"]) as u32;
+        for case in open_flamingo["cases"].as_array().unwrap() {
+            let found = media_index(&tokens(&case["ids"]), media, None);
+            let found: Vec<i64> =
+                found.into_iter().map(|picture| picture.map_or(0, |picture| i64::from(picture) + 1)).collect();
+            assert_eq!(found, numbers(&case["text_time"]), "{case}");
+            assert_eq!(found.last().copied(), Some(number(&case["generated"])), "what tokens after the prompt see");
+        }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! The cuts are applied in the order of transformers' `generate`: repetition penalty, temperature, top-k, top-p, min-p.
 
+use std::collections::BTreeSet;
+
 use crate::error::{Error, Result};
 
 /// How the next token is chosen.
@@ -53,12 +55,10 @@ impl Sampling {
 
     /// The next token after `logits`; `seen` are the tokens before it, `position` is its own.
     pub fn choose(&self, logits: &[f32], seen: &[u32], position: usize) -> u32 {
-        let mut logits = logits.to_vec();
-        penalise(&mut logits, seen, self.repetition_penalty);
         if self.temperature == 0.0 {
-            return argmax(&logits);
+            return argmax(&penalised(logits, seen, self.repetition_penalty));
         }
-        let candidates = self.candidates(&logits);
+        let candidates = self.candidates(logits, seen);
         let mut rest = uniform(self.seed, position as u64);
         for &(token, probability) in &candidates {
             rest -= probability;
@@ -70,7 +70,8 @@ impl Sampling {
     }
 
     /// The tokens that survive all cuts with their probabilities, most likely first. Temperature must not be 0.
-    pub fn candidates(&self, logits: &[f32]) -> Vec<(u32, f64)> {
+    pub fn candidates(&self, logits: &[f32], seen: &[u32]) -> Vec<(u32, f64)> {
+        let logits = penalised(logits, seen, self.repetition_penalty);
         let scaled = logits.iter().map(|logit| logit / self.temperature);
         let mut order: Vec<(u32, f32)> = (0..).zip(scaled).filter(|(_, logit)| *logit > f32::NEG_INFINITY).collect();
         // Equal logits keep the order of their ids.
@@ -103,18 +104,17 @@ impl Sampling {
     }
 }
 
-/// Logits of tokens seen before, pushed towards less likely (Keskar et al. 2019).
-fn penalise(logits: &mut [f32], seen: &[u32], penalty: f32) {
-    if penalty == 1.0 {
-        return;
+/// Logits with those of tokens seen before pushed towards less likely (Keskar et al. 2019).
+fn penalised(logits: &[f32], seen: &[u32], penalty: f32) -> Vec<f32> {
+    let mut logits = logits.to_vec();
+    if penalty != 1.0 {
+        let seen: BTreeSet<u32> = seen.iter().copied().collect();
+        for token in seen {
+            let logit = &mut logits[token as usize];
+            *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+        }
     }
-    let mut tokens = seen.to_vec();
-    tokens.sort_unstable();
-    tokens.dedup();
-    for token in tokens {
-        let logit = &mut logits[token as usize];
-        *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
-    }
+    logits
 }
 
 /// Logits, most likely first, to probabilities.

@@ -90,7 +90,7 @@ fn norm(config: &DecoderConfig) -> Normalise {
 
 /// ALiBi's bias for each token of distance (Press et al. 2022): powers of 2^(-bias_max / n), n the heads. For a number
 /// of heads that is no power of two, every second slope of the next power comes first, then those between.
-pub(crate) fn alibi_slopes(heads: usize, bias_max: f32, interleaved: bool) -> Vec<f32> {
+fn alibi_slopes(heads: usize, bias_max: f32, interleaved: bool) -> Vec<f32> {
     let full = if interleaved { heads.next_power_of_two() } else { heads };
     let slope = |k: usize| 2f64.powf(-(k as f64) * f64::from(bias_max) / full as f64) as f32;
     if full == heads {
@@ -99,4 +99,20 @@ pub(crate) fn alibi_slopes(heads: usize, bias_max: f32, interleaved: bool) -> Ve
     let even = (2..=full).step_by(2);
     let odd = (1..=full).step_by(2);
     even.chain(odd).take(heads).map(slope).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slopes_are_the_references() {
+        let functions = include_str!("../../tests/data/semantics/functions.json");
+        let functions: serde_json::Value = serde_json::from_str(functions).unwrap();
+        for (heads, want) in functions["alibi_slopes"].as_object().unwrap() {
+            let found = alibi_slopes(heads.parse().unwrap(), 8.0, true);
+            let want: Vec<f32> = want.as_array().unwrap().iter().map(|slope| slope.as_f64().unwrap() as f32).collect();
+            assert_eq!(found, want, "{heads} heads");
+        }
+    }
 }

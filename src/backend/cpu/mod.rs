@@ -595,3 +595,129 @@ fn rotate(row: &mut [f32], position: u32, head_width: usize, width: usize, theta
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn fixture() -> Value {
+        serde_json::from_str(include_str!("../../../tests/data/semantics/functions.json")).unwrap()
+    }
+
+    fn numbers(value: &Value) -> Vec<f32> {
+        match value {
+            Value::Array(list) => list.iter().flat_map(numbers).collect(),
+            number => vec![number.as_f64().unwrap() as f32],
+        }
+    }
+
+    /// NaN, infinite and far values are all far.
+    fn assert_close(found: &[f32], want: &[f32], tolerance: f32, what: &str) {
+        assert_eq!(found.len(), want.len(), "{what}");
+        for (index, (found, want)) in found.iter().zip(want).enumerate() {
+            let near = (found - want).abs() <= tolerance * want.abs().max(1.0);
+            assert!(near, "{what} {index}: {found} is not {want}");
+        }
+    }
+
+    #[test]
+    fn activations_are_torchs() {
+        let fixture = fixture();
+        for (name, activation) in [
+            ("gelu", Activation::Gelu),
+            ("quick_gelu", Activation::QuickGelu),
+            ("silu", Activation::Silu),
+            ("relu", Activation::Relu),
+        ] {
+            let mut values = numbers(&fixture["x"]);
+            activate(&mut values, activation);
+            assert_close(&values, &numbers(&fixture[name]), 5e-7, name);
+        }
+    }
+
+    #[test]
+    fn norms_are_torchs() {
+        let fixture = fixture();
+        let (weight, bias) = (numbers(&fixture["weight"]), numbers(&fixture["bias"]));
+        let rows = |kind, bias: Option<&[f32]>, epsilon, factor: f32| -> Vec<f32> {
+            let rows = fixture["rows"].as_array().unwrap().iter();
+            rows.flat_map(|row| {
+                let mut row: Vec<f32> = numbers(row).into_iter().map(|x| x * factor).collect();
+                normalise(&mut row, kind, &weight, bias, epsilon);
+                row
+            })
+            .collect()
+        };
+        let with_bias = rows(Norm::Layer, Some(&bias), 1e-5, 1.0);
+        assert_close(&with_bias, &numbers(&fixture["layer_norm"]), 2e-6, "layer norm");
+        let without = rows(Norm::Layer, None, 1e-5, 1.0);
+        assert_close(&without, &numbers(&fixture["layer_norm_no_bias"]), 2e-6, "layer norm without bias");
+        for (epsilon, want) in fixture["rms_norm_of_rows_times_0.001"].as_object().unwrap() {
+            let found = rows(Norm::Rms, None, epsilon.parse().unwrap(), 0.001);
+            assert_close(&found, &numbers(want), 2e-6, "RMS norm");
+        }
+    }
+
+    #[test]
+    fn rotary_embedding_is_the_references() {
+        let fixture = &fixture()["rope"];
+        let positions: Vec<u32> = numbers(&fixture["positions"]).into_iter().map(|position| position as u32).collect();
+        for (width, want) in fixture["rotated_by_rotary_width"].as_object().unwrap() {
+            for (head, want) in fixture["query"].as_array().unwrap().iter().zip(want.as_array().unwrap()) {
+                for ((row, want), position) in
+                    head.as_array().unwrap().iter().zip(want.as_array().unwrap()).zip(&positions)
+                {
+                    let mut row = numbers(row);
+                    let head_width = row.len();
+                    rotate(&mut row, *position, head_width, width.parse().unwrap(), 10_000.0);
+                    assert_close(&row, &numbers(want), 1e-5, "rope");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn attention_meets_a_plain_softmax_at_ragged_sizes() {
+        for (keys, width) in [(1, 4), (3, 16), (17, 20), (64, 80), (257, 64)] {
+            let noise = |count: usize, seed: usize| -> Vec<f32> {
+                (0..count).map(|i| ((i * 37 + seed * 101) % 53) as f32 / 26.0 - 1.0).collect()
+            };
+            let (query, key, value) = (noise(width, 1), noise(keys * width, 2), noise(keys * width, 3));
+            let mut out = vec![f32::NAN; width];
+            Attend {
+                queries: [&query[..]],
+                keys,
+                key: |j| &key[j * width..][..width],
+                value: |j| &value[j * width..][..width],
+                bias: |j| -0.1 * j as f32,
+                scale: 0.3,
+                scores: &mut Vec::new(),
+                out: [&mut out],
+            }
+            .run();
+            let score = |j: usize| -> f64 {
+                let dot: f64 = (0..width).map(|i| f64::from(query[i]) * f64::from(key[j * width + i])).sum();
+                dot * 0.3 - 0.1 * j as f64
+            };
+            let total: f64 = (0..keys).map(|j| score(j).exp()).sum();
+            let want: Vec<f32> = (0..width)
+                .map(|i| {
+                    ((0..keys).map(|j| score(j).exp() * f64::from(value[j * width + i])).sum::<f64>() / total) as f32
+                })
+                .collect();
+            assert_close(&out, &want, 1e-5, "attention");
+        }
+    }
+
+    #[test]
+    fn attention_to_nothing_is_exactly_zero() {
+        let mut out = [f32::NAN; 20];
+        let none = |_: usize| -> &[f32] { unreachable!("there are no keys") };
+        let (queries, scores) = ([&[1.0; 20][..]], &mut Vec::new());
+        Attend { queries, keys: 0, key: none, value: none, bias: |_| 0.0, scale: 1.0, scores, out: [&mut out[..]] }
+            .run();
+        assert_eq!(out, [0.0; 20]);
+    }
+}

@@ -1,0 +1,40 @@
+"""Remakes the golden fixtures of tests/data from the reference implementations.
+
+Two environments are needed (Python 3.11); each makes its share of the fixtures:
+
+    python3.11 -m venv new && new/bin/pip install -r tools/requirements.txt
+    python3.11 -m venv old && old/bin/pip install torch==2.11.0 torchvision==0.26.0
+    old/bin/pip install --no-deps -r tools/requirements-4.44.txt
+    new/bin/python tools/golden.py --output tests/data
+    old/bin/python tools/golden.py --output tests/data
+
+The new one has transformers 5.17 (IDEFICS cases), the old one transformers 4.44.2, open_flamingo 2.0.1 and
+open_clip 2.20 (OpenFlamingo cases, IDEFICS cases as 4.44.2 saves them, semantics/*.json).
+
+Everything is computed in float32 on the CPU; weights stored in half precision are widened first.
+"""
+
+import argparse
+import pathlib
+import warnings
+
+import torch
+import transformers
+
+PARTS = {"5": ["golden_idefics"], "4": ["golden_idefics", "golden_open_flamingo", "golden_semantics"]}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path(__file__).parent.parent / "tests" / "data")
+    parser.add_argument("--only", default="", help="only cases whose name contains this")
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    for part in PARTS[transformers.__version__[0]]:
+        __import__(part).all_cases(arguments.output, arguments.only)
+
+
+if __name__ == "__main__":
+    main()
