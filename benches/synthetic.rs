@@ -55,6 +55,20 @@ pub fn prompt(pictures: usize, tokens: usize) -> Prompt {
     prompt
 }
 
+/// Bytes that a token must read at least: all weights of the decoder, its gated blocks and the output matrix.
+pub fn decoder_bytes(dtype: Dtype) -> u64 {
+    let used = |name: &str| {
+        let side = ["vision_model", "perceiver", "embed_tokens", "cross_attn.k_proj", "cross_attn.v_proj"];
+        !side.iter().any(|part| name.contains(part))
+    };
+    let size = if dtype == Dtype::F32 { 4 } else { 2 };
+    tensors()
+        .iter()
+        .filter(|(name, _)| used(name))
+        .map(|(_, shape)| shape.iter().product::<usize>() as u64 * size)
+        .sum()
+}
+
 fn write_files(folder: &Path) {
     let config = json!({
         "model_type": "idefics", "architectures": ["IdeficsForVisionText2Text"], "vocab_size": VOCABULARY,
@@ -101,12 +115,16 @@ fn tensors() -> Vec<(String, Vec<usize>)> {
     add(format!("{vision}.embeddings.patch_embedding.weight"), &[VISION, 3, 16, 16]);
     add(format!("{vision}.embeddings.position_embedding.weight"), &[197, VISION]);
     for name in ["pre_layrnorm", "post_layernorm"] {
-        norm(&format!("{vision}.{name}")).map(|name| add(name, &[VISION]));
+        for name in norm(&format!("{vision}.{name}")) {
+            add(name, &[VISION]);
+        }
     }
     for layer in 0..VISION_LAYERS {
         let layer = format!("{vision}.encoder.layers.{layer}");
         for name in ["layer_norm1", "layer_norm2"] {
-            norm(&format!("{layer}.{name}")).map(|name| add(name, &[VISION]));
+            for name in norm(&format!("{layer}.{name}")) {
+                add(name, &[VISION]);
+            }
         }
         for (name, out, input) in [
             ("self_attn.q_proj", VISION, VISION),
@@ -122,20 +140,28 @@ fn tensors() -> Vec<(String, Vec<usize>)> {
     }
     let resampler = "model.perceiver_resampler";
     add(format!("{resampler}.latents"), &[64, VISION]);
-    norm(&format!("{resampler}.layer_norm")).map(|name| add(name, &[VISION]));
+    for name in norm(&format!("{resampler}.layer_norm")) {
+        add(name, &[VISION]);
+    }
     for layer in 0..6 {
         let (attention, mlp) = (format!("{resampler}.blocks.{layer}.0"), format!("{resampler}.blocks.{layer}.1"));
         for name in ["context_layer_norm", "latents_layer_norm"] {
-            norm(&format!("{attention}.{name}")).map(|name| add(name, &[VISION]));
+            for name in norm(&format!("{attention}.{name}")) {
+                add(name, &[VISION]);
+            }
         }
         for name in ["q_layer_norm", "k_layer_norm"] {
-            norm(&format!("{attention}.{name}")).map(|name| add(name, &[96]));
+            for name in norm(&format!("{attention}.{name}")) {
+                add(name, &[96]);
+            }
         }
         for name in ["q_proj", "k_proj", "v_proj"] {
             add(format!("{attention}.{name}.weight"), &[RESAMPLER, VISION]);
         }
         add(format!("{attention}.output_proj.weight"), &[VISION, RESAMPLER]);
-        norm(&format!("{mlp}.ln")).map(|name| add(name, &[VISION]));
+        for name in norm(&format!("{mlp}.ln")) {
+            add(name, &[VISION]);
+        }
         add(format!("{mlp}.fc.weight"), &[4 * VISION, VISION]);
         add(format!("{mlp}.c_proj.weight"), &[VISION, 4 * VISION]);
     }

@@ -427,7 +427,7 @@ fn language_model(fields: &Fields, checkpoint: &Checkpoint) -> Result<DecoderCon
             return Err(fields.invalid("model_type", known, quoted(other)));
         }
     };
-    if decoder.width % decoder.heads != 0 {
+    if !decoder.width.is_multiple_of(decoder.heads) {
         return Err(fields.invalid("heads", format!("a divisor of the width {}", decoder.width), decoder.heads));
     }
     Ok(decoder)
@@ -547,7 +547,7 @@ fn gpt_neox(fields: &Fields) -> Result<DecoderConfig> {
     };
     // The rotated width is the share of a head, rounded down (`modeling_gpt_neox.py`).
     let rotated = ((width / heads) as f32 * share) as usize;
-    if rotated % 2 != 0 {
+    if !rotated.is_multiple_of(2) {
         return Err(fields.invalid("rotary_pct", "an even number of rotated entries of a head", rotated));
     }
     Ok(DecoderConfig {
@@ -768,7 +768,7 @@ impl<'a> Fields<'a> {
     }
 
     fn divides(&self, key: &str, divisor: usize, of: &str, number: usize) -> Result<()> {
-        if number % divisor == 0 {
+        if number.is_multiple_of(divisor) {
             return Ok(());
         }
         Err(self.invalid(key, format!("a divisor of {of} {number}"), divisor))

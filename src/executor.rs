@@ -4,7 +4,7 @@
 use crate::backend::{self, Backend, Batch, Device, Pools};
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::graph::Plan;
+use crate::graph::{Extent, Plan};
 use crate::kv::PageCopy;
 use crate::model::Model;
 use crate::weights::Weights;
@@ -67,6 +67,14 @@ impl Executor {
             row
         };
         Ok(logits.chunks_exact(width).map(whole).collect())
+    }
+
+    /// Floating-point operations of encoding `pictures`, and of reading `tokens` tokens of one sequence with the logits of
+    /// the last.
+    pub fn flops(&self, pictures: usize, tokens: usize) -> [u64; 2] {
+        let media = Extent { images: pictures, ..Extent::default() };
+        let text = Extent { tokens, outputs: 1, ..Extent::default() };
+        [self.media.flops(&media, 0), self.text.flops(&text, tokens / 2)]
     }
 
     /// Copies a text page before it is written.

@@ -162,6 +162,9 @@ pub struct Flamingo {
 /// Most pictures of a prompt.
 const PICTURES_MAX: usize = 256;
 
+/// Gets each position of a prompt and the logits after it.
+type OnLogits<'a> = &'a mut dyn FnMut(usize, &[f32]);
+
 /// A prompt that has been read: where its sequence stands.
 struct Reading {
     rendered: Rendered,
@@ -236,6 +239,11 @@ impl Flamingo {
     /// What its pictures go through.
     pub fn preprocessor(&self) -> &Preprocessor {
         &self.preprocessor
+    }
+
+    /// Floating-point operations of the matrix products of a prompt: encoding its pictures, and reading its tokens.
+    pub fn prompt_flops(&self, pictures: usize, tokens: usize) -> [u64; 2] {
+        self.executor.flops(pictures, tokens)
     }
 
     /// Writes after a prompt. `on_text` gets the text piece by piece as it is settled, all of it in the end.
@@ -345,11 +353,7 @@ impl Flamingo {
     }
 
     /// Encodes the pictures and runs the prompt; the logits after its last token. `on_logits`, if any, gets every row.
-    fn read(
-        &mut self,
-        prompt: &Prompt,
-        mut on_logits: Option<&mut dyn FnMut(usize, &[f32])>,
-    ) -> Result<(Reading, Vec<f32>)> {
+    fn read(&mut self, prompt: &Prompt, mut on_logits: Option<OnLogits>) -> Result<(Reading, Vec<f32>)> {
         let outputs = if on_logits.is_some() { Outputs::All } else { Outputs::Last };
         let rendered = prompt.render(&self.tokenizer)?;
         self.check_length(rendered.ids.len())?;

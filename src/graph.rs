@@ -460,11 +460,6 @@ impl Plan {
         Plan { ops, slots, inputs, output: output.map(resolved) }
     }
 
-    /// f32 values of all slots for a batch.
-    pub fn arena_size(&self, extent: &Extent) -> usize {
-        self.slots.iter().map(|slot| slot.size * extent.units(slot.axis)).sum()
-    }
-
     /// See [`Op::flops`].
     pub fn flops(&self, extent: &Extent, keys: usize) -> u64 {
         self.ops.iter().map(|op| op.flops(extent, keys)).sum()
@@ -512,7 +507,6 @@ mod tests {
         // The stream is summed in place in the input's slot; both hidden layers share another.
         assert_eq!(plan.slots.iter().map(|slot| slot.size).collect::<Vec<_>>(), [8, 32]);
         assert_eq!(plan.output.unwrap().buffer, plan.inputs[0].buffer);
-        assert_eq!(plan.arena_size(&Extent { tokens: 3, ..Extent::default() }), 3 * 40);
         assert_eq!(plan.flops(&Extent { tokens: 3, ..Extent::default() }, 0), 4 * 3 * 2 * 8 * 32);
     }
 

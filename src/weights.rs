@@ -50,6 +50,11 @@ impl Weights {
         &self.list
     }
 
+    /// Bytes of all tensors in the checkpoint.
+    pub fn bytes(&self) -> u64 {
+        self.checkpoint.bytes()
+    }
+
     /// The weight itself.
     pub fn get(&self, id: WeightId) -> &Weight {
         &self.list[id.0]

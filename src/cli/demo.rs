@@ -129,8 +129,10 @@ const CONTROL_WAYS: [usize; 2] = [2, 5];
 struct Report {
     /// Title of each sheet, the held-out alphabets first, and its accuracy for each of [`WAYS`].
     by_ways: Vec<(String, [Tally; WAYS.len()])>,
-    /// For each of [`SHOTS`], each alphabet: names spelt rightly, and names ranked rightly.
-    by_shots: [(Vec<Tally>, Vec<Tally>); SHOTS.len()],
+    /// For each of [`SHOTS`], each alphabet: names spelt rightly.
+    spelt: [Vec<Tally>; SHOTS.len()],
+    /// For each of [`SHOTS`], each alphabet: names ranked first of those in play.
+    ranked: [Vec<Tally>; SHOTS.len()],
     /// For each of [`CONTROL_WAYS`], each alphabet: the name ranked first, pictures unrelated.
     unrelated: [Vec<Tally>; CONTROL_WAYS.len()],
     /// For each of [`CONTROL_WAYS`], each alphabet: of the prompts answered rightly, those whose answer followed a swap.
@@ -172,11 +174,11 @@ impl Report {
             }
             by_ways.push((sheet.title.clone(), row));
         }
-        let mut by_shots = std::array::from_fn(|_| (Vec::new(), Vec::new()));
-        for ((spelt, ranked), shots) in by_shots.iter_mut().zip(SHOTS) {
+        let (mut spelt, mut ranked) = (std::array::from_fn(|_| Vec::new()), std::array::from_fn(|_| Vec::new()));
+        for (at, shots) in SHOTS.into_iter().enumerate() {
             for sheet in &held_out {
                 let mut ranked_here = Tally::default();
-                spelt.push(tally(
+                spelt[at].push(tally(
                     &mut |random, tally| {
                         let episode = Episode::draw(random, sheet, SHOT_WAYS, shots);
                         tally.count(episode.ask(flamingo)? == episode.answer());
@@ -185,7 +187,7 @@ impl Report {
                     },
                     2,
                 )?);
-                ranked.push(ranked_here);
+                ranked[at].push(ranked_here);
             }
         }
         let mut unrelated = std::array::from_fn(|_| Vec::new());
@@ -214,7 +216,7 @@ impl Report {
             }
         }
         bar.finish_and_clear();
-        Ok(Report { by_ways, by_shots, unrelated, swapped, prompts, seconds: begun.elapsed().as_secs_f64() })
+        Ok(Report { by_ways, spelt, ranked, unrelated, swapped, prompts, seconds: begun.elapsed().as_secs_f64() })
     }
 
     /// Accuracy for each of [`WAYS`], mean of the held-out alphabets.
@@ -231,7 +233,7 @@ impl Report {
             .iter()
             .map(|(title, row)| json!({"alphabet": title, "percent": row.map(Tally::percent)}))
             .collect();
-        let shots = SHOTS.iter().zip(&self.by_shots);
+        let shots = SHOTS.iter().zip(self.spelt.iter().zip(&self.ranked));
         let controls = CONTROL_WAYS.iter().zip(self.unrelated.iter().zip(&self.swapped));
         json!({
             "prompts": self.prompts,

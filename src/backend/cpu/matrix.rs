@@ -1,11 +1,11 @@
 //! The matrix product x Wᵀ. Both operands have their common dimension contiguous, so a tile of dot products needs no
 //! packing: weights are read where they lie, each once for a block of rows, and 16-bit ones are widened on the way.
 
-use half::{bf16, f16};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::simd::{dispatch, vectorised};
+use crate::checkpoint::Dtype;
 
 /// Weight rows of a tile of dot products.
 const TILE: usize = 4;
@@ -17,9 +17,10 @@ const BLOCK_VALUES: usize = 1 << 16;
 /// Values as they lie in a checkpoint.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Values<'a> {
+    /// Ready to be used where they are.
     F32(&'a [f32]),
-    F16(&'a [f16]),
-    Bf16(&'a [bf16]),
+    /// Little-endian numbers at any alignment, widened on the way.
+    Bytes(Dtype, &'a [u8]),
 }
 
 impl<'a> Values<'a> {
@@ -30,41 +31,41 @@ impl<'a> Values<'a> {
     {
         match self {
             Values::F32(values) => return &values[range],
-            Values::F16(values) => widen_f16(&values[range], scratch),
-            Values::Bf16(values) => widen_bf16(&values[range], scratch),
+            Values::Bytes(dtype, bytes) => {
+                let bytes = &bytes[range.start * dtype.size()..range.end * dtype.size()];
+                match dtype {
+                    Dtype::F32 => widen(bytes, scratch, f32::from_le_bytes),
+                    Dtype::F16 => widen(bytes, scratch, |bytes| f16_to_f32(u16::from_le_bytes(bytes))),
+                    Dtype::Bf16 => {
+                        widen(bytes, scratch, |bytes| f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16))
+                    }
+                }
+            }
         }
         scratch
     }
 }
 
-fn widen_bf16(values: &[bf16], out: &mut [f32]) {
+fn widen<const N: usize>(bytes: &[u8], out: &mut [f32], each: impl Fn([u8; N]) -> f32) {
     vectorised(
         #[inline(always)]
         || {
-            for (out, value) in out.iter_mut().zip(values) {
-                *out = f32::from_bits(u32::from(value.to_bits()) << 16);
-            }
+            let (numbers, _) = bytes.as_chunks();
+            out.iter_mut().zip(numbers).for_each(|(out, bytes)| *out = each(*bytes));
         },
     );
 }
 
-/// f16 to f32 in integer arithmetic that vectorises: the exponent is rebased by a multiplication, which also makes
-/// subnormal numbers right; infinities and NaN keep their meaning.
-fn widen_f16(values: &[f16], out: &mut [f32]) {
+/// f16 to f32 in arithmetic that vectorises: the exponent is rebased by a multiplication, which also makes subnormal
+/// numbers right; infinities and NaN keep their meaning.
+#[inline(always)]
+fn f16_to_f32(bits: u16) -> f32 {
     const REBASE: f32 = f32::from_bits((254 - 15) << 23);
-    vectorised(
-        #[inline(always)]
-        || {
-            for (out, value) in out.iter_mut().zip(values) {
-                let bits = u32::from(value.to_bits());
-                let (sign, rest) = ((bits & 0x8000) << 16, (bits & 0x7fff) << 13);
-                let finite = (f32::from_bits(rest) * REBASE).to_bits();
-                let special = rest | 0x7f80_0000;
-                let magnitude = if rest >= 0x0f80_0000 { special } else { finite };
-                *out = f32::from_bits(sign | magnitude);
-            }
-        },
-    );
+    let bits = u32::from(bits);
+    let (sign, rest) = ((bits & 0x8000) << 16, (bits & 0x7fff) << 13);
+    let finite = (f32::from_bits(rest) * REBASE).to_bits();
+    let magnitude = if rest >= 0x0f80_0000 { rest | 0x7f80_0000 } else { finite };
+    f32::from_bits(sign | magnitude)
 }
 
 /// A matrix of weights: stacked parts, each (rows, columns), row-major.
@@ -295,12 +296,20 @@ mod tests {
 
     #[test]
     fn sixteen_bit_weights_are_widened_exactly() {
-        let halves: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).collect();
-        let bfloats: Vec<bf16> = (0..=u16::MAX).map(bf16::from_bits).collect();
-        let mut out = vec![0.0; halves.len()];
-        widen_f16(&halves, &mut out);
-        assert!(halves.iter().zip(&out).all(|(h, o)| h.to_f32() == *o || (h.is_nan() && o.is_nan())));
-        widen_bf16(&bfloats, &mut out);
-        assert!(bfloats.iter().zip(&out).all(|(h, o)| h.to_f32() == *o || (h.is_nan() && o.is_nan())));
+        let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+        let mut scratch = vec![0.0; 1 << 16];
+        let same = |found: f32, want: f32| found.to_bits() == want.to_bits() || (found.is_nan() && want.is_nan());
+        let found = Values::Bytes(Dtype::F16, &bytes).widen(0..1 << 16, &mut scratch);
+        assert!((0..=u16::MAX).zip(found).all(|(bits, &found)| same(found, half::f16::from_bits(bits).to_f32())));
+        let found = Values::Bytes(Dtype::Bf16, &bytes).widen(0..1 << 16, &mut scratch);
+        assert!((0..=u16::MAX).zip(found).all(|(bits, &found)| same(found, half::bf16::from_bits(bits).to_f32())));
+    }
+
+    #[test]
+    fn unaligned_weights_are_read_where_they_lie() {
+        let values = [1.5f32, -2.0, 3.25];
+        let bytes: Vec<u8> = [7u8].into_iter().chain(values.into_iter().flat_map(f32::to_le_bytes)).collect();
+        let mut scratch = vec![0.0; 2];
+        assert_eq!(Values::Bytes(Dtype::F32, &bytes[1..]).widen(1..3, &mut scratch), [-2.0, 3.25]);
     }
 }

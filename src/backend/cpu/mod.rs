@@ -1,10 +1,11 @@
 //! The reference device: every operation in plain f32 on the processor's cores. Weights are read from the mapped
-//! checkpoint in the type they have; nothing is copied but vectors and layouts that differ.
+//! checkpoint in the type they have; nothing is copied but vectors, layouts that differ, and models that are small.
 
 mod attention;
 mod matrix;
 mod simd;
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -20,6 +21,8 @@ use attention::Attend;
 use matrix::{Matrix, Values, product};
 use simd::{erf, sigmoid, sum_by, vectorised};
 
+/// Models of fewer bytes are widened to f32 once, when they are opened, instead of at each use.
+const WIDENED_BYTES_MAX: u64 = 64 << 20;
 /// Elementwise work on fewer values stays on one thread.
 const PARALLEL_MIN: usize = 1 << 15;
 /// Attention with fewer multiply-adds of scores stays on one thread.
@@ -54,13 +57,18 @@ impl Cpu {
             .num_threads(threads)
             .build()
             .map_err(|error| Error::argument(format!("threads: {error}")))?;
+        let small = weights.bytes() <= WIDENED_BYTES_MAX;
         let mut owned = Vec::with_capacity(weights.list().len());
         for (index, weight) in weights.list().iter().enumerate() {
             let id = WeightId(index);
-            let mapped = weight.rows > 1
-                && weight.interleaved_heads.is_none()
-                && weights.tensors(id)?.iter().all(|tensor| in_place(tensor).is_some());
-            owned.push(if mapped { None } else { Some(weights.values(id)?) });
+            let tensors = weights.tensors(id)?;
+            let mapped = tensors.iter().all(|tensor| match in_place(tensor) {
+                Some(Values::F32(_)) => true,
+                Some(Values::Bytes(..)) => !small,
+                None => false,
+            });
+            let stays = weight.rows > 1 && weight.interleaved_heads.is_none() && mapped;
+            owned.push(if stays { None } else { Some(weights.values(id)?) });
         }
         // Zeroed memory is not touched until a page is used.
         let text_size = pools.text_pages * PAGE_TOKENS * pools.text_width;
@@ -104,17 +112,14 @@ impl Backend for Cpu {
     }
 }
 
-/// The values of a tensor where they lie, if they are mapped and aligned.
+/// The values of a tensor where they lie, if they are in the map.
 fn in_place<'a>(tensor: &Stored<'a>) -> Option<Values<'a>> {
-    let std::borrow::Cow::Borrowed(bytes) = tensor.bytes else { return None };
-    match tensor.dtype {
-        Dtype::F32 => bytemuck::try_cast_slice(bytes).ok().map(Values::F32),
-        Dtype::F16 => bytemuck::try_cast_slice(bytes).ok().map(Values::F16),
-        Dtype::Bf16 => bytemuck::try_cast_slice(bytes).ok().map(Values::Bf16),
-    }
+    let Cow::Borrowed(bytes) = tensor.bytes else { return None };
+    let aligned = if tensor.dtype == Dtype::F32 { bytemuck::try_cast_slice(bytes).ok() } else { None };
+    Some(aligned.map_or(Values::Bytes(tensor.dtype, bytes), Values::F32))
 }
 
-/// Columns `columns` of a row of activations.
+/// One row of activations.
 fn row<'a>(slots: &'a [Vec<f32>], tensor: &Tensor, index: usize) -> &'a [f32] {
     let start = tensor.start(index);
     &slots[tensor.buffer][start..start + tensor.width]

@@ -128,8 +128,7 @@ mod tests {
     #[test]
     fn erf_meets_known_values() {
         // Abramowitz and Stegun, table 7.1.
-        for (x, want) in
-            [(0.0, 0.0), (0.1, 0.112_462_916), (0.5, 0.520_499_88), (1.0, 0.842_700_8), (2.0, 0.995_322_27)]
+        for (x, want) in [(0.0, 0.0), (0.1, 0.112_462_916), (0.5, 0.520_499_9), (1.0, 0.842_700_8), (2.0, 0.995_322_3)]
         {
             assert!((erf(x) - want).abs() < 3e-7 && (erf(-x) + want).abs() < 3e-7, "erf({x}) = {}", erf(x));
         }

@@ -63,8 +63,8 @@ fn tables(report: &Report) -> String {
     rows += &row("", "guessing a name in play", &WAYS.map(|ways| 100.0 / ways as f64));
     let by_ways = table("alphabet", &ways, &rows);
 
-    let spelt = report.by_shots.each_ref().map(|(spelt, _)| mean(spelt));
-    let ranked = report.by_shots.each_ref().map(|(_, ranked)| mean(ranked));
+    let spelt = report.spelt.each_ref().map(|all| mean(all));
+    let ranked = report.ranked.each_ref().map(|all| mean(all));
     let rows = row("", "spelt rightly", &spelt) + &row("", "likeliest of the five names", &ranked);
     let by_shots = table("pictures shown", &SHOTS.map(|shots| shots.to_string()), &rows);
 

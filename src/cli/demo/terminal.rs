@@ -67,10 +67,8 @@ pub fn show_report(report: &Report) -> Outcome {
         "Against the pictures shown, {SHOT_WAYS} ways, per cent of {prompts} prompts over the five alphabets.\n"
     )?;
     writeln!(out, "{:32}{}", "pictures shown", heads(&SHOTS))?;
-    let of_shots =
-        |pick: fn(&(Vec<Tally>, Vec<Tally>)) -> &Vec<Tally>| report.by_shots.each_ref().map(|both| mean(pick(both)));
-    writeln!(out, "{}", row("spelt rightly", &of_shots(|both| &both.0)))?;
-    writeln!(out, "{}\n", row("likeliest of the five", &of_shots(|both| &both.1)))?;
+    writeln!(out, "{}", row("spelt rightly", &report.spelt.each_ref().map(|all| mean(all))))?;
+    writeln!(out, "{}\n", row("likeliest of the five", &report.ranked.each_ref().map(|all| mean(all))))?;
     writeln!(out, "Controls.\n\n{:32}{}", "ways", heads(&CONTROL_WAYS))?;
     writeln!(out, "{}", row("pictures unrelated: falls to", &report.unrelated.each_ref().map(|all| mean(all))))?;
     writeln!(out, "{}", row("names swapped: answer follows", &report.swapped.each_ref().map(|all| mean(all))))?;
