@@ -2,7 +2,8 @@
 //!
 //! Families differ by the enums here and by nothing else. Nested configurations that leave out fields equal to the
 //! defaults of their class get those defaults; every number is held to an absurdity limit before anything relies on it.
-//! What tensor shapes tell better than a file (latents, depth, added vocabulary) is read from shapes, in `from_checkpoint`.
+//! What tensor shapes tell better than a file (latents, depth, added vocabulary) is read from shapes, in
+//! `from_checkpoint`.
 
 use std::path::Path;
 

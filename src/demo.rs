@@ -1,5 +1,6 @@
 //! The model in the box and its task: naming drawings of symbols it has never seen, by names that were made up for the
-//! prompt (after Tsimpoukelli et al. 2021, "fast concept binding"). `tools/demo_model` trains it; `models/demo` holds it.
+//! prompt (after Tsimpoukelli et al. 2021, "fast concept binding"). `tools/demo_model` trains it; `models/demo` holds
+//! it.
 
 use std::collections::BTreeSet;
 
@@ -125,8 +126,8 @@ pub struct Episode<'a> {
 }
 
 impl<'a> Episode<'a> {
-    /// Draws `ways` symbols of a sheet at random and shows `shown` drawings: each symbol once before any is repeated, no
-    /// drawing twice while others are left, in random order. Any of the symbols may be asked for.
+    /// Draws `ways` symbols of a sheet at random and shows `shown` drawings: each symbol once before any is repeated,
+    /// no drawing twice while others are left, in random order. Any of the symbols may be asked for.
     pub fn draw(random: &mut Random, sheet: &'a Sheet, ways: usize, shown: usize) -> Episode<'a> {
         let symbols = random.distinct(sheet.rows, ways);
         let mut order = random.distinct(ways, ways);

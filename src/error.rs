@@ -51,13 +51,13 @@ pub enum Error {
 impl Error {
     /// A failed operation on a file, with the operating system's reason.
     pub fn file(file: impl AsRef<Path>, reason: impl Display) -> Self {
-        Error::File { file: file.as_ref().display().to_string(), message: one_line(reason) }
+        Error::File { file: escaped(file.as_ref().display()), message: one_line(reason) }
     }
 
     /// A file whose `key` holds something other than `expected`.
     pub fn invalid(file: impl AsRef<Path>, key: impl Display, expected: impl Display, found: impl Display) -> Self {
         Error::Invalid {
-            file: file.as_ref().display().to_string(),
+            file: escaped(file.as_ref().display()),
             key: one_line(key),
             expected: one_line(expected),
             found: one_line(found),
@@ -75,7 +75,16 @@ impl Error {
     }
 }
 
-/// Text from outside, made safe for one line of a terminal: control characters are escaped, and it is cut at 300 characters.
+/// A path, made safe for one line of a terminal; it is never cut.
+fn escaped(path: impl Display) -> String {
+    let escape = |character: char| {
+        if character.is_control() { character.escape_default().to_string() } else { character.to_string() }
+    };
+    path.to_string().chars().map(escape).collect()
+}
+
+/// Text from outside, made safe for one line of a terminal: control characters are escaped, and it is cut at 300
+/// characters.
 fn one_line(text: impl Display) -> String {
     let text = text.to_string();
     let mut line = String::with_capacity(text.len());

@@ -53,8 +53,8 @@ impl Executor {
         Ok(())
     }
 
-    /// Runs tokens; the logits of `batch.outputs`, one row of the whole vocabulary each. Entries that the checkpoint has
-    /// no output row for are minus infinity.
+    /// Runs tokens; the logits of `batch.outputs`, one row of the whole vocabulary each. Entries that the checkpoint
+    /// has no output row for are minus infinity.
     pub fn step(&mut self, batch: &Batch) -> Result<Vec<Vec<f32>>> {
         let tokens = batch.ids.len();
         assert!([batch.positions.len(), batch.sequences.len(), batch.media.len()].iter().all(|&len| len == tokens));
@@ -69,8 +69,8 @@ impl Executor {
         Ok(logits.chunks_exact(width).map(whole).collect())
     }
 
-    /// Floating-point operations of encoding `pictures`, and of reading `tokens` tokens of one sequence with the logits of
-    /// the last.
+    /// Floating-point operations of encoding `pictures`, and of reading `tokens` tokens of one sequence with the logits
+    /// of the last.
     pub fn flops(&self, pictures: usize, tokens: usize) -> [u64; 2] {
         let media = Extent { images: pictures, ..Extent::default() };
         let text = Extent { tokens, outputs: 1, ..Extent::default() };

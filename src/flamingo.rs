@@ -189,8 +189,8 @@ struct Run<'a> {
 }
 
 impl Flamingo {
-    /// Opens a model folder: IDEFICS as transformers saves it, or OpenFlamingo as `flamant convert` writes it. Weights stay
-    /// mapped.
+    /// Opens a model folder: IDEFICS as transformers saves it, or OpenFlamingo as `flamant convert` writes it. Weights
+    /// stay mapped.
     ///
     /// # Errors
     /// A file that is missing or malformed, a weight that is missing or misshapen, a device that is not there.
@@ -214,7 +214,8 @@ impl Flamingo {
         if !(1..=made_for).contains(&context_max) {
             return Err(Error::argument(format!("context: expected 1 to {made_for} tokens, found {context_max}")));
         }
-        // Beams and choices share the prompt's pages and need their own for what follows, the page they diverge in included.
+        // Beams and choices share the prompt's pages and need their own for what follows, the page they diverge in
+        // included.
         let text_pages = 2 * context_max.div_ceil(PAGE_TOKENS) + 2 * TOKENS_PER_RUN;
         let media_pages = PICTURES_MAX;
         let executor = Executor::open(&config, weights, options.device, options.threads, text_pages, media_pages)?;
@@ -306,7 +307,7 @@ impl Flamingo {
         let mut tokens = Vec::with_capacity(choices.len());
         for choice in choices {
             let ids = self.tokenizer.encode_continuation(choice)?;
-            if ids.is_empty() || ids.contains(&self.tokenizer.media) {
+            if ids.is_empty() || self.tokenizer.forbidden().iter().any(|marker| ids.contains(marker)) {
                 return Err(Error::argument(format!(
                     "choice: expected a text without picture markers, found {choice:?}"
                 )));

@@ -1,6 +1,7 @@
 //! Flamant runs few-shot visual language models of the Flamingo family: OpenFlamingo and IDEFICS.
 //!
-//! A [`Flamingo`] is opened from a model folder, reads a [`Prompt`] of texts and pictures, and writes, scores or chooses:
+//! A [`Flamingo`] is opened from a model folder, reads a [`Prompt`] of texts and pictures, and writes, scores or
+//! chooses:
 //!
 //! ```no_run
 //! use flamant::{Flamingo, Generation, Options, Prompt};

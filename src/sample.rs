@@ -66,7 +66,8 @@ impl Sampling {
                 return token;
             }
         }
-        candidates.last().expect("at least the most likely token is kept").0
+        // Settings at the edge of f32, or weights that are no numbers, may leave nothing to draw from.
+        candidates.last().map_or_else(|| argmax(&logits), |&(token, _)| token)
     }
 
     /// The tokens that survive all cuts with their probabilities, most likely first. Temperature must not be 0.
@@ -76,7 +77,7 @@ impl Sampling {
         let mut order: Vec<(u32, f32)> = (0..).zip(scaled).filter(|(_, logit)| *logit > f32::NEG_INFINITY).collect();
         // Equal logits keep the order of their ids.
         order.sort_by(|a, b| b.1.total_cmp(&a.1));
-        if self.top_k > 0 {
+        if self.top_k > 0 && !order.is_empty() {
             // Ties with the k-th stay, as in transformers.
             let last = order[self.top_k.min(order.len()) - 1].1;
             order.retain(|(_, logit)| *logit >= last);
@@ -95,7 +96,7 @@ impl Sampling {
         }
         let mut all = probabilities(&order);
         if self.min_p > 0.0 {
-            let least = all[0].1 * f64::from(self.min_p);
+            let least = all.first().map_or(0.0, |first| first.1) * f64::from(self.min_p);
             let kept = all.iter().take_while(|(_, probability)| *probability >= least).count();
             order.truncate(kept);
             all = probabilities(&order);

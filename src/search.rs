@@ -54,8 +54,8 @@ impl Beam {
 const NO_BEAM: f32 = -1e9;
 
 impl BeamSearch {
-    /// Searches on from the `first` logits. `advance(parents, tokens)` appends a token to a copy of each parent beam, and
-    /// gives the logits after it, in order.
+    /// Searches on from the `first` logits. `advance(parents, tokens)` appends a token to a copy of each parent beam,
+    /// and gives the logits after it, in order.
     ///
     /// # Errors
     /// Whatever `advance` returns.
@@ -165,7 +165,8 @@ impl Finished {
         if full {
             let worst = self.worst();
             let at = self.hypotheses.iter().position(|hypothesis| hypothesis.score == worst);
-            self.hypotheses.remove(at.expect("the worst is one of them"));
+            // No score is the worst where all of them are NaN.
+            self.hypotheses.remove(at.unwrap_or(0));
         }
     }
 

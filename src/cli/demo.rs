@@ -135,7 +135,8 @@ struct Report {
     ranked: [Vec<Tally>; SHOTS.len()],
     /// For each of [`CONTROL_WAYS`], each alphabet: the name ranked first, pictures unrelated.
     unrelated: [Vec<Tally>; CONTROL_WAYS.len()],
-    /// For each of [`CONTROL_WAYS`], each alphabet: of the prompts answered rightly, those whose answer followed a swap.
+    /// For each of [`CONTROL_WAYS`], each alphabet: of the prompts answered rightly, those whose answer followed a
+    /// swap.
     swapped: [Vec<Tally>; CONTROL_WAYS.len()],
     prompts: usize,
     seconds: f64,

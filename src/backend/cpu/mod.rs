@@ -453,8 +453,8 @@ impl Memory {
     }
 }
 
-/// `task(scores, (token * heads + head, columns of that head))` for every token and head; `work` is the multiply-adds of
-/// all scores.
+/// `task(scores, (token * heads + head, columns of that head))` for every token and head; `work` is the multiply-adds
+/// of all scores.
 fn for_heads(
     out: &mut [f32],
     head_width: usize,
