@@ -67,7 +67,7 @@ impl Sampling {
             }
         }
         // Settings at the edge of f32, or weights that are no numbers, may leave nothing to draw from.
-        candidates.last().map_or_else(|| argmax(&logits), |&(token, _)| token)
+        candidates.last().map_or_else(|| argmax(logits), |&(token, _)| token)
     }
 
     /// The tokens that survive all cuts with their probabilities, most likely first. Temperature must not be 0.

@@ -37,7 +37,10 @@ where
         self.scores.resize(R * keys, 0.0);
         let whole = keys - keys % TILE;
         for first in (0..whole).step_by(TILE) {
-            let tile: [&[f32]; TILE] = std::array::from_fn(|c| (self.key)(first + c));
+            let mut tile: [&[f32]; TILE] = [&[]; TILE];
+            for (c, row) in tile.iter_mut().enumerate() {
+                *row = (self.key)(first + c);
+            }
             let sums = dots(simd, self.queries, tile);
             for (r, sums) in sums.iter().enumerate() {
                 for (c, &sum) in sums.iter().enumerate() {
@@ -70,20 +73,31 @@ where
         for (scores, total) in self.scores.chunks_exact_mut(keys.max(1)).zip(&mut totals) {
             *total = exponentiate(scores);
         }
+        let mut factors = [0.0; R];
+        for r in 0..R {
+            factors[r] = if keys == 0 { 0.0 } else { 1.0 / totals[r] };
+        }
         // One vector of output columns at a time, summed over the keys in order.
         let width = self.queries[0].len();
-        for from in (0..width).step_by(S::F32_LANES) {
-            let lanes = from..(from + S::F32_LANES).min(width);
+        let whole = width - width % S::F32_LANES;
+        for (vector, from) in (0..whole).step_by(S::F32_LANES).enumerate() {
             let mut sums = [simd.splat_f32s(0.0); R];
             for j in 0..keys {
-                let value = simd.partial_load_f32s(&(self.value)(j)[lanes.clone()]);
-                for (r, sum) in sums.iter_mut().enumerate() {
-                    *sum = simd.mul_add_f32s(simd.splat_f32s(self.scores[r * keys + j]), value, *sum);
+                let value = S::as_simd_f32s(&(self.value)(j)[..whole]).0[vector];
+                for r in 0..R {
+                    sums[r] = simd.mul_add_f32s(simd.splat_f32s(self.scores[r * keys + j]), value, sums[r]);
                 }
             }
-            for (r, sum) in sums.into_iter().enumerate() {
-                let factor = if keys == 0 { 0.0 } else { 1.0 / totals[r] };
-                simd.partial_store_f32s(&mut self.out[r][lanes.clone()], simd.mul_f32s(sum, simd.splat_f32s(factor)));
+            for r in 0..R {
+                let out = S::as_mut_simd_f32s(&mut self.out[r][from..from + S::F32_LANES]).0;
+                out[0] = simd.mul_f32s(sums[r], simd.splat_f32s(factors[r]));
+            }
+        }
+        for column in whole..width {
+            for r in 0..R {
+                let scores = &self.scores[r * keys..][..keys];
+                let sum: f32 = scores.iter().enumerate().map(|(j, score)| score * (self.value)(j)[column]).sum();
+                self.out[r][column] = sum * factors[r];
             }
         }
     }

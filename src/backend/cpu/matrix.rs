@@ -106,18 +106,25 @@ impl<'a> Matrix<'a> {
     }
 }
 
+/// See [`product`].
+const FEW_ROWS: usize = 8;
+
 /// The product of `x` (rows, columns) with the first `width` rows of `weight`, transposed: (width, rows).
 pub(super) fn product(x: &[&[f32]], weight: &Matrix, width: usize, out: &mut [f32]) {
     let (rows, columns) = (x.len(), weight.columns);
     assert_eq!(out.len(), width * rows);
     let panels = dispatch(Pack { x, columns });
     let block = (BLOCK_VALUES / columns).clamp(TILE, 64).next_multiple_of(TILE);
+    // For few rows of `x`, widened weights are used up at once, so they should not leave the first-level cache.
+    let step = if rows < FEW_ROWS { TILE } else { block };
     let task = |scratch: &mut Vec<f32>, (index, out): (usize, &mut [f32])| {
-        let from = index * block;
-        weight.rows(from, from + out.len() / rows, scratch, |first, w| {
-            let out = &mut out[(first - from) * rows..][..w.len() / columns * rows];
-            dispatch(Block { panels: &panels, w, columns, rows, out });
-        });
+        for (sub, out) in out.chunks_mut(step * rows).enumerate() {
+            let from = index * block + sub * step;
+            weight.rows(from, from + out.len() / rows, scratch, |first, w| {
+                let out = &mut out[(first - from) * rows..][..w.len() / columns * rows];
+                dispatch(Block { panels: &panels, w, columns, rows, out });
+            });
+        }
     };
     if rows * columns * width < PARALLEL_MIN {
         let mut scratch = Vec::new();
@@ -211,8 +218,11 @@ fn panel_product<S: Simd, const R: usize>(
     let rest = tiles.remainder();
     let (out, out_rest) = out.split_at_mut((w.len() - rest.len()) / columns * rows);
     for (w, out) in tiles.zip(out.chunks_exact_mut(TILE * rows)) {
-        let w = std::array::from_fn(|c| &w[c * columns..][..columns]);
-        tile::<S, R, TILE>(simd, panel, w, rows, first, out);
+        let mut lines: [&[f32]; TILE] = [&[]; TILE];
+        for (line, w) in lines.iter_mut().zip(w.chunks_exact(columns)) {
+            *line = w;
+        }
+        tile::<S, R, TILE>(simd, panel, lines, rows, first, out);
     }
     for (w, out) in rest.chunks_exact(columns).zip(out_rest.chunks_exact_mut(rows)) {
         tile::<S, R, 1>(simd, panel, [w], rows, first, out);
@@ -230,23 +240,28 @@ fn tile<S: Simd, const R: usize, const C: usize>(
     out: &mut [f32],
 ) {
     let mut sums = [[simd.splat_f32s(0.0); C]; R];
-    let w = w.map(|row| S::as_simd_f32s(row));
-    let vectors = w[0].0.len();
-    let body = w.map(|(body, _)| &body[..vectors]);
-    let (panel, last) = panel.split_at(vectors * R);
+    let whole = w[0].len() - w[0].len() % S::F32_LANES;
+    let mut body: [&[S::f32s]; C] = [&[]; C];
+    for c in 0..C {
+        body[c] = S::as_simd_f32s(&w[c][..whole]).0;
+    }
+    let (panel, last) = panel.split_at(whole / S::F32_LANES * R);
+    let mut weights = [simd.splat_f32s(0.0); C];
     for (k, x) in panel.chunks_exact(R).enumerate() {
-        let w: [S::f32s; C] = std::array::from_fn(|c| body[c][k]);
+        for c in 0..C {
+            weights[c] = body[c][k];
+        }
         for r in 0..R {
             for c in 0..C {
-                sums[r][c] = simd.mul_add_f32s(x[r], w[c], sums[r][c]);
+                sums[r][c] = simd.mul_add_f32s(x[r], weights[c], sums[r][c]);
             }
         }
     }
     if last.len() == R {
-        let w = w.map(|(_, tail)| simd.partial_load_f32s(tail));
-        for r in 0..R {
-            for c in 0..C {
-                sums[r][c] = simd.mul_add_f32s(last[r], w[c], sums[r][c]);
+        for c in 0..C {
+            let weights = simd.partial_load_f32s(&w[c][whole..]);
+            for r in 0..R {
+                sums[r][c] = simd.mul_add_f32s(last[r], weights, sums[r][c]);
             }
         }
     }

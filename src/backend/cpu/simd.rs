@@ -78,31 +78,42 @@ pub(super) fn sigmoid(x: f32) -> f32 {
 }
 
 /// Dot products of `R` rows with `C` others, all of one length.
+///
+/// Loops stand where `map` would be shorter: a closure handed to a library function is compiled without the vector
+/// instructions that this is inlined for.
 #[inline(always)]
 pub(super) fn dots<S: Simd, const R: usize, const C: usize>(simd: S, x: [&[f32]; R], w: [&[f32]; C]) -> [[f32; C]; R] {
     let mut sums = [[simd.splat_f32s(0.0); C]; R];
-    let x = x.map(|row| S::as_simd_f32s(row));
-    let w = w.map(|row| S::as_simd_f32s(row));
-    let vectors = x[0].0.len();
-    let x_body = x.map(|(body, _)| &body[..vectors]);
-    let w_body = w.map(|(body, _)| &body[..vectors]);
-    for k in 0..vectors {
+    let whole = x[0].len() - x[0].len() % S::F32_LANES;
+    let (mut x_body, mut w_body): ([&[S::f32s]; R], [&[S::f32s]; C]) = ([&[]; R], [&[]; C]);
+    for r in 0..R {
+        x_body[r] = S::as_simd_f32s(&x[r][..whole]).0;
+    }
+    for c in 0..C {
+        w_body[c] = S::as_simd_f32s(&w[c][..whole]).0;
+    }
+    for k in 0..whole / S::F32_LANES {
         for c in 0..C {
             for r in 0..R {
                 sums[r][c] = simd.mul_add_f32s(x_body[r][k], w_body[c][k], sums[r][c]);
             }
         }
     }
-    if !x[0].1.is_empty() {
-        let x_tail = x.map(|(_, tail)| simd.partial_load_f32s(tail));
-        let w_tail = w.map(|(_, tail)| simd.partial_load_f32s(tail));
+    if whole < x[0].len() {
         for c in 0..C {
+            let w = simd.partial_load_f32s(&w[c][whole..]);
             for r in 0..R {
-                sums[r][c] = simd.mul_add_f32s(x_tail[r], w_tail[c], sums[r][c]);
+                sums[r][c] = simd.mul_add_f32s(simd.partial_load_f32s(&x[r][whole..]), w, sums[r][c]);
             }
         }
     }
-    sums.map(|row| row.map(|sum| simd.reduce_sum_f32s(sum)))
+    let mut totals = [[0.0; C]; R];
+    for r in 0..R {
+        for c in 0..C {
+            totals[r][c] = simd.reduce_sum_f32s(sums[r][c]);
+        }
+    }
+    totals
 }
 
 /// Runs a kernel that is written for any vector width with the machine's own.
