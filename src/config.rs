@@ -304,6 +304,7 @@ fn idefics(fields: &Fields, checkpoint: &Checkpoint) -> Result<ModelConfig> {
     let mlp_width = fields.count("intermediate_size", Some(11_008), 1 << 20)?;
     let norm_epsilon = fields.epsilon("rms_norm_eps", 1e-6)?;
     let embeddings = ["model.embed_tokens.weight", "model.embed_tokens.additional_embedding.weight"];
+    checkpoint.tensor(embeddings[0])?;
     let vocabulary = embeddings.iter().filter_map(|name| checkpoint.shape(name)?.first()).sum();
     let mlp = Mlp::Gated(fields.activation("hidden_act", Some("silu"))?);
     let vision_config = clip(&vision, ClipKeys::IDEFICS, true)?;

@@ -28,6 +28,8 @@ pub struct Tokenizer {
     /// Generation ends with any of these.
     pub stops: Vec<u32>,
     family: Family,
+    /// Rows of the embedding.
+    vocabulary: usize,
 }
 
 /// IDEFICS's fence around pictures.
@@ -85,7 +87,7 @@ impl Tokenizer {
         if family == Family::Idefics {
             id(&begin)?;
         }
-        Ok(Tokenizer { inner, media, fence, end_of_utterance, begin, end, stops, family })
+        Ok(Tokenizer { inner, media, fence, end_of_utterance, begin, end, stops, family, vocabulary })
     }
 
     /// Tokens of a whole prompt. OpenFlamingo's language models add their own begin token, IDEFICS has it in the text.
@@ -101,7 +103,12 @@ impl Tokenizer {
     fn encode_with(&self, text: &str, special: bool) -> Result<Vec<u32>> {
         let encoding =
             self.inner.encode_fast(text, special).map_err(|error| Error::argument(format!("prompt: {error}")))?;
-        Ok(encoding.get_ids().to_vec())
+        let ids = encoding.get_ids();
+        if let Some(id) = ids.iter().find(|id| **id as usize >= self.vocabulary) {
+            let expected = format!("prompt: expected tokens below the {} rows of the embedding", self.vocabulary);
+            return Err(Error::argument(format!("{expected}, found {id} ({})", self.token(*id))));
+        }
+        Ok(ids.to_vec())
     }
 
     /// Text of tokens, special ones left out.

@@ -1,5 +1,6 @@
-//! Bad input, end to end: whatever is wrong with a model folder, a prompt, a picture or an argument, the program says so
-//! in one line that names the place, exits with 1 (2 for usage), and neither panics, hangs nor fills the memory first.
+//! Bad input, end to end: whatever is wrong with a model folder, a prompt, a picture or an argument, the program says
+//! so in one line that names the place, exits with 1 (2 for usage), and neither panics, hangs nor fills the memory
+//! first.
 //!
 //! Each case breaks one thing in a copy of the model that comes with the repository. Damage inside weight files and
 //! pictures, thousands of variants of it, is tested nearer to the parsers, in `checkpoint.rs` and `images.rs`.
@@ -145,7 +146,8 @@ fn refused(arguments: &[&str], case: &str, mentions: &[&str]) {
     assert!(line.starts_with("flamant: ") && line.ends_with('\n'), "{case}: {line:?}");
     assert!(!line.trim_end_matches('\n').contains(char::is_control), "{case}: not one plain line: {line:?}");
     assert!(line.len() <= LINE_BYTES_MAX, "{case}: {} bytes: {line}", line.len());
-    assert!(!line.contains("panicked") && !line.contains("0x"), "{case}: {line}");
+    // Addresses of memory mean nothing to a reader; the names of temporary folders may look like one inside.
+    assert!(!["panicked", " 0x", "(0x"].iter().any(|word| line.contains(word)), "{case}: {line}");
     for mention in mentions {
         assert!(line.contains(mention), "{case}: {mention:?} is not in {line:?}");
     }

@@ -23,22 +23,22 @@ pub struct Generate {
     #[arg(long, default_value_t = 1)]
     num_beams: usize,
     /// A finished text's log-probability is divided by its length to this power
-    #[arg(long, default_value_t = 1.0, allow_hyphen_values = true)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     length_penalty: f32,
     /// Draw tokens at this temperature; 0 takes the most likely one
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     temperature: f32,
     /// Draw from the k most likely tokens; 0 for all
     #[arg(long, default_value_t = 0)]
     top_k: usize,
     /// Draw from the most likely tokens that reach this probability together
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     top_p: f32,
     /// Draw from tokens at least this share as likely as the likeliest
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     min_p: f32,
     /// Divide the logits of tokens that occurred before
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     repetition_penalty: f32,
     /// Seed of the draws
     #[arg(long, default_value_t = 0)]

@@ -39,7 +39,7 @@ impl Score {
         };
         let score = flamingo.score(&prompt, |_, logits| {
             if let Some(file) = &mut file {
-                file.write(logits);
+                file.add(logits);
             }
         })?;
         if let Some(file) = file {
@@ -60,7 +60,7 @@ impl Score {
     }
 }
 
-/// A safetensors file of one tensor, written row by row; it gets its name when it is whole.
+/// A safetensors file of one tensor, written row by row; it gets its name when it is whole, and is removed if it never is.
 struct LogitsFile {
     path: PathBuf,
     partial: PathBuf,
@@ -74,29 +74,38 @@ impl LogitsFile {
         partial.push(".partial");
         let partial = PathBuf::from(partial);
         let file = File::create(&partial).map_err(|error| Error::file(&partial, error))?;
-        let mut writer = BufWriter::new(file);
-        let length = rows * columns * 4;
-        let mut header =
-            json!({"logits": {"dtype": "F32", "shape": [rows, columns], "data_offsets": [0, length]}}).to_string();
+        let mut file = LogitsFile { path: path.to_owned(), partial, writer: BufWriter::new(file), result: Ok(()) };
+        let tensor = json!({"dtype": "F32", "shape": [rows, columns], "data_offsets": [0, rows * columns * 4]});
+        let mut header = json!({"logits": tensor}).to_string();
         // The format wants data aligned to 8 bytes; spaces pad the header.
         header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
-        let result =
-            writer.write_all(&(header.len() as u64).to_le_bytes()).and_then(|()| writer.write_all(header.as_bytes()));
-        Ok(LogitsFile { path: path.to_owned(), partial, writer, result })
+        file.write(&(header.len() as u64).to_le_bytes());
+        file.write(header.as_bytes());
+        Ok(file)
     }
 
-    /// Adds a row; a failure is kept for [`LogitsFile::finish`].
-    fn write(&mut self, logits: &[f32]) {
-        for logit in logits {
-            if self.result.is_ok() {
-                self.result = self.writer.write_all(&logit.to_le_bytes());
-            }
+    /// Adds a row.
+    fn add(&mut self, logits: &[f32]) {
+        logits.iter().for_each(|logit| self.write(&logit.to_le_bytes()));
+    }
+
+    /// A failure is kept for [`LogitsFile::finish`].
+    fn write(&mut self, bytes: &[u8]) {
+        if self.result.is_ok() {
+            self.result = self.writer.write_all(bytes);
         }
     }
 
     fn finish(mut self) -> Result<(), Error> {
-        let done =
-            self.result.and_then(|()| self.writer.flush()).and_then(|()| std::fs::rename(&self.partial, &self.path));
+        let written = std::mem::replace(&mut self.result, Ok(()));
+        let done = written.and_then(|()| self.writer.flush()).and_then(|()| std::fs::rename(&self.partial, &self.path));
         done.map_err(|error| Error::file(&self.path, error))
+    }
+}
+
+impl Drop for LogitsFile {
+    fn drop(&mut self) {
+        // Nothing is there any more once the file has got its name.
+        let _ = std::fs::remove_file(&self.partial);
     }
 }

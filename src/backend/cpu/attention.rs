@@ -73,10 +73,7 @@ where
         for (scores, total) in self.scores.chunks_exact_mut(keys.max(1)).zip(&mut totals) {
             *total = exponentiate(scores);
         }
-        let mut factors = [0.0; R];
-        for r in 0..R {
-            factors[r] = if keys == 0 { 0.0 } else { 1.0 / totals[r] };
-        }
+        let factors = totals.map(|total: f32| if keys == 0 { 0.0 } else { 1.0 / total });
         // One vector of output columns at a time, summed over the keys in order.
         let width = self.queries[0].len();
         let whole = width - width % S::F32_LANES;
@@ -84,8 +81,8 @@ where
             let mut sums = [simd.splat_f32s(0.0); R];
             for j in 0..keys {
                 let value = S::as_simd_f32s(&(self.value)(j)[..whole]).0[vector];
-                for r in 0..R {
-                    sums[r] = simd.mul_add_f32s(simd.splat_f32s(self.scores[r * keys + j]), value, sums[r]);
+                for (r, sum) in sums.iter_mut().enumerate() {
+                    *sum = simd.mul_add_f32s(simd.splat_f32s(self.scores[r * keys + j]), value, *sum);
                 }
             }
             for r in 0..R {
@@ -94,10 +91,10 @@ where
             }
         }
         for column in whole..width {
-            for r in 0..R {
+            for (r, factor) in factors.iter().enumerate() {
                 let scores = &self.scores[r * keys..][..keys];
                 let sum: f32 = scores.iter().enumerate().map(|(j, score)| score * (self.value)(j)[column]).sum();
-                self.out[r][column] = sum * factors[r];
+                self.out[r][column] = sum * factor;
             }
         }
     }

@@ -21,6 +21,8 @@ use attention::Attend;
 use matrix::{Matrix, Values, product};
 use simd::{erf, sigmoid, sum_by, vectorised};
 
+/// Most worker threads.
+const THREADS_MAX: usize = 1024;
 /// Models of fewer bytes are widened to f32 once, when they are opened, instead of at each use.
 const WIDENED_BYTES_MAX: u64 = 64 << 20;
 /// Elementwise work on fewer values stays on one thread.
@@ -43,16 +45,54 @@ struct Memory {
     weights: Weights,
     /// For each weight, its values where they could not stay in the map.
     owned: Vec<Option<Vec<f32>>>,
-    /// Keys and values of each decoder layer, (pages, tokens of a page, width).
-    text: Vec<[Vec<f32>; 2]>,
-    /// Keys and values of each gated block, (pages, latents, width).
-    media: Vec<[Vec<f32>; 2]>,
-    pools: Pools,
+    /// Keys and values of each decoder layer.
+    text: Vec<Pool>,
+    /// Keys and values of each gated block.
+    media: Vec<Pool>,
+}
+
+/// Pages of keys and values, (rows, width) each. A page has memory from its first writing on.
+struct Pool {
+    keys: Vec<Vec<f32>>,
+    values: Vec<Vec<f32>>,
+    rows: usize,
+    width: usize,
+}
+
+impl Pool {
+    fn new(pages: usize, rows: usize, width: usize) -> Self {
+        Pool { keys: vec![Vec::new(); pages], values: vec![Vec::new(); pages], rows, width }
+    }
+
+    fn key(&self, page: u32, row: usize, columns: &Range<usize>) -> &[f32] {
+        &self.keys[page as usize][row * self.width..][columns.clone()]
+    }
+
+    fn value(&self, page: u32, row: usize, columns: &Range<usize>) -> &[f32] {
+        &self.values[page as usize][row * self.width..][columns.clone()]
+    }
+
+    fn write(&mut self, page: u32, row: usize, key: &[f32], value: &[f32]) {
+        for (pages, from) in [(&mut self.keys, key), (&mut self.values, value)] {
+            let page = &mut pages[page as usize];
+            page.resize(self.rows * self.width, 0.0);
+            page[row * self.width..][..self.width].copy_from_slice(from);
+        }
+    }
+
+    fn copy(&mut self, copy: PageCopy) {
+        for pages in [&mut self.keys, &mut self.values] {
+            pages[copy.to as usize] = pages[copy.from as usize].clone();
+        }
+    }
 }
 
 impl Cpu {
     /// Opens the device with `threads` workers (0: as many as there are cores).
     pub fn open(threads: usize, weights: Weights, pools: Pools) -> Result<Self> {
+        if threads > THREADS_MAX {
+            return Err(Error::limit("threads", THREADS_MAX as u64, threads as u64));
+        }
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build()
@@ -70,12 +110,10 @@ impl Cpu {
             let stays = weight.rows > 1 && weight.interleaved_heads.is_none() && mapped;
             owned.push(if stays { None } else { Some(weights.values(id)?) });
         }
-        // Zeroed memory is not touched until a page is used.
-        let text_size = pools.text_pages * PAGE_TOKENS * pools.text_width;
-        let media_size = pools.media_pages * pools.media_tokens * pools.media_width;
-        let text = (0..pools.text_layers).map(|_| [vec![0.0; text_size], vec![0.0; text_size]]).collect();
-        let media = (0..pools.media_blocks).map(|_| [vec![0.0; media_size], vec![0.0; media_size]]).collect();
-        let memory = Memory { weights, owned, text, media, pools };
+        let text = (0..pools.text_layers).map(|_| Pool::new(pools.text_pages, PAGE_TOKENS, pools.text_width)).collect();
+        let media_pool = || Pool::new(pools.media_pages, pools.media_tokens, pools.media_width);
+        let media = std::iter::repeat_with(media_pool).take(pools.media_blocks).collect();
+        let memory = Memory { weights, owned, text, media };
         Ok(Cpu { threads, memory, slots: Vec::new(), scratch: Vec::new() })
     }
 }
@@ -103,11 +141,7 @@ impl Backend for Cpu {
     }
 
     fn copy_text_page(&mut self, copy: PageCopy) -> Result<()> {
-        let size = PAGE_TOKENS * self.memory.pools.text_width;
-        for pages in self.memory.text.iter_mut().flatten() {
-            let from = copy.from as usize * size;
-            pages.copy_within(from..from + size, copy.to as usize * size);
-        }
+        self.memory.text.iter_mut().for_each(|pool| pool.copy(copy));
         Ok(())
     }
 }
@@ -164,7 +198,7 @@ impl Memory {
         scratch: &mut Vec<f32>,
     ) -> Result<()> {
         if let Op::Append { key, value, pages } = op {
-            self.append([key, value], *pages, batch, extent, slots);
+            self.append(key, value, *pages, batch, extent, slots);
             return Ok(());
         }
         let written = op.writes().expect("every operation but append writes a tensor");
@@ -319,23 +353,18 @@ impl Memory {
                 }
             }
             Keys::Causal { layer, slopes } => {
-                let [key_pages, value_pages] = &self.text[*layer];
-                let width = query.width;
+                let pool = &self.text[*layer];
                 let task = |scores: &mut Vec<f32>, (index, out): (usize, &mut [f32])| {
                     let (token, head) = (index / heads, index % heads);
                     let position = batch.positions[token] as usize;
                     let table = batch.tables[batch.sequences[token] as usize];
                     let columns = head * head_width..(head + 1) * head_width;
-                    let place = |j: usize| {
-                        let slot = table[j / PAGE_TOKENS] as usize * PAGE_TOKENS + j % PAGE_TOKENS;
-                        slot * width + columns.start..slot * width + columns.end
-                    };
                     let slope = slopes.as_ref().map_or(0.0, |slopes| slopes[head]);
                     Attend {
                         queries: [&row(slots, query, token)[columns.clone()]],
                         keys: position + 1,
-                        key: |j| &key_pages[place(j)],
-                        value: |j| &value_pages[place(j)],
+                        key: |j| pool.key(table[j / PAGE_TOKENS], j % PAGE_TOKENS, &columns),
+                        value: |j| pool.value(table[j / PAGE_TOKENS], j % PAGE_TOKENS, &columns),
                         bias: |j| -slope * (position - j) as f32,
                         scale,
                         scores,
@@ -347,21 +376,16 @@ impl Memory {
                 for_heads(out, head_width, work(longest), task);
             }
             Keys::Preceding { block } => {
-                let [key_pages, value_pages] = &self.media[*block];
-                let (count, width) = (self.pools.media_tokens, query.width);
+                let pool = &self.media[*block];
                 let task = |scores: &mut Vec<f32>, (index, out): (usize, &mut [f32])| {
                     let (token, head) = (index / heads, index % heads);
                     let columns = head * head_width..(head + 1) * head_width;
-                    let (page, keys) = batch.media[token].map_or((0, 0), |page| (page as usize, count));
-                    let place = |j: usize| {
-                        let slot = page * count + j;
-                        slot * width + columns.start..slot * width + columns.end
-                    };
+                    let (page, keys) = batch.media[token].map_or((0, 0), |page| (page, pool.rows));
                     Attend {
                         queries: [&row(slots, query, token)[columns.clone()]],
                         keys,
-                        key: |j| &key_pages[place(j)],
-                        value: |j| &value_pages[place(j)],
+                        key: |j| pool.key(page, j, &columns),
+                        value: |j| pool.value(page, j, &columns),
                         bias: |_| 0.0,
                         scale,
                         scores,
@@ -369,31 +393,30 @@ impl Memory {
                     }
                     .run();
                 };
-                for_heads(out, head_width, work(count), task);
+                for_heads(out, head_width, work(pool.rows), task);
             }
         }
     }
 
-    fn append(&mut self, pair: [&Tensor; 2], pages: Pages, batch: &Batch, extent: &Extent, slots: &[Vec<f32>]) {
-        let (pools, held) = match pages {
-            Pages::Text { layer } => (&self.pools, &mut self.text[layer]),
-            Pages::Media { block } => (&self.pools, &mut self.media[block]),
-        };
-        for (tensor, pages_of) in pair.into_iter().zip(held) {
-            for index in 0..tensor.row_count(extent) {
-                let slot = match pages {
-                    Pages::Text { .. } => {
-                        let position = batch.positions[index] as usize;
-                        let table = batch.tables[batch.sequences[index] as usize];
-                        table[position / PAGE_TOKENS] as usize * PAGE_TOKENS + position % PAGE_TOKENS
-                    }
-                    Pages::Media { .. } => {
-                        let page = batch.images[index / tensor.rows] as usize;
-                        page * pools.media_tokens + index % tensor.rows
-                    }
-                };
-                pages_of[slot * tensor.width..][..tensor.width].copy_from_slice(row(slots, tensor, index));
-            }
+    fn append(
+        &mut self,
+        key: &Tensor,
+        value: &Tensor,
+        pages: Pages,
+        batch: &Batch,
+        extent: &Extent,
+        slots: &[Vec<f32>],
+    ) {
+        for index in 0..key.row_count(extent) {
+            let (pool, page, place) = match pages {
+                Pages::Text { layer } => {
+                    let position = batch.positions[index] as usize;
+                    let table = batch.tables[batch.sequences[index] as usize];
+                    (&mut self.text[layer], table[position / PAGE_TOKENS], position % PAGE_TOKENS)
+                }
+                Pages::Media { block } => (&mut self.media[block], batch.images[index / key.rows], index % key.rows),
+            };
+            pool.write(page, place, row(slots, key, index), row(slots, value, index));
         }
     }
 

@@ -85,7 +85,8 @@ pub(super) fn sigmoid(x: f32) -> f32 {
 pub(super) fn dots<S: Simd, const R: usize, const C: usize>(simd: S, x: [&[f32]; R], w: [&[f32]; C]) -> [[f32; C]; R] {
     let mut sums = [[simd.splat_f32s(0.0); C]; R];
     let whole = x[0].len() - x[0].len() % S::F32_LANES;
-    let (mut x_body, mut w_body): ([&[S::f32s]; R], [&[S::f32s]; C]) = ([&[]; R], [&[]; C]);
+    let mut x_body: [&[S::f32s]; R] = [&[]; R];
+    let mut w_body: [&[S::f32s]; C] = [&[]; C];
     for r in 0..R {
         x_body[r] = S::as_simd_f32s(&x[r][..whole]).0;
     }

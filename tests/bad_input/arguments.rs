@@ -1,0 +1,192 @@
+//! Arguments: what the parser of the command line refuses (exit code 2), what only the commands can tell (1).
+
+use super::{Folder, refused, run, text};
+
+/// Runs the program, which must call this a matter of usage.
+fn usage(arguments: &[&str], mentions: &[&str]) {
+    let case = arguments.join(" ");
+    let output = run(arguments, &case);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{case}: {told}");
+    assert!(output.stdout.is_empty() && !told.contains("panicked"), "{case}: {told}");
+    // The parser explains itself over several lines; the fault stands in the first.
+    let first = told.lines().next().unwrap_or_default();
+    assert!(first.starts_with("error: "), "{case}: {told}");
+    for mention in mentions {
+        assert!(first.contains(mention), "{case}: {mention:?} is not in {first:?}");
+    }
+}
+
+#[test]
+fn usage_errors() {
+    let folder = Folder::new();
+    let model = text(&folder.model());
+    let generate = |arguments: &[&'static str]| {
+        [&["generate", &model, "--text", "a"], arguments].concat().into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let table: [(&[&str], &[&str]); 12] = [
+        (&["--device", "abacus"], &["--device", "expected cpu", "found abacus"]),
+        (&["--device", ""], &["--device"]),
+        (&["--threads", "many"], &["'many'", "--threads"]),
+        (&["--threads=-1"], &["'-1'", "--threads"]),
+        (&["--max-new-tokens", "ten"], &["'ten'", "--max-new-tokens"]),
+        (&["--max-new-tokens", "1e3"], &["'1e3'", "--max-new-tokens"]),
+        (&["--max-new-tokens=-5"], &["'-5'", "--max-new-tokens"]),
+        (&["--num-beams", "2.5"], &["'2.5'", "--num-beams"]),
+        (&["--temperature", "hot"], &["'hot'", "--temperature"]),
+        (&["--seed=-1"], &["'-1'", "--seed"]),
+        (&["--colour"], &["--colour"]),
+        (&["--prompt", "a.json"], &["--prompt <FILE>", "cannot be used with"]),
+    ];
+    for (arguments, mentions) in table {
+        let arguments = generate(arguments);
+        usage(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), mentions);
+    }
+    usage(&["generate", &model], &["a prompt is needed: --prompt FILE, or --text and --image"]);
+    usage(&["score", &model], &["a prompt is needed"]);
+    usage(&["generate", &model, "--text"], &["--text"]);
+    usage(&["generate"], &["required arguments"]);
+    usage(&["classify", &model, "--text", "a"], &["required arguments"]);
+    usage(&["convert", "--output", "x"], &["required arguments"]);
+    usage(&["conjure"], &["conjure"]);
+    usage(&["inspect"], &["required arguments"]);
+}
+
+#[test]
+fn settings_out_of_range() {
+    let folder = Folder::new();
+    let table: [(&str, &[&str], &str); 19] = [
+        ("generate", &["--num-beams", "0"], "num-beams: expected 1 to 64, found 0"),
+        ("generate", &["--num-beams", "1000"], "num-beams: expected 1 to 64, found 1000"),
+        ("generate", &["--num-beams", "4", "--temperature", "1"], "num-beams: expected 1 with temperature"),
+        ("generate", &["--temperature=-1"], "temperature: expected a number of 0 or more, found -1"),
+        ("generate", &["--temperature", "NaN"], "temperature: expected a number of 0 or more, found NaN"),
+        ("generate", &["--temperature", "inf"], "temperature: expected a number of 0 or more, found inf"),
+        ("generate", &["--top-p", "0"], "top-p: expected a number above 0 and at most 1, found 0"),
+        ("generate", &["--top-p", "2"], "top-p: expected a number above 0 and at most 1, found 2"),
+        ("generate", &["--top-p", "NaN"], "top-p: expected a number above 0 and at most 1, found NaN"),
+        ("generate", &["--min-p", "1.5"], "min-p: expected a number from 0 to 1, found 1.5"),
+        ("generate", &["--min-p=-0.5"], "min-p: expected a number from 0 to 1, found -0.5"),
+        ("generate", &["--repetition-penalty", "0"], "repetition-penalty: expected a number above 0, found 0"),
+        ("generate", &["--length-penalty", "NaN"], "length-penalty: expected a number, found NaN"),
+        ("generate", &["--stop", ""], "stop: expected a text, found an empty one"),
+        ("classify", &["--choice", ""], "choice: expected a text without picture markers, found \"\""),
+        ("classify", &["--choice", "b", "--choice", "<image>"], "picture markers, found \"<image>\""),
+        ("classify", &["--choice", "<fake_token_around_image>"], "choice: expected a text without picture markers"),
+        ("score", &["--logits", "/nowhere/logits.safetensors"], "/nowhere/logits.safetensors"),
+        ("generate", &["--threads", "1000000"], "threads: "),
+    ];
+    for (command, arguments, mention) in table {
+        let case = format!("{command} {}", arguments.join(" "));
+        refused(&[&[command, &text(&folder.model()), "--text", "a"], arguments].concat(), &case, &[mention]);
+    }
+}
+
+/// Settings at the edge of what is allowed must not end in a panic either.
+#[test]
+fn settings_at_the_edge() {
+    let folder = Folder::new();
+    let model = text(&folder.model());
+    let table: [&[&str]; 10] = [
+        &["--temperature", "1e-45", "--min-p", "0.1"],
+        &["--temperature", "1e-45", "--top-k", "3", "--top-p", "0.5"],
+        &["--temperature", "1", "--repetition-penalty", "1e-45", "--min-p", "0.1"],
+        &["--temperature", "3e38", "--repetition-penalty", "3e38", "--top-p", "1e-45", "--min-p", "1"],
+        &["--temperature", "1", "--top-k", "18446744073709551615", "--seed", "18446744073709551615"],
+        &["--max-new-tokens", "0"],
+        &["--max-new-tokens", "0", "--num-beams", "64"],
+        &["--num-beams", "64", "--length-penalty", "1e38"],
+        &["--num-beams", "64", "--length-penalty=-1e38"],
+        &["--max-new-tokens", "18446744073709551615", "--ignore-eos"],
+    ];
+    for arguments in table {
+        let case = arguments.join(" ");
+        let output = run(
+            &[&["generate", &model, "--text", "a", "--max-new-tokens", "4"][..2], &["--text", "a"], arguments].concat(),
+            &case,
+        );
+        assert_eq!(output.status.code(), Some(0), "{case}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn model_folders() {
+    let folder = Folder::new();
+    folder.make_folder("../empty");
+    folder.write("../file", "weights");
+    let table = [
+        ("none", "none: No such file"),
+        ("empty", "empty: weights: expected one of model.safetensors,"),
+        ("file", "file: "),
+        ("a\nb", "No such file"),
+        ("file/under", "file/under: "),
+    ];
+    let commands: [&[&str]; 4] = [
+        &["generate", "--text", "a"],
+        &["score", "--text", "a"],
+        &["classify", "--choice", "a", "--text", "a"],
+        &["inspect"],
+    ];
+    for (name, mention) in table {
+        let path = text(&folder.model().with_file_name(name));
+        for command in commands {
+            refused(&[&command[..1], &[&path], &command[1..]].concat(), name, &[mention]);
+        }
+    }
+}
+
+/// A table of logits is written whole or not at all.
+#[test]
+fn a_score_that_fails_leaves_nothing_behind() {
+    let folder = Folder::new();
+    let logits = text(&folder.model().with_file_name("logits"));
+    let long = "a".repeat(5000);
+    let mention = "tokens of a sequence: 5001 is over the limit of 2048";
+    refused(&["score", &text(&folder.model()), "--text", &long, "--logits", &logits], "too long", &[mention]);
+    folder.make_folder("../logits");
+    refused(&["score", &text(&folder.model()), "--text", "a", "--logits", &logits], "a folder", &["logits: "]);
+    let left = std::fs::read_dir(folder.model().parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(left.filter(|name| name != "model" && name != "logits").count() == 0, "a partial file was left");
+}
+
+#[test]
+fn conversions() {
+    let folder = Folder::new();
+    folder.make_folder("../full");
+    folder.write("../full/kept", "");
+    folder.write("../text", "weights");
+    // A whole archive of torch, whose pickle would run a command: "cos\nsystem".
+    folder.write("../hostile", zip("archive/data.pkl", b"\x80\x02cos\nsystem\nX\x02\0\0\0id\x85R."));
+    let at = |name: &str| text(&folder.model().with_file_name(name));
+    let weights = text(&folder.path("model.safetensors"));
+    let (none, hostile, words) = (at("none"), at("hostile"), at("text"));
+    // checkpoint, language model, vision model, further arguments, mention.
+    let table: [(&str, &str, &str, &[&str], &str); 9] = [
+        (&none, &none, &none, &[], "none: No such file"),
+        (&words, &none, &none, &[], "text: first bytes: expected a safetensors file or a PyTorch archive"),
+        (&hostile, &none, &none, &[], "os.system"),
+        (&weights, &none, &none, &[], "none"),
+        (&weights, &at("full"), &none, &[], "full"),
+        (&weights, &at("model"), &none, &[], "model_type: expected"),
+        (&weights, &at("model"), &words, &[], "expected"),
+        (&weights, &at("model"), &hostile, &[], "expected"),
+        (&weights, &at("model"), &weights, &["--cross-attn-every", "0"], "expected"),
+    ];
+    for (checkpoint, language, vision, further, mention) in table {
+        let output = at("output");
+        let arguments = ["convert", "--checkpoint", checkpoint, "--language-model", language, "--vision-model", vision];
+        let case = format!("{checkpoint} {language} {vision}");
+        refused(&[&arguments[..], &["--output", &output], further].concat(), &case, &[mention]);
+        assert!(!std::path::Path::new(&output).exists(), "{case}: left something behind");
+    }
+}
+
+/// A zip file of one stored entry.
+fn zip(name: &str, content: &[u8]) -> Vec<u8> {
+    let (length, name_length) = ((content.len() as u32).to_le_bytes(), (name.len() as u16).to_le_bytes());
+    let fields = [&[20, 0, 0, 0, 0, 0][..], &[0; 8], &length, &length, &name_length, &[0; 2]].concat();
+    let local = [&b"PK\x03\x04"[..], &fields, name.as_bytes(), content].concat();
+    let directory = [&b"PK\x01\x02\0\0"[..], &fields, &[0; 14], name.as_bytes()].concat();
+    let (start, size) = ((local.len() as u32).to_le_bytes(), (directory.len() as u32).to_le_bytes());
+    [&local[..], &directory, b"PK\x05\x06\0\0\0\0\x01\0\x01\0", &size, &start, &[0; 2]].concat()
+}

@@ -1,0 +1,313 @@
+//! The command line on good input: what it prints, and that all ways to say the same thing mean the same.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/demo");
+const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/images/sources/");
+
+/// Runs the program with a text on standard input; it must succeed in silence.
+fn run_with(arguments: &[&str], input: &str) -> String {
+    let mut child = command(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    let told = String::from_utf8(stderr).unwrap();
+    assert!(status.success() && told.is_empty(), "{arguments:?}: {status:?} {told}");
+    String::from_utf8(stdout).expect("answers are UTF-8")
+}
+
+fn run(arguments: &[&str]) -> String {
+    run_with(arguments, "")
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flamant"));
+    command.args(arguments).env_remove("FLAMANT_THREADS").env_remove("FLAMANT_DEVICE");
+    command
+}
+
+/// A command that prints one line of JSON, without the time it took.
+fn json(arguments: &[&str]) -> Value {
+    let line = run(&[arguments, &["--json"]].concat());
+    assert_eq!(line.matches('\n').count(), 1, "one line: {line:?}");
+    let mut value: Value = serde_json::from_str(&line).unwrap();
+    if let Some(report) = value.as_object_mut() {
+        report.remove("timings");
+    }
+    value
+}
+
+fn generate(arguments: &[&str]) -> Value {
+    json(&[&["generate", DEMO, "--max-new-tokens", "12", "--ignore-eos"], arguments].concat())
+}
+
+fn picture(name: &str) -> String {
+    format!("{PICTURES}{name}")
+}
+
+fn text(answer: &Value) -> &str {
+    answer["text"].as_str().unwrap()
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().filter_map(Value::as_f64).collect()
+}
+
+fn close(a: f64, b: f64) -> bool {
+    (a - b).abs() < 1e-4
+}
+
+/// Two prompts that differ in nothing but order, with the pictures `a` and `b`.
+fn shots() -> (String, String) {
+    (picture("rgb8-turned.png"), picture("palette.gif"))
+}
+
+#[test]
+fn texts_and_pictures_keep_their_order() {
+    let (a, b) = shots();
+    let folder = tempfile::tempdir().unwrap();
+    let written = |parts: Value| {
+        let file = folder.path().join("prompt.json");
+        std::fs::write(&file, parts.to_string()).unwrap();
+        json(&["score", DEMO, "--prompt", file.to_str().unwrap()])
+    };
+    let given = |parts: &[&str]| json(&[&["score", DEMO], parts].concat());
+    let first = given(&["--image", &a, "--text", "kep.", "--image", &b, "--text", "mo"]);
+    let second = given(&["--image", &b, "--text", "kep.", "--image", &a, "--text", "mo"]);
+    let third = given(&["--text", "kep.", "--image", &a, "--image", &b, "--text", "mo"]);
+    assert_eq!(first, written(json!([{"image": a}, {"text": "kep."}, {"image": b}, {"text": "mo"}])));
+    assert_eq!(second, written(json!([{"image": b}, {"text": "kep."}, {"image": a}, {"text": "mo"}])));
+    assert_eq!(third, written(json!([{"text": "kep."}, {"image": a}, {"image": b}, {"text": "mo"}])));
+    assert_ne!(first, second, "which picture comes first must matter");
+    assert_ne!(first["tokens"], third["tokens"]);
+}
+
+#[test]
+fn prompts_come_from_everywhere() {
+    use base64::Engine as _;
+    let (a, _) = shots();
+    let given = generate(&["--image", &a, "--text", "k"]);
+
+    let piped = json!([{"image": a}, {"text": "k"}]).to_string();
+    let arguments = ["generate", DEMO, "--max-new-tokens", "12", "--ignore-eos", "--prompt", "-"];
+    assert_eq!(run_with(&arguments, &piped), format!("{}\n", text(&given)), "standard input");
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("prompt.json");
+    let prompt = |parts: Value| {
+        std::fs::write(&file, parts.to_string()).unwrap();
+        generate(&["--prompt", file.to_str().unwrap()])
+    };
+    let data = base64::engine::general_purpose::STANDARD.encode(std::fs::read(&a).unwrap());
+    assert_eq!(prompt(json!([{"image": format!("data:image/png;base64,{data}")}, {"text": "k"}])), given, "data");
+    std::fs::copy(&a, folder.path().join("beside.png")).unwrap();
+    assert_eq!(prompt(json!([{"image": "beside.png"}, {"text": "k"}])), given, "a path relative to the file");
+}
+
+#[test]
+fn an_answer_has_the_documented_keys() {
+    let (a, _) = shots();
+    let line = run(&["generate", DEMO, "--image", &a, "--text", "k", "--max-new-tokens", "5", "--json"]);
+    let answer: Value = serde_json::from_str(&line).unwrap();
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&answer), ["finish_reason", "logprobs", "text", "timings", "token_ids", "usage"]);
+    assert_eq!(keys(&answer["usage"]), ["completion_tokens", "pictures", "prompt_tokens"]);
+    assert_eq!(keys(&answer["timings"]), ["decode_seconds", "media_seconds", "prompt_seconds"]);
+    let tokens = answer["token_ids"].as_array().unwrap().len();
+    assert_eq!((&answer["usage"]["completion_tokens"], &answer["usage"]["pictures"]), (&json!(tokens), &json!(1)));
+    // Begin, fence, picture, fence, letter.
+    assert_eq!(answer["usage"]["prompt_tokens"], 5);
+    assert_eq!(numbers(&answer["logprobs"]).len(), tokens);
+    assert!(numbers(&answer["logprobs"]).iter().all(|&logprob| logprob <= 0.0));
+}
+
+#[test]
+fn words_as_they_come_are_the_words_of_the_report() {
+    for settings in
+        [&["--text", "kep."][..], &["--text", "a", "--num-beams", "3"], &["--text", "b", "--temperature", "2"]]
+    {
+        let arguments = [&["generate", DEMO, "--max-new-tokens", "20", "--ignore-eos"], settings].concat();
+        assert_eq!(run(&arguments), format!("{}\n", text(&json(&arguments))));
+    }
+}
+
+#[test]
+fn a_stop_text_is_cut_and_never_shown() {
+    // Hot enough that letters vary.
+    let settings = ["--text", "kep.", "--temperature", "3", "--seed", "5"];
+    let whole = generate(&settings);
+    let whole = text(&whole);
+    assert!(whole.len() >= 6, "{whole:?}");
+    let stop = &whole[3..5];
+    let expected = &whole[..whole.find(stop).unwrap()];
+    let cut = generate(&[&settings[..], &["--stop", "nowhere", "--stop", stop]].concat());
+    assert_eq!((text(&cut), &cut["finish_reason"]), (expected, &json!("stop")));
+    let arguments = ["generate", DEMO, "--max-new-tokens", "12", "--ignore-eos", "--stop", stop];
+    assert_eq!(run(&[&arguments[..], &settings].concat()), format!("{expected}\n"));
+    // One that begins but never ends is given out in the end.
+    let half = format!("{}#", &whole[whole.len() - 1..]);
+    assert_eq!(text(&generate(&[&settings[..], &["--stop", &half]].concat())), whole);
+}
+
+#[test]
+fn seeds_reproduce() {
+    let draw = |seed: &str| generate(&["--text", "kep.", "--temperature", "2", "--seed", seed]);
+    assert_eq!(draw("1"), draw("1"));
+    let all = ["1", "2", "3", "4"].map(draw);
+    assert!(all.iter().any(|answer| *answer != all[0]), "four seeds, one answer: {all:?}");
+    let sure = |seed: &str| generate(&["--text", "kep.", "--temperature", "0", "--seed", seed]);
+    assert_eq!(sure("1"), sure("2"));
+}
+
+/// A choice is worth what its tokens are as part of the prompt.
+#[test]
+fn a_choice_is_scored_like_a_prompt() {
+    let (a, _) = shots();
+    let prompt = ["--image", &a, "--text", "kep."];
+    let choices = ["mo", "a", "zebra."];
+    let offered: Vec<&str> = choices.iter().flat_map(|choice| ["--choice", choice]).collect();
+    let ranked = json(&[&["classify", DEMO], &prompt[..], &offered].concat());
+    assert_eq!(ranked["choice"], ranked["choices"][0]["choice"]);
+    let mut shares = 0.0;
+    let mut before = f64::INFINITY;
+    for choice in ranked["choices"].as_array().unwrap() {
+        let whole = format!("kep.{}", choice["choice"].as_str().unwrap());
+        let scored = json(&["score", DEMO, "--image", &a, "--text", &whole]);
+        let tokens = choice["token_ids"].as_array().unwrap().len();
+        let logprobs = numbers(&scored["logprobs"]);
+        let sum: f64 = logprobs[logprobs.len() - tokens..].iter().sum();
+        let found = choice["sum"].as_f64().unwrap();
+        assert!(close(found, sum), "{choice}: {sum}");
+        assert!(close(choice["mean"].as_f64().unwrap(), sum / tokens as f64), "{choice}");
+        assert!(found <= before, "ranked by the sum");
+        before = found;
+        shares += choice["probability"].as_f64().unwrap();
+    }
+    assert!(close(shares, 1.0));
+    let by_mean = json(&[&["classify", DEMO, "--mean"], &prompt[..], &offered].concat());
+    let means: Vec<f64> =
+        by_mean["choices"].as_array().unwrap().iter().map(|choice| choice["mean"].as_f64().unwrap()).collect();
+    assert!(means.is_sorted_by(|a, b| a >= b), "{means:?}");
+}
+
+/// The file of logits is a safetensors file, and its softmax is what the report says of the tokens.
+#[test]
+fn logits_on_file_give_the_scores() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("logits.safetensors");
+    let (a, _) = shots();
+    let scored = json(&["score", DEMO, "--image", &a, "--text", "kep.abc", "--logits", file.to_str().unwrap()]);
+    let ids: Vec<usize> = numbers(&scored["token_ids"]).iter().map(|&id| id as usize).collect();
+    let bytes = std::fs::read(&file).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = tensors.tensor("logits").unwrap();
+    assert_eq!((tensor.dtype(), tensor.shape()), (safetensors::Dtype::F32, &[ids.len(), 32][..]));
+    let values: Vec<f64> = tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes).into()).collect();
+    assert_eq!(scored["logprobs"][0], Value::Null, "nothing stands before the first token");
+    for (row, (next, logprob)) in values.chunks(32).zip(ids[1..].iter().zip(numbers(&scored["logprobs"]))) {
+        let total = row.iter().map(|logit| logit.exp()).sum::<f64>().ln();
+        assert!(close(row[*next] - total, logprob), "{} {logprob}", row[*next] - total);
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no partial file is left");
+}
+
+#[test]
+fn tables_hold_what_the_json_holds() {
+    let scored = json(&["score", DEMO, "--text", "kep"]);
+    let table = run(&["score", DEMO, "--text", "kep"]);
+    assert_eq!(table.lines().count(), scored["tokens"].as_array().unwrap().len());
+    let last = format!("{:10.4}  p", numbers(&scored["logprobs"]).last().unwrap());
+    assert_eq!(table.lines().last(), Some(last.as_str()));
+    let table = run(&["classify", DEMO, "--text", "k", "--choice", "e", "--choice", "o"]);
+    assert_eq!(table.lines().next(), Some(" share         sum        mean  choice"));
+    assert_eq!(table.lines().count(), 3);
+}
+
+#[test]
+fn an_inspection_names_family_and_parts() {
+    let table = run(&["inspect", DEMO]);
+    for mention in
+        ["Idefics", "Llama", "vision", "resampler", "gated blocks", "decoder", "BF16", "tanh(attention gate)"]
+    {
+        assert!(table.contains(mention), "{mention} is not in:\n{table}");
+    }
+    let report = json(&["inspect", DEMO]);
+    assert_eq!((&report["family"], &report["language_model"]), (&json!("Idefics"), &json!("Llama")));
+    assert_eq!(report["decoder"]["vocabulary"], 32);
+    assert_eq!(report["gates"].as_array().unwrap().len(), 3);
+    let parts = report["parts"].as_object().unwrap();
+    assert!(["vision", "resampler", "gated_blocks", "decoder"].iter().all(|part| parts.contains_key(*part)));
+    let bytes = std::fs::metadata(Path::new(DEMO).join("model.safetensors")).unwrap().len();
+    assert!(report["bytes"].as_u64().is_some_and(|found| found < bytes && bytes - found < 100_000));
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_answer() {
+    let (a, b) = shots();
+    let prompt = ["--image", &a, "--text", "kep.", "--image", &b, "--text", "mo"];
+    let answer = |threads: &str| generate(&[&prompt[..], &["--threads", threads]].concat());
+    assert_eq!(answer("1"), answer("2"));
+    assert_eq!(answer("1"), answer("5"));
+    let by_variable = command(&["generate", DEMO, "--text", "k"]).env("FLAMANT_THREADS", "2").output().unwrap();
+    assert!(by_variable.status.success());
+}
+
+/// A model folder whose stop token the model would write next, to go past it or not.
+#[test]
+fn the_stop_token_ends_unless_it_is_ignored() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(Path::new(DEMO).join(name), folder.path().join(name)).unwrap();
+    }
+    // The likeliest letter after this prompt is declared the end of a document.
+    let first = generate(&["--text", "kep."])["text"].as_str().unwrap()[..1].to_owned();
+    std::fs::write(folder.path().join("tokenizer_config.json"), json!({"eos_token": first}).to_string()).unwrap();
+    let model = folder.path().to_str().unwrap();
+    let arguments = ["generate", model, "--text", "kep.", "--max-new-tokens", "6"];
+    let stopped = json(&arguments);
+    assert_eq!((&stopped["finish_reason"], &stopped["usage"]["completion_tokens"]), (&json!("stop"), &json!(1)));
+    let ignored = json(&[&arguments[..], &["--ignore-eos"]].concat());
+    assert_eq!((&ignored["finish_reason"], &ignored["usage"]["completion_tokens"]), (&json!("length"), &json!(6)));
+}
+
+#[test]
+fn help_and_version() {
+    for command in [
+        &["--help"][..],
+        &["generate", "--help"],
+        &["score", "--help"],
+        &["classify", "-h"],
+        &["inspect", "-h"],
+        &["convert", "-h"],
+    ] {
+        assert!(run(command).contains("Usage: flamant"), "{command:?}");
+    }
+    assert_eq!(run(&["--version"]), format!("flamant {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+/// As in `flamant ... | head -c 1`.
+#[test]
+fn a_reader_that_leaves_is_no_fault() {
+    let commands: [&[&str]; 5] = [
+        &["generate", DEMO, "--text", "kep.", "--max-new-tokens", "200", "--ignore-eos"],
+        &["generate", DEMO, "--text", "kep.", "--json"],
+        &["score", DEMO, "--text", "kep."],
+        &["classify", DEMO, "--text", "kep.", "--choice", "a"],
+        &["inspect", DEMO],
+    ];
+    for arguments in commands {
+        let mut child = command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let Output { status, stderr, .. } = child.wait_with_output().unwrap();
+        let told = String::from_utf8(stderr).unwrap();
+        assert!(status.success() && told.is_empty(), "{arguments:?}: {status:?} {told}");
+    }
+}
