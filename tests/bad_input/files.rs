@@ -188,7 +188,7 @@ fn weights() {
                     numbers.clear()
                 })
             },
-            &["expected ids below the 0 rows of the embedding, found"],
+            &["model.embed_tokens.weight: expected a tensor of this name, found none"],
         ),
         (
             "a missing tensor",

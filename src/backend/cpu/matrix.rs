@@ -11,14 +11,18 @@ use crate::checkpoint::Dtype;
 const TILE: usize = 4;
 /// Products with fewer multiply-adds stay on one thread: waking another costs more.
 const PARALLEL_MIN: usize = 1 << 17;
-/// f32 values of the weight rows that one task works through; half of a usual second-level cache.
-const BLOCK_VALUES: usize = 1 << 16;
+/// Most weight rows of one task, so that there are tasks for all threads.
+const BLOCK_ROWS_MAX: usize = 128;
+/// Words of the weight rows that one task works through; half of a usual second-level cache.
+const BLOCK_WORDS: usize = 1 << 17;
 
 /// Values as they lie in a checkpoint.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Values<'a> {
     /// Ready to be used where they are.
     F32(&'a [f32]),
+    /// bf16 in pairs: the value of an even column in the lower half of a word, of the odd one after it in the upper.
+    Pairs(&'a [u32]),
     /// Little-endian numbers at any alignment, widened on the way.
     Bytes(Dtype, &'a [u8]),
 }
@@ -31,6 +35,9 @@ impl<'a> Values<'a> {
     {
         match self {
             Values::F32(values) => return &values[range],
+            Values::Pairs(words) => {
+                return Values::Bytes(Dtype::Bf16, bytemuck::cast_slice(words)).widen(range, scratch);
+            }
             Values::Bytes(dtype, bytes) => {
                 let bytes = &bytes[range.start * dtype.size()..range.end * dtype.size()];
                 match dtype {
@@ -91,46 +98,59 @@ impl<'a> Matrix<'a> {
         panic!("row {row} past the end of a weight");
     }
 
-    /// Rows `from..to` as f32, part by part: `each(row, values)` gets the first row's number and whole rows.
-    fn rows(&self, from: usize, to: usize, scratch: &mut Vec<f32>, mut each: impl FnMut(usize, &[f32])) {
+    /// The words of rows `from..to`, part by part: `each(row, words)` gets the first row's number and whole rows. With
+    /// `pairs` they are as they lie, else values are widened to one f32 a word.
+    fn rows(&self, from: usize, to: usize, pairs: bool, scratch: &mut Vec<f32>, mut each: impl FnMut(usize, &[u32])) {
         let mut start = 0;
         for &(rows, values) in &self.parts {
             let (first, last) = (from.max(start), to.min(start + rows));
             if first < last {
-                scratch.resize((last - first) * self.columns, 0.0);
                 let range = (first - start) * self.columns..(last - start) * self.columns;
-                each(first, values.widen(range, scratch));
+                match values {
+                    Values::Pairs(words) if pairs => each(first, &words[range.start / 2..range.end / 2]),
+                    _ => {
+                        scratch.resize(range.len(), 0.0);
+                        each(first, bytemuck::cast_slice(values.widen(range, scratch)));
+                    }
+                }
             }
             start += rows;
         }
     }
 }
 
-/// See [`product`].
-const FEW_ROWS: usize = 8;
+/// From so many rows of `x` on, taking pairs apart once costs less than doing so for each tile.
+const MANY_ROWS: usize = 8;
 
 /// The product of `x` (rows, columns) with the first `width` rows of `weight`, transposed: (width, rows).
-pub(super) fn product(x: &[&[f32]], weight: &Matrix, width: usize, out: &mut [f32]) {
+/// `panels` is memory for a copy of `x`, kept between calls.
+pub(super) fn product(x: &[&[f32]], weight: &Matrix, width: usize, panels: &mut Vec<f32>, out: &mut [f32]) {
     let (rows, columns) = (x.len(), weight.columns);
     assert_eq!(out.len(), width * rows);
-    let panels = dispatch(Pack { x, columns });
-    let block = (BLOCK_VALUES / columns).clamp(TILE, 64).next_multiple_of(TILE);
-    // For few rows of `x`, widened weights are used up at once, so they should not leave the first-level cache.
-    let step = if rows < FEW_ROWS { TILE } else { block };
+    let parallel = rows * columns * width >= PARALLEL_MIN;
+    let pairs = weight.parts.iter().all(|(_, values)| matches!(values, Values::Pairs(_)));
+    dispatch(Pack { x, columns, pairs, parallel, panels });
+    let words = if pairs { columns / 2 } else { columns };
+    let block = (BLOCK_WORDS / words).clamp(TILE, BLOCK_ROWS_MAX).next_multiple_of(TILE);
+    let panels = &*panels;
     let task = |scratch: &mut Vec<f32>, (index, out): (usize, &mut [f32])| {
-        for (sub, out) in out.chunks_mut(step * rows).enumerate() {
-            let from = index * block + sub * step;
-            weight.rows(from, from + out.len() / rows, scratch, |first, w| {
-                let out = &mut out[(first - from) * rows..][..w.len() / columns * rows];
-                dispatch(Block { panels: &panels, w, columns, rows, out });
-            });
-        }
+        let from = index * block;
+        weight.rows(from, from + out.len() / rows, pairs, scratch, |first, w| {
+            let out = &mut out[(first - from) * rows..][..w.len() / words * rows];
+            if pairs && rows >= MANY_ROWS {
+                let mut unpaired = Vec::new();
+                let words = dispatch(Unpair { pairs: w, words, out: &mut unpaired });
+                dispatch(Block { panels, w: bytemuck::cast_slice(&unpaired), words, pairs: false, rows, out });
+            } else {
+                dispatch(Block { panels, w, words, pairs, rows, out });
+            }
+        });
     };
-    if rows * columns * width < PARALLEL_MIN {
+    if parallel {
+        out.par_chunks_mut(block * rows).enumerate().for_each_init(Vec::new, task);
+    } else {
         let mut scratch = Vec::new();
         out.chunks_mut(block * rows).enumerate().for_each(|chunk| task(&mut scratch, chunk));
-    } else {
-        out.par_chunks_mut(block * rows).enumerate().for_each_init(Vec::new, task);
     }
 }
 
@@ -140,40 +160,104 @@ const fn panel_rows<S: Simd>() -> usize {
 }
 
 /// Cuts `x` into panels of rows, vector by vector interleaved, so that a tile reads one stream; the last rows stand
-/// alone. Columns are filled up with zeros to whole vectors.
+/// alone. For pairs, a vector of even columns comes before one of odd columns. Columns are filled up with zeros.
 struct Pack<'a> {
     x: &'a [&'a [f32]],
     columns: usize,
+    pairs: bool,
+    parallel: bool,
+    panels: &'a mut Vec<f32>,
 }
 
 impl WithSimd for Pack<'_> {
-    type Output = Vec<f32>;
+    type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> Vec<f32> {
-        let Pack { x, columns } = self;
+    fn with_simd<S: Simd>(self, _: S) {
+        let Pack { x, columns, pairs, parallel, panels } = self;
         let lanes = S::F32_LANES;
-        let padded = columns.next_multiple_of(lanes);
-        let whole = x.len() - x.len() % panel_rows::<S>();
-        let (tiled, alone) = x.split_at(whole);
-        let mut panels = Vec::with_capacity(x.len() * padded);
-        for panel in tiled.chunks_exact(panel_rows::<S>()).chain(alone.chunks_exact(1)) {
-            for from in (0..columns).step_by(lanes) {
-                for row in panel {
-                    panels.extend_from_slice(&row[from..columns.min(from + lanes)]);
-                    panels.resize(panels.len().next_multiple_of(lanes), 0.0);
+        let group = if pairs { 2 * lanes } else { lanes };
+        let padded = columns.next_multiple_of(group);
+        panels.resize(x.len() * padded, 0.0);
+        let (tiled, alone) = x.split_at(x.len() - x.len() % panel_rows::<S>());
+        let (tiled_panels, alone_panels) = panels.split_at_mut(tiled.len() * padded);
+        let parts = group / lanes;
+        let fill = |rows: &[&[f32]], panel: &mut [f32]| {
+            for (r, row) in rows.iter().enumerate() {
+                for (k, from) in row.chunks(group).enumerate() {
+                    for part in 0..parts {
+                        let vector = (k * parts + part) * rows.len() + r;
+                        let to = &mut panel[vector * lanes..][..lanes];
+                        if from.len() < group {
+                            to.fill(0.0);
+                        }
+                        to.iter_mut()
+                            .zip(from[part.min(from.len())..].iter().step_by(parts))
+                            .for_each(|(to, x)| *to = *x);
+                    }
                 }
             }
+        };
+        let size = panel_rows::<S>();
+        if parallel {
+            let panels = tiled_panels.par_chunks_exact_mut(size * padded);
+            tiled.par_chunks_exact(size).zip(panels).for_each(|(rows, panel)| fill(rows, panel));
+        } else {
+            let panels = tiled_panels.chunks_exact_mut(size * padded);
+            tiled.chunks_exact(size).zip(panels).for_each(|(rows, panel)| fill(rows, panel));
         }
-        panels
+        alone.chunks_exact(1).zip(alone_panels.chunks_exact_mut(padded)).for_each(|(rows, panel)| fill(rows, panel));
     }
 }
 
-/// All rows of `x` with a block of weight rows that fits the cache.
+/// Takes pairs apart, to a vector of even columns, then one of odd ones, as [`Pack`] has them: a product is then the same
+/// to the last bit. Returns the words of a row, filled up with zeros.
+struct Unpair<'a> {
+    pairs: &'a [u32],
+    words: usize,
+    out: &'a mut Vec<f32>,
+}
+
+impl WithSimd for Unpair<'_> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> usize {
+        let Unpair { pairs, words, out } = self;
+        let padded = 2 * words.next_multiple_of(S::F32_LANES);
+        out.resize(pairs.len() / words * padded, 0.0);
+        for (row, out) in pairs.chunks_exact(words).zip(out.chunks_exact_mut(padded)) {
+            let halves = S::as_mut_simd_f32s(out).0;
+            for (word, halves) in row.chunks(S::F32_LANES).zip(halves.chunks_exact_mut(2)) {
+                let word = match S::as_simd_u32s(word).0 {
+                    [word] => *word,
+                    _ => simd.partial_load_u32s(word),
+                };
+                (halves[0], halves[1]) = (even_columns(simd, word), odd_columns(simd, word));
+            }
+        }
+        padded
+    }
+}
+
+/// The lower bf16 of each word: a bf16 is the upper half of the f32 of the same value.
+#[inline(always)]
+fn even_columns<S: Simd>(simd: S, word: S::u32s) -> S::f32s {
+    simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(word, simd.splat_u32s(16)))
+}
+
+/// The upper bf16 of each word.
+#[inline(always)]
+fn odd_columns<S: Simd>(simd: S, word: S::u32s) -> S::f32s {
+    simd.transmute_f32s_u32s(simd.and_u32s(word, simd.splat_u32s(0xffff_0000)))
+}
+
+/// All rows of `x` with a block of weight rows that fits the cache; `words` of 32 bits make a weight row.
 struct Block<'a> {
     panels: &'a [f32],
-    w: &'a [f32],
-    columns: usize,
+    w: &'a [u32],
+    words: usize,
+    pairs: bool,
     rows: usize,
     out: &'a mut [f32],
 }
@@ -183,92 +267,117 @@ impl WithSimd for Block<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        if panel_rows::<S>() == 6 { self.tiles::<S, 6>(simd) } else { self.tiles::<S, 2>(simd) }
+        match (panel_rows::<S>(), self.pairs) {
+            (6, false) => self.tiles::<S, 6, 1>(simd),
+            (6, true) => self.tiles::<S, 6, 2>(simd),
+            (_, false) => self.tiles::<S, 2, 1>(simd),
+            (_, true) => self.tiles::<S, 2, 2>(simd),
+        }
     }
 }
 
 impl Block<'_> {
+    /// `R` rows of a panel, `V` values in a word.
     #[inline(always)]
-    fn tiles<S: Simd, const R: usize>(self, simd: S) {
-        let Block { panels, w, columns, rows, out } = self;
-        let padded = columns.next_multiple_of(S::F32_LANES);
+    fn tiles<S: Simd, const R: usize, const V: usize>(self, simd: S) {
+        let Block { panels, w, words, rows, out, .. } = self;
+        let vectors = words.div_ceil(S::F32_LANES) * V;
         let whole = rows - rows % R;
-        let (tiled, alone) = S::as_simd_f32s(panels).0.split_at(whole * padded / S::F32_LANES);
-        for (panel, first) in tiled.chunks_exact(R * padded / S::F32_LANES).zip((0..).step_by(R)) {
-            panel_product::<S, R>(simd, panel, w, columns, rows, first, out);
+        let (tiled, alone) = S::as_simd_f32s(panels).0.split_at(whole * vectors);
+        for (panel, first) in tiled.chunks_exact(R * vectors).zip((0..).step_by(R)) {
+            panel_product::<S, R, V>(simd, panel, w, words, rows, first, out);
         }
-        for (panel, first) in alone.chunks_exact(padded / S::F32_LANES).zip(whole..) {
-            panel_product::<S, 1>(simd, panel, w, columns, rows, first, out);
+        for (panel, first) in alone.chunks_exact(vectors).zip(whole..) {
+            panel_product::<S, 1, V>(simd, panel, w, words, rows, first, out);
         }
     }
 }
 
 /// One panel with every weight row; its first row of `x` is row `first` of (width, rows).
 #[inline(always)]
-fn panel_product<S: Simd, const R: usize>(
+fn panel_product<S: Simd, const R: usize, const V: usize>(
     simd: S,
     panel: &[S::f32s],
-    w: &[f32],
-    columns: usize,
+    w: &[u32],
+    words: usize,
     rows: usize,
     first: usize,
     out: &mut [f32],
 ) {
-    let tiles = w.chunks_exact(TILE * columns);
+    let tiles = w.chunks_exact(TILE * words);
     let rest = tiles.remainder();
-    let (out, out_rest) = out.split_at_mut((w.len() - rest.len()) / columns * rows);
+    let (out, out_rest) = out.split_at_mut((w.len() - rest.len()) / words * rows);
     for (w, out) in tiles.zip(out.chunks_exact_mut(TILE * rows)) {
-        let mut lines: [&[f32]; TILE] = [&[]; TILE];
-        for (line, w) in lines.iter_mut().zip(w.chunks_exact(columns)) {
+        let mut lines: [&[u32]; TILE] = [&[]; TILE];
+        for (line, w) in lines.iter_mut().zip(w.chunks_exact(words)) {
             *line = w;
         }
-        tile::<S, R, TILE>(simd, panel, lines, rows, first, out);
+        tile::<S, R, TILE, V>(simd, panel, lines, rows, first, out);
     }
-    for (w, out) in rest.chunks_exact(columns).zip(out_rest.chunks_exact_mut(rows)) {
-        tile::<S, R, 1>(simd, panel, [w], rows, first, out);
+    for (w, out) in rest.chunks_exact(words).zip(out_rest.chunks_exact_mut(rows)) {
+        tile::<S, R, 1, V>(simd, panel, [w], rows, first, out);
     }
 }
 
 /// `R` rows of `x` with `C` weight rows. Each sum runs along the columns in the same order for every tile shape.
 #[inline(always)]
-fn tile<S: Simd, const R: usize, const C: usize>(
+fn tile<S: Simd, const R: usize, const C: usize, const V: usize>(
     simd: S,
     panel: &[S::f32s],
-    w: [&[f32]; C],
+    w: [&[u32]; C],
     rows: usize,
     first: usize,
     out: &mut [f32],
 ) {
     let mut sums = [[simd.splat_f32s(0.0); C]; R];
     let whole = w[0].len() - w[0].len() % S::F32_LANES;
-    let mut body: [&[S::f32s]; C] = [&[]; C];
+    let mut body: [&[S::u32s]; C] = [&[]; C];
     for c in 0..C {
-        body[c] = S::as_simd_f32s(&w[c][..whole]).0;
+        body[c] = S::as_simd_u32s(&w[c][..whole]).0;
     }
-    let (panel, last) = panel.split_at(whole / S::F32_LANES * R);
-    let mut weights = [simd.splat_f32s(0.0); C];
-    for (k, x) in panel.chunks_exact(R).enumerate() {
+    let (panel, last) = panel.split_at(whole / S::F32_LANES * R * V);
+    let mut words = [simd.splat_u32s(0); C];
+    for (k, x) in panel.chunks_exact(R * V).enumerate() {
         for c in 0..C {
-            weights[c] = body[c][k];
+            words[c] = body[c][k];
         }
-        for r in 0..R {
-            for c in 0..C {
-                sums[r][c] = simd.mul_add_f32s(x[r], weights[c], sums[r][c]);
-            }
-        }
+        add_products::<S, R, C, V>(simd, x, words, &mut sums);
     }
-    if last.len() == R {
+    if last.len() == R * V {
         for c in 0..C {
-            let weights = simd.partial_load_f32s(&w[c][whole..]);
-            for r in 0..R {
-                sums[r][c] = simd.mul_add_f32s(last[r], weights, sums[r][c]);
-            }
+            words[c] = simd.partial_load_u32s(&w[c][whole..]);
         }
+        add_products::<S, R, C, V>(simd, last, words, &mut sums);
     }
     for c in 0..C {
         let out = &mut out[c * rows + first..][..R];
         for r in 0..R {
             out[r] = simd.reduce_sum_f32s(sums[r][c]);
+        }
+    }
+}
+
+/// Adds the products of one vector of words of each weight row with the columns of `x` that they belong to.
+#[inline(always)]
+fn add_products<S: Simd, const R: usize, const C: usize, const V: usize>(
+    simd: S,
+    x: &[S::f32s],
+    words: [S::u32s; C],
+    sums: &mut [[S::f32s; C]; R],
+) {
+    if V == 1 {
+        for r in 0..R {
+            for c in 0..C {
+                sums[r][c] = simd.mul_add_f32s(x[r], simd.transmute_f32s_u32s(words[c]), sums[r][c]);
+            }
+        }
+        return;
+    }
+    for c in 0..C {
+        let (even, odd) = (even_columns(simd, words[c]), odd_columns(simd, words[c]));
+        for r in 0..R {
+            sums[r][c] = simd.mul_add_f32s(x[r], even, sums[r][c]);
+            sums[r][c] = simd.mul_add_f32s(x[R + r], odd, sums[r][c]);
         }
     }
 }
@@ -293,18 +402,39 @@ mod tests {
             let w = noise(width * columns, 2);
             let split = width / 3 * columns;
             let parts = vec![(width / 3, Values::F32(&w[..split])), (width - width / 3, Values::F32(&w[split..]))];
-            let matrix = Matrix { parts, columns };
-            let rows_of: Vec<&[f32]> = x.chunks_exact(columns).collect();
-            let mut out = vec![f32::NAN; rows * width];
-            product(&rows_of, &matrix, width, &mut out);
-            for (r, x) in rows_of.iter().enumerate() {
-                let mut alone = vec![f32::NAN; width];
-                product(&[x], &matrix, width, &mut alone);
-                for (c, w) in w.chunks_exact(columns).enumerate() {
-                    let want: f64 = x.iter().zip(w).map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
-                    assert!((f64::from(out[c * rows + r]) - want).abs() < 1e-5 * columns as f64);
-                    assert_eq!(out[c * rows + r], alone[c]);
-                }
+            assert_product(&x, &w, &Matrix { parts, columns });
+        }
+    }
+
+    #[test]
+    fn products_with_pairs_meet_it_too() {
+        for (rows, columns, width) in [(1, 6, 3), (4, 32, 8), (7, 34, 21), (13, 64, 130), (2, 1000, 70)] {
+            let x = noise(rows * columns, 1);
+            let halves: Vec<half::bf16> = noise(width * columns, 2).into_iter().map(half::bf16::from_f32).collect();
+            let w: Vec<f32> = halves.iter().map(|half| half.to_f32()).collect();
+            let words: Vec<u32> = halves
+                .chunks(2)
+                .map(|pair| u32::from(pair[0].to_bits()) | u32::from(pair[1].to_bits()) << 16)
+                .collect();
+            let parts = vec![(width, Values::Pairs(&words))];
+            assert_product(&x, &w, &Matrix { parts, columns });
+        }
+    }
+
+    fn assert_product(x: &[f32], w: &[f32], matrix: &Matrix) {
+        let columns = matrix.columns;
+        let (rows, width) = (x.len() / columns, w.len() / columns);
+        let rows_of: Vec<&[f32]> = x.chunks_exact(columns).collect();
+        let mut out = vec![f32::NAN; rows * width];
+        let mut panels = Vec::new();
+        product(&rows_of, matrix, width, &mut panels, &mut out);
+        for (r, x) in rows_of.iter().enumerate() {
+            let mut alone = vec![f32::NAN; width];
+            product(&[x], matrix, width, &mut panels, &mut alone);
+            for (c, w) in w.chunks_exact(columns).enumerate() {
+                let want: f64 = x.iter().zip(w).map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
+                assert!((f64::from(out[c * rows + r]) - want).abs() < 1e-5 * columns as f64);
+                assert_eq!(out[c * rows + r], alone[c]);
             }
         }
     }

@@ -37,7 +37,16 @@ pub(super) struct Cpu {
     threads: rayon::ThreadPool,
     memory: Memory,
     slots: Vec<Vec<f32>>,
-    scratch: Vec<f32>,
+    scratch: Scratch,
+}
+
+/// Memory that matrix products use and keep.
+#[derive(Default)]
+struct Scratch {
+    /// The left operand, rearranged.
+    panels: Vec<f32>,
+    /// The product, transposed.
+    product: Vec<f32>,
 }
 
 /// What operations read besides activations, and the pages they write.
@@ -104,7 +113,7 @@ impl Cpu {
             let tensors = weights.tensors(id)?;
             let mapped = tensors.iter().all(|tensor| match in_place(tensor) {
                 Some(Values::F32(_)) => true,
-                Some(Values::Bytes(..)) => !small,
+                Some(Values::Pairs(_) | Values::Bytes(..)) => !small,
                 None => false,
             });
             let stays = weight.rows > 1 && weight.interleaved_heads.is_none() && mapped;
@@ -114,7 +123,7 @@ impl Cpu {
         let media_pool = || Pool::new(pools.media_pages, pools.media_tokens, pools.media_width);
         let media = std::iter::repeat_with(media_pool).take(pools.media_blocks).collect();
         let memory = Memory { weights, owned, text, media };
-        Ok(Cpu { threads, memory, slots: Vec::new(), scratch: Vec::new() })
+        Ok(Cpu { threads, memory, slots: Vec::new(), scratch: Scratch::default() })
     }
 }
 
@@ -149,8 +158,13 @@ impl Backend for Cpu {
 /// The values of a tensor where they lie, if they are in the map.
 fn in_place<'a>(tensor: &Stored<'a>) -> Option<Values<'a>> {
     let Cow::Borrowed(bytes) = tensor.bytes else { return None };
-    let aligned = if tensor.dtype == Dtype::F32 { bytemuck::try_cast_slice(bytes).ok() } else { None };
-    Some(aligned.map_or(Values::Bytes(tensor.dtype, bytes), Values::F32))
+    let columns: usize = tensor.shape.iter().skip(1).product();
+    let aligned = match tensor.dtype {
+        Dtype::F32 => bytemuck::try_cast_slice(bytes).ok().map(Values::F32),
+        Dtype::Bf16 if columns.is_multiple_of(2) => bytemuck::try_cast_slice(bytes).ok().map(Values::Pairs),
+        Dtype::Bf16 | Dtype::F16 => None,
+    };
+    Some(aligned.unwrap_or(Values::Bytes(tensor.dtype, bytes)))
 }
 
 /// One row of activations.
@@ -195,7 +209,7 @@ impl Memory {
         batch: &Batch,
         extent: &Extent,
         slots: &mut [Vec<f32>],
-        scratch: &mut Vec<f32>,
+        scratch: &mut Scratch,
     ) -> Result<()> {
         if let Op::Append { key, value, pages } = op {
             self.append(key, value, *pages, batch, extent, slots);
@@ -275,15 +289,15 @@ impl Memory {
         written: &Tensor,
         out: &mut [f32],
         slots: &[Vec<f32>],
-        scratch: &mut Vec<f32>,
+        scratch: &mut Scratch,
     ) -> Result<()> {
         /// Rows and columns of the transposed product that are finished at a time.
         const ROWS: usize = 16;
         const COLUMNS: usize = 64;
         let (rows, width) = (x.len(), written.width);
-        scratch.resize(scratch.len().max(rows * width), 0.0);
-        let product_of = &mut scratch[..rows * width];
-        product(x, &self.matrix(weight)?, width, product_of);
+        scratch.product.resize(scratch.product.len().max(rows * width), 0.0);
+        let product_of = &mut scratch.product[..rows * width];
+        product(x, &self.matrix(weight)?, width, &mut scratch.panels, product_of);
         let product_of = &*product_of;
         let bias = bias.map(|bias| self.vector(bias));
         let gate = epilogue.gate.map(|gate| self.vector(gate));
