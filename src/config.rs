@@ -5,12 +5,11 @@
 //! What tensor shapes tell better than a file (latents, depth, added vocabulary) is read from shapes, in
 //! `from_checkpoint`.
 
-use std::path::Path;
-
-use serde_json::{Map, Value};
+mod fields;
 
 use crate::checkpoint::{Checkpoint, Folder};
 use crate::error::{Error, Result};
+use fields::{Fields, quoted};
 
 /// Largest configuration file that is read.
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
@@ -46,6 +45,8 @@ pub enum Architecture {
 pub enum Activation {
     /// x Φ(x), with the exact error function.
     Gelu,
+    /// Its approximation by a hyperbolic tangent.
+    GeluTanh,
     /// x σ(1.702 x), OpenAI CLIP's.
     QuickGelu,
     /// max(x, 0).
@@ -316,7 +317,7 @@ fn idefics(fields: &Fields, checkpoint: &Checkpoint) -> Result<ModelConfig> {
         heads,
         mlp_width,
         vocabulary,
-        positions_max: fields.count("max_position_embeddings", Some(2048), 1 << 20)?.max(2048),
+        positions_max: fields.positions("max_position_embeddings")?,
         norm: Norm::Rms,
         norm_epsilon,
         norm_bias: false,
@@ -329,7 +330,7 @@ fn idefics(fields: &Fields, checkpoint: &Checkpoint) -> Result<ModelConfig> {
         softmax_scale: None,
         tied: fields.flag("tie_word_embeddings", false)?,
     };
-    fields.divides("num_attention_heads", heads, "hidden_size", width)?;
+    fields.rotates("num_attention_heads", heads, width)?;
     let gated = GatedConfig {
         interval: fields.count("cross_layer_interval", Some(1), 1024)?,
         first: 0,
@@ -438,7 +439,7 @@ fn language_model(fields: &Fields, checkpoint: &Checkpoint) -> Result<DecoderCon
 fn llama(fields: &Fields) -> Result<DecoderConfig> {
     let width = fields.count("hidden_size", Some(4096), 65_536)?;
     let heads = fields.count("num_attention_heads", Some(32), 1024)?;
-    fields.divides("num_attention_heads", heads, "hidden_size", width)?;
+    fields.rotates("num_attention_heads", heads, width)?;
     if fields.count("num_key_value_heads", Some(heads), 1024)? != heads {
         return Err(fields.invalid("num_key_value_heads", heads, "fewer (grouped queries)"));
     }
@@ -452,7 +453,7 @@ fn llama(fields: &Fields) -> Result<DecoderConfig> {
         heads,
         mlp_width: fields.count("intermediate_size", Some(11_008), 1 << 20)?,
         vocabulary: 0,
-        positions_max: fields.count("max_position_embeddings", Some(2048), 1 << 20)?.max(2048),
+        positions_max: fields.positions("max_position_embeddings")?,
         norm: Norm::Rms,
         norm_epsilon: fields.epsilon("rms_norm_eps", 1e-6)?,
         norm_bias: false,
@@ -480,9 +481,13 @@ fn mpt(fields: &Fields, checkpoint: &Checkpoint) -> Result<DecoderConfig> {
         width,
         layers: fields.count("n_layers", Some(24), 1024)?,
         heads: fields.count("n_heads", Some(16), 1024)?,
-        mlp_width: width * fields.count("expansion_ratio", Some(4), 64)?,
+        // transformers builds the MLP 4 times as wide whatever `expansion_ratio` says; the tensor tells.
+        mlp_width: match checkpoint.shape("lang_encoder.transformer.blocks.0.ffn.up_proj.weight") {
+            Some([rows, ..]) => *rows,
+            _ => width * fields.count("expansion_ratio", Some(4), 64)?,
+        },
         vocabulary: 0,
-        positions_max: fields.count("max_seq_len", Some(2048), 1 << 20)?.max(2048),
+        positions_max: fields.positions("max_seq_len")?,
         norm: Norm::Layer,
         norm_epsilon: fields.epsilon("layer_norm_epsilon", 1e-5)?,
         norm_bias: checkpoint.contains("lang_encoder.transformer.norm_f.bias"),
@@ -516,7 +521,7 @@ fn mosaic_gpt(fields: &Fields) -> Result<DecoderConfig> {
         heads: fields.count("n_heads", Some(16), 1024)?,
         mlp_width: width * fields.count("mlp_ratio", Some(4), 64)?,
         vocabulary: 0,
-        positions_max: fields.count("max_seq_len", Some(2048), 1 << 20)?.max(2048),
+        positions_max: fields.positions("max_seq_len")?,
         norm: Norm::Layer,
         norm_epsilon: 1e-5,
         norm_bias: bias,
@@ -559,7 +564,7 @@ fn gpt_neox(fields: &Fields) -> Result<DecoderConfig> {
         heads,
         mlp_width: fields.count("intermediate_size", Some(24_576), 1 << 20)?,
         vocabulary: 0,
-        positions_max: fields.count("max_position_embeddings", Some(2048), 1 << 20)?.max(2048),
+        positions_max: fields.positions("max_position_embeddings")?,
         norm: Norm::Layer,
         norm_epsilon: fields.epsilon("layer_norm_eps", 1e-5)?,
         norm_bias: true,
@@ -656,147 +661,4 @@ fn clip(fields: &Fields, keys: ClipKeys, class_token_kept: bool) -> Result<Visio
         norm_epsilon: fields.epsilon("layer_norm_eps", 1e-5)?,
         class_token_kept,
     })
-}
-
-/// A JSON object that knows its file and its path inside it, so that every complaint can name both.
-struct Fields<'a> {
-    file: &'a Path,
-    path: String,
-    map: Option<&'a Map<String, Value>>,
-}
-
-impl<'a> Fields<'a> {
-    fn new(file: &'a Path, root: &'a Value) -> Result<Self> {
-        match root {
-            Value::Object(map) => Ok(Fields { file, path: String::new(), map: Some(map) }),
-            other => Err(Error::invalid(file, "the whole file", "a JSON object", kind(other))),
-        }
-    }
-
-    /// A nested object; absent or null is an empty one.
-    fn section(&self, key: &str) -> Result<Fields<'a>> {
-        let map = match self.get(key) {
-            None => None,
-            Some(Value::Object(map)) => Some(map),
-            Some(other) => return Err(self.invalid(key, "an object", kind(other))),
-        };
-        Ok(Fields { file: self.file, path: format!("{}{key}.", self.path), map })
-    }
-
-    fn get(&self, key: &str) -> Option<&'a Value> {
-        self.map?.get(key).filter(|value| !value.is_null())
-    }
-
-    fn invalid(&self, key: &str, expected: impl std::fmt::Display, found: impl std::fmt::Display) -> Error {
-        Error::invalid(self.file, format!("{}{key}", self.path), expected, found)
-    }
-
-    fn missing(&self, key: &str, expected: &str) -> Error {
-        self.invalid(key, expected, "nothing")
-    }
-
-    /// A whole number from 1 to `most`.
-    fn count(&self, key: &str, default: Option<usize>, most: usize) -> Result<usize> {
-        let expected = || format!("a whole number from 1 to {most}");
-        match self.get(key) {
-            None => default.ok_or_else(|| self.missing(key, &expected())),
-            Some(value) => match value.as_u64() {
-                Some(number) if (1..=most as u64).contains(&number) => Ok(number as usize),
-                _ => Err(self.invalid(key, expected(), value)),
-            },
-        }
-    }
-
-    fn number(&self, key: &str, default: Option<f32>, range: std::ops::RangeInclusive<f32>) -> Result<f32> {
-        match (self.optional_number(key, range)?, default) {
-            (Some(number), _) | (None, Some(number)) => Ok(number),
-            (None, None) => Err(self.missing(key, "a number")),
-        }
-    }
-
-    fn optional_number(&self, key: &str, range: std::ops::RangeInclusive<f32>) -> Result<Option<f32>> {
-        let Some(value) = self.get(key) else { return Ok(None) };
-        match value.as_f64().map(|number| number as f32) {
-            Some(number) if range.contains(&number) => Ok(Some(number)),
-            _ => Err(self.invalid(key, format!("a number from {} to {}", range.start(), range.end()), value)),
-        }
-    }
-
-    fn epsilon(&self, key: &str, default: f32) -> Result<f32> {
-        self.number(key, Some(default), 1e-12..=1e-1)
-    }
-
-    fn flag(&self, key: &str, default: bool) -> Result<bool> {
-        match self.get(key) {
-            None => Ok(default),
-            Some(Value::Bool(flag)) => Ok(*flag),
-            Some(other) => Err(self.invalid(key, "true or false", other)),
-        }
-    }
-
-    fn text(&self, key: &str, default: Option<&str>) -> Result<String> {
-        match (self.get(key), default) {
-            (Some(Value::String(text)), _) => Ok(text.clone()),
-            (Some(other), _) => Err(self.invalid(key, "a string", other)),
-            (None, Some(text)) => Ok(text.to_owned()),
-            (None, None) => Err(self.missing(key, "a string")),
-        }
-    }
-
-    fn activation(&self, key: &str, default: Option<&str>) -> Result<Activation> {
-        match self.text(key, default)?.as_str() {
-            "gelu" => Ok(Activation::Gelu),
-            "quick_gelu" => Ok(Activation::QuickGelu),
-            "relu" => Ok(Activation::Relu),
-            "silu" | "swish" => Ok(Activation::Silu),
-            other => Err(self.invalid(key, "\"gelu\", \"quick_gelu\", \"relu\" or \"silu\"", quoted(other))),
-        }
-    }
-
-    /// Base of the rotary frequencies: `rope_parameters.rope_theta` (transformers 5), `rope_theta`, or 10000.
-    fn rope_theta(&self) -> Result<f32> {
-        let parameters = self.section("rope_parameters")?;
-        let kind = parameters.text("rope_type", Some("default"))?;
-        if kind != "default" {
-            return Err(parameters.invalid("rope_type", "\"default\"", quoted(&kind)));
-        }
-        if let Some(scaling) = self.get("rope_scaling") {
-            return Err(self.invalid("rope_scaling", "null", scaling));
-        }
-        match parameters.optional_number("rope_theta", 1.0..=1e9)? {
-            Some(theta) => Ok(theta),
-            None => self.number("rope_theta", Some(10_000.0), 1.0..=1e9),
-        }
-    }
-
-    fn divides(&self, key: &str, divisor: usize, of: &str, number: usize) -> Result<()> {
-        if number.is_multiple_of(divisor) {
-            return Ok(());
-        }
-        Err(self.invalid(key, format!("a divisor of {of} {number}"), divisor))
-    }
-
-    /// A key that must be absent, null or `false`: what it would ask for is not supported.
-    fn absent(&self, key: &str) -> Result<()> {
-        match self.get(key) {
-            None | Some(Value::Bool(false)) => Ok(()),
-            Some(other) => Err(self.invalid(key, "null", other)),
-        }
-    }
-}
-
-fn quoted(text: &str) -> String {
-    format!("\"{text}\"")
-}
-
-/// What a JSON value is, without quoting all of it.
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    }
 }

@@ -3,7 +3,7 @@
 
 use crate::backend::{self, Backend, Batch, Device, Pools};
 use crate::config::ModelConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{Extent, Plan};
 use crate::kv::PageCopy;
 use crate::model::Model;
@@ -23,23 +23,14 @@ impl Executor {
     ///
     /// # Errors
     /// Weights that are missing or misshapen; a device that cannot hold them.
-    pub fn open(
-        config: &ModelConfig,
-        mut weights: Weights,
-        device: Device,
-        threads: usize,
-        text_pages: usize,
-        media_pages: usize,
-    ) -> Result<Self> {
+    pub fn open(config: &ModelConfig, mut weights: Weights, device: Device, threads: usize) -> Result<Self> {
         let Model { media, text } = Model::record(config, &mut weights)?;
         let pools = Pools {
             text_layers: config.decoder.layers,
             text_width: config.decoder.width,
-            text_pages,
             media_blocks: config.gated_blocks(),
             media_width: config.gated.heads * config.gated.head_width,
             media_tokens: config.media_tokens(),
-            media_pages,
         };
         let backend = backend::open(device, threads, weights, pools)?;
         let picture_values = 3 * config.vision.image_size.pow(2);
@@ -61,6 +52,11 @@ impl Executor {
         assert!(batch.ids.iter().all(|&id| (id as usize) < self.vocabulary));
         let logits = self.backend.run(&self.text, batch)?;
         let width = self.text.output.map_or(0, |output| output.width);
+        if logits.iter().any(|logit| logit.is_nan()) {
+            return Err(Error::argument(
+                "model: expected logits that are numbers, found NaN: its weights are not usable",
+            ));
+        }
         let whole = |row: &[f32]| {
             let mut row = row.to_vec();
             row.resize(self.vocabulary, f32::NEG_INFINITY);

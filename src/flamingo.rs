@@ -12,7 +12,7 @@ use crate::executor::Executor;
 use crate::image::{Picture, Preprocessor};
 use crate::kv::{PAGE_TOKENS, PagePool, PageTable};
 use crate::preprocessor;
-use crate::prompt::{Prompt, Rendered};
+use crate::prompt::{PICTURES_MAX, Prompt, Rendered};
 use crate::sample::{Sampling, log_probability};
 use crate::search::BeamSearch;
 use crate::tokenizer::{TextStream, Tokenizer};
@@ -22,6 +22,8 @@ use crate::weights::Weights;
 const TOKENS_PER_RUN: usize = 256;
 /// Pictures of one run of the media plan, for the same reason.
 const PICTURES_PER_RUN: usize = 4;
+/// Bytes of all choices offered together.
+const CHOICE_BYTES_MAX: usize = 1 << 20;
 /// Most beams of a search.
 const BEAMS_MAX: usize = 64;
 
@@ -155,12 +157,8 @@ pub struct Flamingo {
     executor: Executor,
     checkpoint: Arc<Checkpoint>,
     text_pages: usize,
-    media_pages: usize,
     context_max: usize,
 }
-
-/// Most pictures of a prompt.
-const PICTURES_MAX: usize = 256;
 
 /// Gets each position of a prompt and the logits after it.
 type OnLogits<'a> = &'a mut dyn FnMut(usize, &[f32]);
@@ -214,12 +212,11 @@ impl Flamingo {
         if !(1..=made_for).contains(&context_max) {
             return Err(Error::argument(format!("context: expected 1 to {made_for} tokens, found {context_max}")));
         }
-        // Beams and choices share the prompt's pages and need their own for what follows, the page they diverge in
-        // included.
-        let text_pages = 2 * context_max.div_ceil(PAGE_TOKENS) + 2 * TOKENS_PER_RUN;
-        let media_pages = PICTURES_MAX;
-        let executor = Executor::open(&config, weights, options.device, options.threads, text_pages, media_pages)?;
-        Ok(Flamingo { config, tokenizer, preprocessor, executor, checkpoint, text_pages, media_pages, context_max })
+        // Beams may share nothing at the end, in the worst case not even the prompt; choices of one run diverge in at
+        // most two pages each.
+        let text_pages = (BEAMS_MAX + 1) * context_max.div_ceil(PAGE_TOKENS) + 2 * TOKENS_PER_RUN;
+        let executor = Executor::open(&config, weights, options.device, options.threads)?;
+        Ok(Flamingo { config, tokenizer, preprocessor, executor, checkpoint, text_pages, context_max })
     }
 
     /// What the model is made of.
@@ -304,6 +301,10 @@ impl Flamingo {
         if choices.is_empty() {
             return Err(Error::argument("choice: expected at least one, found none"));
         }
+        let bytes: usize = choices.iter().map(String::len).sum();
+        if bytes > CHOICE_BYTES_MAX {
+            return Err(Error::limit("bytes of all choices", CHOICE_BYTES_MAX as u64, bytes as u64));
+        }
         let mut tokens = Vec::with_capacity(choices.len());
         for choice in choices {
             let ids = self.tokenizer.encode_continuation(choice)?;
@@ -360,7 +361,7 @@ impl Flamingo {
         self.check_length(rendered.ids.len())?;
         let mut timings = Timings::default();
         let begun = Instant::now();
-        let mut media_pool = PagePool::new("media", self.media_pages);
+        let mut media_pool = PagePool::new("media", PICTURES_MAX);
         let mut media = Vec::new();
         let pictures: Vec<&Picture> = prompt.pictures().collect();
         for pictures in pictures.chunks(PICTURES_PER_RUN) {

@@ -23,6 +23,7 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod convert;
 pub mod demo;
 pub mod image;
 pub mod sample;

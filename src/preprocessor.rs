@@ -21,12 +21,10 @@ pub(crate) fn open(folder: Folder, config: &ModelConfig) -> Result<Preprocessor>
     };
     let mut preprocessor = Preprocessor::clip(crop, config.vision.image_size);
     let name = "preprocessor_config.json";
-    if folder.has(name) {
-        let (file, value) = (folder.path(name), folder.json(name, 1 << 20)?);
-        for (key, target) in [("image_mean", &mut preprocessor.mean), ("image_std", &mut preprocessor.std)] {
-            if let Some(found) = value.get(key).filter(|found| !found.is_null()) {
-                *target = three_numbers(&file, key, found)?;
-            }
+    let file = folder.object_if_there(name, 1 << 20)?;
+    for (key, target) in [("image_mean", &mut preprocessor.mean), ("image_std", &mut preprocessor.std)] {
+        if let Some(found) = file.get(key).filter(|found| !found.is_null()) {
+            *target = three_numbers(&folder.path(name), key, found)?;
         }
     }
     Ok(preprocessor)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use serde_json::Value;
 
-use crate::checkpoint::read_bounded;
+use crate::checkpoint::{kind, read_bounded};
 use crate::config::Family;
 use crate::error::{Error, Result};
 use crate::image::{self, Picture};
@@ -19,17 +19,31 @@ pub struct PromptLimits {
     pub bytes_max: u64,
     /// Parts of a prompt.
     pub parts_max: usize,
-    /// Pictures of a prompt.
+    /// Pictures of a prompt; at most [`PICTURES_MAX`] can be read by a model.
     pub pictures_max: usize,
+    /// Pixels of all its pictures together, which stay decoded until they are encoded.
+    pub pixels_max: u64,
+    /// Bytes of all its texts together.
+    pub text_bytes_max: usize,
     /// What one picture may be.
     pub picture: image::Limits,
 }
 
 impl Default for PromptLimits {
     fn default() -> Self {
-        PromptLimits { bytes_max: 256 << 20, parts_max: 4096, pictures_max: 256, picture: image::Limits::default() }
+        PromptLimits {
+            bytes_max: 256 << 20,
+            parts_max: 4096,
+            pictures_max: PICTURES_MAX,
+            pixels_max: 256 << 20,
+            text_bytes_max: 1 << 20,
+            picture: image::Limits::default(),
+        }
     }
 }
+
+/// Most pictures that a model can read in one prompt.
+pub const PICTURES_MAX: usize = 256;
 
 /// One piece of a prompt.
 #[derive(Debug, Clone)]
@@ -45,6 +59,8 @@ pub enum Part {
 pub struct Prompt {
     parts: Vec<Part>,
     pictures: usize,
+    pixels: u64,
+    text_bytes: usize,
     limits: PromptLimits,
 }
 
@@ -66,7 +82,13 @@ impl Prompt {
 
     /// Adds text.
     pub fn text(&mut self, text: impl Into<String>) -> Result<&mut Self> {
-        self.push(Part::Text(text.into()))
+        let text = text.into();
+        let bytes = self.text_bytes.saturating_add(text.len());
+        if bytes > self.limits.text_bytes_max {
+            return Err(Error::limit("bytes of text of a prompt", self.limits.text_bytes_max as u64, bytes as u64));
+        }
+        self.text_bytes = bytes;
+        self.push(Part::Text(text))
     }
 
     /// Adds a decoded picture.
@@ -75,7 +97,11 @@ impl Prompt {
             let most = self.limits.pictures_max as u64;
             return Err(Error::limit("pictures of a prompt", most, most + 1));
         }
-        self.pictures += 1;
+        let pixels = self.pixels + u64::from(picture.width()) * u64::from(picture.height());
+        if pixels > self.limits.pixels_max {
+            return Err(Error::limit("pixels of all pictures of a prompt", self.limits.pixels_max, pixels));
+        }
+        (self.pictures, self.pixels) = (self.pictures + 1, pixels);
         self.push(Part::Image(picture))
     }
 
@@ -280,17 +306,6 @@ fn data_uri(uri: &str, source: &str, bytes_max: u64) -> Result<Vec<u8>> {
     }
     let standard = base64::engine::general_purpose::STANDARD;
     standard.decode(data).map_err(|reason| Error::invalid(source, "image", "base64", reason))
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    }
 }
 
 #[cfg(test)]

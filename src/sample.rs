@@ -54,6 +54,9 @@ impl Sampling {
     }
 
     /// The next token after `logits`; `seen` are the tokens before it, `position` is its own.
+    ///
+    /// # Panics
+    /// If a token that was seen has no logit.
     pub fn choose(&self, logits: &[f32], seen: &[u32], position: usize) -> u32 {
         if self.temperature == 0.0 {
             return argmax(&penalised(logits, seen, self.repetition_penalty));
@@ -144,7 +147,7 @@ pub fn log_sum_exp(logits: &[f32]) -> f64 {
     most + total.ln()
 }
 
-/// Log-probability of one token.
+/// Log-probability of one token, which must have a logit.
 pub fn log_probability(logits: &[f32], token: u32) -> f64 {
     f64::from(logits[token as usize]) - log_sum_exp(logits)
 }

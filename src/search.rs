@@ -59,11 +59,15 @@ impl BeamSearch {
     ///
     /// # Errors
     /// Whatever `advance` returns.
+    ///
+    /// # Panics
+    /// With no beams or no tokens to generate.
     pub fn run(
         &self,
         first: Vec<f32>,
         mut advance: impl FnMut(&[usize], &[u32]) -> Result<Vec<Vec<f32>>>,
     ) -> Result<Hypothesis> {
+        assert!(self.beams > 0 && self.tokens_max > 0, "a search has beams and room");
         let mut beams = vec![Beam { score: NO_BEAM, ..Beam::default() }; self.beams];
         beams[0].score = 0.0;
         let mut logits = vec![first; self.beams];

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokenizers::Tokenizer as HuggingFace;
 
 use crate::checkpoint::Folder;
@@ -49,18 +49,20 @@ impl Tokenizer {
     pub fn open(folder: Folder, family: Family, vocabulary: usize) -> Result<Self> {
         let (file, names) = ("tokenizer.json", "tokenizer_config.json");
         let value = folder.json(file, TOKENIZER_BYTES_MAX)?;
-        let names = if folder.has(names) { folder.json(names, TOKENIZER_BYTES_MAX)? } else { Value::Null };
+        let names = folder.object_if_there(names, TOKENIZER_BYTES_MAX)?;
         Self::new(&folder.path(file), value, &names, family, vocabulary)
     }
 
-    fn new(file: &Path, value: Value, names: &Value, family: Family, vocabulary: usize) -> Result<Self> {
+    fn new(file: &Path, value: Value, names: &Map<String, Value>, family: Family, vocabulary: usize) -> Result<Self> {
         let malformed = |error: &dyn std::fmt::Display| Error::invalid(file, "tokenizer", "a tokenizers file", error);
         let mut inner: HuggingFace = serde_json::from_value(value).map_err(|error| malformed(&error))?;
         inner.with_truncation(None).map_err(|error| malformed(&error))?;
         inner.with_padding(None);
-        let named = |key: &str, default: &str| match &names[key] {
-            Value::String(text) => text.clone(),
-            Value::Object(token) => token.get("content").and_then(|text| text.as_str()).unwrap_or(default).to_owned(),
+        let named = |key: &str, default: &str| match names.get(key) {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Object(token)) => {
+                token.get("content").and_then(|text| text.as_str()).unwrap_or(default).to_owned()
+            }
             _ => default.to_owned(),
         };
         let id = |text: &str| {
@@ -82,6 +84,9 @@ impl Tokenizer {
                 let expected = format!("ids below the {vocabulary} rows of the embedding");
                 return Err(Error::invalid(file, "vocabulary", expected, token));
             }
+        }
+        if let Some(stop) = stops.iter().find(|&&stop| stop == media || Some(stop) == fence) {
+            return Err(Error::invalid(file, "eos_token", "a token that is no picture marker", stop));
         }
         let begin = named("bos_token", "<s>");
         if family == Family::Idefics {

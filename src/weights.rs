@@ -91,6 +91,15 @@ impl Weights {
             }
             rows += shape[0];
         }
+        if rows == 0 || columns == 0 {
+            let shape = format!("({rows}, {columns})");
+            return Err(Error::invalid(
+                self.checkpoint.file_of(&parts[0]),
+                &parts[0],
+                "at least one row and column",
+                shape,
+            ));
+        }
         let interleaved_heads = self.naming.interleaved_heads(name);
         Ok(self.push(Weight { name: name.to_owned(), rows, columns, parts, interleaved_heads }))
     }

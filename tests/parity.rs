@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use flamant::checkpoint::convert::{ConvertOptions, convert};
+use flamant::convert::{ConvertOptions, convert};
 use flamant::{Flamingo, Generation, Options, Prompt, PromptLimits, Sampling};
 use serde_json::Value;
 

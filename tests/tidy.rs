@@ -12,7 +12,7 @@ const STEPS: &[&[&str]] = &[
     // These two never meet: models know no device, devices know no model.
     &["model", "backend"],
     &["executor", "inspect"],
-    &["flamingo", "demo"],
+    &["flamingo", "demo", "convert"],
     &["lib", "main", "cli"],
 ];
 

@@ -46,16 +46,12 @@ pub struct Pools {
     pub text_layers: usize,
     /// Width of a token's keys, and of its values.
     pub text_width: usize,
-    /// Text pages.
-    pub text_pages: usize,
     /// Gated blocks with keys and values in media pages.
     pub media_blocks: usize,
     /// Width of a latent's keys, and of its values.
     pub media_width: usize,
     /// Latents of a picture.
     pub media_tokens: usize,
-    /// Media pages.
-    pub media_pages: usize,
 }
 
 /// Everything a run needs besides the plan. Rows of the text axis are tokens, in any order of sequences; a sequence's

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Checkpoint, parse_json, read_json};
+use super::{Checkpoint, kind, parse_json, read_json};
 use crate::error::{Error, Result};
 
 /// Where the files of a model are.
@@ -37,6 +37,17 @@ impl Folder<'_> {
         match self {
             Folder::Disk(_) => read_json(&path, bytes_max),
             Folder::Embedded(_) => parse_json(&path, self.expect(name)?),
+        }
+    }
+
+    /// A JSON object that may be missing, and is then empty.
+    pub fn object_if_there(&self, name: &str, bytes_max: u64) -> Result<serde_json::Map<String, serde_json::Value>> {
+        if !self.has(name) {
+            return Ok(serde_json::Map::new());
+        }
+        match self.json(name, bytes_max)? {
+            serde_json::Value::Object(map) => Ok(map),
+            other => Err(Error::invalid(self.path(name), "the whole file", "a JSON object", kind(&other))),
         }
     }
 

@@ -4,7 +4,6 @@
 //! bytes of a tensor are borrowed from the map. What the names mean is no business of this module, [`convert`]
 //! excepted. Every number that a file states is checked against the length of the map before it is used.
 
-pub mod convert;
 mod folder;
 pub mod pickle;
 pub mod safetensors;
@@ -271,7 +270,7 @@ impl Checkpoint {
     }
 
     /// The number format of a tensor that must be there and readable.
-    fn format(&self, name: &str) -> Result<Dtype> {
+    pub(crate) fn format(&self, name: &str) -> Result<Dtype> {
         match &self.place(name)?.layout.element {
             Element::Float(dtype) => Ok(*dtype),
             Element::Other(found) => {
@@ -333,6 +332,19 @@ pub fn read_json(path: &Path, bytes_max: u64) -> Result<serde_json::Value> {
 fn parse_json(path: &Path, bytes: &[u8]) -> Result<serde_json::Value> {
     let text = str::from_utf8(bytes).map_err(|reason| Error::invalid(path, "text", "UTF-8", reason))?;
     serde_json::from_str(text).map_err(|reason| Error::invalid(path, "text", "JSON", reason))
+}
+
+/// What a JSON value is, without quoting all of it.
+pub(crate) fn kind(value: &serde_json::Value) -> &'static str {
+    use serde_json::Value;
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
 }
 
 /// The shards that an index names, each with its tensors.

@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use flamant::checkpoint::convert::{ConvertOptions, convert};
-use flamant::{Device, Flamingo, Options};
+use flamant::convert::{ConvertOptions, convert};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Outcome;
@@ -48,8 +47,6 @@ impl Convert {
             bar.set_position(done);
         })?;
         bar.finish_and_clear();
-        // A folder that was written is a folder that opens.
-        Flamingo::open(&output, &Options { device: Device::Cpu, threads: 1, ..Options::default() })?;
         eprintln!("{} is ready", output.display());
         Ok(())
     }

@@ -60,7 +60,8 @@ impl Score {
     }
 }
 
-/// A safetensors file of one tensor, written row by row; it gets its name when it is whole, and is removed if it never is.
+/// A safetensors file of one tensor, written row by row; it gets its name when it is whole, and is removed if it never
+/// is.
 struct LogitsFile {
     path: PathBuf,
     partial: PathBuf,

@@ -188,7 +188,7 @@ fn limits() {
         (
             "ten million tokens",
             |folder| folder.write(FILE, repeated(&json!({"text": "a".repeat(1000)}), 4000)),
-            &["tokens of a sequence: 4000001 is over the limit of 2048"],
+            &["bytes of text of a prompt: 1049000 is over the limit of 1048576"],
         ),
     ];
     all_refused(CASES);

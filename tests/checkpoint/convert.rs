@@ -4,8 +4,8 @@
 use super::build::{archive, state_dictionary, tensor, write};
 use super::{numbers, refused};
 use flamant::Result;
-use flamant::checkpoint::convert::{ConvertOptions, convert, vision_heads};
 use flamant::checkpoint::{Checkpoint, Dtype, read_json};
+use flamant::convert::{ConvertOptions, convert, vision_heads};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
@@ -174,7 +174,7 @@ fn mpt() -> Sources {
         ("lang_encoder.transformer.wte.weight", &[TOKENS, WIDTH]),
         ("lang_encoder.lm_head.weight", &[TOKENS, WIDTH]),
     ]));
-    let config = json!({"model_type": "mpt", "n_layers": 2, "d_model": WIDTH, "vocab_size": 12});
+    let config = json!({"model_type": "mpt", "n_layers": 2, "n_heads": 2, "d_model": WIDTH, "vocab_size": 12});
     Sources { checkpoint, language, vision: open_clip(), config, tokenizer: tokenizer(), files: vec![], every: None }
 }
 
@@ -200,8 +200,7 @@ fn llama() -> Sources {
     let mut checkpoint = gated_block("lang_encoder.model.layers.1.gated_cross_attn_layer.");
     checkpoint.extend(resampler());
     checkpoint.extend(tensors(&[("lang_encoder.model.embed_tokens.weight", &[TOKENS, WIDTH])]));
-    let config =
-        json!({"model_type": "llama", "num_hidden_layers": 2, "hidden_size": WIDTH, "tie_word_embeddings": false});
+    let config = json!({"model_type": "llama", "num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": WIDTH, "intermediate_size": 32});
     Sources { checkpoint, language, config, ..mpt() }
 }
 
@@ -238,7 +237,7 @@ fn neox() -> Sources {
         ("lang_encoder.embed_out.weight", &[12, WIDTH]),
         ("lang_encoder.gpt_neox.layers.0.decoder_layer.attention.masked_bias", &[]),
     ]));
-    let config = json!({"model_type": "gpt_neox", "num_hidden_layers": 2, "hidden_size": WIDTH});
+    let config = json!({"model_type": "gpt_neox", "num_hidden_layers": 2, "num_attention_heads": 1, "hidden_size": WIDTH, "intermediate_size": 32});
     Sources { checkpoint, language, config, ..mpt() }
 }
 

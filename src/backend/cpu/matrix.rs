@@ -210,8 +210,8 @@ impl WithSimd for Pack<'_> {
     }
 }
 
-/// Takes pairs apart, to a vector of even columns, then one of odd ones, as [`Pack`] has them: a product is then the same
-/// to the last bit. Returns the words of a row, filled up with zeros.
+/// Takes pairs apart, to a vector of even columns, then one of odd ones, as [`Pack`] has them: a product is then the
+/// same to the last bit. Returns the words of a row, filled up with zeros.
 struct Unpair<'a> {
     pairs: &'a [u32],
     words: usize,

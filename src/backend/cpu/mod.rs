@@ -61,6 +61,7 @@ struct Memory {
 }
 
 /// Pages of keys and values, (rows, width) each. A page has memory from its first writing on.
+#[derive(Default)]
 struct Pool {
     keys: Vec<Vec<f32>>,
     values: Vec<Vec<f32>>,
@@ -69,8 +70,8 @@ struct Pool {
 }
 
 impl Pool {
-    fn new(pages: usize, rows: usize, width: usize) -> Self {
-        Pool { keys: vec![Vec::new(); pages], values: vec![Vec::new(); pages], rows, width }
+    fn new(rows: usize, width: usize) -> Self {
+        Pool { rows, width, ..Pool::default() }
     }
 
     fn key(&self, page: u32, row: usize, columns: &Range<usize>) -> &[f32] {
@@ -82,18 +83,28 @@ impl Pool {
     }
 
     fn write(&mut self, page: u32, row: usize, key: &[f32], value: &[f32]) {
+        let size = self.rows * self.width;
         for (pages, from) in [(&mut self.keys, key), (&mut self.values, value)] {
-            let page = &mut pages[page as usize];
-            page.resize(self.rows * self.width, 0.0);
+            let page = page_of(pages, page);
+            page.resize(size, 0.0);
             page[row * self.width..][..self.width].copy_from_slice(from);
         }
     }
 
     fn copy(&mut self, copy: PageCopy) {
         for pages in [&mut self.keys, &mut self.values] {
-            pages[copy.to as usize] = pages[copy.from as usize].clone();
+            let from = pages[copy.from as usize].clone();
+            *page_of(pages, copy.to) = from;
         }
     }
+}
+
+/// A page, which may be the first of its number.
+fn page_of(pages: &mut Vec<Vec<f32>>, page: u32) -> &mut Vec<f32> {
+    if pages.len() <= page as usize {
+        pages.resize_with(page as usize + 1, Vec::new);
+    }
+    &mut pages[page as usize]
 }
 
 impl Cpu {
@@ -119,8 +130,8 @@ impl Cpu {
             let stays = weight.rows > 1 && weight.interleaved_heads.is_none() && mapped;
             owned.push(if stays { None } else { Some(weights.values(id)?) });
         }
-        let text = (0..pools.text_layers).map(|_| Pool::new(pools.text_pages, PAGE_TOKENS, pools.text_width)).collect();
-        let media_pool = || Pool::new(pools.media_pages, pools.media_tokens, pools.media_width);
+        let text = (0..pools.text_layers).map(|_| Pool::new(PAGE_TOKENS, pools.text_width)).collect();
+        let media_pool = || Pool::new(pools.media_tokens, pools.media_width);
         let media = std::iter::repeat_with(media_pool).take(pools.media_blocks).collect();
         let memory = Memory { weights, owned, text, media };
         Ok(Cpu { threads, memory, slots: Vec::new(), scratch: Scratch::default() })
@@ -595,6 +606,10 @@ fn activate(values: &mut [f32], activation: Activation) {
     }
     match activation {
         Activation::Gelu => each(values, |x| 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))),
+        Activation::GeluTanh => each(values, |x| {
+            let u = 0.797_884_6 * 0.044_715f32.mul_add(x * x * x, x);
+            x * sigmoid(2.0 * u)
+        }),
         Activation::QuickGelu => each(values, |x| x * sigmoid(1.702 * x)),
         Activation::Relu => each(values, |x| x.max(0.0)),
         Activation::Silu => each(values, |x| x * sigmoid(x)),

@@ -10,8 +10,10 @@ mod language;
 mod tokenizer;
 mod vision;
 
-use super::{Checkpoint, Dtype, read_json, safetensors};
+use crate::checkpoint::{Checkpoint, Dtype, read_json, safetensors};
 use crate::error::{Error, Result};
+use crate::image::{CLIP_MEAN, CLIP_STD};
+use crate::inspect::Inspection;
 use flamingo::Trained;
 use language::Language;
 use serde_json::{Value, json};
@@ -72,6 +74,8 @@ pub fn convert(options: &ConvertOptions, progress: &mut dyn FnMut(u64, u64)) -> 
         output.write_json("generation_config.json", &config)?;
     }
     output.write_json("config.json", &model_config(every, &tokenizer, &vision, &language))?;
+    // A folder that is kept is a folder that opens.
+    Inspection::of(&options.output)?;
     output.keep();
     Ok(())
 }
@@ -100,8 +104,8 @@ fn preprocessor_config(image_size: usize) -> Value {
         "do_rescale": true,
         "rescale_factor": 1.0 / 255.0,
         "do_normalize": true,
-        "image_mean": [0.48145466, 0.4578275, 0.40821073],
-        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "image_mean": CLIP_MEAN,
+        "image_std": CLIP_STD,
         "do_convert_rgb": true,
     })
 }

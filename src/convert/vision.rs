@@ -94,6 +94,8 @@ pub struct Vision {
 
 /// What shapes cannot tell.
 struct Details {
+    /// The side of the picture, where it is said; the patches cover all of it or leave a border.
+    image_size: Option<usize>,
     heads: usize,
     activation: String,
     epsilon: f64,
@@ -126,6 +128,8 @@ impl Vision {
             found => return Err(wrong_shape(&weights, prefix, &first, &format!("[intermediate, {width}]"), found)),
         };
         let details = details(&folder_of(path), width)?;
+        let covered = |size: &usize| size / patch == image_size / patch;
+        let image_size = details.image_size.filter(covered).unwrap_or(image_size);
         Ok(Vision { weights, naming, prefix, width, intermediate, layers, patch, image_size, details })
     }
 
@@ -238,7 +242,7 @@ fn details(folder: &Path, width: usize) -> Result<Details> {
             return Ok(details);
         }
     }
-    Ok(Details { heads: vision_heads(width), activation: "quick_gelu".to_owned(), epsilon: 1e-5 })
+    Ok(Details { image_size: None, heads: vision_heads(width), activation: "quick_gelu".to_owned(), epsilon: 1e-5 })
 }
 
 fn of_open_clip(config: &Value, width: usize) -> Option<Details> {
@@ -250,6 +254,7 @@ fn of_open_clip(config: &Value, width: usize) -> Option<Details> {
     let head_width = tower.get("head_width").and_then(Value::as_u64).unwrap_or(64).max(1) as usize;
     let quick = model.get("quick_gelu").and_then(Value::as_bool).unwrap_or(false);
     Some(Details {
+        image_size: tower.get("image_size").and_then(Value::as_u64).map(|size| size as usize),
         heads: width / head_width,
         activation: if quick { "quick_gelu" } else { "gelu" }.to_owned(),
         epsilon: 1e-5,
@@ -269,6 +274,7 @@ fn of_transformers(config: &Value, width: usize) -> Option<Details> {
         return None;
     }
     Some(Details {
+        image_size: Some(number("image_size", 224) as usize),
         heads: number("num_attention_heads", 12) as usize,
         activation: tower.get("hidden_act").and_then(Value::as_str).unwrap_or("quick_gelu").to_owned(),
         epsilon: tower.get("layer_norm_eps").and_then(Value::as_f64).unwrap_or(1e-5),

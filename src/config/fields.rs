@@ -1,0 +1,156 @@
+//! Reading a configuration file: every complaint names the file, the key, what was expected and what was found.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::Activation;
+use crate::checkpoint::kind;
+use crate::error::{Error, Result};
+
+/// A JSON object that knows its file and its path inside it, so that every complaint can name both.
+pub struct Fields<'a> {
+    file: &'a Path,
+    path: String,
+    map: Option<&'a Map<String, Value>>,
+}
+
+impl<'a> Fields<'a> {
+    pub fn new(file: &'a Path, root: &'a Value) -> Result<Self> {
+        match root {
+            Value::Object(map) => Ok(Fields { file, path: String::new(), map: Some(map) }),
+            other => Err(Error::invalid(file, "the whole file", "a JSON object", kind(other))),
+        }
+    }
+
+    /// A nested object; absent or null is an empty one.
+    pub fn section(&self, key: &str) -> Result<Fields<'a>> {
+        let map = match self.get(key) {
+            None => None,
+            Some(Value::Object(map)) => Some(map),
+            Some(other) => return Err(self.invalid(key, "an object", kind(other))),
+        };
+        Ok(Fields { file: self.file, path: format!("{}{key}.", self.path), map })
+    }
+
+    pub fn get(&self, key: &str) -> Option<&'a Value> {
+        self.map?.get(key).filter(|value| !value.is_null())
+    }
+
+    pub fn invalid(&self, key: &str, expected: impl std::fmt::Display, found: impl std::fmt::Display) -> Error {
+        Error::invalid(self.file, format!("{}{key}", self.path), expected, found)
+    }
+
+    pub fn missing(&self, key: &str, expected: &str) -> Error {
+        self.invalid(key, expected, "nothing")
+    }
+
+    /// A whole number from 1 to `most`.
+    pub fn count(&self, key: &str, default: Option<usize>, most: usize) -> Result<usize> {
+        let expected = || format!("a whole number from 1 to {most}");
+        match self.get(key) {
+            None => default.ok_or_else(|| self.missing(key, &expected())),
+            Some(value) => match value.as_u64() {
+                Some(number) if (1..=most as u64).contains(&number) => Ok(number as usize),
+                _ => Err(self.invalid(key, expected(), value)),
+            },
+        }
+    }
+
+    pub fn number(&self, key: &str, default: Option<f32>, range: std::ops::RangeInclusive<f32>) -> Result<f32> {
+        match (self.optional_number(key, range)?, default) {
+            (Some(number), _) | (None, Some(number)) => Ok(number),
+            (None, None) => Err(self.missing(key, "a number")),
+        }
+    }
+
+    pub fn optional_number(&self, key: &str, range: std::ops::RangeInclusive<f32>) -> Result<Option<f32>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        match value.as_f64().map(|number| number as f32) {
+            Some(number) if range.contains(&number) => Ok(Some(number)),
+            _ => Err(self.invalid(key, format!("a number from {} to {}", range.start(), range.end()), value)),
+        }
+    }
+
+    /// Positions of a decoder without a table of them: what the file says, or the 2048 that the whole family was made
+    /// for, where a file says less or nothing.
+    pub fn positions(&self, key: &str) -> Result<usize> {
+        Ok(self.count(key, Some(2048), 1 << 20)?.max(2048))
+    }
+
+    pub fn epsilon(&self, key: &str, default: f32) -> Result<f32> {
+        self.number(key, Some(default), 1e-12..=1e-1)
+    }
+
+    pub fn flag(&self, key: &str, default: bool) -> Result<bool> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(other) => Err(self.invalid(key, "true or false", other)),
+        }
+    }
+
+    pub fn text(&self, key: &str, default: Option<&str>) -> Result<String> {
+        match (self.get(key), default) {
+            (Some(Value::String(text)), _) => Ok(text.clone()),
+            (Some(other), _) => Err(self.invalid(key, "a string", other)),
+            (None, Some(text)) => Ok(text.to_owned()),
+            (None, None) => Err(self.missing(key, "a string")),
+        }
+    }
+
+    pub fn activation(&self, key: &str, default: Option<&str>) -> Result<Activation> {
+        match self.text(key, default)?.as_str() {
+            "gelu" => Ok(Activation::Gelu),
+            "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
+            "quick_gelu" => Ok(Activation::QuickGelu),
+            "relu" => Ok(Activation::Relu),
+            "silu" | "swish" => Ok(Activation::Silu),
+            other => Err(self.invalid(key, "\"gelu\", \"quick_gelu\", \"relu\" or \"silu\"", quoted(other))),
+        }
+    }
+
+    /// Base of the rotary frequencies: `rope_parameters.rope_theta` (transformers 5), `rope_theta`, or 10000.
+    pub fn rope_theta(&self) -> Result<f32> {
+        let parameters = self.section("rope_parameters")?;
+        let kind = parameters.text("rope_type", Some("default"))?;
+        if kind != "default" {
+            return Err(parameters.invalid("rope_type", "\"default\"", quoted(&kind)));
+        }
+        if let Some(scaling) = self.get("rope_scaling") {
+            return Err(self.invalid("rope_scaling", "null", scaling));
+        }
+        match parameters.optional_number("rope_theta", 1.0..=1e9)? {
+            Some(theta) => Ok(theta),
+            None => self.number("rope_theta", Some(10_000.0), 1.0..=1e9),
+        }
+    }
+
+    pub fn divides(&self, key: &str, divisor: usize, of: &str, number: usize) -> Result<()> {
+        if number.is_multiple_of(divisor) {
+            return Ok(());
+        }
+        Err(self.invalid(key, format!("a divisor of {of} {number}"), divisor))
+    }
+
+    /// Heads that divide the width into an even number of entries, which rotate in pairs.
+    pub fn rotates(&self, key: &str, heads: usize, width: usize) -> Result<()> {
+        self.divides(key, heads, "hidden_size", width)?;
+        if (width / heads).is_multiple_of(2) {
+            return Ok(());
+        }
+        Err(self.invalid(key, "heads of even width", format!("{heads} heads of {}", width / heads)))
+    }
+
+    /// A key that must be absent, null or `false`: what it would ask for is not supported.
+    pub fn absent(&self, key: &str) -> Result<()> {
+        match self.get(key) {
+            None | Some(Value::Bool(false)) => Ok(()),
+            Some(other) => Err(self.invalid(key, "null", other)),
+        }
+    }
+}
+
+pub fn quoted(text: &str) -> String {
+    format!("\"{text}\"")
+}
