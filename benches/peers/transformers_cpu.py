@@ -1,7 +1,6 @@
 """Times transformers on the CPU on the model of `benches/cpu.rs`: a prompt of 4 pictures and 128 tokens, then single tokens.
 
-    cargo bench --bench cpu -- --quick              # writes target/bench-model and times our side
-    python benches/peers/transformers_cpu.py target/bench-model
+    PYTHON=path/to/python benches/cpu.sh        # both sides in one run
 
 Needs torch, transformers, safetensors. Prints one line of JSON; float32, all cores, key/value cache on, as `generate` does.
 The picture embeddings are kept from the prompt on, so a token pays for the projection of the pictures and not for the tower.
