@@ -19,7 +19,7 @@ pub struct PromptLimits {
     pub bytes_max: u64,
     /// Parts of a prompt.
     pub parts_max: usize,
-    /// Pictures of a prompt; at most [`PICTURES_MAX`] can be read by a model.
+    /// Pictures of a prompt; a model reads at most 256.
     pub pictures_max: usize,
     /// Pixels of all its pictures together, which stay decoded until they are encoded.
     pub pixels_max: u64,
@@ -43,7 +43,7 @@ impl Default for PromptLimits {
 }
 
 /// Most pictures that a model can read in one prompt.
-pub const PICTURES_MAX: usize = 256;
+pub(crate) const PICTURES_MAX: usize = 256;
 
 /// One piece of a prompt.
 #[derive(Debug, Clone)]

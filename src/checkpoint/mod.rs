@@ -1,8 +1,8 @@
 //! Model files: safetensors and PyTorch archives, whole or sharded, read through maps and never trusted.
 //!
 //! A [`Checkpoint`] is one table of tensor names over one or several mapped files. Opening reads headers only; the
-//! bytes of a tensor are borrowed from the map. What the names mean is no business of this module, [`convert`]
-//! excepted. Every number that a file states is checked against the length of the map before it is used.
+//! bytes of a tensor are borrowed from the map. What the names mean is no business of this module. Every number that a
+//! file states is checked against the length of the map before it is used.
 
 mod folder;
 pub mod pickle;

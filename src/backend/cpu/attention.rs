@@ -28,6 +28,28 @@ where
         dispatch(self);
     }
 
+    /// Columns of the output from `vector` on, `W` vectors of them, of the first `whole` columns.
+    #[inline(always)]
+    fn sum<S: Simd, const W: usize>(&mut self, simd: S, vector: usize, whole: usize, factors: &[f32; R]) {
+        let keys = self.keys;
+        let mut sums = [[simd.splat_f32s(0.0); W]; R];
+        for j in 0..keys {
+            let values = &S::as_simd_f32s(&(self.value)(j)[..whole]).0[vector..vector + W];
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let score = simd.splat_f32s(self.scores[r * keys + j]);
+                for (sum, value) in sums.iter_mut().zip(values) {
+                    *sum = simd.mul_add_f32s(score, *value, *sum);
+                }
+            }
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            let out = &mut S::as_mut_simd_f32s(&mut self.out[r][..whole]).0[vector..vector + W];
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out = simd.mul_f32s(*sum, simd.splat_f32s(factors[r]));
+            }
+        }
+    }
+
     /// Scaled and biased scores, (R, keys).
     #[inline(always)]
     fn score<S: Simd>(&mut self, simd: S) {
@@ -57,6 +79,9 @@ where
     }
 }
 
+/// Vectors of output columns that are summed together.
+const WIDE: usize = 4;
+
 impl<'a, const R: usize, K, V, B> WithSimd for Attend<'a, '_, R, K, V, B>
 where
     K: Fn(usize) -> &'a [f32],
@@ -74,21 +99,16 @@ where
             *total = exponentiate(scores);
         }
         let factors = totals.map(|total: f32| if keys == 0 { 0.0 } else { 1.0 / total });
-        // One vector of output columns at a time, summed over the keys in order.
+        // A few vectors of output columns at a time, summed over the keys in order.
         let width = self.queries[0].len();
         let whole = width - width % S::F32_LANES;
-        for (vector, from) in (0..whole).step_by(S::F32_LANES).enumerate() {
-            let mut sums = [simd.splat_f32s(0.0); R];
-            for j in 0..keys {
-                let value = S::as_simd_f32s(&(self.value)(j)[..whole]).0[vector];
-                for (r, sum) in sums.iter_mut().enumerate() {
-                    *sum = simd.mul_add_f32s(simd.splat_f32s(self.scores[r * keys + j]), value, *sum);
-                }
-            }
-            for r in 0..R {
-                let out = S::as_mut_simd_f32s(&mut self.out[r][from..from + S::F32_LANES]).0;
-                out[0] = simd.mul_f32s(sums[r], simd.splat_f32s(factors[r]));
-            }
+        let vectors = whole / S::F32_LANES;
+        let wide = vectors - vectors % WIDE;
+        for vector in (0..wide).step_by(WIDE) {
+            self.sum::<S, WIDE>(simd, vector, whole, &factors);
+        }
+        for vector in wide..vectors {
+            self.sum::<S, 1>(simd, vector, whole, &factors);
         }
         for column in whole..width {
             for (r, factor) in factors.iter().enumerate() {
@@ -108,4 +128,54 @@ fn exponentiate(scores: &mut [f32]) -> f32 {
         *score = exp(*score - most);
     }
     super::simd::sum_by(scores, |score| score)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attention_meets_a_plain_softmax_at_ragged_sizes() {
+        for (keys, width) in [(1, 4), (3, 16), (17, 20), (64, 80), (257, 64)] {
+            let noise = |count: usize, seed: usize| -> Vec<f32> {
+                (0..count).map(|i| ((i * 37 + seed * 101) % 53) as f32 / 26.0 - 1.0).collect()
+            };
+            let (query, key, value) = (noise(width, 1), noise(keys * width, 2), noise(keys * width, 3));
+            let mut out = vec![f32::NAN; width];
+            Attend {
+                queries: [&query[..]],
+                keys,
+                key: |j| &key[j * width..][..width],
+                value: |j| &value[j * width..][..width],
+                bias: |j| -0.1 * j as f32,
+                scale: 0.3,
+                scores: &mut Vec::new(),
+                out: [&mut out],
+            }
+            .run();
+            let score = |j: usize| -> f64 {
+                let dot: f64 = (0..width).map(|i| f64::from(query[i]) * f64::from(key[j * width + i])).sum();
+                dot * 0.3 - 0.1 * j as f64
+            };
+            let total: f64 = (0..keys).map(|j| score(j).exp()).sum();
+            let want: Vec<f32> = (0..width)
+                .map(|i| {
+                    ((0..keys).map(|j| score(j).exp() * f64::from(value[j * width + i])).sum::<f64>() / total) as f32
+                })
+                .collect();
+            for (found, want) in out.iter().zip(want) {
+                assert!((found - want).abs() < 1e-5, "{found} is not {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn attention_to_nothing_is_exactly_zero() {
+        let mut out = [f32::NAN; 20];
+        let none = |_: usize| -> &[f32] { unreachable!("there are no keys") };
+        let (queries, scores) = ([&[1.0; 20][..]], &mut Vec::new());
+        Attend { queries, keys: 0, key: none, value: none, bias: |_| 0.0, scale: 1.0, scores, out: [&mut out[..]] }
+            .run();
+        assert_eq!(out, [0.0; 20]);
+    }
 }
