@@ -250,7 +250,8 @@ impl Flamingo {
     /// A prompt that cannot be rendered or does not fit; settings out of range.
     pub fn generate(&mut self, prompt: &Prompt, options: &Generation, on_text: &mut dyn FnMut(&str)) -> Result<Answer> {
         options.check()?;
-        let (mut reading, logits) = self.read(prompt, None)?;
+        let rendered = prompt.render(&self.tokenizer)?;
+        let (mut reading, logits) = self.read(prompt, rendered, None)?;
         let begun = Instant::now();
         let room = self.context_max - reading.rendered.ids.len();
         let tokens_max = options.tokens_max.min(room);
@@ -281,7 +282,8 @@ impl Flamingo {
 
     /// Log-probabilities of the prompt's own tokens. `on_logits(position, logits)` gets every row of logits.
     pub fn score(&mut self, prompt: &Prompt, mut on_logits: impl FnMut(usize, &[f32])) -> Result<Score> {
-        let ids = prompt.render(&self.tokenizer)?.ids;
+        let rendered = prompt.render(&self.tokenizer)?;
+        let ids = rendered.ids.clone();
         let mut logprobs = vec![None; ids.len()];
         let mut each = |position: usize, logits: &[f32]| {
             if let Some(&next) = ids.get(position + 1) {
@@ -289,7 +291,7 @@ impl Flamingo {
             }
             on_logits(position, logits);
         };
-        self.read(prompt, Some(&mut each))?;
+        self.read(prompt, rendered, Some(&mut each))?;
         Ok(Score { ids, logprobs })
     }
 
@@ -315,7 +317,8 @@ impl Flamingo {
             }
             tokens.push(ids);
         }
-        let (mut reading, first) = self.read(prompt, None)?;
+        let rendered = prompt.render(&self.tokenizer)?;
+        let (mut reading, first) = self.read(prompt, rendered, None)?;
         let begun = Instant::now();
         let media = reading.last_media();
         // The first token of each choice follows the prompt; the last token's own logits are of no interest.
@@ -355,9 +358,13 @@ impl Flamingo {
     }
 
     /// Encodes the pictures and runs the prompt; the logits after its last token. `on_logits`, if any, gets every row.
-    fn read(&mut self, prompt: &Prompt, mut on_logits: Option<OnLogits>) -> Result<(Reading, Vec<f32>)> {
+    fn read(
+        &mut self,
+        prompt: &Prompt,
+        rendered: Rendered,
+        mut on_logits: Option<OnLogits>,
+    ) -> Result<(Reading, Vec<f32>)> {
         let outputs = if on_logits.is_some() { Outputs::All } else { Outputs::Last };
-        let rendered = prompt.render(&self.tokenizer)?;
         self.check_length(rendered.ids.len())?;
         let mut timings = Timings::default();
         let begun = Instant::now();

@@ -28,7 +28,7 @@ pub struct Demo {
     #[arg(long, default_value_t = 3)]
     seed: u64,
     /// Prompts behind each figure of the table; 0 for none
-    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(..=100_000))]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(..=100_000))]
     prompts: u64,
     /// Where to run
     #[arg(long, default_value = "cpu", env = "FLAMANT_DEVICE", value_parser = |text: &str| text.parse::<Device>())]

@@ -44,7 +44,7 @@ pub struct Generate {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Text that ends the answer; may be repeated
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
     /// Go on past the model's stop token
     #[arg(long)]
