@@ -12,9 +12,9 @@ use crate::error::{Error, Result};
 use fields::{Fields, quoted};
 
 /// Largest configuration file that is read.
-const CONFIG_BYTES_MAX: u64 = 4 << 20;
+pub(crate) const CONFIG_BYTES_MAX: u64 = 4 << 20;
 /// Width of one head in OpenFlamingo's resampler and gated blocks, whatever the model's width (`helpers.py`).
-const OPEN_FLAMINGO_HEAD_WIDTH: usize = 64;
+pub(crate) const OPEN_FLAMINGO_HEAD_WIDTH: usize = 64;
 
 /// Who trained the model: decides prompt, preprocessing and tensor names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

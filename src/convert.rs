@@ -11,6 +11,7 @@ mod tokenizer;
 mod vision;
 
 use crate::checkpoint::{Checkpoint, Dtype, read_json, safetensors};
+use crate::config::CONFIG_BYTES_MAX;
 use crate::error::{Error, Result};
 use crate::image::{CLIP_MEAN, CLIP_STD};
 use crate::inspect::Inspection;
@@ -26,8 +27,6 @@ use vision::Vision;
 
 pub use vision::vision_heads;
 
-/// Bytes that a configuration file may have.
-const CONFIG_BYTES_MAX: u64 = 4 << 20;
 /// Bytes written between two reports of progress.
 const CHUNK_BYTES: usize = 8 << 20;
 

@@ -13,7 +13,7 @@ use crate::image::{Picture, Preprocessor};
 use crate::kv::{PAGE_TOKENS, PagePool, PageTable};
 use crate::preprocessor;
 use crate::prompt::{PICTURES_MAX, Prompt, Rendered};
-use crate::sample::{Sampling, log_probability};
+use crate::sample::{Sampling, log_probability, log_sum_exp};
 use crate::search::BeamSearch;
 use crate::tokenizer::{TextStream, Tokenizer};
 use crate::weights::Weights;
@@ -418,14 +418,16 @@ impl Flamingo {
         let mut written = Written::default();
         let mut stream = TextStream::default();
         let mut given = 0;
+        let forbidden = self.tokenizer.forbidden();
         loop {
-            let unmasked = logits.clone();
-            for &token in &self.tokenizer.forbidden() {
+            // A token's probability is one among all, those that are never generated included.
+            let total = log_sum_exp(&logits);
+            for &token in &forbidden {
                 logits[token as usize] = f32::NEG_INFINITY;
             }
             let token = options.sampling.choose(&logits, &seen, seen.len());
             written.ids.push(token);
-            written.logprobs.push(log_probability(&unmasked, token));
+            written.logprobs.push(f64::from(logits[token as usize]) - total);
             seen.push(token);
             let stop = !options.ignore_end && self.tokenizer.stops.contains(&token);
             let last = stop || written.ids.len() == tokens_max;

@@ -10,7 +10,7 @@ use crate::config::Family;
 use crate::error::{Error, Result};
 
 /// Largest tokenizer file that is read; the largest of the family is 2 MB.
-const TOKENIZER_BYTES_MAX: u64 = 64 << 20;
+pub(crate) const TOKENIZER_BYTES_MAX: u64 = 64 << 20;
 
 /// The tokenizer of a model folder.
 pub struct Tokenizer {
@@ -39,7 +39,7 @@ pub(crate) const MEDIA: &str = "<image>";
 /// End of a turn in IDEFICS-instruct.
 pub(crate) const END_OF_UTTERANCE: &str = "<end_of_utterance>";
 /// End of an example in OpenFlamingo.
-const END_OF_CHUNK: &str = "<|endofchunk|>";
+pub(crate) const END_OF_CHUNK: &str = "<|endofchunk|>";
 
 impl Tokenizer {
     /// Reads `tokenizer.json`, and the names of special tokens from `tokenizer_config.json` if there is one.

@@ -4,7 +4,6 @@
 //! tensors of the checkpoint that matrix is made. Quirks of layout (separate q, k and v; queries, keys and values
 //! interleaved head by head) end here. Nothing is copied: a weight is a list of references until a device wants it.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::checkpoint::{Checkpoint, Dtype, Tensor};
@@ -137,7 +136,8 @@ impl Weights {
     }
 
     fn shape(&self, part: &str) -> Result<&[usize]> {
-        Ok(self.checkpoint.tensor(part)?.shape)
+        self.checkpoint.format(part)?;
+        Ok(self.checkpoint.shape(part).expect("a tensor that has a format has a shape"))
     }
 
     fn expect_rows(&self, id: WeightId, rows: usize) -> Result<()> {
@@ -175,11 +175,8 @@ impl Weights {
 }
 
 /// The values of one tensor as f32.
-pub fn to_f32<'a>(tensor: &'a Tensor<'_>) -> Box<dyn Iterator<Item = f32> + 'a> {
-    let bytes: &[u8] = match &tensor.bytes {
-        Cow::Borrowed(bytes) => bytes,
-        Cow::Owned(bytes) => bytes,
-    };
+fn to_f32<'a>(tensor: &'a Tensor<'_>) -> Box<dyn Iterator<Item = f32> + 'a> {
+    let bytes: &[u8] = &tensor.bytes;
     match tensor.dtype {
         Dtype::F32 => Box::new(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))),
         Dtype::F16 => Box::new(bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32())),

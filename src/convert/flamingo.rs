@@ -3,11 +3,9 @@
 use super::Plan;
 use super::language::Language;
 use crate::checkpoint::Checkpoint;
+use crate::config::OPEN_FLAMINGO_HEAD_WIDTH as HEAD_WIDTH;
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Width of one attention head in the resampler and the gated blocks of every model of the family.
-const HEAD_WIDTH: usize = 64;
 
 /// Layers that a model may have.
 pub const LAYERS_MAX: usize = 10_000;

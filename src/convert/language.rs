@@ -1,8 +1,9 @@
 //! The frozen language model: which families there are, what their tensors are called, and which of them go along.
 
+use super::Plan;
 use super::flamingo::{LAYERS_MAX, Trained, layer_and_rest};
-use super::{CONFIG_BYTES_MAX, Plan};
 use crate::checkpoint::{Checkpoint, read_json};
+use crate::config::CONFIG_BYTES_MAX;
 use crate::error::{Error, Result};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};

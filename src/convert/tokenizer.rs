@@ -1,19 +1,15 @@
 //! The tokenizer of the joined model: the language model's, with OpenFlamingo's tokens behind its own.
 
-use super::CONFIG_BYTES_MAX;
 use crate::checkpoint::read_json;
+use crate::config::CONFIG_BYTES_MAX;
 use crate::error::{Error, Result};
+use crate::tokenizer::{END_OF_CHUNK, MEDIA, TOKENIZER_BYTES_MAX};
 use serde_json::{Map, Value, json};
 use std::path::Path;
-
-/// Bytes of a `tokenizer.json`.
-const TOKENIZER_BYTES_MAX: u64 = 64 << 20;
 
 /// One past the largest id.
 const ID_MAX: u64 = 1 << 24;
 
-const END_OF_CHUNK: &str = "<|endofchunk|>";
-const MEDIA: &str = "<image>";
 const PAD: &str = "<PAD>";
 
 /// A tokenizer that knows the tokens of OpenFlamingo.

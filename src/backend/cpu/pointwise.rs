@@ -40,7 +40,10 @@ pub(super) fn finish(
         values.iter_mut().for_each(|value| *value = value.clamp(-clip, clip));
     }
     match gate {
-        Some(&[gate]) => values.iter_mut().for_each(|value| *value *= gate.tanh()),
+        Some(&[gate]) => {
+            let factor = gate.tanh();
+            values.iter_mut().for_each(|value| *value *= factor);
+        }
         Some(gates) => {
             values.iter_mut().zip(&gates[columns.clone()]).for_each(|(value, gate)| *value *= gate.tanh());
         }
