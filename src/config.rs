@@ -51,6 +51,8 @@ pub enum Activation {
     QuickGelu,
     /// max(x, 0).
     Relu,
+    /// max(x, 0)², the paper's own choice.
+    SquaredRelu,
     /// x σ(x).
     Silu,
 }

@@ -43,6 +43,14 @@ pub enum Error {
         /// What was asked for.
         found: u64,
     },
+    /// A device is not there, is full, or has failed.
+    #[error("{device}: {message}")]
+    Device {
+        /// The device's name on the command line.
+        device: String,
+        /// What it wanted and what it found.
+        message: String,
+    },
     /// An argument or a prompt is not usable.
     #[error("{0}")]
     Argument(String),
@@ -67,6 +75,11 @@ impl Error {
     /// An unusable argument or prompt.
     pub fn argument(message: impl Display) -> Self {
         Error::Argument(one_line(message))
+    }
+
+    /// A device that cannot do what it was asked to.
+    pub fn device(device: impl Display, message: impl Display) -> Self {
+        Error::Device { device: one_line(device), message: one_line(message) }
     }
 
     /// `found` of `what` where at most `limit` is allowed.

@@ -1,46 +1,58 @@
 //! Runs a model's plans on a device: pictures into media pages, tokens into logits. Asserts that what it is given fits
 //! the model; it decides nothing.
 
-use crate::backend::{self, Backend, Batch, Device, Pools};
+use std::sync::Arc;
+
+use crate::backend::{self, Backend, Batch, Opening, Pools};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::graph::{Extent, Plan};
+use crate::graph::{Extent, Plans, Which};
 use crate::kv::PageCopy;
-use crate::model::Model;
+use crate::model;
 use crate::weights::Weights;
 
 /// A model on a device.
 pub(crate) struct Executor {
     backend: Box<dyn Backend>,
-    media: Plan,
-    text: Plan,
+    plans: Arc<Plans>,
     picture_values: usize,
     vocabulary: usize,
 }
+
+/// Pages that a model's users want: text pages, media pages.
+pub(crate) type Wanted = [backend::PageCount; 2];
 
 impl Executor {
     /// Records the plans and opens the device.
     ///
     /// # Errors
-    /// Weights that are missing or misshapen; a device that cannot hold them.
-    pub fn open(config: &ModelConfig, mut weights: Weights, device: Device, threads: usize) -> Result<Self> {
-        let Model { media, text } = Model::record(config, &mut weights)?;
+    /// Weights that are missing or misshapen; a device that is not there or cannot hold the model.
+    pub fn open(config: &ModelConfig, mut weights: Weights, opening: &Opening, pages: Wanted) -> Result<Self> {
+        let plans = Arc::new(model::record(config, &mut weights)?);
+        let [text_pages, media_pages] = pages;
         let pools = Pools {
             text_layers: config.decoder.layers,
             text_width: config.decoder.width,
+            text_pages,
             media_blocks: config.gated_blocks(),
             media_width: config.gated.heads * config.gated.head_width,
             media_tokens: config.media_tokens(),
+            media_pages,
         };
-        let backend = backend::open(device, threads, weights, pools)?;
+        let backend = backend::open(opening, weights, pools, plans.clone())?;
         let picture_values = 3 * config.vision.image_size.pow(2);
-        Ok(Executor { backend, media, text, picture_values, vocabulary: config.decoder.vocabulary })
+        Ok(Executor { backend, plans, picture_values, vocabulary: config.decoder.vocabulary })
+    }
+
+    /// Text pages and media pages that the device has.
+    pub fn pages(&self) -> (usize, usize) {
+        self.backend.pages()
     }
 
     /// Encodes pictures (normalised pixels, (3, side, side) each) into media pages.
     pub fn encode(&mut self, pixels: &[f32], pages: &[u32]) -> Result<()> {
         assert_eq!(pixels.len(), pages.len() * self.picture_values);
-        self.backend.run(&self.media, &Batch { pixels, images: pages, ..Batch::default() })?;
+        self.backend.run(Which::Media, &Batch { inputs: &[pixels], images: pages, ..Batch::default() })?;
         Ok(())
     }
 
@@ -50,8 +62,8 @@ impl Executor {
         let tokens = batch.ids.len();
         assert!([batch.positions.len(), batch.sequences.len(), batch.media.len()].iter().all(|&len| len == tokens));
         assert!(batch.ids.iter().all(|&id| (id as usize) < self.vocabulary));
-        let logits = self.backend.run(&self.text, batch)?;
-        let width = self.text.output.map_or(0, |output| output.width);
+        let logits = self.backend.run(Which::Text, batch)?;
+        let width = self.plans.text.output.map_or(0, |output| output.width);
         if logits.iter().any(|logit| logit.is_nan()) {
             return Err(Error::argument(
                 "model: expected logits that are numbers, found NaN: its weights are not usable",
@@ -70,7 +82,7 @@ impl Executor {
     pub fn flops(&self, pictures: usize, tokens: usize) -> [u64; 2] {
         let media = Extent { images: pictures, ..Extent::default() };
         let text = Extent { tokens, outputs: 1, ..Extent::default() };
-        [self.media.flops(&media, 0), self.text.flops(&text, tokens / 2)]
+        [self.plans.media.flops(&media, 0), self.plans.text.flops(&text, tokens / 2)]
     }
 
     /// Copies a text page before it is written.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::backend::{Batch, Device};
+use crate::backend::{self, Batch, Device, Opening, PageCount, Precision, Usual};
 use crate::checkpoint::{Checkpoint, Folder};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
@@ -32,6 +32,8 @@ const BEAMS_MAX: usize = 64;
 pub struct Options {
     /// Where it runs.
     pub device: Device,
+    /// How a device that runs kernels stores numbers; none: f16 where all weights are, else bf16. The processor has f32.
+    pub precision: Option<Precision>,
     /// Worker threads on the processor; 0: one for each core.
     pub threads: usize,
     /// Most tokens of a sequence, prompt and answer; none: what the model was made for.
@@ -156,7 +158,7 @@ pub struct Flamingo {
     preprocessor: Preprocessor,
     executor: Executor,
     checkpoint: Arc<Checkpoint>,
-    text_pages: usize,
+    device: Device,
     context_max: usize,
 }
 
@@ -212,11 +214,21 @@ impl Flamingo {
         if !(1..=made_for).contains(&context_max) {
             return Err(Error::argument(format!("context: expected 1 to {made_for} tokens, found {context_max}")));
         }
-        // Beams may share nothing at the end, in the worst case not even the prompt; choices of one run diverge in at
-        // most two pages each.
-        let text_pages = (BEAMS_MAX + 1) * context_max.div_ceil(PAGE_TOKENS) + 2 * TOKENS_PER_RUN;
-        let executor = Executor::open(&config, weights, options.device, options.threads)?;
-        Ok(Flamingo { config, tokenizer, preprocessor, executor, checkpoint, text_pages, context_max })
+        let sequence = context_max.div_ceil(PAGE_TOKENS);
+        // One sequence of full length with a page copied is the least. At most, beams share nothing at the end, in the
+        // worst case not even the prompt; choices of one run diverge in at most two pages each.
+        let text = PageCount { least: sequence + 1, most: (BEAMS_MAX + 1) * sequence + 2 * TOKENS_PER_RUN };
+        let media = PageCount { least: PICTURES_PER_RUN, most: PICTURES_MAX };
+        let device = backend::resolve(options.device);
+        let usual = Usual { images: PICTURES_PER_RUN, tokens: TOKENS_PER_RUN.min(context_max) };
+        let opening = Opening { device, threads: options.threads, precision: options.precision, usual };
+        let executor = Executor::open(&config, weights, &opening, [text, media])?;
+        Ok(Flamingo { config, tokenizer, preprocessor, executor, checkpoint, device, context_max })
+    }
+
+    /// Where it runs; for [`Device::Auto`], what was found.
+    pub fn device(&self) -> Device {
+        self.device
     }
 
     /// What the model is made of.
@@ -367,8 +379,9 @@ impl Flamingo {
         let outputs = if on_logits.is_some() { Outputs::All } else { Outputs::Last };
         self.check_length(rendered.ids.len())?;
         let mut timings = Timings::default();
+        let (text_pages, media_pages) = self.executor.pages();
         let begun = Instant::now();
-        let mut media_pool = PagePool::new("media", PICTURES_MAX);
+        let mut media_pool = PagePool::new("media", media_pages);
         let mut media = Vec::new();
         let pictures: Vec<&Picture> = prompt.pictures().collect();
         for pictures in pictures.chunks(PICTURES_PER_RUN) {
@@ -380,7 +393,7 @@ impl Flamingo {
         timings.media = begun.elapsed().as_secs_f64();
 
         let begun = Instant::now();
-        let mut pool = PagePool::new("text", self.text_pages);
+        let mut pool = PagePool::new("text", text_pages);
         let mut table = PageTable::default();
         let mut last = Vec::new();
         let pages: Vec<Option<u32>> =

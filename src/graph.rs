@@ -149,12 +149,22 @@ pub enum Keys {
 pub struct Epilogue {
     /// Nonlinearity.
     pub activation: Option<Activation>,
+    /// The weight has twice as many rows: what the first half gives, activated, is multiplied by what the second half
+    /// gives (a gated linear unit).
+    pub paired: bool,
     /// Bound on the absolute value.
     pub clip: Option<f32>,
     /// Factor tanh(gate): a scalar, or one for each column.
     pub gate: Option<WeightId>,
     /// Added last.
     pub residual: Option<Tensor>,
+}
+
+impl Epilogue {
+    /// Rows of a weight whose product is stored in `width` columns.
+    pub fn weight_rows(&self, width: usize) -> usize {
+        if self.paired { 2 * width } else { width }
+    }
 }
 
 /// One step of a plan. `out` is written whole; all other tensors are read.
@@ -174,8 +184,6 @@ pub enum Op {
     Norm { x: Tensor, kind: Norm, weight: WeightId, bias: Option<WeightId>, epsilon: f32, group: usize, out: Tensor },
     /// x Wᵀ + b, then the epilogue.
     Linear { x: Tensor, weight: WeightId, bias: Option<WeightId>, epilogue: Epilogue, out: Tensor },
-    /// act(first half of the columns) times the second half.
-    GatedLinearUnit { x: Tensor, activation: Activation, out: Tensor },
     /// Rotary embedding in place, of the first `width` entries of each head.
     Rope { x: Tensor, head_width: usize, width: usize, theta: f32 },
     /// Keys and values to their pages.
@@ -192,7 +200,7 @@ impl Op {
             Op::ClassAndPosition { patches, .. } => vec![*patches],
             Op::Broadcast { .. } => vec![],
             Op::Gather { add, .. } => add.iter().copied().collect(),
-            Op::Select { x, .. } | Op::Norm { x, .. } | Op::GatedLinearUnit { x, .. } | Op::Rope { x, .. } => vec![*x],
+            Op::Select { x, .. } | Op::Norm { x, .. } | Op::Rope { x, .. } => vec![*x],
             Op::Linear { x, epilogue, .. } => [Some(*x), epilogue.residual].into_iter().flatten().collect(),
             Op::Append { key, value, .. } => vec![*key, *value],
             Op::Attention { query, keys, .. } => match keys {
@@ -212,7 +220,6 @@ impl Op {
             | Op::Select { out, .. }
             | Op::Norm { out, .. }
             | Op::Linear { out, .. }
-            | Op::GatedLinearUnit { out, .. }
             | Op::Attention { out, .. } => Some(*out),
             Op::Rope { x, .. } => Some(*x),
             Op::Append { .. } => None,
@@ -223,7 +230,7 @@ impl Op {
     /// `keys` is how many keys a query of causal or preceding-image attention has on average.
     pub fn flops(&self, extent: &Extent, keys: usize) -> u64 {
         let per_row = match self {
-            Op::Linear { x, out, .. } => 2 * x.width * out.width,
+            Op::Linear { x, epilogue, out, .. } => 2 * x.width * epilogue.weight_rows(out.width),
             Op::Attention { query, keys: Keys::Picture(sources), .. } => {
                 4 * query.width * sources.iter().map(|(key, _)| key.rows).sum::<usize>()
             }
@@ -327,7 +334,7 @@ impl Graph {
         self.ops.push(Op::Norm { x, kind, weight, bias, epsilon, group, out: x });
     }
 
-    /// See [`Op::Linear`].
+    /// See [`Op::Linear`]; `width` is that of the result.
     pub fn linear(
         &mut self,
         x: Tensor,
@@ -341,14 +348,6 @@ impl Graph {
         }
         let out = self.like(x, width);
         self.ops.push(Op::Linear { x, weight, bias, epilogue, out });
-        out
-    }
-
-    /// See [`Op::GatedLinearUnit`].
-    pub fn gated_linear_unit(&mut self, x: Tensor, activation: Activation) -> Tensor {
-        assert_eq!(x.width % 2, 0);
-        let out = self.like(x, x.width / 2);
-        self.ops.push(Op::GatedLinearUnit { x, activation, out });
         out
     }
 
@@ -392,6 +391,34 @@ pub struct Plan {
     pub inputs: Vec<Tensor>,
     /// What the batch fetches.
     pub output: Option<Tensor>,
+}
+
+/// Which of a model's two plans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Which {
+    /// Pictures to media pages.
+    Media,
+    /// Tokens to logits.
+    Text,
+}
+
+/// The two plans of a model.
+#[derive(Debug)]
+pub struct Plans {
+    /// Pixels (images, 3 * side * side) to media pages.
+    pub media: Plan,
+    /// Tokens to logits (outputs, vocabulary).
+    pub text: Plan,
+}
+
+impl Plans {
+    /// One of them.
+    pub fn get(&self, which: Which) -> &Plan {
+        match which {
+            Which::Media => &self.media,
+            Which::Text => &self.text,
+        }
+    }
 }
 
 impl Plan {
@@ -472,8 +499,7 @@ impl Op {
             Op::Patches { pixels: x, out, .. }
             | Op::ClassAndPosition { patches: x, out, .. }
             | Op::Select { x, out }
-            | Op::Norm { x, out, .. }
-            | Op::GatedLinearUnit { x, out, .. } => vec![x, out],
+            | Op::Norm { x, out, .. } => vec![x, out],
             Op::Broadcast { out, .. } => vec![out],
             Op::Gather { add, out, .. } => add.iter_mut().chain([out]).collect(),
             Op::Linear { x, epilogue, out, .. } => epilogue.residual.iter_mut().chain([x, out]).collect(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::checkpoint::Folder;
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::model::Model;
+use crate::model;
 use crate::weights::{WeightId, Weights};
 
 /// A part of the model.
@@ -57,7 +57,7 @@ impl Inspection {
         let checkpoint = Arc::new(folder.checkpoint()?);
         let config = ModelConfig::from_checkpoint(folder, &checkpoint)?;
         let mut weights = Weights::new(checkpoint.clone(), &config);
-        Model::record(&config, &mut weights)?;
+        model::record(&config, &mut weights)?;
         let mut parts: BTreeMap<&'static str, Part> = BTreeMap::new();
         let mut used = BTreeSet::new();
         let mut gates = vec![[0.0; 2]; config.gated_blocks()];

@@ -42,7 +42,7 @@ mod prompt;
 mod tokenizer;
 mod weights;
 
-pub use backend::Device;
+pub use backend::{Device, DeviceInfo, Precision, devices};
 pub use error::{Error, Result};
 pub use flamingo::{Answer, Choice, Finish, Flamingo, Generation, Options, Score, Timings};
 pub use inspect::{Gate, Inspection, Part as InspectedPart};

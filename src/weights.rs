@@ -155,6 +155,16 @@ impl Weights {
         WeightId(self.list.len() - 1)
     }
 
+    /// The formats of all tensors asked for.
+    pub fn dtypes(&self) -> impl Iterator<Item = Dtype> {
+        self.list.iter().flat_map(|weight| &weight.parts).filter_map(|part| self.checkpoint.format(part).ok())
+    }
+
+    /// The file that a tensor is in.
+    pub fn file_of(&self, part: &str) -> &std::path::Path {
+        self.checkpoint.file_of(part)
+    }
+
     /// The tensors of a weight, in order; mapped, not copied, where the file allows.
     pub fn tensors(&self, id: WeightId) -> Result<Vec<Tensor<'_>>> {
         self.get(id).parts.iter().map(|part| self.checkpoint.tensor(part)).collect()

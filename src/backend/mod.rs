@@ -2,42 +2,19 @@
 //! a batch.
 
 mod cpu;
+mod device;
+mod devices;
+mod kernels;
 
-use std::fmt;
-use std::str::FromStr;
+pub use device::{Device, Precision};
+pub use devices::{DeviceInfo, devices};
 
-use crate::error::{Error, Result};
-use crate::graph::Plan;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::graph::{Plans, Which};
 use crate::kv::PageCopy;
 use crate::weights::Weights;
-
-/// Which device to run on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Device {
-    /// The processor: plain Rust, the reference for every other device.
-    #[default]
-    Cpu,
-}
-
-impl FromStr for Device {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "cpu" => Ok(Device::Cpu),
-            _ => Err(Error::argument(format!("device: expected cpu, found {text}"))),
-        }
-    }
-}
-
-impl fmt::Display for Device {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Device::Cpu => formatter.write_str("cpu"),
-        }
-    }
-}
 
 /// Shapes of the page pools, fixed when a model is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,20 +23,42 @@ pub struct Pools {
     pub text_layers: usize,
     /// Width of a token's keys, and of its values.
     pub text_width: usize,
+    /// Text pages at most, and the least that are of use: one sequence of full length.
+    pub text_pages: PageCount,
     /// Gated blocks with keys and values in media pages.
     pub media_blocks: usize,
     /// Width of a latent's keys, and of its values.
     pub media_width: usize,
     /// Latents of a picture.
     pub media_tokens: usize,
+    /// Media pages at most, and the least that are of use.
+    pub media_pages: PageCount,
+}
+
+/// How many pages a pool is to have, where memory decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageCount {
+    /// Fewer are of no use.
+    pub least: usize,
+    /// More are never needed.
+    pub most: usize,
+}
+
+/// Units that one run usually has: what a device makes room for at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usual {
+    /// Pictures of a run.
+    pub images: usize,
+    /// Tokens of a run.
+    pub tokens: usize,
 }
 
 /// Everything a run needs besides the plan. Rows of the text axis are tokens, in any order of sequences; a sequence's
-/// own tokens come in order.
+/// own tokens come in order and together.
 #[derive(Debug, Clone, Default)]
 pub struct Batch<'a> {
-    /// Normalised pixels (images, 3, side, side).
-    pub pixels: &'a [f32],
+    /// Values of the plan's inputs: for the media plan, normalised pixels (images, 3, side, side).
+    pub inputs: &'a [&'a [f32]],
     /// For each picture, the media page to fill.
     pub images: &'a [u32],
     /// For each token, its id.
@@ -78,22 +77,54 @@ pub struct Batch<'a> {
 
 /// A device.
 pub(crate) trait Backend: Send {
-    /// Runs `plan` on `batch`; the rows of the plan's output, if it has one.
+    /// Runs one of the plans on `batch`; the rows of the plan's output, if it has one.
     ///
     /// # Errors
     /// A device that is lost or full. The batch itself is the executor's to check.
-    fn run(&mut self, plan: &Plan, batch: &Batch) -> Result<Vec<f32>>;
+    fn run(&mut self, which: Which, batch: &Batch) -> Result<Vec<f32>>;
 
     /// Copies whole text pages, all layers.
     fn copy_text_page(&mut self, copy: PageCopy) -> Result<()>;
+
+    /// Text pages and media pages there are.
+    fn pages(&self) -> (usize, usize);
 }
 
-/// Opens a device, with all its pages and the model's weights.
+/// How a device is opened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Opening {
+    /// Which one; not [`Device::Auto`].
+    pub device: Device,
+    /// Worker threads on the processor; 0: one for each core.
+    pub threads: usize,
+    /// Storage on devices that run kernels; none: as the checkpoint suggests.
+    pub precision: Option<Precision>,
+    /// See [`Usual`].
+    pub usual: Usual,
+}
+
+/// The device itself, for [`Device::Auto`]: the first usable GPU, else the processor.
+pub(crate) fn resolve(device: Device) -> Device {
+    match device {
+        Device::Auto => devices::usable_gpu().map_or(Device::Cpu, Device::Cuda),
+        named => named,
+    }
+}
+
+/// Opens a device, with all its pages, the plans it will run and the model's weights.
 ///
 /// # Errors
-/// Pages that do not fit; weights that cannot be read.
-pub(crate) fn open(device: Device, threads: usize, weights: Weights, pools: Pools) -> Result<Box<dyn Backend>> {
-    match device {
-        Device::Cpu => Ok(Box::new(cpu::Cpu::open(threads, weights, pools)?)),
-    }
+/// A device that is not there; a model that does not fit, with the sum by part; weights that cannot be read.
+pub(crate) fn open(opening: &Opening, weights: Weights, pools: Pools, plans: Arc<Plans>) -> Result<Box<dyn Backend>> {
+    Ok(match opening.device {
+        Device::Auto => unreachable!("resolved before anything is opened"),
+        Device::Cpu => {
+            if let Some(precision) = opening.precision {
+                return Err(device::no_precision(precision));
+            }
+            Box::new(cpu::Cpu::open(opening.threads, weights, pools, plans)?)
+        }
+        Device::Cuda(index) => kernels::open_cuda(index, opening, weights, pools, plans)?,
+        Device::Emulated => kernels::open_emulated(opening, weights, pools, plans)?,
+    })
 }

@@ -9,10 +9,11 @@ use std::time::Instant;
 
 use clap::Args;
 use flamant::demo::{ALPHABETS, Episode, Random, Sheet};
-use flamant::{Device, Error, Flamingo, Options};
+use flamant::{Error, Flamingo};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
+use super::input::DeviceArguments;
 use super::{Outcome, print_json};
 
 /// Show the model in the box: it learns made-up names of symbols from a prompt
@@ -30,12 +31,8 @@ pub struct Demo {
     /// Prompts behind each figure of the table; 0 for none
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(..=100_000))]
     prompts: u64,
-    /// Where to run
-    #[arg(long, default_value = "cpu", env = "FLAMANT_DEVICE", value_parser = |text: &str| text.parse::<Device>())]
-    device: Device,
-    /// Worker threads; 0 for one a core
-    #[arg(long, default_value_t = 0, env = "FLAMANT_THREADS")]
-    threads: usize,
+    #[command(flatten)]
+    device: DeviceArguments,
     /// Write pictures, prompt, answer and tables as one HTML page
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
@@ -56,8 +53,7 @@ struct Shown<'a> {
 impl Demo {
     pub fn run(self) -> Outcome {
         let begun = Instant::now();
-        let options = Options { device: self.device, threads: self.threads, ..Options::default() };
-        let mut flamingo = Flamingo::demo(&options)?;
+        let mut flamingo = self.device.open(Flamingo::demo)?;
         let sheets = Sheet::all()?;
         let Some(sheet) = sheets.iter().find(|sheet| sheet.name == self.alphabet) else {
             let names: Vec<&str> = sheets.iter().map(|sheet| sheet.name.as_str()).collect();

@@ -4,25 +4,52 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Args, FromArgMatches};
-use flamant::{Device, Error, Flamingo, Options, Prompt, PromptLimits};
+use flamant::{Device, Error, Flamingo, Options, Precision, Prompt, PromptLimits};
+
+/// Where a model runs.
+#[derive(Args)]
+pub struct DeviceArguments {
+    /// Where to run: cpu, cuda, cuda:N, emulated, or auto (a usable GPU if there is one, else cpu)
+    #[arg(long, default_value = "cpu", env = "FLAMANT_DEVICE", value_parser = |text: &str| text.parse::<Device>())]
+    device: Device,
+    /// How cuda and emulated store numbers: bf16, or f16; f16 where all weights are, else bf16, if not given
+    #[arg(long, env = "FLAMANT_DTYPE", value_parser = |text: &str| text.parse::<Precision>())]
+    dtype: Option<Precision>,
+    /// Worker threads on the processor; 0 for one a core
+    #[arg(long, default_value_t = 0, env = "FLAMANT_THREADS")]
+    threads: usize,
+}
+
+impl DeviceArguments {
+    /// Opens a model here. Where the device was left open, standard error says which it is.
+    pub fn open(&self, open: impl FnOnce(&Options) -> Result<Flamingo, Error>) -> Result<Flamingo, Error> {
+        let options = Options {
+            device: self.device,
+            precision: self.dtype,
+            threads: self.threads,
+            ..Options::default()
+        };
+        let flamingo = open(&options)?;
+        if self.device == Device::Auto {
+            eprintln!("flamant: device {}", flamingo.device());
+        }
+        Ok(flamingo)
+    }
+}
 
 /// Which model, and where it runs.
 #[derive(Args)]
 pub struct ModelArguments {
     /// Model folder: IDEFICS as published, or OpenFlamingo from `flamant convert`
     pub model: PathBuf,
-    /// Where to run
-    #[arg(long, default_value = "cpu", env = "FLAMANT_DEVICE", value_parser = |text: &str| text.parse::<Device>())]
-    pub device: Device,
-    /// Worker threads; 0 for one a core
-    #[arg(long, default_value_t = 0, env = "FLAMANT_THREADS")]
-    pub threads: usize,
+    #[command(flatten)]
+    device: DeviceArguments,
 }
 
 impl ModelArguments {
     /// Opens the model.
     pub fn open(&self) -> Result<Flamingo, Error> {
-        Flamingo::open(&self.model, &Options { device: self.device, threads: self.threads, ..Options::default() })
+        self.device.open(|options| Flamingo::open(&self.model, options))
     }
 }
 

@@ -3,6 +3,7 @@
 mod classify;
 mod convert;
 mod demo;
+mod devices;
 mod generate;
 mod input;
 mod inspect;
@@ -29,6 +30,7 @@ enum Command {
     Score(score::Score),
     Classify(classify::Classify),
     Inspect(inspect::Inspect),
+    Devices(devices::Devices),
     Convert(convert::Convert),
 }
 
@@ -63,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Score(command) => command.run(),
         Command::Classify(command) => command.run(),
         Command::Inspect(command) => command.run(),
+        Command::Devices(command) => command.run(),
         Command::Convert(command) => command.run(),
     };
     match outcome {

@@ -8,26 +8,15 @@ mod vision;
 
 use crate::config::{Activation, Mlp, ModelConfig, Norm};
 use crate::error::Result;
-use crate::graph::{Axis, Epilogue, Graph, Pages, Plan, Tensor};
+use crate::graph::{Axis, Epilogue, Graph, Pages, Plan, Plans, Tensor};
 use crate::weights::{WeightId, Weights};
 
-/// The two plans of a model, and the weights they name.
-#[derive(Debug)]
-pub struct Model {
-    /// Pixels (images, 3 * side * side) to media pages.
-    pub media: Plan,
-    /// Tokens to logits (outputs, vocabulary).
-    pub text: Plan,
-}
-
-impl Model {
-    /// Records both plans; every weight they name is looked up and its shape checked.
-    ///
-    /// # Errors
-    /// A weight that is missing or of another shape: file, tensor, expected, found.
-    pub fn record(config: &ModelConfig, weights: &mut Weights) -> Result<Model> {
-        Ok(Model { media: media(config, weights)?, text: decoder::text(config, weights)? })
-    }
+/// Records both plans; every weight they name is looked up and its shape checked.
+///
+/// # Errors
+/// A weight that is missing or of another shape: file, tensor, expected, found.
+pub fn record(config: &ModelConfig, weights: &mut Weights) -> Result<Plans> {
+    Ok(Plans { media: media(config, weights)?, text: decoder::text(config, weights)? })
 }
 
 /// Pictures to media keys and values: vision tower, resampler, and for each gated block its key and value projection,
@@ -47,7 +36,7 @@ fn media(config: &ModelConfig, weights: &mut Weights) -> Result<Plan> {
     Ok(graph.plan(&[pixels], None))
 }
 
-/// The weights of one linear layer.
+/// The weights of one linear layer; `width` is the rows of its matrix.
 #[derive(Clone, Copy)]
 struct Linear {
     weight: WeightId,
@@ -64,7 +53,8 @@ impl Linear {
     }
 
     fn apply(self, graph: &mut Graph, x: Tensor, epilogue: Epilogue) -> Tensor {
-        graph.linear(x, self.weight, self.width, self.bias, epilogue)
+        let width = if epilogue.paired { self.width / 2 } else { self.width };
+        graph.linear(x, self.weight, width, self.bias, epilogue)
     }
 }
 
@@ -117,8 +107,7 @@ impl Perceptron<'_> {
             }
             Mlp::Gated(activation) => {
                 let up = Linear::find(weights, &up_name, 2 * self.hidden, width, self.bias)?;
-                let both = up.apply(graph, x, Epilogue::default());
-                graph.gated_linear_unit(both, activation)
+                up.apply(graph, x, Epilogue { paired: true, ..activated(activation) })
             }
         };
         Ok(down(weights)?.apply(graph, hidden, added))

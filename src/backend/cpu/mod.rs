@@ -8,18 +8,20 @@ mod pool;
 mod simd;
 
 use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use super::{Backend, Batch, Pools};
 use crate::checkpoint::{Dtype, Tensor as Stored};
 use crate::error::{Error, Result};
-use crate::graph::{Epilogue, Extent, Index, Keys, Op, Pages, Plan, Tensor};
+use crate::graph::{Epilogue, Extent, Index, Keys, Op, Pages, Plans, Tensor, Which};
 use crate::kv::{PAGE_TOKENS, PageCopy};
 use crate::weights::{WeightId, Weights};
 use attention::Attend;
 use matrix::{Matrix, Values, product};
-use pointwise::{activate, add, finish, normalise, patch_row, rotate};
+use pointwise::{add, finish, normalise, patch_row, rotate};
 use pool::Pool;
 
 /// Most worker threads.
@@ -36,9 +38,12 @@ const QUERY_ROWS: usize = 4;
 /// The processor, with a model's weights, pages and activations.
 pub(super) struct Cpu {
     threads: rayon::ThreadPool,
+    plans: Arc<Plans>,
     memory: Memory,
     slots: Vec<Vec<f32>>,
     scratch: Scratch,
+    /// A page takes memory when it is first written, so there may be as many as are of use.
+    pages: (usize, usize),
 }
 
 /// Memory that matrix products use and keep.
@@ -63,7 +68,7 @@ struct Memory {
 
 impl Cpu {
     /// Opens the device with `threads` workers (0: as many as there are cores).
-    pub fn open(threads: usize, weights: Weights, pools: Pools) -> Result<Self> {
+    pub fn open(threads: usize, weights: Weights, pools: Pools, plans: Arc<Plans>) -> Result<Self> {
         if threads > THREADS_MAX {
             return Err(Error::limit("threads", THREADS_MAX as u64, threads as u64));
         }
@@ -88,21 +93,23 @@ impl Cpu {
         let media_pool = || Pool::new(pools.media_tokens, pools.media_width);
         let media = std::iter::repeat_with(media_pool).take(pools.media_blocks).collect();
         let memory = Memory { weights, owned, text, media };
-        Ok(Cpu { threads, memory, slots: Vec::new(), scratch: Scratch::default() })
+        let pages = (pools.text_pages.most, pools.media_pages.most);
+        Ok(Cpu { threads, plans, memory, slots: Vec::new(), scratch: Scratch::default(), pages })
     }
 }
 
 impl Backend for Cpu {
-    fn run(&mut self, plan: &Plan, batch: &Batch) -> Result<Vec<f32>> {
-        let Cpu { threads, memory, slots, scratch } = self;
+    fn run(&mut self, which: Which, batch: &Batch) -> Result<Vec<f32>> {
+        let Cpu { threads, plans, memory, slots, scratch, .. } = self;
+        let plan = plans.get(which);
         let extent = Extent { images: batch.images.len(), tokens: batch.ids.len(), outputs: batch.outputs.len() };
         slots.resize_with(plan.slots.len().max(slots.len()), Vec::new);
         for (slot, shape) in slots.iter_mut().zip(&plan.slots) {
             let size = shape.size * extent.units(shape.axis);
             slot.resize(size.max(slot.len()), 0.0);
         }
-        for input in &plan.inputs {
-            slots[input.buffer][..batch.pixels.len()].copy_from_slice(batch.pixels);
+        for (input, values) in plan.inputs.iter().zip(batch.inputs) {
+            slots[input.buffer][..values.len()].copy_from_slice(values);
         }
         threads.install(|| -> Result<()> {
             for op in &plan.ops {
@@ -117,6 +124,10 @@ impl Backend for Cpu {
     fn copy_text_page(&mut self, copy: PageCopy) -> Result<()> {
         self.memory.text.iter_mut().for_each(|pool| pool.copy(copy));
         Ok(())
+    }
+
+    fn pages(&self) -> (usize, usize) {
+        self.pages
     }
 }
 
@@ -210,15 +221,6 @@ impl Memory {
                 });
                 Ok(())
             }
-            Op::GatedLinearUnit { x, activation, .. } => {
-                for_rows(out, written.width, |index, out| {
-                    let (gate, up) = row(slots, x, index).split_at(out.len());
-                    out.copy_from_slice(gate);
-                    activate(out, *activation);
-                    out.iter_mut().zip(up).for_each(|(out, up)| *out *= up);
-                });
-                Ok(())
-            }
             Op::Rope { x, head_width, width, theta } => {
                 for_rows(out, x.stride, |index, out| {
                     let position = batch.positions[index];
@@ -260,25 +262,44 @@ impl Memory {
         const ROWS: usize = 16;
         const COLUMNS: usize = 64;
         let (rows, width) = (x.len(), written.width);
-        scratch.product.resize(scratch.product.len().max(rows * width), 0.0);
-        let product_of = &mut scratch.product[..rows * width];
-        product(x, &self.matrix(weight)?, width, &mut scratch.panels, product_of);
+        let weight_rows = epilogue.weight_rows(width);
+        scratch.product.resize(scratch.product.len().max(rows * weight_rows), 0.0);
+        let product_of = &mut scratch.product[..rows * weight_rows];
+        product(x, &self.matrix(weight)?, weight_rows, &mut scratch.panels, product_of);
         let product_of = &*product_of;
         let bias = bias.map(|bias| self.vector(bias));
         let gate = epilogue.gate.map(|gate| self.vector(gate));
         let finish_rows = |(tile, out): (usize, &mut [f32])| {
             let first = tile * ROWS;
             let mut block = [[0f32; COLUMNS]; ROWS];
+            let mut second = [[0f32; COLUMNS]; ROWS];
+            let transpose = |block: &mut [[f32; COLUMNS]; ROWS], columns: Range<usize>, count: usize| {
+                for (place, column) in columns.enumerate() {
+                    let values = &product_of[column * rows + first..][..count];
+                    values.iter().enumerate().for_each(|(r, &value)| block[r][place] = value);
+                }
+            };
             for from in (0..width).step_by(COLUMNS) {
                 let columns = from..(from + COLUMNS).min(width);
-                for column in columns.clone() {
-                    let values = &product_of[column * rows + first..][..out.len() / width];
-                    values.iter().enumerate().for_each(|(r, &value)| block[r][column - from] = value);
+                let beyond = width + columns.start..width + columns.end;
+                transpose(&mut block, columns.clone(), out.len() / width);
+                if epilogue.paired {
+                    transpose(&mut second, beyond.clone(), out.len() / width);
                 }
                 for (r, out) in out.chunks_exact_mut(width).enumerate() {
                     let values = &mut block[r][..columns.len()];
+                    let factors = epilogue.paired.then(|| &mut second[r][..columns.len()]);
                     let out = &mut out[columns.clone()];
-                    finish(values, bias.map(|bias| &bias[columns.clone()]), gate, &columns, epilogue);
+                    if let Some(bias) = bias {
+                        add(values, &bias[columns.clone()]);
+                    }
+                    let factors = factors.map(|factors| {
+                        if let Some(bias) = bias {
+                            add(factors, &bias[beyond.clone()]);
+                        }
+                        &*factors
+                    });
+                    finish(values, factors, gate, &columns, epilogue);
                     match &epilogue.residual {
                         Some(residual) if residual.buffer != written.buffer => {
                             let residual = &row(slots, residual, first + r)[columns.clone()];

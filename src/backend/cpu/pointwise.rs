@@ -22,19 +22,19 @@ pub(super) fn add(out: &mut [f32], x: &[f32]) {
     );
 }
 
-/// Bias, activation, clip and gate of an epilogue, on some columns of a row.
+/// Activation, the second half's factors, clip and gate of an epilogue, on some columns of a row.
 pub(super) fn finish(
     values: &mut [f32],
-    bias: Option<&[f32]>,
+    factors: Option<&[f32]>,
     gate: Option<&[f32]>,
     columns: &Range<usize>,
     epilogue: &Epilogue,
 ) {
-    if let Some(bias) = bias {
-        add(values, bias);
-    }
     if let Some(activation) = epilogue.activation {
         activate(values, activation);
+    }
+    if let Some(factors) = factors {
+        values.iter_mut().zip(factors).for_each(|(value, factor)| *value *= factor);
     }
     if let Some(clip) = epilogue.clip {
         values.iter_mut().for_each(|value| *value = value.clamp(-clip, clip));
@@ -52,7 +52,7 @@ pub(super) fn finish(
 }
 
 /// The activation of each value, in place.
-pub(super) fn activate(values: &mut [f32], activation: Activation) {
+fn activate(values: &mut [f32], activation: Activation) {
     #[inline(always)]
     fn each(values: &mut [f32], f: impl Fn(f32) -> f32) {
         vectorised(
@@ -68,6 +68,7 @@ pub(super) fn activate(values: &mut [f32], activation: Activation) {
         }),
         Activation::QuickGelu => each(values, |x| x * sigmoid(1.702 * x)),
         Activation::Relu => each(values, |x| x.max(0.0)),
+        Activation::SquaredRelu => each(values, |x| x.max(0.0) * x.max(0.0)),
         Activation::Silu => each(values, |x| x * sigmoid(x)),
     }
 }

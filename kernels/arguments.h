@@ -1,0 +1,248 @@
+// What each kernel is told: one plain struct a kernel, mirrored field by field in src/backend/kernels/arguments.rs.
+// Counts and widths are in elements; `T` is the storage type of the kernel's name (bf16 or f16). Pointers lead to
+// device memory; a null pointer means that the operand is absent. Vectors (bias, norm weights, gates) are f32.
+#pragma once
+#include <stdint.h>
+
+/// A matrix of T: row i starts at data + (i / rows * row_pitch + i % rows) * stride. Starts of rows are 16-byte aligned.
+struct Rows {
+    void* data;
+    uint32_t rows;       // rows of the view in each unit (a picture or a token)
+    uint32_t row_pitch;  // rows of the buffer in each unit
+    uint32_t stride;     // columns of the buffer
+    uint32_t unused;
+};
+
+/// Pages of keys and values: row r of page p starts at keys + (p * page_rows + r) * width.
+struct Pages {
+    void* keys;
+    void* values;
+    uint32_t page_rows;
+    uint32_t width;  // all heads
+};
+
+enum class Activation : uint32_t { None = 0, Gelu = 1, GeluTanh = 2, QuickGelu = 3, Relu = 4, Silu = 5, SquaredRelu = 6 };
+
+/// linear.cu: out = residual + tanh(gate) * clip(activation(x weight^T + bias)).
+struct LinearArguments {
+    Rows x;              // (count, columns)
+    Rows out;            // (count, width): T, or f32 with out_f32
+    Rows residual;       // (count, width) T, or null; may be the same memory as out
+    const void* weight;  // T (width, columns); paired: (2 * width, columns)
+    const float* bias;   // (weight rows), or null
+    const float* gate;   // one value, or one for each column of out; or null
+    uint32_t count;
+    uint32_t columns;      // a multiple of 8
+    uint32_t width;        // any number
+    uint32_t gate_stride;  // 0: one gate for all columns, 1: one for each
+    Activation activation;
+    uint32_t paired;   // out = activation(x first_half^T + bias) * (x second_half^T + bias): SwiGLU
+    uint32_t out_f32;  // out holds f32 (logits); its stride counts f32
+    float clip;        // bound on the absolute value; infinity for none
+};
+
+/// norm.cu: each `group` consecutive columns of a row normalised by themselves; out may be x.
+struct NormArguments {
+    Rows x;
+    Rows out;
+    const float* weight;  // (group)
+    const float* bias;    // (group), or null
+    uint32_t count;       // rows
+    uint32_t width;       // columns of a row
+    uint32_t group;       // width, or the width of a head
+    uint32_t layer;       // 1: LayerNorm, 0: RMSNorm
+    float epsilon;
+    uint32_t unused;
+};
+
+/// Normalisation of queries or keys, head by head, inside an attention kernel; no norm if weight is null.
+struct HeadNorm {
+    const float* weight;  // (head_width)
+    const float* bias;    // (head_width), or null
+    float epsilon;
+    uint32_t layer;  // 1: LayerNorm, 0: RMSNorm
+};
+
+/// Up to 64 consecutive tokens of one sequence: rows first..first + count of the batch, at positions position.. .
+struct QueryTile {
+    uint32_t first;
+    uint32_t count;  // 0: an empty tile, nothing to do
+    uint32_t position;
+    uint32_t table;  // where the sequence's page numbers begin in `tables`
+};
+
+/// flash_attention.cu, causal over text pages: a token at position p attends to positions 0..=p of its sequence.
+struct CausalAttentionArguments {
+    Rows query;
+    Rows out;
+    Pages pages;
+    const uint32_t* tables;
+    const QueryTile* tiles;
+    const float* slopes;  // ALiBi: score -= slope[head] * distance; or null
+    float* partials;      // split form: f32 (tile_count, heads, key_tiles, tile_rows, head_width + 2); else unused
+    uint32_t tile_count;
+    uint32_t heads;
+    uint32_t head_width;
+    uint32_t key_tiles;  // split form: most tiles of 64 keys that any query tile sees
+    float scale;         // above 0
+    uint32_t tile_rows;  // split form: most rows of a query tile, 1 to 16
+};
+
+/// flash_attention.cu (one source: vision) and perceiver_attention.cu (two: context, then latents). All query_rows of a
+/// picture attend to all keys of that picture, source after source.
+struct PictureAttentionArguments {
+    Rows query;
+    Rows out;
+    Rows key[2];
+    Rows value[2];
+    HeadNorm query_norm;
+    HeadNorm key_norm;
+    uint32_t query_rows;   // queries of a picture
+    uint32_t key_rows[2];  // keys of a picture in each source; the second may be 0
+    uint32_t images;
+    uint32_t heads;
+    uint32_t head_width;
+    float scale;
+    uint32_t unused;
+};
+
+/// Up to 64 tokens that see one picture: rows order[first..first + count] of the batch.
+struct MediaTile {
+    uint32_t first;
+    uint32_t count;  // 0: an empty tile, nothing to do
+    uint32_t page;   // media page, or NO_PICTURE: the tokens' outputs are exact zeros
+    uint32_t unused;
+};
+constexpr uint32_t NO_PICTURE = 0xffffffff;
+
+/// masked_image_attention.cu: each token attends to the latents of the one picture that precedes it.
+struct MaskedImageAttentionArguments {
+    Rows query;
+    Rows out;
+    Pages pages;
+    const uint32_t* order;
+    const MediaTile* tiles;
+    HeadNorm query_norm;
+    uint32_t tile_count;
+    uint32_t heads;
+    uint32_t head_width;
+    float scale;
+};
+
+/// gated_cross_attention.cu: out = x + tanh(gate) * W_out attention(W_query norm(x), picture), for up to 16 tokens.
+struct GatedCrossAttentionArguments {
+    Rows x;
+    Rows out;  // may be x
+    NormArguments norm;  // only weight, bias, layer, epsilon are read
+    HeadNorm query_norm;
+    Pages pages;
+    const uint32_t* order;
+    const MediaTile* tiles;
+    const void* query_weight;  // T (inner, width)
+    const void* out_weight;    // T (width, inner)
+    const float* gate;
+    void* query;             // scratch: T (count, inner)
+    void* attended;          // scratch: T (count, inner)
+    uint32_t* barrier;       // two words, zero at first; left as the next launch needs them
+    uint32_t tile_count;
+    uint32_t count;  // tokens
+    uint32_t width;
+    uint32_t inner;  // heads * head_width
+    uint32_t heads;
+    uint32_t head_width;
+    uint32_t gate_stride;
+    float scale;
+};
+
+/// pointwise.cu: normalised pixels f32 (images, 3, side, side) to rows (channel, y, x) of each patch.
+struct PatchesArguments {
+    const float* pixels;
+    Rows out;  // columns 3 * patch * patch .. width are set to zero
+    uint32_t images;
+    uint32_t side;
+    uint32_t patch;
+    uint32_t width;  // columns written: 3 * patch * patch, filled up to a multiple of 8
+};
+
+/// pointwise.cu: the class row before the patches of each picture, and the position embedding added to all.
+struct ClassAndPositionArguments {
+    Rows patches;
+    Rows out;
+    const float* class_row;  // (width)
+    const void* position;    // T (patches + 1, width)
+    uint32_t images;
+    uint32_t patches_count;
+    uint32_t width;
+    uint32_t unused;
+};
+
+/// pointwise.cu: out row i = table row index(i) (+ add row i). Serves gather, select and broadcast.
+struct GatherArguments {
+    Rows table;  // T
+    Rows out;
+    Rows add;               // T, or null
+    const uint32_t* index;  // null: i % table_rows
+    uint32_t count;
+    uint32_t width;
+    uint32_t offset;      // added to the index
+    uint32_t table_rows;
+};
+
+/// pointwise.cu: rotary embedding of queries in place and of keys, then keys and values to their pages.
+struct AppendArguments {
+    Rows query;  // null data: no rotary embedding of queries
+    Rows key;
+    Rows value;
+    Pages pages;
+    const uint32_t* positions;  // text: of each token
+    const uint32_t* table_of;   // text: where each token's page numbers begin in `tables`; null: pictures
+    const uint32_t* tables;     // text: page numbers; pictures: the page of each picture
+    uint32_t count;             // rows
+    uint32_t width;             // all heads of keys; of queries too
+    uint32_t unit_rows;         // pictures: rows of a picture
+    uint32_t head_width;
+    uint32_t rotary_width;  // entries of each head that rotate; 0: none
+    float theta;
+};
+
+/// pointwise.cu: whole pages of all layers copied: `from` and `to` are page numbers.
+struct CopyPageArguments {
+    void* keys;    // (layers, pages, page_rows, width) T
+    void* values;
+    uint64_t layer_pitch;  // elements of one layer
+    uint64_t page_size;    // elements of one page
+    uint32_t from;
+    uint32_t to;
+    uint32_t layers;
+    uint32_t unused;
+};
+
+/// sample.cu: what is chosen for one row of logits.
+struct SampleRequest {
+    float temperature;  // 0: the most likely token
+    uint32_t top_k;     // 0: all
+    float top_p;        // 1: all
+    float uniform;      // a number in [0, 1)
+    uint32_t target;    // a token whose log-probability is wanted too; NO_TOKEN for none
+    uint32_t unused;
+};
+constexpr uint32_t NO_TOKEN = 0xffffffff;
+
+struct SampleResult {
+    uint32_t token;        // the chosen one
+    float logit;           // its logit, as it came
+    float log_sum_exp;     // of the whole row as it came, forbidden tokens included
+    float target_logit;    // logit of `target`
+};
+
+struct SampleArguments {
+    const float* logits;  // (count, width), row i at logits + i * stride
+    const SampleRequest* requests;
+    const uint32_t* forbidden;  // tokens that are never chosen, ascending
+    SampleResult* results;
+    void* scratch;  // (count, width) of 8 bytes
+    uint32_t count;
+    uint32_t width;
+    uint32_t stride;
+    uint32_t forbidden_count;
+};

@@ -1,0 +1,369 @@
+// The tile vocabulary of the attention kernels. A block serves 64 query rows of one head with four warps, 16 rows a
+// warp; keys come in tiles of 64, cut by their number from the first key of their source. Every tile has a maximum, a
+// sum and an output of its own, and these are folded into the running ones from left to right. All forms (prefill,
+// split decode, picture, latents) fold the same tiles in the same order, so a row's bits depend on nothing but the row.
+//
+// Scores and outputs go through mma.m16n8k16. A tile costs as many steps of 16 keys as it has keys; the steps left out
+// would have added exact zeros. WIDTH is the padded head width (64, 80, 96 or 128); a head's width is a multiple of 16
+// up to it, and the columns beyond are zeros in shared memory.
+//
+// In mma fragments a lane holds two rows, lane / 4 and lane / 4 + 8, at columns 2 (lane % 4) and one after; arrays of
+// two are over those rows. fmaf is written out so that the compiler cannot round one form otherwise than another.
+#pragma once
+#include "vector.cuh"
+
+constexpr uint32_t KEYS = 64;                 // keys of a tile
+constexpr uint32_t STRIPE = 16;               // query rows of a warp; keys of a step
+constexpr uint32_t STRIPES = KEYS / STRIPE;   // of a tile of keys, and of a block's queries
+constexpr uint32_t QUERIES = 64;              // query rows of a block
+constexpr uint32_t ATTENTION_THREADS = 128;
+constexpr float LOG2_E = 1.4426950408889634f;
+
+/// A row of a head in shared memory, an odd number of 16-byte words long: eight rows at one column touch all banks.
+template <typename T, uint32_t WIDTH>
+using HeadRow = T[WIDTH + 8];
+
+/// A tile of keys and values in shared memory.
+template <typename T, uint32_t WIDTH>
+struct KeyTile {
+    HeadRow<T, WIDTH> keys[KEYS];
+    HeadRow<T, WIDTH> values[KEYS];
+};
+
+/// Where the keys and values that a head attends to stand in global memory.
+template <typename T>
+struct KeySource {
+    const T* keys;  // this head's columns of row 0
+    const T* values;
+    uint32_t key_stride;
+    uint32_t value_stride;
+    uint32_t count;         // keys
+    const uint32_t* table;  // page numbers; null: keys stand in order
+    uint32_t page_rows;     // a multiple of 16
+};
+
+/// A warp's queries, the left operand of the scores.
+template <uint32_t WIDTH>
+struct Queries {
+    uint32_t words[WIDTH / 16][4];
+};
+
+/// How many keys of a source a warp's rows see, counted from its first key.
+struct Sight {
+    uint32_t every;   // all rows of the warp see these
+    uint32_t any;     // some row sees these
+    uint32_t row[2];  // this lane's rows
+};
+
+/// From products to exponents of two.
+struct Scoring {
+    float scale;  // times log2(e)
+    float slope;  // ALiBi, in units of the scale; 0 for none
+};
+
+/// What a warp's rows make of one tile's keys: exp2(score - maximum), rounded to T as the left operand of the output.
+struct Weights {
+    uint32_t words[STRIPES][4];
+    float maximum[2];
+    float total[2];  // of the weights before they were rounded
+};
+
+/// The running state of a warp's rows.
+template <uint32_t WIDTH>
+struct Attended {
+    float sums[WIDTH / 8][4];
+    float maximum[2];
+    float total[2];
+};
+
+/// How many of at most `limit` rows remain from row `first` of `count`.
+DEVICE uint32_t remaining(uint32_t count, uint32_t first, uint32_t limit) {
+    return count > first ? smaller(count - first, limit) : 0;
+}
+
+// ---- Loading ------------------------------------------------------------------------------------------------------
+
+/// Starts copying a warp's queries: `number` is the row in `view` of query lane % 16, and the first `rows` are valid.
+template <typename T, uint32_t WIDTH>
+DEVICE void load_queries(HeadRow<T, WIDTH>* stripe, const Rows& view, uint32_t number, uint32_t rows, uint32_t head,
+                         uint32_t head_width) {
+#pragma unroll
+    for (uint32_t vector = threadIdx.x % LANES; vector < STRIPE * WIDTH / VECTOR; vector += LANES) {
+        const uint32_t row = vector / (WIDTH / VECTOR), column = vector % (WIDTH / VECTOR) * VECTOR;
+        const T* from = row_of<T>(view, shuffle(number, row)) + head * head_width + column;
+        copy_async_16(&stripe[row][column], from, row < rows && column < head_width);
+    }
+}
+
+/// Starts copying 16 rows of keys or values, `rows` of them valid.
+template <typename T, uint32_t WIDTH>
+DEVICE void copy_stripe(HeadRow<T, WIDTH>* stripe, const T* from, uint32_t stride, uint32_t rows, uint32_t head_width) {
+#pragma unroll
+    for (uint32_t vector = threadIdx.x % LANES; vector < STRIPE * WIDTH / VECTOR; vector += LANES) {
+        const uint32_t row = vector / (WIDTH / VECTOR), column = vector % (WIDTH / VECTOR) * VECTOR;
+        copy_async_16(&stripe[row][column], from + row * stride + column, row < rows && column < head_width);
+    }
+}
+
+/// In lanes 0 to 3, the row where that stripe of the tile at key `first` starts.
+template <typename T>
+DEVICE uint32_t stripe_starts(const KeySource<T>& source, uint32_t first) {
+    const uint32_t lane = threadIdx.x % LANES, key = first + lane * STRIPE;
+    if (source.table == nullptr || lane >= STRIPES || key >= source.count) return key;
+    return load_global(source.table + key / source.page_rows) * source.page_rows + key % source.page_rows;
+}
+
+/// Starts copying parts `part`, `part + step` .. of a tile: 0 to 3 are its stripes of keys, 4 to 7 those of values.
+/// Stripes without a key are left as they are.
+template <typename T, uint32_t WIDTH>
+DEVICE void load_parts(KeyTile<T, WIDTH>& tile, const KeySource<T>& source, uint32_t starts, uint32_t first,
+                       uint32_t head_width, uint32_t part, uint32_t end, uint32_t step) {
+    for (; part < end; part += step) {
+        const uint32_t row = part % STRIPES * STRIPE;
+        const uint64_t start = shuffle(starts, part % STRIPES);
+        const uint32_t rows = remaining(source.count, first + row, STRIPE);
+        if (rows == 0) continue;
+        const bool keys = part < STRIPES;
+        const uint32_t stride = keys ? source.key_stride : source.value_stride;
+        const T* from = (keys ? source.keys : source.values) + start * stride;
+        copy_stripe<T, WIDTH>((keys ? tile.keys : tile.values) + row, from, stride, rows, head_width);
+    }
+}
+
+/// Starts copying the tile at key `first`, a group of copies of each thread. All threads of the block take part.
+template <typename T, uint32_t WIDTH>
+DEVICE void load_tile(KeyTile<T, WIDTH>& tile, const KeySource<T>& source, uint32_t first, uint32_t head_width) {
+    const uint32_t starts = stripe_starts(source, first), warp = threadIdx.x / LANES, warps = blockDim.x / LANES;
+    load_parts(tile, source, starts, first, head_width, warp, 2 * STRIPES, warps);
+    copy_async_commit();
+}
+
+/// A warp's queries from shared memory to registers.
+template <typename T, uint32_t WIDTH>
+DEVICE void take_queries(Queries<WIDTH>& queries, const HeadRow<T, WIDTH>* stripe) {
+    const uint32_t lane = threadIdx.x % LANES;
+#pragma unroll
+    for (uint32_t chunk = 0; chunk < WIDTH / 16; ++chunk) {
+        load_matrix_x4(queries.words[chunk], &stripe[lane % 16][chunk * 16 + lane / 16 * 8]);
+    }
+}
+
+// ---- Norm of heads ------------------------------------------------------------------------------------------------
+
+/// Sum over the 16 lanes of half a warp: a butterfly.
+DEVICE float half_warp_sum(float value) {
+#pragma unroll
+    for (uint32_t distance = 8; distance > 0; distance /= 2) value += shuffle_xor(value, distance);
+    return value;
+}
+
+/// Normalises a stripe of 16 rows in place, rounding to T as norm.cu would. A warp takes two rows at a time; lane % 16
+/// holds a vector and adds it in order, then lanes are added by a butterfly: the order of norm.cuh.
+template <typename T, uint32_t WIDTH>
+DEVICE void normalise_stripe(HeadRow<T, WIDTH>* stripe, const HeadNorm& norm, uint32_t head_width) {
+    const uint32_t lane = threadIdx.x % LANES, column = lane % 16 * VECTOR;
+    const bool inside = column < head_width;
+    const float width = static_cast<float>(head_width);
+    float weight[VECTOR] = {}, bias[VECTOR] = {};
+    if (inside) load_floats(weight, norm.weight + column);
+    if (inside && norm.bias != nullptr) load_floats(bias, norm.bias + column);
+#pragma unroll 1
+    for (uint32_t row = lane / 16; row < STRIPE; row += 2) {
+        Word4* place = reinterpret_cast<Word4*>(&stripe[row][column]);
+        float x[VECTOR], sum = 0.0f, squares = 0.0f;
+        unpack_vector<T>(x, inside ? load_shared(place) : Word4{0, 0, 0, 0});
+#pragma unroll
+        for (uint32_t i = 0; i < VECTOR; ++i) sum += x[i];
+        const float mean = norm.layer != 0 ? half_warp_sum(sum) / width : 0.0f;
+#pragma unroll
+        for (uint32_t i = 0; i < VECTOR; ++i) {
+            x[i] = inside ? x[i] - mean : 0.0f;
+            squares = fmaf(x[i], x[i], squares);
+        }
+        const float factor = reciprocal_square_root(half_warp_sum(squares) / width + norm.epsilon);
+#pragma unroll
+        for (uint32_t i = 0; i < VECTOR; ++i) x[i] = fmaf(x[i] * factor, weight[i], bias[i]);
+        if (inside) store_shared(place, pack_vector<T>(x));
+    }
+}
+
+// ---- Attending ----------------------------------------------------------------------------------------------------
+
+/// What the running state and a tile's are multiplied by when the tile joins.
+struct Fold {
+    float keep;
+    float take;
+};
+
+/// Raises the running maximum to that of a tile. With no key seen so far both are -infinity and both factors 0.
+DEVICE Fold raise_maximum(float& maximum, float tile_maximum) {
+    const float before = maximum;
+    maximum = larger(before, tile_maximum);
+    const float base = maximum == -INFINITY ? 0.0f : maximum;
+    return {exponential_2(before - base), exponential_2(tile_maximum - base)};
+}
+
+/// One over a row's sum of weights; 0 if it saw no key, so that its output is exactly 0.
+DEVICE float inverse_total(float total) { return total > 0.0f ? 1.0f / total : 0.0f; }
+
+template <uint32_t WIDTH>
+DEVICE void clear(Attended<WIDTH>& attended) {
+#pragma unroll
+    for (uint32_t block = 0; block < WIDTH / 8; ++block) {
+#pragma unroll
+        for (uint32_t i = 0; i < 4; ++i) attended.sums[block][i] = 0.0f;
+    }
+#pragma unroll
+    for (uint32_t half = 0; half < 2; ++half) {
+        attended.maximum[half] = -INFINITY;
+        attended.total[half] = 0.0f;
+    }
+}
+
+/// The weights of the tile at key `first`, in `steps` steps; WHOLE: four steps, and every row sees all keys.
+template <typename T, uint32_t WIDTH, bool WHOLE>
+DEVICE void weigh(Weights& weights, const Queries<WIDTH>& queries, const KeyTile<T, WIDTH>& tile, uint32_t first,
+                  uint32_t steps, const Sight& sight, const Scoring& scoring) {
+    const uint32_t lane = threadIdx.x % LANES, pair = lane % 4 * 2;
+    float scores[KEYS / 8][4] = {};
+#pragma unroll
+    for (uint32_t step = 0; step < STRIPES; ++step) {
+        if (WHOLE || step < steps) {
+#pragma unroll
+            for (uint32_t chunk = 0; chunk < WIDTH / 16; ++chunk) {
+                const uint32_t row = step * STRIPE + lane / 16 * 8 + lane % 8;
+                uint32_t words[4];
+                load_matrix_x4(words, &tile.keys[row][chunk * 16 + lane / 8 % 2 * 8]);
+                multiply_accumulate<T>(scores[2 * step], queries.words[chunk], {words[0], words[1]});
+                multiply_accumulate<T>(scores[2 * step + 1], queries.words[chunk], {words[2], words[3]});
+            }
+        }
+    }
+#pragma unroll
+    for (uint32_t half = 0; half < 2; ++half) {
+        const uint32_t seen = sight.row[half];
+        if (scoring.slope != 0.0f) {  // a row sees the keys up to its own position
+            const float distance = static_cast<float>(static_cast<int32_t>(first + pair + 1 - seen));
+#pragma unroll
+            for (uint32_t i = 0; i < KEYS / 4; ++i) {
+                float& score = scores[i / 2][2 * half + i % 2];
+                score = fmaf(scoring.slope, distance + static_cast<float>(i / 2 * 8 + i % 2), score);
+            }
+        }
+        float maximum = -INFINITY;
+#pragma unroll
+        for (uint32_t i = 0; i < KEYS / 4; ++i) {
+            float& score = scores[i / 2][2 * half + i % 2];
+            if (!WHOLE && first + i / 2 * 8 + pair + i % 2 >= seen) score = -INFINITY;
+            maximum = larger(maximum, score);
+        }
+        maximum = larger(maximum, shuffle_xor(maximum, 1));
+        maximum = larger(maximum, shuffle_xor(maximum, 2)) * scoring.scale;
+        const float base = maximum == -INFINITY ? 0.0f : maximum;
+        float total = 0.0f;
+#pragma unroll
+        for (uint32_t i = 0; i < KEYS / 4; ++i) {
+            float& score = scores[i / 2][2 * half + i % 2];
+            score = exponential_2(fmaf(score, scoring.scale, -base));
+            total += score;
+        }
+        total += shuffle_xor(total, 1);
+        total += shuffle_xor(total, 2);
+        weights.maximum[half] = maximum;
+        weights.total[half] = total;
+#pragma unroll
+        for (uint32_t block = 0; block < KEYS / 8; ++block) {
+            weights.words[block / 2][block % 2 * 2 + half] =
+                pack<T>(scores[block][2 * half], scores[block][2 * half + 1]);
+        }
+    }
+}
+
+/// Multiplies a tile's weights by its values, 16 columns at a time, and folds the products into the running state.
+template <typename T, uint32_t WIDTH, bool WHOLE>
+DEVICE void merge(Attended<WIDTH>& attended, const Weights& weights, const KeyTile<T, WIDTH>& tile, uint32_t steps) {
+    const uint32_t lane = threadIdx.x % LANES;
+    Fold fold[2];
+#pragma unroll
+    for (uint32_t half = 0; half < 2; ++half) {
+        fold[half] = raise_maximum(attended.maximum[half], weights.maximum[half]);
+        attended.total[half] = fmaf(attended.total[half], fold[half].keep, weights.total[half] * fold[half].take);
+    }
+#pragma unroll
+    for (uint32_t chunk = 0; chunk < WIDTH / 16; ++chunk) {
+        float products[2][4] = {};
+#pragma unroll
+        for (uint32_t step = 0; step < STRIPES; ++step) {
+            if (WHOLE || step < steps) {
+                uint32_t words[4];
+                load_matrix_x4_transposed(words, &tile.values[step * STRIPE + lane % 16][chunk * 16 + lane / 16 * 8]);
+                multiply_accumulate<T>(products[0], weights.words[step], {words[0], words[1]});
+                multiply_accumulate<T>(products[1], weights.words[step], {words[2], words[3]});
+            }
+        }
+#pragma unroll
+        for (uint32_t i = 0; i < 8; ++i) {
+            float& sum = attended.sums[2 * chunk + i / 4][i % 4];
+            sum = fmaf(sum, fold[i % 4 / 2].keep, products[i / 4][i % 4] * fold[i % 4 / 2].take);
+        }
+    }
+}
+
+/// Lets a warp's rows attend to the tile at key `first`. ALONE: the warp copied the tile for itself, keys and values as
+/// two groups, and the values may still be under way.
+template <typename T, uint32_t WIDTH, bool ALONE = false>
+DEVICE void attend(Attended<WIDTH>& attended, const Queries<WIDTH>& queries, const KeyTile<T, WIDTH>& tile,
+                   uint32_t first, const Sight& sight, const Scoring& scoring) {
+    const uint32_t steps = divide_up(remaining(sight.any, first, KEYS), STRIPE);
+    if (steps == 0) return;
+    const bool whole = sight.every >= first + KEYS;
+    Weights weights;
+    if (whole) {
+        weigh<T, WIDTH, true>(weights, queries, tile, first, steps, sight, scoring);
+    } else {
+        weigh<T, WIDTH, false>(weights, queries, tile, first, steps, sight, scoring);
+    }
+    if (ALONE) {
+        copy_async_wait<0>();
+        warp_barrier();
+    }
+    if (whole) {
+        merge<T, WIDTH, true>(attended, weights, tile, steps);
+    } else {
+        merge<T, WIDTH, false>(attended, weights, tile, steps);
+    }
+}
+
+/// Writes a warp's rows, divided by their sums of weights. `number` and `rows` as in load_queries.
+template <typename T, uint32_t WIDTH>
+DEVICE void store_rows(const Attended<WIDTH>& attended, const Rows& out, uint32_t number, uint32_t rows, uint32_t head,
+                       uint32_t head_width) {
+    const uint32_t lane = threadIdx.x % LANES, pair = lane % 4 * 2;
+#pragma unroll
+    for (uint32_t half = 0; half < 2; ++half) {
+        const uint32_t row = lane / 4 + 8 * half;
+        T* to = row_of<T>(out, shuffle(number, row)) + head * head_width + pair;
+        const float inverse = inverse_total(attended.total[half]);
+#pragma unroll
+        for (uint32_t block = 0; block < WIDTH / 8; ++block) {
+            const float* sums = attended.sums[block] + 2 * half;
+            const uint32_t word = pack<T>(sums[0] * inverse, sums[1] * inverse);
+            if (row < rows && block * 8 < head_width) store_global(reinterpret_cast<uint32_t*>(to + block * 8), word);
+        }
+    }
+}
+
+/// The keys of picture `image` in source `which`, for one head.
+template <typename T>
+DEVICE KeySource<T> picture_keys(const PictureAttentionArguments& arguments, uint32_t which, uint32_t image,
+                                 uint32_t head) {
+    const Rows &key = arguments.key[which], &value = arguments.value[which];
+    const uint32_t column = head * arguments.head_width;
+    return {row_of<T>(key, image * key.rows) + column,
+            row_of<T>(value, image * value.rows) + column,
+            key.stride,
+            value.stride,
+            arguments.key_rows[which],
+            nullptr,
+            0};
+}

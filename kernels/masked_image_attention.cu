@@ -1,0 +1,31 @@
+// Attention of text tokens to pictures, masked per image (Flamingo, section 2.3): a token sees the latents of the one
+// picture that precedes it, so the tokens are ordered by picture and each tile meets the latents of one page; no mask
+// is ever formed. Tokens before the first picture get exact zeros. IDEFICS' RMS norm of the query heads is fused.
+//
+// Shapes: query and out (tokens, heads * head_width), rows order[first..first + count] of a tile (up to 64); keys and
+// values (pages, page_rows, heads * head_width), 64 latents a page as a rule, any number allowed.
+// Names: masked_image_attention_<bf16|f16>_<64|80|96|128>, by the padded head width.
+// Grid (tile_count, heads), 128 threads; shared bytes 512 * (WIDTH + 8): two tiles of 64 keys and values.
+// Bound: memory, by queries and outputs for long prompts, by one page of latents a tile and head in decoding.
+#include "masked_image_attention.cuh"
+
+template <typename T, uint32_t WIDTH>
+DEVICE void masked_image_attention(const MaskedImageAttentionArguments& arguments) {
+    const MediaTile* tiles = arguments.tiles;
+    const Word4 tile = load_global(reinterpret_cast<const Word4*>(tiles + blockIdx.x));
+    if (tile.y == 0) return;
+    masked_image_attention_tile<T, WIDTH>(arguments, {tile.x, tile.y, tile.z, tile.w}, blockIdx.y);
+}
+
+#define MASKED_IMAGE_ATTENTION(T, WIDTH)                                                                           \
+    KERNEL(masked_image_attention_##T##_##WIDTH, MaskedImageAttentionArguments, ATTENTION_THREADS) {               \
+        masked_image_attention<T, WIDTH>(arguments);                                                               \
+    }
+MASKED_IMAGE_ATTENTION(bf16, 64)
+MASKED_IMAGE_ATTENTION(bf16, 80)
+MASKED_IMAGE_ATTENTION(bf16, 96)
+MASKED_IMAGE_ATTENTION(bf16, 128)
+MASKED_IMAGE_ATTENTION(f16, 64)
+MASKED_IMAGE_ATTENTION(f16, 80)
+MASKED_IMAGE_ATTENTION(f16, 96)
+MASKED_IMAGE_ATTENTION(f16, 128)

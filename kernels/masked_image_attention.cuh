@@ -1,0 +1,57 @@
+// The body of masked_image_attention.cu, also a part of gated_cross_attention.cu: one media tile, one head.
+#pragma once
+#include "attention.cuh"
+
+/// Lets the tokens of `tile` attend to the latents of its picture. All threads of the block call, at least 128; they
+/// share the copying, and the first four warps attend. Shared memory: two KeyTile<T, WIDTH>.
+template <typename T, uint32_t WIDTH>
+DEVICE void masked_image_attention_tile(const MaskedImageAttentionArguments& arguments, const MediaTile& tile,
+                                        uint32_t head) {
+    const uint32_t warp = threadIdx.x / LANES, lane = threadIdx.x % LANES, head_width = arguments.head_width;
+    const uint32_t rows = remaining(tile.count, warp * STRIPE, STRIPE);  // this warp's; 0: it only copies
+    const uint32_t index = warp * STRIPE + lane % STRIPE;
+    const uint32_t number = index < tile.count ? load_global(arguments.order + tile.first + index) : 0;
+
+    // Without a picture there are no keys, and what is stored are zeros.
+    const bool picture = tile.page != NO_PICTURE;
+    const Pages& pages = arguments.pages;
+    const uint64_t start = picture ? uint64_t(tile.page) * pages.page_rows * pages.width + head * head_width : 0;
+    const KeySource<T> source = {static_cast<const T*>(pages.keys) + start,
+                                 static_cast<const T*>(pages.values) + start,
+                                 pages.width,
+                                 pages.width,
+                                 picture ? pages.page_rows : 0,
+                                 nullptr,
+                                 0};
+    const Sight sight = {source.count, source.count, {source.count, source.count}};
+    const Scoring scoring = {arguments.scale * LOG2_E, 0.0f};
+
+    // The queries land where the second tile of keys will, and are in registers before it comes.
+    KeyTile<T, WIDTH>* tiles = reinterpret_cast<KeyTile<T, WIDTH>*>(shared_memory());
+    HeadRow<T, WIDTH>* stripe = tiles[1].keys + warp % STRIPES * STRIPE;
+    block_barrier();  // what an earlier call left in shared memory has been read
+    if (rows > 0) load_queries<T, WIDTH>(stripe, arguments.query, number, rows, head, head_width);
+    copy_async_commit();
+    load_tile(tiles[0], source, 0, head_width);
+
+    Queries<WIDTH> queries;
+    Attended<WIDTH> attended;
+    clear(attended);
+    copy_async_wait<1>();
+    warp_barrier();
+    if (rows > 0) {
+        if (arguments.query_norm.weight != nullptr) {
+            normalise_stripe<T, WIDTH>(stripe, arguments.query_norm, head_width);
+            warp_barrier();
+        }
+        take_queries<T, WIDTH>(queries, stripe);
+    }
+    for (uint32_t first = 0; first < source.count; first += KEYS) {
+        copy_async_wait<0>();
+        block_barrier();
+        const uint32_t next = first + KEYS;
+        if (next < source.count) load_tile(tiles[next / KEYS % 2], source, next, head_width);
+        if (rows > 0) attend(attended, queries, tiles[first / KEYS % 2], first, sight, scoring);
+    }
+    if (rows > 0) store_rows<T, WIDTH>(attended, arguments.out, number, rows, head, head_width);
+}

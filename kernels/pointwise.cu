@@ -1,0 +1,253 @@
+// What moves rows about between matrix products: pixels to patches, class row and position embedding, gathers, rotary
+// embedding with the append to pages, copies of pages. All are bound by memory: every value is read once and written
+// once, 16 bytes a thread, neighbouring threads at neighbouring addresses (but for pixels, which come singly and
+// through L1). Widths are multiples of 8.
+//
+// One thread for each vector of 8 columns, threads 256, shared bytes 0:
+//   patches_<bf16|f16>             grid divide_up(images * (side / patch)^2 * width / 8, 256)
+//   class_and_position_<bf16|f16>  grid divide_up(images * (patches_count + 1) * width / 8, 256)
+//   gather_<bf16|f16>              grid divide_up(count * width / 8, 256)
+// One block for each row:
+//   append_<bf16|f16>              grid count, threads min(256, round_up(width / 8, 32)), shared bytes 4 * rotary_width
+// One thread for each vector of a page, of either type:
+//   copy_page                      grid (divide_up(page_size / 8, 256), layers), threads 256, shared bytes 0
+#include "vector.cuh"
+
+/// The vector of this thread in a matrix of `width` columns: its row, and the column where it begins.
+struct Place {
+    uint32_t row, column;
+};
+DEVICE Place place_of_thread(uint32_t width) {
+    const uint32_t vector = blockIdx.x * blockDim.x + threadIdx.x;
+    return {vector / (width / VECTOR), vector % (width / VECTOR) * VECTOR};
+}
+
+/// The values at one place of a matrix, to and from f32.
+template <typename T>
+DEVICE void read(float (&value)[VECTOR], const T* address) {
+    unpack_vector<T>(value, load_vector(address));
+}
+template <typename T>
+DEVICE void read(float (&value)[1], const T* address) {
+    value[0] = to_float(load_global(address));
+}
+template <typename T>
+DEVICE void write(T* address, const float (&value)[VECTOR]) {
+    store_vector(address, pack_vector<T>(value));
+}
+template <typename T>
+DEVICE void write(T* address, const float (&value)[1]) {
+    store_global(address, from_float<T>(value[0]));
+}
+template <typename T>
+DEVICE void add(float (&value)[VECTOR], const T* address) {
+    float other[VECTOR];
+    read(other, address);
+#pragma unroll
+    for (uint32_t i = 0; i < VECTOR; ++i) value[i] += other[i];
+}
+
+/// out (images * patches, width): row (channel, y, x) of each patch, the grid of patches line by line.
+template <typename T>
+DEVICE void patches(const PatchesArguments& arguments) {
+    const uint32_t side = arguments.side;
+    const uint32_t patch = arguments.patch;
+    const uint32_t grid = side / patch;
+    const Place place = place_of_thread(arguments.width);
+    if (place.row >= arguments.images * grid * grid) return;
+    const uint32_t image = place.row / (grid * grid);
+    const uint32_t grid_y = place.row % (grid * grid) / grid;
+    const uint32_t grid_x = place.row % grid;
+    const float* pixels = arguments.pixels + (uint64_t(image) * 3 * side + grid_y * patch) * side + grid_x * patch;
+
+    uint32_t x = place.column % patch;
+    uint32_t y = place.column / patch % patch;
+    uint32_t channel = place.column / (patch * patch);
+    float value[VECTOR];
+#pragma unroll
+    for (uint32_t i = 0; i < VECTOR; ++i) {
+        value[i] = channel < 3 ? load_global(pixels + (channel * side + y) * side + x) : 0.0f;
+        x += 1;
+        if (x == patch) x = 0, y += 1;
+        if (y == patch) y = 0, channel += 1;
+    }
+    write(row_of<T>(arguments.out, place.row) + place.column, value);
+}
+
+/// out (images * (patches + 1), width): the class row, then the rows of the patches; the position's row added to each.
+template <typename T>
+DEVICE void class_and_position(const ClassAndPositionArguments& arguments) {
+    const uint32_t rows = arguments.patches_count + 1;
+    const Place place = place_of_thread(arguments.width);
+    if (place.row >= arguments.images * rows) return;
+    const uint32_t image = place.row / rows;
+    const uint32_t row = place.row % rows;
+
+    float value[VECTOR];
+    if (row == 0) {
+        load_floats(value, arguments.class_row + place.column);
+    } else {
+        read(value, row_of<T>(arguments.patches, image * arguments.patches_count + row - 1) + place.column);
+    }
+    add(value, static_cast<const T*>(arguments.position) + uint64_t(row) * arguments.width + place.column);
+    write(row_of<T>(arguments.out, place.row) + place.column, value);
+}
+
+/// out (count, width): row index(i) + offset of a table, and row i of `add`.
+template <typename T>
+DEVICE void gather(const GatherArguments& arguments) {
+    const Place place = place_of_thread(arguments.width);
+    if (place.row >= arguments.count) return;
+    const uint32_t index =
+        arguments.index != nullptr ? load_global(arguments.index + place.row) : place.row % arguments.table_rows;
+
+    float value[VECTOR];
+    read(value, row_of<T>(arguments.table, index + arguments.offset) + place.column);
+    if (arguments.add.data != nullptr) add(value, row_of<T>(arguments.add, place.row) + place.column);
+    write(row_of<T>(arguments.out, place.row) + place.column, value);
+}
+
+struct Turn {
+    float cosine, sine;
+};
+
+/// Cosine and sine of an angle from 0 to 100,000, absolute error below 2^-22. Quarter turns are taken off with pi / 2
+/// in three parts (Cody and Waite 1980); the first difference is exact, since the multiple cancels the leading bits.
+/// What is left lies within pi / 4, where few terms of the series do. CUDA's own functions need a stack frame, for
+/// angles far larger than those of positions.
+DEVICE Turn turn_by(float angle) {
+    const float quarters = rintf(angle * 0.636619772f);
+    float x = fmaf(quarters, -1.57079637f, angle);
+    x = fmaf(quarters, 4.37113883e-8f, x);
+    x = fmaf(quarters, 1.71512449e-15f, x);
+    const float square = x * x;
+    float sine = fmaf(square, 1.0f / 362880.0f, -1.0f / 5040.0f);
+    sine = fmaf(square, sine, 1.0f / 120.0f);
+    sine = fmaf(square, sine, -1.0f / 6.0f);
+    sine = fmaf(square * x, sine, x);
+    float cosine = fmaf(square, -1.0f / 3628800.0f, 1.0f / 40320.0f);
+    cosine = fmaf(square, cosine, -1.0f / 720.0f);
+    cosine = fmaf(square, cosine, 1.0f / 24.0f);
+    cosine = fmaf(square, cosine, -0.5f);
+    cosine = fmaf(square, cosine, 1.0f);
+    switch (static_cast<uint32_t>(quarters) % 4) {
+        case 0: return {cosine, sine};
+        case 1: return {-sine, cosine};
+        case 2: return {-cosine, -sine};
+        default: return {sine, -cosine};
+    }
+}
+
+/// `WIDTH` pairs (first[i], second[i]) from `from` to `to`, turned: angle i is that of cosines[i] and sines[i].
+template <uint32_t WIDTH, typename T>
+DEVICE void rotate(T* to, const T* from, uint32_t half, const float (&cosine)[WIDTH], const float (&sine)[WIDTH]) {
+    float first[WIDTH], second[WIDTH];
+    read(first, from);
+    read(second, from + half);
+#pragma unroll
+    for (uint32_t i = 0; i < WIDTH; ++i) {
+        const float x = first[i];
+        const float y = second[i];
+        first[i] = x * cosine[i] - y * sine[i];
+        second[i] = y * cosine[i] + x * sine[i];
+    }
+    write(to, first);
+    write(to + half, second);
+}
+
+/// Turns the first `rotary_width` entries of each head of a query, in place, and of a key on its way to its page, where
+/// the key's other entries follow; `WIDTH` entries at a time.
+template <uint32_t WIDTH, typename T>
+DEVICE void rotate_row(const AppendArguments& arguments, T* query, const T* key, T* page, const float* cosines) {
+    const uint32_t head_width = arguments.head_width;
+    const uint32_t heads = arguments.width / head_width;
+    const uint32_t half = arguments.rotary_width / 2;
+    const float* sines = cosines + half;
+    for (uint32_t unit = threadIdx.x; unit < heads * (half / WIDTH); unit += blockDim.x) {
+        const uint32_t entry = unit % (half / WIDTH) * WIDTH;
+        const uint32_t column = unit / (half / WIDTH) * head_width + entry;
+        float cosine[WIDTH], sine[WIDTH];
+#pragma unroll
+        for (uint32_t i = 0; i < WIDTH; ++i) {
+            cosine[i] = load_shared(cosines + entry + i);
+            sine[i] = load_shared(sines + entry + i);
+        }
+        if (query != nullptr) rotate<WIDTH>(query + column, query + column, half, cosine, sine);
+        rotate<WIDTH>(page + column, key + column, half, cosine, sine);
+    }
+    const uint32_t rest = head_width - 2 * half;
+    for (uint32_t unit = threadIdx.x; unit < heads * (rest / WIDTH); unit += blockDim.x) {
+        const uint32_t column = unit / (rest / WIDTH) * head_width + 2 * half + unit % (rest / WIDTH) * WIDTH;
+        float value[WIDTH];
+        read(value, key + column);
+        write(page + column, value);
+    }
+}
+
+/// Row i of keys and values to its page; before that, rotary embedding of query and key, half split: entries j and
+/// j + rotary_width / 2 are turned by position * theta^(-2j / rotary_width).
+template <typename T>
+DEVICE void append(const AppendArguments& arguments) {
+    const uint32_t row = blockIdx.x;
+    uint32_t position = 0, page = 0, page_row = 0;
+    if (arguments.table_of != nullptr) {
+        position = load_global(arguments.positions + row);
+        const uint32_t table = load_global(arguments.table_of + row);
+        page = load_global(arguments.tables + table + position / arguments.pages.page_rows);
+        page_row = position % arguments.pages.page_rows;
+    } else {
+        page = load_global(arguments.tables + row / arguments.unit_rows);
+        page_row = row % arguments.unit_rows;
+    }
+    const uint64_t offset = (uint64_t(page) * arguments.pages.page_rows + page_row) * arguments.pages.width;
+    T* key_page = static_cast<T*>(arguments.pages.keys) + offset;
+    T* value_page = static_cast<T*>(arguments.pages.values) + offset;
+
+    // One token's queries and keys turn by the same angles in all heads.
+    const uint32_t half = arguments.rotary_width / 2;
+    float* cosines = reinterpret_cast<float*>(shared_memory());
+    for (uint32_t j = threadIdx.x; j < half; j += blockDim.x) {
+        const float exponent = static_cast<float>(2 * j) / static_cast<float>(arguments.rotary_width);
+        const Turn turn = turn_by(static_cast<float>(position) * (1.0f / powf(arguments.theta, exponent)));
+        store_shared(cosines + j, turn.cosine);
+        store_shared(cosines + half + j, turn.sine);
+    }
+    block_barrier();
+
+    T* query = arguments.query.data != nullptr ? row_of<T>(arguments.query, row) : nullptr;
+    const T* key = row_of<T>(arguments.key, row);
+    if (half % VECTOR == 0) {
+        rotate_row<VECTOR>(arguments, query, key, key_page, cosines);
+    } else {
+        rotate_row<1>(arguments, query, key, key_page, cosines);
+    }
+    const T* value = row_of<T>(arguments.value, row);
+    for (uint32_t column = threadIdx.x * VECTOR; column < arguments.width; column += blockDim.x * VECTOR) {
+        store_vector(value_page + column, load_vector(value + column));
+    }
+}
+
+/// Page `to` of each layer becomes what page `from` is.
+DEVICE void copy_vectors(const CopyPageArguments& arguments) {
+    const uint64_t column = (uint64_t(blockIdx.x) * blockDim.x + threadIdx.x) * VECTOR;
+    if (column >= arguments.page_size) return;
+    const uint64_t layer = blockIdx.y * arguments.layer_pitch + column;
+    const uint64_t from = layer + arguments.from * arguments.page_size;
+    const uint64_t to = layer + arguments.to * arguments.page_size;
+    uint16_t* keys = static_cast<uint16_t*>(arguments.keys);
+    uint16_t* values = static_cast<uint16_t*>(arguments.values);
+    store_vector(keys + to, load_vector(keys + from));
+    store_vector(values + to, load_vector(values + from));
+}
+
+KERNEL(patches_bf16, PatchesArguments, 256) { patches<bf16>(arguments); }
+KERNEL(class_and_position_bf16, ClassAndPositionArguments, 256) { class_and_position<bf16>(arguments); }
+KERNEL(gather_bf16, GatherArguments, 256) { gather<bf16>(arguments); }
+KERNEL(append_bf16, AppendArguments, 256) { append<bf16>(arguments); }
+
+KERNEL(patches_f16, PatchesArguments, 256) { patches<f16>(arguments); }
+KERNEL(class_and_position_f16, ClassAndPositionArguments, 256) { class_and_position<f16>(arguments); }
+KERNEL(gather_f16, GatherArguments, 256) { gather<f16>(arguments); }
+KERNEL(append_f16, AppendArguments, 256) { append<f16>(arguments); }
+
+KERNEL(copy_page, CopyPageArguments, 256) { copy_vectors(arguments); }

@@ -1,0 +1,99 @@
+//! The devices by name, and in which type they store numbers.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+
+/// Which device to run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+#[non_exhaustive]
+pub enum Device {
+    /// The first usable GPU if there is one, else the processor.
+    Auto,
+    /// The processor: plain Rust, the reference for every other device.
+    #[default]
+    Cpu,
+    /// An NVIDIA GPU, by its number.
+    Cuda(usize),
+    /// The GPU's own kernels, run on the processor: slow, to prove them.
+    Emulated,
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let numbered = text.strip_prefix("cuda:").and_then(|number| number.parse().ok());
+        match (text, numbered) {
+            ("auto", _) => Ok(Device::Auto),
+            ("cpu", _) => Ok(Device::Cpu),
+            ("cuda", _) => Ok(Device::Cuda(0)),
+            ("emulated", _) => Ok(Device::Emulated),
+            (_, Some(index)) => Ok(Device::Cuda(index)),
+            _ => Err(Error::argument(format!("device: expected auto, cpu, cuda, cuda:N or emulated, found {text}"))),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Auto => formatter.write_str("auto"),
+            Device::Cpu => formatter.write_str("cpu"),
+            Device::Cuda(index) => write!(formatter, "cuda:{index}"),
+            Device::Emulated => formatter.write_str("emulated"),
+        }
+    }
+}
+
+/// How weights, activations, keys and values are stored on devices that run kernels; sums are in f32 always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// 8 bits of precision, the range of f32.
+    Bf16,
+    /// 11 bits of precision, numbers up to 65504.
+    F16,
+}
+
+impl FromStr for Precision {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "bf16" => Ok(Precision::Bf16),
+            "f16" => Ok(Precision::F16),
+            _ => Err(Error::argument(format!("dtype: expected bf16 or f16, found {text}"))),
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Precision::Bf16 => "bf16",
+            Precision::F16 => "f16",
+        })
+    }
+}
+
+/// The processor computes in f32 alone.
+pub(super) fn no_precision(precision: Precision) -> Error {
+    Error::argument(format!("dtype: expected none on the processor, which computes in f32, found {precision}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for device in [Device::Auto, Device::Cpu, Device::Cuda(3), Device::Emulated] {
+            assert_eq!(device.to_string().parse::<Device>().unwrap(), device);
+        }
+        assert_eq!("cuda".parse::<Device>().unwrap(), Device::Cuda(0));
+        for wrong in ["", "cuda:", "cuda:-1", "cuda:x", "gpu", "CPU"] {
+            assert!(wrong.parse::<Device>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Which operations of a plan one kernel does together. Nothing is computed here: neighbours are recognised by the
+//! tensors that join them, and what is in between never reaches memory.
+
+use crate::config::Norm;
+use crate::graph::{Epilogue, Keys, Op, Pages, Tensor};
+use crate::weights::WeightId;
+
+/// A norm of each head's columns, inside an attention kernel.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HeadNorm {
+    pub kind: Norm,
+    pub weight: WeightId,
+    pub bias: Option<WeightId>,
+    pub epsilon: f32,
+}
+
+/// The rotary embedding of a token's queries and keys.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rotary {
+    pub query: Tensor,
+    pub head_width: usize,
+    pub width: usize,
+    pub theta: f32,
+}
+
+/// Attention with the norms of its queries and keys.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attention {
+    pub query: Tensor,
+    pub keys: Keys,
+    pub head_width: usize,
+    pub scale: f32,
+    pub query_norm: Option<HeadNorm>,
+    pub key_norm: Option<HeadNorm>,
+    pub out: Tensor,
+}
+
+/// The attention half of a gated block: out = x + tanh(gate) W_out attention(W_query norm(x)).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gated {
+    pub x: Tensor,
+    pub norm: HeadNorm,
+    pub query_weight: WeightId,
+    pub block: usize,
+    pub attention: Attention,
+    pub out_weight: WeightId,
+    pub gate: WeightId,
+    pub out: Tensor,
+}
+
+/// What one launch does, or a choice between launches.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// An operation by itself.
+    Single(Op),
+    /// Keys and values to their pages, rotated on the way.
+    Append { key: Tensor, value: Tensor, pages: Pages, rotary: Option<Rotary> },
+    /// Attention with its norms.
+    Attention(Attention),
+    /// A gated block's attention half: in one launch for few tokens, else part by part.
+    Gated { whole: Gated, parts: Vec<Step> },
+}
+
+/// The steps of a plan.
+pub fn steps(mut ops: &[Op]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    while !ops.is_empty() {
+        let (step, taken) = gated(ops).or_else(|| attention(ops)).or_else(|| append(ops)).unwrap_or_else(|| {
+            assert!(!matches!(ops[0], Op::Rope { .. }), "keys are rotated on their way to their pages");
+            (Step::Single(ops[0].clone()), 1)
+        });
+        steps.push(step);
+        ops = &ops[taken..];
+    }
+    steps
+}
+
+/// [rotary embedding of queries, of keys,] keys and values to pages.
+fn append(ops: &[Op]) -> Option<(Step, usize)> {
+    match ops {
+        [Op::Append { key, value, pages }, ..] => {
+            Some((Step::Append { key: *key, value: *value, pages: *pages, rotary: None }, 1))
+        }
+        [
+            Op::Rope { x: query, head_width, width, theta },
+            Op::Rope { x: rotated, .. },
+            Op::Append { key, value, pages },
+            ..,
+        ] if rotated == key => {
+            let rotary = Rotary { query: *query, head_width: *head_width, width: *width, theta: *theta };
+            Some((Step::Append { key: *key, value: *value, pages: *pages, rotary: Some(rotary) }, 3))
+        }
+        _ => None,
+    }
+}
+
+/// [norms of the heads of queries, of keys,] attention.
+fn attention(ops: &[Op]) -> Option<(Step, usize)> {
+    let norms = ops.iter().take_while(|op| matches!(op, Op::Norm { x, out, .. } if x == out)).count();
+    let Op::Attention { query, keys, head_width, scale, out } = ops.get(norms)? else { return None };
+    let mut fused = Attention {
+        query: *query,
+        keys: keys.clone(),
+        head_width: *head_width,
+        scale: *scale,
+        query_norm: None,
+        key_norm: None,
+        out: *out,
+    };
+    for op in &ops[..norms] {
+        let Op::Norm { x, kind, weight, bias, epsilon, group, .. } = op else { return None };
+        let norm = Some(HeadNorm { kind: *kind, weight: *weight, bias: *bias, epsilon: *epsilon });
+        let of_keys = matches!(keys, Keys::Picture(sources) if sources.iter().any(|(key, _)| key == x));
+        match (group == head_width, x == query, of_keys, keys) {
+            // Queries of causal attention are rotated between norm and attention.
+            (_, _, _, Keys::Causal { .. }) | (false, ..) | (_, false, false, _) => return None,
+            (true, true, ..) => fused.query_norm = norm,
+            // The keys of all sources have one norm.
+            (true, false, true, _) => fused.key_norm = fused.key_norm.or(norm),
+        }
+    }
+    Some((Step::Attention(fused), norms + 1))
+}
+
+/// Norm, query projection, attention to the preceding picture, output projection with gate and residual.
+fn gated(ops: &[Op]) -> Option<(Step, usize)> {
+    let [
+        Op::Norm { x, kind, weight, bias, epsilon, group, out: normed },
+        Op::Linear { x: read, weight: query_weight, bias: None, epilogue, out: query },
+        rest @ ..,
+    ] = ops
+    else {
+        return None;
+    };
+    let (Step::Attention(attention), taken) = attention(rest)? else { return None };
+    let Keys::Preceding { block } = attention.keys else { return None };
+    let Op::Linear { x: attended, weight: out_weight, bias: None, epilogue: added, out } = rest.get(taken)? else {
+        return None;
+    };
+    let Epilogue { activation: None, paired: false, clip: None, gate: Some(gate), residual: Some(residual) } = added
+    else {
+        return None;
+    };
+    let joined = *group == x.width
+        && normed == read
+        && *epilogue == Epilogue::default()
+        && *query == attention.query
+        && *attended == attention.out
+        && residual == x;
+    if !joined {
+        return None;
+    }
+    let parts = vec![
+        Step::Single(ops[0].clone()),
+        Step::Single(ops[1].clone()),
+        Step::Attention(attention.clone()),
+        Step::Single(rest[taken].clone()),
+    ];
+    let whole = Gated {
+        x: *x,
+        norm: HeadNorm { kind: *kind, weight: *weight, bias: *bias, epsilon: *epsilon },
+        query_weight: *query_weight,
+        block,
+        attention,
+        out_weight: *out_weight,
+        gate: *gate,
+        out: *out,
+    };
+    Some((Step::Gated { whole, parts }, taken + 3))
+}

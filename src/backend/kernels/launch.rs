@@ -1,0 +1,515 @@
+//! From steps of a plan to launches: names, grids, shared memory and arguments. The only place that knows how a kernel
+//! is started; tests, benches and both devices go through it. Each kernel's own file says what is written here.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, OnceLock};
+
+use super::arguments as args;
+use super::batch::{Layout, Shape, TILE_KEYS, TILE_ROWS};
+use super::driver::{Address, Arguments, Launch};
+use super::fuse::{Attention, Gated, HeadNorm, Step};
+use super::memory::{Memory, padded};
+use super::storage::BYTES;
+use crate::config::{Activation, Norm};
+use crate::graph::{Extent, Index, Keys, Op, Pages, Plan, Tensor, Which};
+use crate::kv::PageCopy;
+use crate::weights::{WeightId, Weights};
+
+/// Threads of a block of most kernels.
+const THREADS: u32 = 256;
+/// Threads of an attention block: four warps of 16 queries.
+const ATTENTION_THREADS: u32 = 128;
+/// Columns that one thread reads at once.
+const VECTOR: u32 = 8;
+/// Up to so many rows a linear layer reads its weights straight from memory (`linear.cu`, rows form).
+const LINEAR_ROWS_MAX: u32 = 16;
+/// From so many tiles of 128 by 128 on, they fill the device.
+const LARGE_TILES_MIN: u32 = 64;
+const LANES: u32 = 32;
+/// Key tiles that one block of split attention takes, one a warp.
+const SPLIT_WARPS: u32 = 2;
+/// Bytes of shared memory of such a block for each padded column: keys, values and queries.
+const SPLIT_SHARED_ROWS: u32 = 608;
+/// Rows that one block folds after it, one a warp.
+const COMBINE_WARPS: u32 = 4;
+/// Widest group that `norm_heads` serves.
+const HEAD_GROUP_MAX: u32 = 256;
+
+/// Makes the launches of a plan for one shape of batch.
+pub struct Launcher<'a> {
+    pub memory: &'a Memory,
+    pub weights: &'a Weights,
+    pub multiprocessors: u32,
+    pub shared_bytes_max: u32,
+    pub which: Which,
+    pub plan: &'a Plan,
+    pub shape: Shape,
+}
+
+/// A kernel's name; there are few, and each is kept once.
+fn interned(name: String) -> &'static str {
+    static NAMES: OnceLock<Mutex<HashSet<&'static str>>> = OnceLock::new();
+    let names = NAMES.get_or_init(Mutex::default);
+    let mut names = names.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    match names.get(name.as_str()) {
+        Some(name) => name,
+        None => {
+            let name: &'static str = name.leak();
+            names.insert(name);
+            name
+        }
+    }
+}
+
+/// The width that an attention kernel is compiled for.
+fn compiled_width(head_width: usize) -> usize {
+    [64, 80, 96, 128].into_iter().find(|&width| width >= head_width).expect("head widths are checked at open")
+}
+
+/// Bytes of the partial results of split attention: for each tile of queries, head, tile of keys and row, the output,
+/// the maximum and the sum.
+pub fn partials_bytes(query_tiles: usize, heads: usize, head_width: usize, key_tiles: usize, rows: usize) -> u64 {
+    (query_tiles * heads * key_tiles * rows * (head_width + 2) * 4) as u64
+}
+
+fn activation_code(activation: Option<Activation>) -> u32 {
+    match activation {
+        None => 0,
+        Some(Activation::Gelu) => 1,
+        Some(Activation::GeluTanh) => 2,
+        Some(Activation::QuickGelu) => 3,
+        Some(Activation::Relu) => 4,
+        Some(Activation::Silu) => 5,
+        Some(Activation::SquaredRelu) => 6,
+    }
+}
+
+impl Launcher<'_> {
+    /// All launches of the steps.
+    pub fn launches(&self, steps: &[Step]) -> Vec<Launch> {
+        let mut launches = Vec::new();
+        steps.iter().for_each(|step| self.step(step, &mut launches));
+        launches
+    }
+
+    fn step(&self, step: &Step, launches: &mut Vec<Launch>) {
+        match step {
+            Step::Single(op) => launches.extend(self.single(op)),
+            Step::Append { .. } => launches.extend(self.append(step)),
+            Step::Attention(attention) => self.attention(attention, launches),
+            Step::Gated { whole, parts } => match self.gated(whole) {
+                Some(launch) => launches.push(launch),
+                None => parts.iter().for_each(|part| self.step(part, launches)),
+            },
+        }
+    }
+
+    fn extent(&self) -> Extent {
+        Extent { images: self.shape.images, tokens: self.shape.tokens, outputs: self.shape.outputs }
+    }
+
+    fn count(&self, tensor: &Tensor) -> u32 {
+        tensor.row_count(&self.extent()) as u32
+    }
+
+    fn rows(&self, tensor: &Tensor) -> args::Rows {
+        self.memory.rows(self.which, tensor)
+    }
+
+    fn list(&self, at: impl Fn(&Layout) -> usize) -> Address {
+        self.memory.list(at(&self.memory.layout()))
+    }
+
+    fn vector(&self, id: Option<WeightId>) -> Address {
+        id.map_or(Address::NULL, |id| self.memory.vector(id))
+    }
+
+    /// A kernel's name with its storage type, and its variant if it has any.
+    fn name(&self, kernel: &str, variant: Option<String>) -> &'static str {
+        let precision = self.memory.precision;
+        interned(match variant {
+            Some(variant) => format!("{kernel}_{precision}_{variant}"),
+            None => format!("{kernel}_{precision}"),
+        })
+    }
+
+    /// A matrix of weights as rows.
+    fn table(&self, id: WeightId) -> args::Rows {
+        let columns = self.weights.get(id).columns;
+        args::Rows { data: self.memory.matrix(id), rows: 1, row_pitch: 1, stride: padded(columns) as u32, unused: 0 }
+    }
+
+    /// A launch of one thread for each vector of columns.
+    fn by_vector<A: bytemuck::NoUninit>(&self, kernel: &str, rows: u32, width: u32, arguments: &A) -> Option<Launch> {
+        let vectors = u64::from(rows) * u64::from(width / VECTOR);
+        let blocks = u32::try_from(vectors.div_ceil(u64::from(THREADS))).expect("a batch is bounded");
+        let kernel = self.name(kernel, None);
+        launch(kernel, [blocks, 1, 1], THREADS, 0, arguments)
+    }
+
+    fn single(&self, op: &Op) -> Option<Launch> {
+        match op {
+            Op::Patches { out, side, patch, .. } => {
+                let width = padded(out.stride) as u32;
+                let arguments = args::Patches {
+                    pixels: self.memory.activations.pixels,
+                    out: self.rows(out),
+                    images: self.shape.images as u32,
+                    side: *side as u32,
+                    patch: *patch as u32,
+                    width,
+                };
+                self.by_vector("patches", self.count(out), width, &arguments)
+            }
+            Op::ClassAndPosition { patches, class, position, out } => {
+                let arguments = args::ClassAndPosition {
+                    patches: self.rows(patches),
+                    out: self.rows(out),
+                    class_row: self.memory.vector(*class),
+                    position: self.memory.matrix(*position),
+                    images: self.shape.images as u32,
+                    patches_count: patches.rows as u32,
+                    width: patches.width as u32,
+                    unused: 0,
+                };
+                self.by_vector("class_and_position", self.count(out), arguments.width, &arguments)
+            }
+            Op::Broadcast { rows, out } => {
+                self.gather(self.table(*rows), out, None, Address::NULL, 0, self.weights.get(*rows).rows)
+            }
+            Op::Gather { table, index, add, out } => {
+                let (list, offset) = match index {
+                    Index::TokenId => (self.list(Layout::ids), 0),
+                    Index::Position { offset } => (self.list(Layout::positions), *offset),
+                };
+                self.gather(self.table(*table), out, add.as_ref(), list, offset, self.weights.get(*table).rows)
+            }
+            Op::Select { x, out } => {
+                self.gather(self.rows(x), out, None, self.list(Layout::outputs), 0, self.shape.tokens)
+            }
+            Op::Norm { x, kind, weight, bias, epsilon, group, out } => {
+                let norm = HeadNorm { kind: *kind, weight: *weight, bias: *bias, epsilon: *epsilon };
+                self.norm(x, out, &norm, *group)
+            }
+            Op::Linear { .. } => self.linear(op),
+            Op::Rope { .. } | Op::Append { .. } | Op::Attention { .. } => unreachable!("never by itself"),
+        }
+    }
+
+    fn gather(
+        &self,
+        table: args::Rows,
+        out: &Tensor,
+        add: Option<&Tensor>,
+        index: Address,
+        offset: usize,
+        table_rows: usize,
+    ) -> Option<Launch> {
+        let arguments = args::Gather {
+            table,
+            out: self.rows(out),
+            add: add.map_or(args::Rows::default(), |add| self.rows(add)),
+            index,
+            count: self.count(out),
+            width: out.width as u32,
+            offset: offset as u32,
+            table_rows: table_rows as u32,
+        };
+        self.by_vector("gather", arguments.count, arguments.width, &arguments)
+    }
+
+    fn norm_arguments(&self, x: &Tensor, out: &Tensor, norm: &HeadNorm, group: usize) -> args::Norm {
+        args::Norm {
+            x: self.rows(x),
+            out: self.rows(out),
+            weight: self.memory.vector(norm.weight),
+            bias: self.vector(norm.bias),
+            count: self.count(x),
+            width: x.width as u32,
+            group: group as u32,
+            layer: u32::from(norm.kind == Norm::Layer),
+            epsilon: norm.epsilon,
+            unused: 0,
+        }
+    }
+
+    fn norm(&self, x: &Tensor, out: &Tensor, norm: &HeadNorm, group: usize) -> Option<Launch> {
+        let arguments = self.norm_arguments(x, out, norm, group);
+        let groups = arguments.width / arguments.group;
+        if arguments.group <= HEAD_GROUP_MAX && groups > 1 {
+            let lanes = (arguments.group / VECTOR).next_power_of_two();
+            let blocks = (arguments.count * groups).div_ceil(THREADS / lanes);
+            return launch(self.name("norm_heads", None), [blocks, 1, 1], THREADS, 0, &arguments);
+        }
+        let vectors = arguments.group.div_ceil(VECTOR * THREADS).next_power_of_two();
+        let threads = THREADS.min((arguments.group / VECTOR).next_multiple_of(32));
+        let kernel = self.name("norm", Some(vectors.to_string()));
+        launch(kernel, [arguments.count, groups, 1], threads, 32, &arguments)
+    }
+
+    fn linear(&self, op: &Op) -> Option<Launch> {
+        let Op::Linear { x, weight, bias, epilogue, out } = op else { unreachable!("called for linear layers") };
+        let is_output = self.plan.output == Some(*out);
+        let mut out_rows = self.rows(out);
+        if is_output {
+            out_rows = args::Rows {
+                data: self.memory.activations.output,
+                rows: 1,
+                row_pitch: 1,
+                stride: out.width as u32,
+                unused: 0,
+            };
+        }
+        let gates = epilogue.gate.map_or(0, |gate| self.weights.get(gate).columns);
+        let arguments = args::Linear {
+            x: self.rows(x),
+            out: out_rows,
+            residual: epilogue.residual.map_or(args::Rows::default(), |residual| self.rows(&residual)),
+            weight: self.memory.matrix(*weight),
+            bias: self.vector(*bias),
+            gate: self.vector(epilogue.gate),
+            count: self.count(x),
+            columns: padded(x.width) as u32,
+            width: out.width as u32,
+            gate_stride: u32::from(gates > 1),
+            activation: activation_code(epilogue.activation),
+            paired: u32::from(epilogue.paired),
+            out_f32: u32::from(is_output),
+            clip: epilogue.clip.unwrap_or(f32::INFINITY),
+        };
+        // Columns of out in a block of so many rows of the weight.
+        let columns = |features: u32| if epilogue.paired { features / 2 } else { features };
+        if arguments.count <= LINEAR_ROWS_MAX {
+            let (features, tokens) = match arguments.count {
+                0..=2 if !epilogue.paired => (16, 8),
+                0..=4 => (32, 8),
+                5..=8 => (64, 8),
+                _ => (128, 16),
+            };
+            let kernel = self.name("linear_rows", Some(format!("{features}x{tokens}")));
+            let blocks = arguments.width.div_ceil(columns(features));
+            return launch(kernel, [blocks, 1, 1], THREADS, 32 * tokens * (features + 4), &arguments);
+        }
+        let blocks = |tile: u32| arguments.count.div_ceil(tile) * arguments.width.div_ceil(columns(tile));
+        let (tile, threads) = if blocks(128) >= LARGE_TILES_MIN { (128, 256) } else { (64, 128) };
+        let kernel = self.name("linear_tile", Some(format!("{tile}x{tile}")));
+        launch(kernel, [blocks(tile), 1, 1], threads, 3 * 2 * tile * 128, &arguments)
+    }
+
+    fn append(&self, step: &Step) -> Option<Launch> {
+        let Step::Append { key, value, pages, rotary } = step else { unreachable!("called for appends") };
+        let (pages, table_of, tables, positions) = match pages {
+            Pages::Text { layer } => (
+                self.memory.text.layer(*layer),
+                self.list(Layout::table_of),
+                self.list(Layout::tables),
+                self.list(Layout::positions),
+            ),
+            Pages::Media { block } => {
+                (self.memory.media.layer(*block), Address::NULL, self.list(Layout::images), Address::NULL)
+            }
+        };
+        let arguments = args::Append {
+            query: rotary.map_or(args::Rows::default(), |rotary| self.rows(&rotary.query)),
+            key: self.rows(key),
+            value: self.rows(value),
+            pages,
+            positions,
+            table_of,
+            tables,
+            count: self.count(key),
+            width: key.width as u32,
+            unit_rows: key.rows as u32,
+            head_width: rotary.map_or(key.width, |rotary| rotary.head_width) as u32,
+            rotary_width: rotary.map_or(0, |rotary| rotary.width as u32),
+            theta: rotary.map_or(0.0, |rotary| rotary.theta),
+        };
+        let threads = THREADS.min((arguments.width / VECTOR).next_multiple_of(32));
+        launch(self.name("append", None), [arguments.count, 1, 1], threads, 4 * arguments.rotary_width, &arguments)
+    }
+
+    fn head_norm(&self, norm: Option<HeadNorm>) -> args::HeadNorm {
+        norm.map_or(args::HeadNorm::default(), |norm| args::HeadNorm {
+            weight: self.memory.vector(norm.weight),
+            bias: self.vector(norm.bias),
+            epsilon: norm.epsilon,
+            layer: u32::from(norm.kind == Norm::Layer),
+        })
+    }
+
+    fn attention(&self, attention: &Attention, launches: &mut Vec<Launch>) {
+        match &attention.keys {
+            Keys::Picture(sources) => launches.extend(self.picture_attention(attention, sources)),
+            Keys::Causal { layer, .. } => self.causal_attention(attention, *layer, launches),
+            Keys::Preceding { block } => launches.extend(self.image_attention(attention, *block)),
+        }
+    }
+
+    fn picture_attention(&self, attention: &Attention, sources: &[(Tensor, Tensor)]) -> Option<Launch> {
+        assert!(sources.len() <= 2, "kernels read two sources of keys at most");
+        let mut arguments = args::PictureAttention {
+            query: self.rows(&attention.query),
+            out: self.rows(&attention.out),
+            query_norm: self.head_norm(attention.query_norm),
+            key_norm: self.head_norm(attention.key_norm),
+            query_rows: attention.query.rows as u32,
+            images: self.shape.images as u32,
+            heads: (attention.query.width / attention.head_width) as u32,
+            head_width: attention.head_width as u32,
+            scale: attention.scale,
+            ..args::PictureAttention::default()
+        };
+        for (place, (key, value)) in sources.iter().enumerate() {
+            arguments.key[place] = self.rows(key);
+            arguments.value[place] = self.rows(value);
+            arguments.key_rows[place] = key.rows as u32;
+        }
+        let plain = sources.len() == 1 && attention.query_norm.is_none() && attention.key_norm.is_none();
+        let kernel = if plain { "flash_attention_full" } else { "perceiver_attention" };
+        let width = compiled_width(attention.head_width);
+        let grid = [arguments.query_rows.div_ceil(TILE_ROWS as u32), arguments.heads, arguments.images];
+        launch(self.name(kernel, Some(width.to_string())), grid, ATTENTION_THREADS, attention_shared(width), &arguments)
+    }
+
+    fn causal_attention(&self, attention: &Attention, layer: usize, launches: &mut Vec<Launch>) {
+        let heads = attention.query.width / attention.head_width;
+        let Shape { query_tiles, key_tiles, tile_rows, .. } = self.shape;
+        let partials = partials_bytes(query_tiles, heads, attention.head_width, key_tiles, tile_rows);
+        let split = key_tiles > 1 && partials <= self.memory.partials_bytes;
+        let arguments = args::CausalAttention {
+            query: self.rows(&attention.query),
+            out: self.rows(&attention.out),
+            pages: self.memory.text.layer(layer),
+            tables: self.list(Layout::tables),
+            tiles: self.list(Layout::query_tiles),
+            slopes: self.memory.slopes(layer),
+            partials: self.memory.partials,
+            tile_count: query_tiles as u32,
+            heads: heads as u32,
+            head_width: attention.head_width as u32,
+            key_tiles: key_tiles as u32,
+            scale: attention.scale,
+            tile_rows: tile_rows as u32,
+        };
+        let width = compiled_width(attention.head_width);
+        let variant = Some(width.to_string());
+        let (tiles, heads) = (arguments.tile_count, arguments.heads);
+        if split {
+            let grid = [arguments.key_tiles.div_ceil(SPLIT_WARPS), tiles, heads];
+            let kernel = self.name("flash_attention_split", variant);
+            let shared_bytes = SPLIT_SHARED_ROWS * (width as u32 + VECTOR);
+            launches.extend(launch(kernel, grid, LANES * SPLIT_WARPS, shared_bytes, &arguments));
+            let grid = [(heads * arguments.tile_rows).div_ceil(COMBINE_WARPS), tiles, 1];
+            let kernel = self.name("flash_attention_combine", None);
+            launches.extend(launch(kernel, grid, LANES * COMBINE_WARPS, 0, &arguments));
+        } else {
+            let kernel = self.name("flash_attention_causal", variant);
+            launches.extend(launch(kernel, [tiles, heads, 1], ATTENTION_THREADS, attention_shared(width), &arguments));
+        }
+    }
+
+    fn image_attention(&self, attention: &Attention, block: usize) -> Option<Launch> {
+        let arguments = args::MaskedImageAttention {
+            query: self.rows(&attention.query),
+            out: self.rows(&attention.out),
+            pages: self.memory.media.layer(block),
+            order: self.list(Layout::order),
+            tiles: self.list(Layout::media_tiles),
+            query_norm: self.head_norm(attention.query_norm),
+            tile_count: self.shape.media_tiles as u32,
+            heads: (attention.query.width / attention.head_width) as u32,
+            head_width: attention.head_width as u32,
+            scale: attention.scale,
+        };
+        let width = compiled_width(attention.head_width);
+        let kernel = self.name("masked_image_attention", Some(width.to_string()));
+        let grid = [arguments.tile_count, arguments.heads, 1];
+        launch(kernel, grid, ATTENTION_THREADS, attention_shared(width), &arguments)
+    }
+
+    /// The whole attention half of a gated block in one launch, where its rows fit a block's shared memory.
+    fn gated(&self, gated: &Gated) -> Option<Launch> {
+        let attention = &gated.attention;
+        let count = self.count(&gated.x);
+        let (width, inner) = (gated.x.width as u32, attention.query.width as u32);
+        if count == 0 || count > LINEAR_ROWS_MAX {
+            return None;
+        }
+        let shared_bytes = gated_shared(count, width, compiled_width(attention.head_width));
+        if shared_bytes > self.shared_bytes_max {
+            return None;
+        }
+        let [query, attended] = self.memory.activations.gated;
+        let gates = self.weights.get(gated.gate).columns;
+        let arguments = args::GatedCrossAttention {
+            x: self.rows(&gated.x),
+            out: self.rows(&gated.out),
+            norm: self.norm_arguments(&gated.x, &gated.x, &gated.norm, gated.x.width),
+            query_norm: self.head_norm(attention.query_norm),
+            pages: self.memory.media.layer(gated.block),
+            order: self.list(Layout::order),
+            tiles: self.list(Layout::media_tiles),
+            query_weight: self.memory.matrix(gated.query_weight),
+            out_weight: self.memory.matrix(gated.out_weight),
+            gate: self.memory.vector(gated.gate),
+            query,
+            attended,
+            barrier: self.memory.barrier,
+            tile_count: self.shape.media_tiles as u32,
+            count,
+            width,
+            inner,
+            heads: inner / attention.head_width as u32,
+            head_width: attention.head_width as u32,
+            gate_stride: u32::from(gates > 1),
+            scale: attention.scale,
+        };
+        let variant = compiled_width(attention.head_width).to_string();
+        let kernel = self.name("gated_cross_attention", Some(variant));
+        let mut launch = launch(kernel, [self.multiprocessors, 1, 1], THREADS, shared_bytes, &arguments)?;
+        launch.cooperative = true;
+        Some(launch)
+    }
+}
+
+/// A launch; none for an empty grid.
+fn launch<A: bytemuck::NoUninit>(
+    kernel: &'static str,
+    grid: [u32; 3],
+    threads: u32,
+    shared_bytes: u32,
+    arguments: &A,
+) -> Option<Launch> {
+    let arguments = Arguments::new(arguments);
+    let launch = Launch { kernel, grid, threads, shared_bytes, cooperative: false, arguments };
+    (!grid.contains(&0)).then_some(launch)
+}
+
+/// Two tiles of keys and values (`attention.cuh`).
+fn attention_shared(width: usize) -> u32 {
+    2 * 2 * (TILE_KEYS * (width + VECTOR as usize) * BYTES) as u32
+}
+
+/// The normed rows, beside what attention and the rows form of a linear layer need (`gated_cross_attention.cu`).
+fn gated_shared(count: u32, width: u32, head_width: usize) -> u32 {
+    const LINEAR_BYTES: u32 = 10_240;
+    let stride = (width + 31) / 64 * 64 + 32;
+    (BYTES as u32 * count * stride + LINEAR_BYTES).max(attention_shared(head_width))
+}
+
+/// Copies one text page of all layers.
+pub fn copy_text_page(memory: &Memory, copy: PageCopy) -> Option<Launch> {
+    let pool = &memory.text;
+    let arguments = args::CopyPage {
+        keys: pool.keys,
+        values: pool.values,
+        layer_pitch: (pool.pages * pool.page_size()) as u64,
+        page_size: pool.page_size() as u64,
+        from: copy.from,
+        to: copy.to,
+        layers: pool.layers as u32,
+        unused: 0,
+    };
+    let blocks = (pool.page_size() as u32).div_ceil(VECTOR * THREADS);
+    launch("copy_page", [blocks, arguments.layers, 1], THREADS, 0, &arguments)
+}

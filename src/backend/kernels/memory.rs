@@ -1,0 +1,580 @@
+//! What lies where on a device: planned in full before anything is allocated, so that a model that does not fit is
+//! refused with the sum by part.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::arguments::{Pages, Rows};
+use super::batch::{Layout, TILE_ROWS};
+use super::driver::{Address, Driver};
+use super::storage::{self, BYTES, store_rows};
+use crate::backend::{Opening, PageCount, Pools, Precision};
+use crate::checkpoint::Dtype;
+use crate::error::{Error, Result};
+use crate::graph::{Extent, Index, Keys, Op, Plan, Plans, Tensor, Which};
+use crate::kv::PAGE_TOKENS;
+use crate::weights::{Weight, WeightId, Weights};
+
+/// Allocations start at multiples of it.
+const ALIGNMENT: u64 = 256;
+/// Columns of a row in memory are a multiple of it: 16 bytes, what one thread reads at once.
+const ROW_COLUMNS: usize = 8;
+/// Share of the free memory that pages may take after everything else, in hundredths.
+const PAGES_SHARE: u64 = 90;
+/// Where memory is plentiful, pages still take no more than this many bytes on a device that guards every tensor: there
+/// all of it is written with a pattern first.
+const GUARDED_PAGES_BYTES: u64 = 128 << 20;
+/// Workspace of a fused or split kernel at most.
+const WORKSPACE_BYTES: u64 = 64 << 20;
+
+/// Columns of a buffer's row in memory.
+pub fn padded(columns: usize) -> usize {
+    columns.next_multiple_of(ROW_COLUMNS)
+}
+
+/// Keys and values of one kind, all layers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pool {
+    pub keys: Address,
+    pub values: Address,
+    pub layers: usize,
+    pub pages: usize,
+    pub page_rows: usize,
+    pub width: usize,
+}
+
+impl Pool {
+    /// Numbers of one page of one layer.
+    pub fn page_size(&self) -> usize {
+        self.page_rows * self.width
+    }
+
+    /// Keys or values of all pages.
+    fn bytes(&self) -> u64 {
+        (self.layers * self.pages * self.page_size() * BYTES) as u64
+    }
+
+    /// What one more page takes: keys and values of all layers.
+    fn page_bytes(&self) -> u64 {
+        (2 * self.layers * self.page_size() * BYTES) as u64
+    }
+
+    /// More pages, `most` at most, for so many bytes; the bytes they take.
+    fn grow(&mut self, most: usize, bytes: u64) -> u64 {
+        let more = (bytes / self.page_bytes().max(1)).min(most.saturating_sub(self.pages) as u64);
+        self.pages += more as usize;
+        more * self.page_bytes()
+    }
+
+    /// The pages of one layer.
+    pub fn layer(&self, layer: usize) -> Pages {
+        let start = (layer * self.pages * self.page_size() * BYTES) as u64;
+        Pages {
+            keys: self.keys.plus(start),
+            values: self.values.plus(start),
+            page_rows: self.page_rows as u32,
+            width: self.width as u32,
+        }
+    }
+}
+
+/// Memory whose size follows the largest batch so far.
+#[derive(Debug, Default)]
+pub struct Activations {
+    taken: Vec<Address>,
+    layout: Layout,
+    slots: HashMap<(Which, usize), Address>,
+    /// The batch's lists, [`Layout`].
+    pub batch: Address,
+    /// f32 inputs, as they come.
+    pub pixels: Address,
+    /// f32 output of a linear layer that ends a plan.
+    pub output: Address,
+    /// Queries and results of attention inside the fused gated block.
+    pub gated: [Address; 2],
+}
+
+/// A device's memory, all of it.
+pub struct Memory {
+    pub precision: Precision,
+    matrices: HashMap<usize, Address>,
+    vectors: HashMap<usize, Address>,
+    slopes: BTreeMap<usize, Address>,
+    pub text: Pool,
+    pub media: Pool,
+    pub activations: Activations,
+    /// Partial results of attention whose keys are split over blocks.
+    pub partials: Address,
+    pub partials_bytes: u64,
+    /// Where the blocks of a cooperative launch count each other.
+    pub barrier: Address,
+    shapes: ActivationShapes,
+}
+
+/// What activations need for each unit of a batch.
+struct ActivationShapes {
+    /// Numbers for each unit of the slot's axis.
+    slots: Vec<((Which, usize), crate::graph::Axis, usize)>,
+    /// f32 numbers of the input that patches are cut from, for each picture.
+    pixels: usize,
+    /// f32 numbers for each unit, of the output that a linear layer writes.
+    output: usize,
+    /// Widest heads of a gated block, all together.
+    inner: usize,
+}
+
+impl ActivationShapes {
+    fn new(plans: &Plans) -> ActivationShapes {
+        let mut shapes = ActivationShapes { slots: Vec::new(), pixels: 0, output: 0, inner: 0 };
+        for which in [Which::Media, Which::Text] {
+            let plan = plans.get(which);
+            let mut sizes = vec![0; plan.slots.len()];
+            for tensor in plan.ops.iter().flat_map(|op| op.reads().into_iter().chain(op.writes())) {
+                let size = tensor.row_pitch * padded(tensor.stride);
+                sizes[tensor.buffer] = sizes[tensor.buffer].max(size);
+            }
+            shapes.slots.extend((0..).zip(sizes).map(|(slot, size)| ((which, slot), plan.slots[slot].axis, size)));
+            for op in &plan.ops {
+                match op {
+                    Op::Patches { pixels, .. } => shapes.pixels = shapes.pixels.max(pixels.rows * pixels.width),
+                    Op::Linear { out, .. } if plan.output == Some(*out) => {
+                        shapes.output = shapes.output.max(out.rows * out.width);
+                    }
+                    Op::Attention { query, keys: Keys::Preceding { .. }, .. } => {
+                        shapes.inner = shapes.inner.max(query.width);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        shapes
+    }
+
+    /// Sizes in bytes: each slot, then batch, pixels, output, and twice the gated block's scratch.
+    fn bytes(&self, layout: &Layout) -> Vec<u64> {
+        let units = Extent { images: layout.images_max(), tokens: layout.tokens_max(), outputs: layout.tokens_max() };
+        let images = layout.images_max();
+        let slots = self.slots.iter().map(|(_, axis, size)| units.units(*axis) * size * BYTES);
+        let scratch = super::batch::SPLIT_ROWS * self.inner * BYTES;
+        let others = [
+            layout.words() * 4,
+            images * self.pixels * 4,
+            layout.tokens_max().max(images) * self.output * 4,
+            scratch,
+            scratch,
+        ];
+        slots.chain(others).map(|bytes| bytes as u64).collect()
+    }
+}
+
+/// How many bytes each part of a model takes.
+struct Sum<'a> {
+    device: &'a str,
+    parts: Vec<(&'static str, u64)>,
+}
+
+impl Sum<'_> {
+    fn total(&self) -> u64 {
+        self.parts.iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    fn refuse(&self, free: u64) -> Error {
+        let gigabytes = |bytes: u64| format!("{:.2} GB", bytes as f64 / 1e9);
+        let parts: Vec<String> = self.parts.iter().map(|(part, bytes)| format!("{part} {}", gigabytes(*bytes))).collect();
+        Error::device(
+            self.device,
+            format!(
+                "expected {} of free memory ({}), found {}",
+                gigabytes(self.total()),
+                parts.join(", "),
+                gigabytes(free)
+            ),
+        )
+    }
+}
+
+impl Memory {
+    /// Plans, allocates and uploads.
+    pub fn open(
+        driver: &mut dyn Driver,
+        device: &str,
+        opening: &Opening,
+        weights: &Weights,
+        pools: &Pools,
+        plans: &Plans,
+    ) -> Result<Memory> {
+        let precision = opening.precision.unwrap_or_else(|| suggested(weights));
+        let uses = Uses::of(plans, weights);
+        let shapes = ActivationShapes::new(plans);
+        let layout = Layout::new(opening.usual.tokens, opening.usual.images, pools.text_pages.least);
+        let pool = |layers, page_rows, width, count: PageCount| Pool {
+            layers,
+            pages: count.least,
+            page_rows,
+            width,
+            ..Pool::default()
+        };
+        let mut text = pool(pools.text_layers, PAGE_TOKENS, pools.text_width, pools.text_pages);
+        let mut media = pool(pools.media_blocks, pools.media_tokens, pools.media_width, pools.media_pages);
+        let partials_bytes = WORKSPACE_BYTES.min(partials_most(plans, opening.usual.tokens, pools));
+        let sum = Sum {
+            device,
+            parts: vec![
+                ("weights", uses.bytes(weights)),
+                ("activations", shapes.bytes(&layout).iter().sum::<u64>() + partials_bytes),
+                ("text pages", 2 * text.bytes()),
+                ("media pages", 2 * media.bytes()),
+            ],
+        };
+        let properties = driver.properties().clone();
+        let free = properties.memory_free;
+        if sum.total() > free {
+            return Err(sum.refuse(free));
+        }
+        // What is left goes to pages: a quarter to pictures, the rest to text, as far as either is of use.
+        let mut spare = (free - sum.total()) / 100 * PAGES_SHARE;
+        if properties.guarded {
+            spare = spare.min(GUARDED_PAGES_BYTES);
+        }
+        let taken = media.grow(pools.media_pages.most, spare / 4);
+        text.grow(pools.text_pages.most, spare - taken);
+
+        let matrices = uses.matrices(driver, weights, precision)?;
+        let vectors = uses.vectors(driver, weights)?;
+        let slopes = upload_slopes(driver, plans)?;
+        for pool in [&mut text, &mut media] {
+            pool.keys = driver.allocate(pool.bytes().max(1))?;
+            pool.values = driver.allocate(pool.bytes().max(1))?;
+        }
+        let partials = driver.allocate(partials_bytes.max(1))?;
+        let barrier = driver.allocate(ALIGNMENT)?;
+        driver.clear(barrier, ALIGNMENT)?;
+        let mut memory = Memory {
+            precision,
+            matrices,
+            vectors,
+            slopes,
+            text,
+            media,
+            activations: Activations::default(),
+            partials,
+            partials_bytes,
+            barrier,
+            shapes,
+        };
+        memory.resize(driver, layout)?;
+        driver.synchronize()?;
+        Ok(memory)
+    }
+
+    /// Makes room for a batch; whether anything moved.
+    pub fn make_room(&mut self, driver: &mut dyn Driver, tokens: usize, images: usize, table_words: usize) -> Result<bool> {
+        let layout = self.activations.layout;
+        if layout.holds(tokens, images, table_words) {
+            return Ok(false);
+        }
+        self.resize(driver, layout.grown(tokens, images, table_words))?;
+        Ok(true)
+    }
+
+    fn resize(&mut self, driver: &mut dyn Driver, layout: Layout) -> Result<()> {
+        driver.synchronize()?;
+        let old = std::mem::take(&mut self.activations);
+        old.taken.into_iter().for_each(|address| driver.free(address));
+        let sizes = self.shapes.bytes(&layout);
+        let (taken, places) = allocate(driver, &sizes)?;
+        let (slots, others) = places.split_at(self.shapes.slots.len());
+        let slots = self.shapes.slots.iter().map(|(key, ..)| *key).zip(slots.iter().copied()).collect();
+        let [batch, pixels, output, query, attended] = others else { unreachable!("five besides the slots") };
+        self.activations = Activations {
+            taken,
+            layout,
+            slots,
+            batch: *batch,
+            pixels: *pixels,
+            output: *output,
+            gated: [*query, *attended],
+        };
+        Ok(())
+    }
+
+    /// Where the batch's lists stand.
+    pub fn layout(&self) -> Layout {
+        self.activations.layout
+    }
+
+    /// A list of the batch, by its word.
+    pub fn list(&self, word: usize) -> Address {
+        self.activations.batch.plus(word as u64 * 4)
+    }
+
+    /// A tensor of one of the plans.
+    pub fn rows(&self, which: Which, tensor: &Tensor) -> Rows {
+        let stride = padded(tensor.stride);
+        let start = (tensor.row_offset * stride + tensor.offset) * BYTES;
+        Rows {
+            data: self.activations.slots[&(which, tensor.buffer)].plus(start as u64),
+            rows: tensor.rows as u32,
+            row_pitch: tensor.row_pitch as u32,
+            stride: stride as u32,
+            unused: 0,
+        }
+    }
+
+    /// A matrix of weights, rows of [`padded`] columns.
+    pub fn matrix(&self, id: WeightId) -> Address {
+        self.matrices[&id.0]
+    }
+
+    /// A vector of f32.
+    pub fn vector(&self, id: WeightId) -> Address {
+        self.vectors[&id.0]
+    }
+
+    /// ALiBi's slopes of a decoder layer; null without.
+    pub fn slopes(&self, layer: usize) -> Address {
+        self.slopes.get(&layer).copied().unwrap_or(Address::NULL)
+    }
+}
+
+/// Memory of these sizes: one allocation, or one each where the device guards them.
+fn allocate(driver: &mut dyn Driver, sizes: &[u64]) -> Result<(Vec<Address>, Vec<Address>)> {
+    if driver.properties().guarded {
+        let mut places = Vec::with_capacity(sizes.len());
+        for &size in sizes {
+            match driver.allocate(size.max(1)) {
+                Ok(place) => places.push(place),
+                Err(error) => {
+                    places.into_iter().for_each(|place| driver.free(place));
+                    return Err(error);
+                }
+            }
+        }
+        return Ok((places.clone(), places));
+    }
+    let mut end = 0;
+    let starts: Vec<u64> = sizes
+        .iter()
+        .map(|size| {
+            let start = end;
+            end += size.next_multiple_of(ALIGNMENT);
+            start
+        })
+        .collect();
+    let whole = driver.allocate(end.max(1))?;
+    Ok((vec![whole], starts.into_iter().map(|start| whole.plus(start)).collect()))
+}
+
+/// f16 where the checkpoint is in f16 throughout, else bf16: its range is that of f32.
+fn suggested(weights: &Weights) -> Precision {
+    let all_f16 = weights.dtypes().all(|dtype| dtype == Dtype::F16);
+    if all_f16 { Precision::F16 } else { Precision::Bf16 }
+}
+
+/// Partial results of split attention for a usual batch.
+fn partials_most(plans: &Plans, tokens: usize, pools: &Pools) -> u64 {
+    let key_tiles = (pools.text_pages.least * PAGE_TOKENS).div_ceil(super::batch::TILE_KEYS);
+    let heads = plans.text.ops.iter().filter_map(|op| match op {
+        Op::Attention { query, keys: Keys::Causal { .. }, head_width, .. } => Some((query.width / head_width, *head_width)),
+        _ => None,
+    });
+    let most = heads.map(|(heads, width)| super::launch::partials_bytes(tokens.min(TILE_ROWS), heads, width, key_tiles, 1));
+    most.max().unwrap_or(0)
+}
+
+/// ALiBi's slopes, once for each decoder layer that has them.
+fn upload_slopes(driver: &mut dyn Driver, plans: &Plans) -> Result<BTreeMap<usize, Address>> {
+    let mut known: Vec<(&[f32], Address)> = Vec::new();
+    let mut found = BTreeMap::new();
+    for op in &plans.text.ops {
+        let Op::Attention { keys: Keys::Causal { layer, slopes: Some(slopes) }, .. } = op else { continue };
+        let address = match known.iter().find(|(values, _)| values == slopes) {
+            Some((_, address)) => *address,
+            None => {
+                let address = driver.allocate(slopes.len() as u64 * 4)?;
+                driver.copy_in(address, bytemuck::cast_slice(slopes))?;
+                known.push((slopes, address));
+                address
+            }
+        };
+        found.insert(*layer, address);
+    }
+    Ok(found)
+}
+
+/// Which weights kernels read as matrices and which as vectors; weights that are the same tensors are one.
+struct Uses {
+    /// For each distinct matrix, the weights that name it.
+    matrices: Vec<Vec<usize>>,
+    vectors: Vec<usize>,
+}
+
+impl Uses {
+    fn of(plans: &Plans, weights: &Weights) -> Uses {
+        let mut matrices = Vec::new();
+        let mut vectors = Vec::new();
+        for op in plans.media.ops.iter().chain(&plans.text.ops) {
+            match op {
+                Op::Linear { weight, bias, epilogue, .. } => {
+                    matrices.push(*weight);
+                    vectors.extend(bias.iter().chain(&epilogue.gate));
+                }
+                Op::Gather { table, .. } => matrices.push(*table),
+                Op::Broadcast { rows, .. } => matrices.push(*rows),
+                Op::ClassAndPosition { class, position, .. } => {
+                    vectors.push(*class);
+                    matrices.push(*position);
+                }
+                Op::Norm { weight, bias, .. } => vectors.extend([*weight].into_iter().chain(*bias)),
+                _ => {}
+            }
+        }
+        let mut distinct: Vec<Vec<usize>> = Vec::new();
+        let mut place_of: HashMap<&[String], usize> = HashMap::new();
+        for id in matrices {
+            let place = *place_of.entry(&weights.get(id).parts).or_insert_with(|| {
+                distinct.push(Vec::new());
+                distinct.len() - 1
+            });
+            if !distinct[place].contains(&id.0) {
+                distinct[place].push(id.0);
+            }
+        }
+        let mut vectors: Vec<usize> = vectors.into_iter().map(|id: WeightId| id.0).collect();
+        vectors.sort_unstable();
+        vectors.dedup();
+        Uses { matrices: distinct, vectors }
+    }
+
+    fn matrix_bytes(weight: &Weight) -> u64 {
+        (weight.rows * padded(weight.columns) * BYTES) as u64
+    }
+
+    fn bytes(&self, weights: &Weights) -> u64 {
+        let list = weights.list();
+        let matrices: u64 = self.matrices.iter().map(|ids| Self::matrix_bytes(&list[ids[0]]).next_multiple_of(ALIGNMENT)).sum();
+        let vectors: u64 = self.vectors.iter().map(|&id| (list[id].columns as u64 * 4).next_multiple_of(ALIGNMENT)).sum();
+        matrices + vectors
+    }
+
+    fn matrices(&self, driver: &mut dyn Driver, weights: &Weights, precision: Precision) -> Result<HashMap<usize, Address>> {
+        let list = weights.list();
+        let sizes: Vec<u64> = self.matrices.iter().map(|ids| Self::matrix_bytes(&list[ids[0]])).collect();
+        let (_, places) = allocate(driver, &sizes)?;
+        for (ids, &place) in self.matrices.iter().zip(&places) {
+            upload_matrix(driver, weights, WeightId(ids[0]), place, precision)?;
+        }
+        let named = self.matrices.iter().zip(places);
+        Ok(named.flat_map(|(ids, place)| ids.iter().map(move |&id| (id, place))).collect())
+    }
+
+    fn vectors(&self, driver: &mut dyn Driver, weights: &Weights) -> Result<HashMap<usize, Address>> {
+        let list = weights.list();
+        let sizes: Vec<u64> = self.vectors.iter().map(|&id| list[id].columns as u64 * 4).collect();
+        let (_, places) = allocate(driver, &sizes)?;
+        for (&id, &place) in self.vectors.iter().zip(&places) {
+            let values = weights.values(WeightId(id))?;
+            driver.copy_in(place, bytemuck::cast_slice(&values))?;
+        }
+        Ok(self.vectors.iter().copied().zip(places).collect())
+    }
+}
+
+/// Sends a matrix row by row, converted on the way into staging memory while the buffer before it is being copied.
+fn upload_matrix(
+    driver: &mut dyn Driver,
+    weights: &Weights,
+    id: WeightId,
+    place: Address,
+    precision: Precision,
+) -> Result<()> {
+    let weight = weights.get(id);
+    let pitch = padded(weight.columns) * BYTES;
+    let mut row = 0;
+    let mut send = |dtype: Dtype, source: &[u8], part: &str| -> Result<()> {
+        let row_bytes = weight.columns * dtype.size();
+        let rows_at_once = (driver.staging_bytes() / pitch).max(1);
+        for rows in source.chunks(rows_at_once * row_bytes) {
+            let count = rows.len() / row_bytes;
+            let mut fits = true;
+            driver.upload(place.plus((row * pitch) as u64), &mut |staging| {
+                let out = &mut staging[..count * pitch];
+                fits = store_rows(precision, dtype, rows, weight.columns, padded(weight.columns), out);
+                Ok(out.len())
+            })?;
+            if !fits {
+                return Err(Error::invalid(weights.file_of(part), part, "numbers up to 65504 for f16", "a larger one"));
+            }
+            row += count;
+        }
+        Ok(())
+    };
+    if weight.interleaved_heads.is_some() {
+        let values = weights.values(id)?;
+        return send(Dtype::F32, bytemuck::cast_slice(&values), &weight.parts[0]);
+    }
+    for (tensor, part) in weights.tensors(id)?.iter().zip(&weight.parts) {
+        send(tensor.dtype, &tensor.bytes, part)?;
+    }
+    Ok(())
+}
+
+/// Refuses widths that the kernels do not serve.
+///
+/// # Errors
+/// What is limited, the wanted and the found.
+pub fn check_widths(device: &str, plans: &Plans, weights: &Weights) -> Result<()> {
+    const UNIT: usize = 16;
+    const HEAD_MAX: usize = 128;
+    const NORM_MAX: usize = 16_384;
+    let refuse = |what: String, expected: String, found: usize| {
+        Err(Error::device(device, format!("{what}: expected {expected}, found {found}")))
+    };
+    for plan in [&plans.media, &plans.text] {
+        let patches = |tensor: &Tensor| plan.ops.iter().any(|op| matches!(op, Op::Patches { out, .. } if out == tensor));
+        for op in &plan.ops {
+            match op {
+                Op::Linear { x, weight, .. } if !x.width.is_multiple_of(UNIT) && !patches(x) => {
+                    let name = &weights.get(*weight).name;
+                    return refuse(format!("width of the input of {name}"), format!("a multiple of {UNIT}"), x.width);
+                }
+                Op::Attention { head_width, .. } if !head_width.is_multiple_of(UNIT) || *head_width > HEAD_MAX => {
+                    let expected = format!("a multiple of {UNIT} up to {HEAD_MAX}");
+                    return refuse("width of an attention head".to_owned(), expected, *head_width);
+                }
+                Op::Norm { group, .. } if *group > NORM_MAX => {
+                    return refuse("width of a norm".to_owned(), format!("at most {NORM_MAX}"), *group);
+                }
+                Op::Gather { index: Index::TokenId, out, .. } if !out.width.is_multiple_of(UNIT) => {
+                    return refuse("width of a token".to_owned(), format!("a multiple of {UNIT}"), out.width);
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The rows of a plan's output as f32: as a linear layer left them, or widened from storage.
+pub fn fetch(
+    driver: &mut dyn Driver,
+    memory: &Memory,
+    which: Which,
+    plan: &Plan,
+    extent: &Extent,
+) -> Result<Vec<f32>> {
+    let Some(output) = plan.output else {
+        return Ok(Vec::new());
+    };
+    let rows = output.row_count(extent);
+    if plan.ops.iter().any(|op| matches!(op, Op::Linear { out, .. } if *out == output)) {
+        let mut values = vec![0f32; rows * output.width];
+        driver.copy_out(memory.activations.output, bytemuck::cast_slice_mut(&mut values))?;
+        return Ok(values);
+    }
+    assert!(output.is_whole(), "what is fetched is a whole buffer");
+    let pitch = padded(output.stride);
+    let mut bytes = vec![0u8; rows * pitch * BYTES];
+    driver.copy_out(memory.rows(which, &output).data, &mut bytes)?;
+    let values = storage::load_values(memory.precision, &bytes);
+    Ok(values.chunks_exact(pitch).flat_map(|row| row[..output.width].iter().copied()).collect())
+}

@@ -1,0 +1,205 @@
+//! Devices that run the kernels in `kernels/`: a GPU, or the emulator. Everything but the driver is the same for both:
+//! memory, launches, batches, replay.
+
+mod arguments;
+mod batch;
+pub(super) mod cuda;
+mod driver;
+#[cfg(feature = "emulated")]
+mod emulated;
+mod fuse;
+mod launch;
+mod memory;
+mod storage;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Backend, Batch, Opening, Pools};
+#[cfg(not(feature = "emulated"))]
+use crate::error::Error;
+use crate::error::Result;
+use crate::graph::{Extent, Op, Plans, Which};
+use crate::kv::PageCopy;
+use crate::weights::Weights;
+use batch::Shape;
+use driver::{Captured, Driver, Launch};
+use fuse::Step;
+use launch::Launcher;
+use memory::Memory;
+use storage::store_values;
+
+include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
+
+/// Shapes whose launches are kept at most; the least recently used gives way.
+const KEPT_SHAPES: usize = 64;
+
+/// A model on a device that runs kernels.
+pub(super) struct Kernels {
+    driver: Box<dyn Driver>,
+    memory: Memory,
+    weights: Weights,
+    plans: Arc<Plans>,
+    steps: HashMap<Which, Vec<Step>>,
+    kept: HashMap<(Which, Shape), Kept>,
+    /// Counts runs, to tell which kept launches were used last.
+    run: u64,
+    words: Vec<u32>,
+}
+
+/// The launches of a shape that recurs.
+struct Kept {
+    launches: Vec<Launch>,
+    captured: Option<Captured>,
+    used: u64,
+}
+
+impl Kernels {
+    fn open(
+        mut driver: Box<dyn Driver>,
+        opening: &Opening,
+        weights: Weights,
+        pools: Pools,
+        plans: Arc<Plans>,
+    ) -> Result<Self> {
+        let device = opening.device.to_string();
+        memory::check_widths(&device, &plans, &weights)?;
+        let memory = Memory::open(driver.as_mut(), &device, opening, &weights, &pools, &plans)?;
+        let steps = [Which::Media, Which::Text].map(|which| (which, fuse::steps(&plans.get(which).ops)));
+        Ok(Kernels {
+            driver,
+            memory,
+            weights,
+            plans,
+            steps: HashMap::from(steps),
+            kept: HashMap::new(),
+            run: 0,
+            words: Vec::new(),
+        })
+    }
+
+    fn launches(&self, which: Which, shape: Shape) -> Vec<Launch> {
+        let properties = self.driver.properties();
+        let launcher = Launcher {
+            memory: &self.memory,
+            weights: &self.weights,
+            multiprocessors: properties.multiprocessors,
+            shared_bytes_max: properties.shared_bytes_max,
+            which,
+            plan: self.plans.get(which),
+            shape,
+        };
+        launcher.launches(&self.steps[&which])
+    }
+
+    /// Starts a plan. A shape that recurs is captured at its second run and replayed from then on.
+    fn start(&mut self, which: Which, shape: Shape) -> Result<()> {
+        if !shape.recurs() {
+            return self.launches(which, shape).iter().try_for_each(|launch| self.driver.launch(launch));
+        }
+        self.run += 1;
+        let key = (which, shape);
+        if !self.kept.contains_key(&key) {
+            if self.kept.len() == KEPT_SHAPES {
+                let oldest = self.kept.iter().min_by_key(|(_, kept)| kept.used).map(|(key, _)| *key);
+                if let Some(captured) = oldest.and_then(|oldest| self.kept.remove(&oldest)?.captured) {
+                    self.driver.forget(captured);
+                }
+            }
+            let launches = self.launches(which, shape);
+            launches.iter().try_for_each(|launch| self.driver.launch(launch))?;
+            self.kept.insert(key, Kept { launches, captured: None, used: self.run });
+            return Ok(());
+        }
+        let kept = self.kept.get_mut(&key).expect("it is there");
+        kept.used = self.run;
+        if kept.captured.is_none() {
+            kept.captured = self.driver.capture(&kept.launches)?;
+        }
+        match kept.captured {
+            Some(captured) => self.driver.replay(captured),
+            None => kept.launches.iter().try_for_each(|launch| self.driver.launch(launch)),
+        }
+    }
+
+    /// Forgets launches whose arguments point to memory that has moved.
+    fn forget_all(&mut self) {
+        for captured in self.kept.drain().filter_map(|(_, kept)| kept.captured) {
+            self.driver.forget(captured);
+        }
+    }
+}
+
+impl Backend for Kernels {
+    fn run(&mut self, which: Which, batch: &Batch) -> Result<Vec<f32>> {
+        let extent = Extent { images: batch.images.len(), tokens: batch.ids.len(), outputs: batch.outputs.len() };
+        let table_words = batch.tables.iter().map(|table| table.len()).sum();
+        let tokens = extent.tokens.max(extent.outputs);
+        if self.memory.make_room(self.driver.as_mut(), tokens, extent.images, table_words)? {
+            self.forget_all();
+        }
+        let plans = self.plans.clone();
+        let plan = plans.get(which);
+        for (input, values) in plan.inputs.iter().zip(batch.inputs) {
+            let cut = plan.ops.iter().any(|op| matches!(op, Op::Patches { pixels, .. } if pixels == input));
+            if cut {
+                self.driver.copy_in(self.memory.activations.pixels, bytemuck::cast_slice(values))?;
+            } else {
+                assert_eq!(memory::padded(input.width), input.width, "stored inputs have no padding");
+                let stored = store_values(self.memory.precision, values);
+                self.driver.copy_in(self.memory.rows(which, input).data, &stored)?;
+            }
+        }
+        let shape = batch::write(batch, &self.memory.layout(), &mut self.words);
+        self.driver.copy_in(self.memory.activations.batch, bytemuck::cast_slice(&self.words))?;
+        self.start(which, shape)?;
+        memory::fetch(self.driver.as_mut(), &self.memory, which, plan, &extent)
+    }
+
+    fn copy_text_page(&mut self, copy: PageCopy) -> Result<()> {
+        launch::copy_text_page(&self.memory, copy).iter().try_for_each(|launch| self.driver.launch(launch))
+    }
+
+    fn pages(&self) -> (usize, usize) {
+        (self.memory.text.pages, self.memory.media.pages)
+    }
+}
+
+/// A model on a GPU.
+///
+/// # Errors
+/// No driver, no such device, no kernels for it; a model that does not fit.
+pub(super) fn open_cuda(
+    index: usize,
+    opening: &Opening,
+    weights: Weights,
+    pools: Pools,
+    plans: Arc<Plans>,
+) -> Result<Box<dyn Backend>> {
+    let driver = Box::new(cuda::open(index, MODULES)?);
+    Ok(Box::new(Kernels::open(driver, opening, weights, pools, plans)?))
+}
+
+/// A model under the emulator.
+///
+/// # Errors
+/// A program that was built without it; a model that does not fit.
+#[cfg(feature = "emulated")]
+pub(super) fn open_emulated(
+    opening: &Opening,
+    weights: Weights,
+    pools: Pools,
+    plans: Arc<Plans>,
+) -> Result<Box<dyn Backend>> {
+    let driver = Box::new(emulated::Emulator::open(emulated::Settings { workers: opening.threads as u32, ..Default::default() })?);
+    Ok(Box::new(Kernels::open(driver, opening, weights, pools, plans)?))
+}
+
+/// A model under the emulator.
+///
+/// # Errors
+/// A program that was built without it: always.
+#[cfg(not(feature = "emulated"))]
+pub(super) fn open_emulated(_: &Opening, _: Weights, _: Pools, _: Arc<Plans>) -> Result<Box<dyn Backend>> {
+    Err(Error::device("emulated", "expected a program built with --features emulated, found one without"))
+}
