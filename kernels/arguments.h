@@ -217,6 +217,14 @@ struct CopyPageArguments {
     uint32_t unused;
 };
 
+/// pointwise.cu: numbers spread evenly over -bound..bound, the same for the same seed. For measurements.
+struct RandomArguments {
+    void* data;  // T
+    uint64_t count;
+    uint32_t seed;
+    float bound;
+};
+
 /// sample.cu: what is chosen for one row of logits.
 struct SampleRequest {
     float temperature;  // 0: the most likely token

@@ -11,6 +11,8 @@
 //   append_<bf16|f16>              grid count, threads min(256, round_up(width / 8, 32)), shared bytes 4 * rotary_width
 // One thread for each vector of a page, of either type:
 //   copy_page                      grid (divide_up(page_size / 8, 256), layers), threads 256, shared bytes 0
+// One thread for each number in turn, as many blocks as one likes:
+//   random_<bf16|f16>              grid any, threads 256, shared bytes 0
 #include "vector.cuh"
 
 /// The vector of this thread in a matrix of `width` columns: its row, and the column where it begins.
@@ -240,14 +242,29 @@ DEVICE void copy_vectors(const CopyPageArguments& arguments) {
     store_vector(values + to, load_vector(values + from));
 }
 
+/// Numbers that depend on seed and place alone.
+template <typename T>
+DEVICE void random(const RandomArguments& arguments) {
+    const uint64_t threads = uint64_t(gridDim.x) * blockDim.x;
+    for (uint64_t i = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < arguments.count; i += threads) {
+        uint64_t z = (i + 1) * 0x9e3779b97f4a7c15u + arguments.seed;
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+        z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+        const float unit = static_cast<float>(static_cast<uint32_t>(z >> 40)) * 0x1p-23f - 1.0f;
+        store_global(static_cast<T*>(arguments.data) + i, from_float<T>(unit * arguments.bound));
+    }
+}
+
 KERNEL(patches_bf16, PatchesArguments, 256) { patches<bf16>(arguments); }
 KERNEL(class_and_position_bf16, ClassAndPositionArguments, 256) { class_and_position<bf16>(arguments); }
 KERNEL(gather_bf16, GatherArguments, 256) { gather<bf16>(arguments); }
 KERNEL(append_bf16, AppendArguments, 256) { append<bf16>(arguments); }
+KERNEL(random_bf16, RandomArguments, 256) { random<bf16>(arguments); }
 
 KERNEL(patches_f16, PatchesArguments, 256) { patches<f16>(arguments); }
 KERNEL(class_and_position_f16, ClassAndPositionArguments, 256) { class_and_position<f16>(arguments); }
 KERNEL(gather_f16, GatherArguments, 256) { gather<f16>(arguments); }
 KERNEL(append_f16, AppendArguments, 256) { append<f16>(arguments); }
+KERNEL(random_f16, RandomArguments, 256) { random<f16>(arguments); }
 
 KERNEL(copy_page, CopyPageArguments, 256) { copy_vectors(arguments); }

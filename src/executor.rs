@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::backend::{self, Backend, Batch, Opening, Pools};
+use crate::backend::{self, Backend, Batch, Opening, PageCount, Pools};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::graph::{Extent, Plans, Which};
@@ -19,26 +19,19 @@ pub(crate) struct Executor {
     vocabulary: usize,
 }
 
-/// Pages that a model's users want: text pages, media pages.
-pub(crate) type Wanted = [backend::PageCount; 2];
-
 impl Executor {
-    /// Records the plans and opens the device.
+    /// Records the plans and opens the device; `pages` are those of text and of media that its users want.
     ///
     /// # Errors
     /// Weights that are missing or misshapen; a device that is not there or cannot hold the model.
-    pub fn open(config: &ModelConfig, mut weights: Weights, opening: &Opening, pages: Wanted) -> Result<Self> {
+    pub fn open(
+        config: &ModelConfig,
+        mut weights: Weights,
+        opening: &Opening,
+        pages: [PageCount; 2],
+    ) -> Result<Self> {
         let plans = Arc::new(model::record(config, &mut weights)?);
-        let [text_pages, media_pages] = pages;
-        let pools = Pools {
-            text_layers: config.decoder.layers,
-            text_width: config.decoder.width,
-            text_pages,
-            media_blocks: config.gated_blocks(),
-            media_width: config.gated.heads * config.gated.head_width,
-            media_tokens: config.media_tokens(),
-            media_pages,
-        };
+        let pools = Pools::of(config, pages);
         let backend = backend::open(opening, weights, pools, plans.clone())?;
         let picture_values = 3 * config.vision.image_size.pow(2);
         Ok(Executor { backend, plans, picture_values, vocabulary: config.decoder.vocabulary })

@@ -169,6 +169,7 @@ impl Epilogue {
 
 /// One step of a plan. `out` is written whole; all other tensors are read.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "an operation's line names its operands")]
 pub enum Op {
     /// Pixels (3, side, side) of each picture to rows (channel, y, x) of each patch, the grid row by row.
     Patches { pixels: Tensor, out: Tensor, side: usize, patch: usize },

@@ -26,6 +26,8 @@ pub mod config;
 pub mod convert;
 pub mod demo;
 pub mod image;
+#[doc(hidden)]
+pub mod probe;
 pub mod sample;
 pub mod search;
 

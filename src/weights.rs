@@ -4,6 +4,9 @@
 //! tensors of the checkpoint that matrix is made. Quirks of layout (separate q, k and v; queries, keys and values
 //! interleaved head by head) end here. Nothing is copied: a weight is a list of references until a device wants it.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::checkpoint::{Checkpoint, Dtype, Tensor};
@@ -32,16 +35,50 @@ pub struct Weight {
 /// The checkpoint and the list of what the model takes from it.
 #[derive(Debug)]
 pub struct Weights {
-    checkpoint: Arc<Checkpoint>,
-    naming: Naming,
+    source: Source,
     list: Vec<Weight>,
+}
+
+/// Where weights come from.
+#[derive(Debug)]
+enum Source {
+    /// Files, with the names that tensors have there.
+    Checkpoint(Arc<Checkpoint>, Naming),
+    /// Nowhere: whatever shape is asked for is there, and a device makes up its numbers. For measurements.
+    Random,
+    /// Memory: tensors under our own names. For tests of single operations.
+    Values(BTreeMap<String, Values>),
+}
+
+/// A tensor in memory.
+#[derive(Debug, Clone)]
+pub struct Values {
+    /// Outermost dimension first.
+    pub shape: Vec<usize>,
+    /// As many numbers.
+    pub values: Vec<f32>,
 }
 
 impl Weights {
     /// No weights yet, of this checkpoint.
     pub fn new(checkpoint: Arc<Checkpoint>, config: &ModelConfig) -> Self {
         let naming = Naming::new(config, &checkpoint);
-        Weights { checkpoint, naming, list: Vec::new() }
+        Weights { source: Source::Checkpoint(checkpoint, naming), list: Vec::new() }
+    }
+
+    /// Random numbers in whatever shape is asked for.
+    pub fn random() -> Self {
+        Weights { source: Source::Random, list: Vec::new() }
+    }
+
+    /// Tensors in memory.
+    pub fn from_values(values: BTreeMap<String, Values>) -> Self {
+        Weights { source: Source::Values(values), list: Vec::new() }
+    }
+
+    /// Whether a device is to make up the numbers.
+    pub fn are_random(&self) -> bool {
+        matches!(self.source, Source::Random)
     }
 
     /// Every weight asked for so far; a [`WeightId`] is an index into it.
@@ -51,7 +88,11 @@ impl Weights {
 
     /// Bytes of all tensors in the checkpoint.
     pub fn bytes(&self) -> u64 {
-        self.checkpoint.bytes()
+        match &self.source {
+            Source::Checkpoint(checkpoint, _) => checkpoint.bytes(),
+            Source::Random => 0,
+            Source::Values(values) => values.values().map(|tensor| 4 * tensor.values.len() as u64).sum(),
+        }
     }
 
     /// The weight itself.
@@ -64,19 +105,26 @@ impl Weights {
     /// # Errors
     /// A part that is missing, or shapes that do not add up: file, tensor, expected, found.
     pub fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<WeightId> {
+        if self.are_random() {
+            return Ok(self.push_whole(name, rows, columns));
+        }
         let id = self.table(name, columns)?;
         self.expect_rows(id, rows)?;
         Ok(id)
     }
 
-    /// Asks for the matrix `name` with as many rows as the file has.
-    pub fn table(&mut self, name: &str, columns: usize) -> Result<WeightId> {
-        let parts = self.naming.parts(name, "weight");
+    /// Asks for the matrix `name` with as many rows as the file has; `usual` where there is no file.
+    pub fn table_of(&mut self, name: &str, usual: usize, columns: usize) -> Result<WeightId> {
+        if self.are_random() { Ok(self.push_whole(name, usual, columns)) } else { self.table(name, columns) }
+    }
+
+    fn table(&mut self, name: &str, columns: usize) -> Result<WeightId> {
+        let parts = self.parts(name, "weight");
         // Parts that may be absent: the added vocabulary of IDEFICS.
         let parts: Vec<String> = parts
             .into_iter()
             .filter_map(|part| match part.strip_suffix('?') {
-                Some(part) => self.checkpoint.contains(part).then(|| part.to_owned()),
+                Some(part) => self.contains(part).then(|| part.to_owned()),
                 None => Some(part),
             })
             .collect();
@@ -86,58 +134,99 @@ impl Weights {
             let found: usize = shape.iter().skip(1).product();
             if shape.is_empty() || found != columns {
                 let expected = format!("{columns} columns");
-                return Err(Error::invalid(self.checkpoint.file_of(part), part, expected, format!("shape {shape:?}")));
+                return Err(Error::invalid(self.file_of(part), part, expected, format!("shape {shape:?}")));
             }
             rows += shape[0];
         }
         if rows == 0 || columns == 0 {
             let shape = format!("({rows}, {columns})");
             return Err(Error::invalid(
-                self.checkpoint.file_of(&parts[0]),
+                self.file_of(&parts[0]),
                 &parts[0],
                 "at least one row and column",
                 shape,
             ));
         }
-        let interleaved_heads = self.naming.interleaved_heads(name);
+        let interleaved_heads = self.interleaved_heads(name);
         Ok(self.push(Weight { name: name.to_owned(), rows, columns, parts, interleaved_heads }))
     }
 
     /// Asks for the bias of matrix `name`, or the bias of a norm.
     pub fn bias(&mut self, name: &str, length: usize) -> Result<WeightId> {
-        let parts = self.naming.parts(name, "bias");
+        let parts = self.parts(name, "bias");
         self.vector_of(name, parts, length)
     }
 
     /// Asks for a vector: the weight of a norm, or a parameter that has no `.weight` of its own.
     pub fn vector(&mut self, name: &str, length: usize) -> Result<WeightId> {
-        let parts = self.naming.parts(name, "weight");
+        let parts = self.parts(name, "weight");
         self.vector_of(name, parts, length)
     }
 
     /// Asks for the gate of a gated block: one value, or one for each of `width` columns.
     pub fn gate(&mut self, name: &str, width: usize) -> Result<WeightId> {
-        let parts = self.naming.parts(name, "weight");
-        let length = self.checkpoint.shape(&parts[0]).map_or(1, |shape| shape.iter().product());
+        let parts = self.parts(name, "weight");
+        let length = self.shape(&parts[0]).map_or(1, |shape| shape.iter().product());
         self.vector_of(name, parts, if length == width { width } else { 1 })
     }
 
     fn vector_of(&mut self, name: &str, parts: Vec<String>, length: usize) -> Result<WeightId> {
+        if self.are_random() {
+            return Ok(self.push_whole(name, 1, length));
+        }
         let mut found = 0;
         for part in &parts {
             found += self.shape(part)?.iter().product::<usize>();
         }
         if found != length {
-            let file = self.checkpoint.file_of(&parts[0]);
+            let file = self.file_of(&parts[0]);
             return Err(Error::invalid(file, &parts[0], format!("{length} values"), format!("{found} values")));
         }
-        let interleaved_heads = self.naming.interleaved_heads(name);
+        let interleaved_heads = self.interleaved_heads(name);
         Ok(self.push(Weight { name: name.to_owned(), rows: 1, columns: length, parts, interleaved_heads }))
     }
 
+    /// The tensors that make up what we call `name`.
+    fn parts(&self, name: &str, kind: &str) -> Vec<String> {
+        match &self.source {
+            Source::Checkpoint(_, naming) => naming.parts(name, kind),
+            Source::Random | Source::Values(_) => vec![format!("{name}.{kind}")],
+        }
+    }
+
+    fn interleaved_heads(&self, name: &str) -> Option<usize> {
+        match &self.source {
+            Source::Checkpoint(_, naming) => naming.interleaved_heads(name),
+            Source::Random | Source::Values(_) => None,
+        }
+    }
+
+    fn contains(&self, part: &str) -> bool {
+        match &self.source {
+            Source::Checkpoint(checkpoint, _) => checkpoint.contains(part),
+            Source::Random => true,
+            Source::Values(values) => values.contains_key(part),
+        }
+    }
+
     fn shape(&self, part: &str) -> Result<&[usize]> {
-        self.checkpoint.format(part)?;
-        Ok(self.checkpoint.shape(part).expect("a tensor that has a format has a shape"))
+        match &self.source {
+            Source::Checkpoint(checkpoint, _) => {
+                checkpoint.format(part)?;
+                Ok(checkpoint.shape(part).expect("a tensor that has a format has a shape"))
+            }
+            Source::Random => Ok(&[]),
+            Source::Values(values) => {
+                let tensor = values.get(part).ok_or_else(|| Error::invalid("memory", part, "a tensor", "none"))?;
+                Ok(&tensor.shape)
+            }
+        }
+    }
+
+    /// A weight that is one tensor under our own name, with numbers that are made up.
+    fn push_whole(&mut self, name: &str, rows: usize, columns: usize) -> WeightId {
+        let parts = vec![format!("{name}.{}", self.list.len())];
+        self.push(Weight { name: name.to_owned(), rows, columns, parts, interleaved_heads: None })
     }
 
     fn expect_rows(&self, id: WeightId, rows: usize) -> Result<()> {
@@ -145,7 +234,7 @@ impl Weights {
         if weight.rows == rows {
             return Ok(());
         }
-        let file = self.checkpoint.file_of(&weight.parts[0]);
+        let file = self.file_of(&weight.parts[0]);
         let parts = weight.parts.join(" + ");
         Err(Error::invalid(file, parts, format!("{rows} rows"), format!("{} rows", weight.rows)))
     }
@@ -157,17 +246,34 @@ impl Weights {
 
     /// The formats of all tensors asked for.
     pub fn dtypes(&self) -> impl Iterator<Item = Dtype> {
-        self.list.iter().flat_map(|weight| &weight.parts).filter_map(|part| self.checkpoint.format(part).ok())
+        let format = |part: &String| match &self.source {
+            Source::Checkpoint(checkpoint, _) => checkpoint.format(part).ok(),
+            Source::Random => Some(Dtype::Bf16),
+            Source::Values(_) => Some(Dtype::F32),
+        };
+        self.list.iter().flat_map(|weight| &weight.parts).filter_map(format)
     }
 
     /// The file that a tensor is in.
-    pub fn file_of(&self, part: &str) -> &std::path::Path {
-        self.checkpoint.file_of(part)
+    pub fn file_of(&self, part: &str) -> &Path {
+        match &self.source {
+            Source::Checkpoint(checkpoint, _) => checkpoint.file_of(part),
+            Source::Random | Source::Values(_) => Path::new("memory"),
+        }
     }
 
     /// The tensors of a weight, in order; mapped, not copied, where the file allows.
     pub fn tensors(&self, id: WeightId) -> Result<Vec<Tensor<'_>>> {
-        self.get(id).parts.iter().map(|part| self.checkpoint.tensor(part)).collect()
+        let tensor = |part: &String| match &self.source {
+            Source::Checkpoint(checkpoint, _) => checkpoint.tensor(part),
+            Source::Random => unreachable!("what is made up is never read"),
+            Source::Values(values) => {
+                let Values { shape, values } = &values[part];
+                let bytes = Cow::Borrowed(bytemuck::cast_slice(values));
+                Ok(Tensor { dtype: Dtype::F32, shape, bytes })
+            }
+        };
+        self.get(id).parts.iter().map(tensor).collect()
     }
 
     /// All values of a weight as f32, rows in the order the model wants.

@@ -8,9 +8,14 @@ mod kernels;
 
 pub use device::{Device, Precision};
 pub use devices::{DeviceInfo, devices};
+#[cfg(feature = "emulated")]
+pub use kernels::emulated;
+pub use kernels::report;
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::graph::{Plans, Which};
 use crate::kv::PageCopy;
@@ -33,6 +38,22 @@ pub struct Pools {
     pub media_tokens: usize,
     /// Media pages at most, and the least that are of use.
     pub media_pages: PageCount,
+}
+
+impl Pools {
+    /// What a model needs: `pages` of text and of media.
+    pub fn of(config: &ModelConfig, pages: [PageCount; 2]) -> Pools {
+        let [text_pages, media_pages] = pages;
+        Pools {
+            text_layers: config.decoder.layers,
+            text_width: config.decoder.width,
+            text_pages,
+            media_blocks: config.gated_blocks(),
+            media_width: config.gated.heads * config.gated.head_width,
+            media_tokens: config.media_tokens(),
+            media_pages,
+        }
+    }
 }
 
 /// How many pages a pool is to have, where memory decides.
@@ -83,6 +104,16 @@ pub(crate) trait Backend: Send {
     /// A device that is lost or full. The batch itself is the executor's to check.
     fn run(&mut self, which: Which, batch: &Batch) -> Result<Vec<f32>>;
 
+    /// Runs a batch again and again as it was last run, without fetching results; seconds for one run, as the device
+    /// counts them where it can. For measurements.
+    fn measure(&mut self, which: Which, batch: &Batch, runs: usize) -> Result<f64> {
+        let begun = Instant::now();
+        for _ in 0..runs {
+            self.run(which, batch)?;
+        }
+        Ok(begun.elapsed().as_secs_f64() / runs as f64)
+    }
+
     /// Copies whole text pages, all layers.
     fn copy_text_page(&mut self, copy: PageCopy) -> Result<()>;
 
@@ -124,7 +155,23 @@ pub(crate) fn open(opening: &Opening, weights: Weights, pools: Pools, plans: Arc
             }
             Box::new(cpu::Cpu::open(opening.threads, weights, pools, plans)?)
         }
-        Device::Cuda(index) => kernels::open_cuda(index, opening, weights, pools, plans)?,
-        Device::Emulated => kernels::open_emulated(opening, weights, pools, plans)?,
+        Device::Cuda(index) => Box::new(kernels::open_cuda(index, opening, weights, pools, plans)?),
+        Device::Emulated => Box::new(kernels::open_emulated(opening, weights, pools, plans)?),
     })
+}
+
+/// Opens the emulator with settings of its own.
+///
+/// # Errors
+/// As for [`open`]; a library that cannot be loaded.
+#[cfg(feature = "emulated")]
+pub(crate) fn open_emulated(
+    opening: &Opening,
+    settings: emulated::Settings,
+    weights: Weights,
+    pools: Pools,
+    plans: Arc<Plans>,
+) -> Result<Box<dyn Backend>> {
+    let driver = Box::new(emulated::Emulator::open(settings)?);
+    Ok(Box::new(kernels::Kernels::open(driver, opening, weights, pools, plans)?))
 }

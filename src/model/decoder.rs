@@ -21,7 +21,7 @@ pub(super) fn text(config: &ModelConfig, weights: &mut Weights) -> Result<Plan> 
     let x = graph.select(x);
     let x = norm(decoder).apply(&mut graph, weights, "decoder.norm", x)?;
     let head = if decoder.tied { "decoder.embedding" } else { "decoder.head" };
-    let head = weights.table(head, decoder.width)?;
+    let head = weights.table_of(head, decoder.vocabulary, decoder.width)?;
     let rows = weights.get(head).rows.min(decoder.vocabulary);
     let logits = graph.linear(x, head, rows, None, Epilogue::default());
     Ok(graph.plan(&[], Some(logits)))

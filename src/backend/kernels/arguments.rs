@@ -237,3 +237,12 @@ pub struct CopyPage {
     pub layers: u32,
     pub unused: u32,
 }
+
+#[derive(Debug, Clone, Copy, Default, NoUninit)]
+#[repr(C)]
+pub struct Random {
+    pub data: Address,
+    pub count: u64,
+    pub seed: u32,
+    pub bound: f32,
+}

@@ -127,6 +127,12 @@ pub trait Driver: Send {
     /// Drops a captured sequence.
     fn forget(&mut self, captured: Captured);
 
+    /// Starts a clock behind everything started so far.
+    fn start_clock(&mut self) -> Result<()>;
+
+    /// Waits for everything started since, and says how many seconds the device took for it.
+    fn stop_clock(&mut self) -> Result<f64>;
+
     /// Waits for everything started so far.
     fn synchronize(&mut self) -> Result<()>;
 }

@@ -4,6 +4,7 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use super::driver::{Address, Captured, Driver, Launch, Properties};
 use crate::error::{Error, Result};
@@ -49,6 +50,7 @@ pub struct Settings {
 
 /// What one launch did; the fields of `EmulatorCounters`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "documented in kernels/emulator.h")]
 #[repr(C)]
 pub struct Counters {
     pub matrix_products: u64,
@@ -167,6 +169,7 @@ pub struct Emulator {
     allocated: Vec<Address>,
     staging: Vec<u8>,
     captured: Vec<Option<Vec<Launch>>>,
+    clock: Instant,
 }
 
 impl Emulator {
@@ -194,6 +197,7 @@ impl Emulator {
             allocated: Vec::new(),
             staging: vec![0; STAGING_BYTES],
             captured: Vec::new(),
+            clock: Instant::now(),
         })
     }
 
@@ -326,6 +330,15 @@ impl Driver for Emulator {
 
     fn forget(&mut self, captured: Captured) {
         self.captured[captured.0] = None;
+    }
+
+    fn start_clock(&mut self) -> Result<()> {
+        self.clock = Instant::now();
+        Ok(())
+    }
+
+    fn stop_clock(&mut self) -> Result<f64> {
+        Ok(self.clock.elapsed().as_secs_f64())
     }
 
     fn synchronize(&mut self) -> Result<()> {

@@ -10,6 +10,7 @@ use super::driver::{Address, Arguments, Launch};
 use super::fuse::{Attention, Gated, HeadNorm, Step};
 use super::memory::{Memory, padded};
 use super::storage::BYTES;
+use crate::backend::Precision;
 use crate::config::{Activation, Norm};
 use crate::graph::{Extent, Index, Keys, Op, Pages, Plan, Tensor, Which};
 use crate::kv::PageCopy;
@@ -28,8 +29,8 @@ const LARGE_TILES_MIN: u32 = 64;
 const LANES: u32 = 32;
 /// Key tiles that one block of split attention takes, one a warp.
 const SPLIT_WARPS: u32 = 2;
-/// Bytes of shared memory of such a block for each padded column: keys, values and queries.
-const SPLIT_SHARED_ROWS: u32 = 608;
+/// Bytes of shared memory of such a block for each padded column: two tiles of keys and values, and queries.
+const SPLIT_SHARED_ROWS: u32 = 576;
 /// Rows that one block folds after it, one a warp.
 const COMBINE_WARPS: u32 = 4;
 /// Widest group that `norm_heads` serves.
@@ -495,6 +496,14 @@ fn gated_shared(count: u32, width: u32, head_width: usize) -> u32 {
     const LINEAR_BYTES: u32 = 10_240;
     let stride = (width + 31) / 64 * 64 + 32;
     (BYTES as u32 * count * stride + LINEAR_BYTES).max(attention_shared(head_width))
+}
+
+/// Fills a matrix with random numbers, about as large as those of a trained one.
+pub fn random(precision: Precision, data: Address, rows: usize, columns: usize, seed: usize) -> Option<Launch> {
+    const BLOCKS: u32 = 1024;
+    let bound = (3.0 / columns as f32).sqrt();
+    let arguments = args::Random { data, count: (rows * padded(columns)) as u64, seed: seed as u32, bound };
+    launch(interned(format!("random_{precision}")), [BLOCKS, 1, 1], THREADS, 0, &arguments)
 }
 
 /// Copies one text page of all layers.

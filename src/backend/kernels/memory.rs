@@ -461,6 +461,12 @@ impl Uses {
         let sizes: Vec<u64> = self.matrices.iter().map(|ids| Self::matrix_bytes(&list[ids[0]])).collect();
         let (_, places) = allocate(driver, &sizes)?;
         for (ids, &place) in self.matrices.iter().zip(&places) {
+            if weights.are_random() {
+                let Weight { rows, columns, .. } = list[ids[0]];
+                let launch = super::launch::random(precision, place, rows, columns, ids[0]);
+                launch.iter().try_for_each(|launch| driver.launch(launch))?;
+                continue;
+            }
             upload_matrix(driver, weights, WeightId(ids[0]), place, precision)?;
         }
         let named = self.matrices.iter().zip(places);
@@ -472,7 +478,10 @@ impl Uses {
         let sizes: Vec<u64> = self.vectors.iter().map(|&id| list[id].columns as u64 * 4).collect();
         let (_, places) = allocate(driver, &sizes)?;
         for (&id, &place) in self.vectors.iter().zip(&places) {
-            let values = weights.values(WeightId(id))?;
+            /// Norms' weights and gates that are made up: neither large nor nothing.
+            const MADE_UP: f32 = 0.25;
+            let made_up = || Ok(vec![MADE_UP; list[id].columns]);
+            let values = if weights.are_random() { made_up() } else { weights.values(WeightId(id)) }?;
             driver.copy_in(place, bytemuck::cast_slice(&values))?;
         }
         Ok(self.vectors.iter().copied().zip(places).collect())

@@ -4,9 +4,9 @@
 mod arguments;
 mod batch;
 pub(super) mod cuda;
-mod driver;
+pub mod driver;
 #[cfg(feature = "emulated")]
-mod emulated;
+pub mod emulated;
 mod fuse;
 mod launch;
 mod memory;
@@ -16,8 +16,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Backend, Batch, Opening, Pools};
-#[cfg(not(feature = "emulated"))]
-use crate::error::Error;
 use crate::error::Result;
 use crate::graph::{Extent, Op, Plans, Which};
 use crate::kv::PageCopy;
@@ -35,7 +33,7 @@ include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 const KEPT_SHAPES: usize = 64;
 
 /// A model on a device that runs kernels.
-pub(super) struct Kernels {
+pub(crate) struct Kernels {
     driver: Box<dyn Driver>,
     memory: Memory,
     weights: Weights,
@@ -55,7 +53,7 @@ struct Kept {
 }
 
 impl Kernels {
-    fn open(
+    pub fn open(
         mut driver: Box<dyn Driver>,
         opening: &Opening,
         weights: Weights,
@@ -130,9 +128,10 @@ impl Kernels {
     }
 }
 
-impl Backend for Kernels {
-    fn run(&mut self, which: Which, batch: &Batch) -> Result<Vec<f32>> {
-        let extent = Extent { images: batch.images.len(), tokens: batch.ids.len(), outputs: batch.outputs.len() };
+impl Kernels {
+    /// Brings a batch to the device; its shape.
+    fn feed(&mut self, which: Which, batch: &Batch) -> Result<Shape> {
+        let extent = extent(batch);
         let table_words = batch.tables.iter().map(|table| table.len()).sum();
         let tokens = extent.tokens.max(extent.outputs);
         if self.memory.make_room(self.driver.as_mut(), tokens, extent.images, table_words)? {
@@ -152,8 +151,29 @@ impl Backend for Kernels {
         }
         let shape = batch::write(batch, &self.memory.layout(), &mut self.words);
         self.driver.copy_in(self.memory.activations.batch, bytemuck::cast_slice(&self.words))?;
+        Ok(shape)
+    }
+}
+
+fn extent(batch: &Batch) -> Extent {
+    Extent { images: batch.images.len(), tokens: batch.ids.len(), outputs: batch.outputs.len() }
+}
+
+impl Backend for Kernels {
+    fn run(&mut self, which: Which, batch: &Batch) -> Result<Vec<f32>> {
+        let shape = self.feed(which, batch)?;
         self.start(which, shape)?;
-        memory::fetch(self.driver.as_mut(), &self.memory, which, plan, &extent)
+        let plan = self.plans.get(which);
+        memory::fetch(self.driver.as_mut(), &self.memory, which, plan, &extent(batch))
+    }
+
+    fn measure(&mut self, which: Which, batch: &Batch, runs: usize) -> Result<f64> {
+        let shape = self.feed(which, batch)?;
+        self.driver.start_clock()?;
+        for _ in 0..runs {
+            self.start(which, shape)?;
+        }
+        Ok(self.driver.stop_clock()? / runs as f64)
     }
 
     fn copy_text_page(&mut self, copy: PageCopy) -> Result<()> {
@@ -163,6 +183,12 @@ impl Backend for Kernels {
     fn pages(&self) -> (usize, usize) {
         (self.memory.text.pages, self.memory.media.pages)
     }
+}
+
+/// What the compiler says of each kernel and architecture, a line each: registers, bytes of spills, of stack and of
+/// static shared memory. Empty in a program that was built without nvcc.
+pub fn report() -> &'static str {
+    REPORT
 }
 
 /// A model on a GPU.
@@ -175,31 +201,25 @@ pub(super) fn open_cuda(
     weights: Weights,
     pools: Pools,
     plans: Arc<Plans>,
-) -> Result<Box<dyn Backend>> {
+) -> Result<Kernels> {
     let driver = Box::new(cuda::open(index, MODULES)?);
-    Ok(Box::new(Kernels::open(driver, opening, weights, pools, plans)?))
+    Kernels::open(driver, opening, weights, pools, plans)
 }
 
 /// A model under the emulator.
 ///
 /// # Errors
 /// A program that was built without it; a model that does not fit.
-#[cfg(feature = "emulated")]
-pub(super) fn open_emulated(
-    opening: &Opening,
-    weights: Weights,
-    pools: Pools,
-    plans: Arc<Plans>,
-) -> Result<Box<dyn Backend>> {
-    let driver = Box::new(emulated::Emulator::open(emulated::Settings { workers: opening.threads as u32, ..Default::default() })?);
-    Ok(Box::new(Kernels::open(driver, opening, weights, pools, plans)?))
-}
-
-/// A model under the emulator.
-///
-/// # Errors
-/// A program that was built without it: always.
-#[cfg(not(feature = "emulated"))]
-pub(super) fn open_emulated(_: &Opening, _: Weights, _: Pools, _: Arc<Plans>) -> Result<Box<dyn Backend>> {
-    Err(Error::device("emulated", "expected a program built with --features emulated, found one without"))
+pub(super) fn open_emulated(opening: &Opening, weights: Weights, pools: Pools, plans: Arc<Plans>) -> Result<Kernels> {
+    #[cfg(feature = "emulated")]
+    {
+        let settings = emulated::Settings { workers: opening.threads as u32, ..emulated::Settings::default() };
+        let driver = Box::new(emulated::Emulator::open(settings)?);
+        Kernels::open(driver, opening, weights, pools, plans)
+    }
+    #[cfg(not(feature = "emulated"))]
+    {
+        let _ = (opening, weights, pools, plans);
+        Err(crate::error::Error::device("emulated", "expected a program built with --features emulated, found one without"))
+    }
 }

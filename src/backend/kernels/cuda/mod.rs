@@ -43,6 +43,8 @@ pub struct CudaDriver {
     functions: HashMap<&'static str, Function>,
     modules: Vec<Module>,
     stream: Stream,
+    /// Where the clock was started.
+    clock: Option<Event>,
     context: Arc<Context>,
     properties: Properties,
 }
@@ -87,6 +89,7 @@ fn open_with(index: usize, modules: &[(&str, &[u8])], staging_bytes: usize) -> R
         functions: HashMap::new(),
         modules,
         stream,
+        clock: None,
         context,
         properties,
     })
@@ -100,17 +103,6 @@ fn unserved(capability: (u32, u32)) -> Option<String> {
 }
 
 impl CudaDriver {
-    /// Milliseconds that the device takes for what `run` starts.
-    #[allow(dead_code, reason = "for measurements on a GPU")]
-    pub fn elapsed(&mut self, run: &mut dyn FnMut(&mut Self) -> Result<()>) -> Result<f32> {
-        let (begin, end) = (Event::create(&self.context, true)?, Event::create(&self.context, true)?);
-        begin.record(&self.stream)?;
-        run(self)?;
-        end.record(&self.stream)?;
-        self.synchronize()?;
-        end.since(&begin)
-    }
-
     /// The kernel that `launch` starts, ready for it.
     fn function(&mut self, launch: &Launch) -> Result<Function> {
         let kernel = launch.kernel;
@@ -270,6 +262,21 @@ impl Driver for CudaDriver {
         // The driver lets a replay that still runs come to its end.
         let graph = self.graphs[captured.0].take();
         assert!(graph.is_some(), "a sequence that was not forgotten");
+    }
+
+    fn start_clock(&mut self) -> Result<()> {
+        let begin = Event::create(&self.context, true)?;
+        begin.record(&self.stream)?;
+        self.clock = Some(begin);
+        Ok(())
+    }
+
+    fn stop_clock(&mut self) -> Result<f64> {
+        let begin = self.clock.take().expect("a clock is started before it is stopped");
+        let end = Event::create(&self.context, true)?;
+        end.record(&self.stream)?;
+        self.synchronize()?;
+        Ok(f64::from(end.since(&begin)?) / 1000.0)
     }
 
     fn synchronize(&mut self) -> Result<()> {

@@ -1,0 +1,136 @@
+//! Single operations, small graphs and models of made-up weights on any device: what tests compare and benches time.
+//! Not part of the library's interface; it may change with any version.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::backend::{self, Backend, Opening};
+use crate::config::ModelConfig;
+use crate::error::Result;
+use crate::model;
+use crate::weights::Weights;
+
+#[cfg(feature = "emulated")]
+pub use crate::backend::emulated;
+pub use crate::backend::{Batch, Device, PageCount, Pools, Precision, Usual, report};
+pub use crate::graph::{Axis, Epilogue, Extent, Graph, Index, Keys, Op, Pages, Plan, Plans, Tensor, Which};
+pub use crate::kv::{PAGE_TOKENS, PageCopy};
+pub use crate::weights::{Values, WeightId};
+
+/// Weights of a graph under construction: each gets its numbers when it is asked for.
+#[derive(Default)]
+pub struct Numbers {
+    tensors: BTreeMap<String, Values>,
+    asked: Vec<(String, [usize; 2])>,
+}
+
+impl Numbers {
+    /// A matrix (rows, columns).
+    pub fn matrix(&mut self, rows: usize, columns: usize, values: Vec<f32>) -> WeightId {
+        assert_eq!(values.len(), rows * columns);
+        let name = format!("w{}", self.asked.len());
+        self.tensors.insert(format!("{name}.weight"), Values { shape: vec![rows, columns], values });
+        self.asked.push((name, [rows, columns]));
+        WeightId(self.asked.len() - 1)
+    }
+
+    /// A vector.
+    pub fn vector(&mut self, values: Vec<f32>) -> WeightId {
+        self.matrix(1, values.len(), values)
+    }
+
+    fn weights(self) -> Result<Weights> {
+        let mut weights = Weights::from_values(self.tensors);
+        for (name, [rows, columns]) in self.asked {
+            weights.matrix(&name, rows, columns)?;
+        }
+        Ok(weights)
+    }
+}
+
+/// A device with two plans, their weights and pages.
+pub struct Probe {
+    backend: Box<dyn Backend>,
+}
+
+/// Where and how a probe runs.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The device.
+    pub device: Device,
+    /// Storage on devices that run kernels.
+    pub precision: Option<Precision>,
+    /// Worker threads on the processor.
+    pub threads: usize,
+    /// What the emulator does besides.
+    #[cfg(feature = "emulated")]
+    pub emulated: emulated::Settings,
+}
+
+impl Place {
+    /// A device with its defaults.
+    pub fn new(device: Device, precision: Option<Precision>) -> Place {
+        Place {
+            device,
+            precision,
+            threads: 0,
+            #[cfg(feature = "emulated")]
+            emulated: emulated::Settings::default(),
+        }
+    }
+}
+
+impl Probe {
+    /// Opens a device for plans with these weights.
+    ///
+    /// # Errors
+    /// As for a model.
+    pub fn open(place: &Place, numbers: Numbers, plans: Plans, pools: Pools, usual: Usual) -> Result<Probe> {
+        Probe::with(place, numbers.weights()?, Arc::new(plans), pools, usual)
+    }
+
+    /// Opens a device for a whole model whose weights are made up there.
+    ///
+    /// # Errors
+    /// As for a model.
+    pub fn model(place: &Place, config: &ModelConfig, pages: [PageCount; 2], usual: Usual) -> Result<Probe> {
+        let mut weights = Weights::random();
+        let plans = Arc::new(model::record(config, &mut weights)?);
+        Probe::with(place, weights, plans, Pools::of(config, pages), usual)
+    }
+
+    fn with(place: &Place, weights: Weights, plans: Arc<Plans>, pools: Pools, usual: Usual) -> Result<Probe> {
+        let Place { device, precision, threads, .. } = *place;
+        let opening = Opening { device, threads, precision, usual };
+        #[cfg(feature = "emulated")]
+        if device == Device::Emulated {
+            let backend = backend::open_emulated(&opening, place.emulated.clone(), weights, pools, plans)?;
+            return Ok(Probe { backend });
+        }
+        Ok(Probe { backend: backend::open(&opening, weights, pools, plans)? })
+    }
+
+    /// Runs a plan; the rows of its output.
+    ///
+    /// # Errors
+    /// A device that is lost, full, or has found a fault.
+    pub fn run(&mut self, which: Which, batch: &Batch) -> Result<Vec<f32>> {
+        self.backend.run(which, batch)
+    }
+
+    /// Seconds of one run, over several without fetching results.
+    ///
+    /// # Errors
+    /// As for [`Probe::run`].
+    pub fn measure(&mut self, which: Which, batch: &Batch, runs: usize) -> Result<f64> {
+        self.backend.measure(which, batch, runs)
+    }
+
+    /// Copies a text page.
+    ///
+    /// # Errors
+    /// As for [`Probe::run`].
+    pub fn copy_text_page(&mut self, copy: PageCopy) -> Result<()> {
+        self.backend.copy_text_page(copy)
+    }
+}
