@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::backend::{self, Backend, Batch, Opening, PageCount, Pools};
+use crate::backend::{self, Backend, Batch, Chosen, Opening, PageCount, Pools, Request};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::graph::{Extent, Plans, Which};
@@ -52,15 +52,11 @@ impl Executor {
     /// Runs tokens; the logits of `batch.outputs`, one row of the whole vocabulary each. Entries that the checkpoint
     /// has no output row for are minus infinity.
     pub fn step(&mut self, batch: &Batch) -> Result<Vec<Vec<f32>>> {
-        let tokens = batch.ids.len();
-        assert!([batch.positions.len(), batch.sequences.len(), batch.media.len()].iter().all(|&len| len == tokens));
-        assert!(batch.ids.iter().all(|&id| (id as usize) < self.vocabulary));
+        self.check(batch);
         let logits = self.backend.run(Which::Text, batch)?;
         let width = self.plans.text.output.map_or(0, |output| output.width);
         if logits.iter().any(|logit| logit.is_nan()) {
-            return Err(Error::argument(
-                "model: expected logits that are numbers, found NaN: its weights are not usable",
-            ));
+            return Err(not_numbers());
         }
         let whole = |row: &[f32]| {
             let mut row = row.to_vec();
@@ -68,6 +64,27 @@ impl Executor {
             row
         };
         Ok(logits.chunks_exact(width).map(whole).collect())
+    }
+
+    /// Whether the device chooses tokens itself.
+    pub fn chooses(&self) -> bool {
+        self.backend.chooses()
+    }
+
+    /// Runs tokens and chooses from the logits of `batch.outputs` on the device, none of `forbidden`.
+    pub fn choose(&mut self, batch: &Batch, requests: &[Request], forbidden: &[u32]) -> Result<Vec<Chosen>> {
+        self.check(batch);
+        let chosen = self.backend.choose(batch, requests, forbidden)?;
+        if chosen.iter().any(|chosen| chosen.log_sum_exp.is_nan()) {
+            return Err(not_numbers());
+        }
+        Ok(chosen)
+    }
+
+    fn check(&self, batch: &Batch) {
+        let tokens = batch.ids.len();
+        assert!([batch.positions.len(), batch.sequences.len(), batch.media.len()].iter().all(|&len| len == tokens));
+        assert!(batch.ids.iter().all(|&id| (id as usize) < self.vocabulary));
     }
 
     /// Floating-point operations of encoding `pictures`, and of reading `tokens` tokens of one sequence with the logits
@@ -82,4 +99,8 @@ impl Executor {
     pub fn copy_text_page(&mut self, copy: PageCopy) -> Result<()> {
         self.backend.copy_text_page(copy)
     }
+}
+
+fn not_numbers() -> Error {
+    Error::argument("model: expected logits that are numbers, found NaN: its weights are not usable")
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::backend::{self, Batch, Device, Opening, PageCount, Precision, Usual};
+use crate::backend::{self, Batch, Chosen, Device, Opening, PageCount, Precision, Request, Usual};
 use crate::checkpoint::{Checkpoint, Folder};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
@@ -13,7 +13,7 @@ use crate::image::{Picture, Preprocessor};
 use crate::kv::{PAGE_TOKENS, PagePool, PageTable};
 use crate::preprocessor;
 use crate::prompt::{PICTURES_MAX, Prompt, Rendered};
-use crate::sample::{Sampling, log_probability, log_sum_exp};
+use crate::sample::{Sampling, log_probability, log_sum_exp, uniform};
 use crate::search::BeamSearch;
 use crate::tokenizer::{TextStream, Tokenizer};
 use crate::weights::Weights;
@@ -352,11 +352,10 @@ impl Flamingo {
                 let ids = &ids[..ids.len() - 1];
                 Run { table, ids, media: &seen[..ids.len()] }
             });
-            let mut logits = self.append(&mut reading.pool, runs, Outputs::All)?.into_iter();
+            let targets: Vec<u32> = tokens[group.clone()].iter().flat_map(|ids| &ids[1..]).copied().collect();
+            let mut found = self.likelihoods(&mut reading.pool, runs, &targets)?.into_iter();
             for (sum, ids) in sums[group.clone()].iter_mut().zip(&tokens[group.clone()]) {
-                for (&id, logits) in ids[1..].iter().zip(&mut logits) {
-                    *sum += log_probability(&logits, id);
-                }
+                *sum = found.by_ref().take(ids.len() - 1).fold(*sum, |sum, likelihood| sum + likelihood);
             }
             tables.iter_mut().for_each(|table| table.clear(&mut reading.pool));
             from = group.end;
@@ -421,26 +420,36 @@ impl Flamingo {
     fn write(
         &mut self,
         reading: &mut Reading,
-        mut logits: Vec<f32>,
+        logits: Vec<f32>,
         options: &Generation,
         tokens_max: usize,
         on_text: &mut dyn FnMut(&str),
     ) -> Result<Written> {
+        let Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed } = options.sampling;
+        let on_device = self.executor.chooses() && min_p == 0.0 && repetition_penalty == 1.0;
+        let mut next = Next::Logits(logits);
         let media = [reading.last_media()];
         let mut seen = reading.rendered.ids.clone();
         let mut written = Written::default();
         let mut stream = TextStream::default();
         let mut given = 0;
-        let forbidden = self.tokenizer.forbidden();
+        let mut forbidden = self.tokenizer.forbidden();
+        forbidden.sort_unstable();
         loop {
             // A token's probability is one among all, those that are never generated included.
-            let total = log_sum_exp(&logits);
-            for &token in &forbidden {
-                logits[token as usize] = f32::NEG_INFINITY;
-            }
-            let token = options.sampling.choose(&logits, &seen, seen.len());
+            let (token, logprob) = match next {
+                Next::Chosen(chosen) => (chosen.token, f64::from(chosen.logit) - f64::from(chosen.log_sum_exp)),
+                Next::Logits(mut logits) => {
+                    let total = log_sum_exp(&logits);
+                    for &token in &forbidden {
+                        logits[token as usize] = f32::NEG_INFINITY;
+                    }
+                    let token = options.sampling.choose(&logits, &seen, seen.len());
+                    (token, f64::from(logits[token as usize]) - total)
+                }
+            };
             written.ids.push(token);
-            written.logprobs.push(f64::from(logits[token as usize]) - total);
+            written.logprobs.push(logprob);
             seen.push(token);
             let stop = !options.ignore_end && self.tokenizer.stops.contains(&token);
             let last = stop || written.ids.len() == tokens_max;
@@ -463,7 +472,13 @@ impl Flamingo {
                 return Ok(written);
             }
             let run = Run { table: &mut reading.table, ids: &[token], media: &media };
-            logits = self.append(&mut reading.pool, [run], Outputs::Last)?.remove(0);
+            next = if on_device {
+                let uniform = uniform(seed, seen.len() as u64);
+                let request = Request { temperature, top_k, top_p, uniform, target: None };
+                Next::Chosen(self.choose(&mut reading.pool, [run], Outputs::Last, &[request], &forbidden)?[0])
+            } else {
+                Next::Logits(self.append(&mut reading.pool, [run], Outputs::Last)?.remove(0))
+            };
         }
     }
 
@@ -504,6 +519,46 @@ impl Flamingo {
         runs: impl IntoIterator<Item = Run<'a>>,
         outputs: Outputs,
     ) -> Result<Vec<Vec<f32>>> {
+        self.run(pool, runs, outputs, |executor, batch| executor.step(batch))
+    }
+
+    /// Appends tokens as [`Flamingo::append`] does; instead of logits, what the device chose for each request.
+    fn choose<'a>(
+        &mut self,
+        pool: &mut PagePool,
+        runs: impl IntoIterator<Item = Run<'a>>,
+        outputs: Outputs,
+        requests: &[Request],
+        forbidden: &[u32],
+    ) -> Result<Vec<Chosen>> {
+        self.run(pool, runs, outputs, |executor, batch| executor.choose(batch, requests, forbidden))
+    }
+
+    /// Log-probabilities of `targets`, each after the token at its place in the runs.
+    fn likelihoods<'a>(
+        &mut self,
+        pool: &mut PagePool,
+        runs: impl IntoIterator<Item = Run<'a>>,
+        targets: &[u32],
+    ) -> Result<Vec<f64>> {
+        if self.executor.chooses() {
+            let wanted = |&target| Request { target: Some(target), ..greedy() };
+            let requests: Vec<Request> = targets.iter().map(wanted).collect();
+            let found = self.choose(pool, runs, Outputs::All, &requests, &[])?;
+            return Ok(found.iter().map(|row| f64::from(row.target_logit) - f64::from(row.log_sum_exp)).collect());
+        }
+        let logits = self.append(pool, runs, Outputs::All)?;
+        Ok(logits.iter().zip(targets).map(|(logits, &target)| log_probability(logits, target)).collect())
+    }
+
+    /// Appends tokens to sequences and hands the batch to `each`; nothing for no tokens.
+    fn run<'a, R: Default>(
+        &mut self,
+        pool: &mut PagePool,
+        runs: impl IntoIterator<Item = Run<'a>>,
+        outputs: Outputs,
+        each: impl FnOnce(&mut Executor, &Batch) -> Result<R>,
+    ) -> Result<R> {
         let mut rows = Rows::default();
         let mut tables: Vec<&PageTable> = Vec::new();
         for (sequence, run) in (0..).zip(runs) {
@@ -515,10 +570,10 @@ impl Flamingo {
             tables.push(run.table);
         }
         if rows.ids.is_empty() {
-            return Ok(Vec::new());
+            return Ok(R::default());
         }
         let tables: Vec<&[u32]> = tables.into_iter().map(PageTable::pages).collect();
-        self.executor.step(&Batch {
+        let batch = Batch {
             ids: &rows.ids,
             positions: &rows.positions,
             sequences: &rows.sequences,
@@ -526,8 +581,22 @@ impl Flamingo {
             media: &rows.media,
             outputs: &rows.outputs,
             ..Batch::default()
-        })
+        };
+        each(&mut self.executor, &batch)
     }
+}
+
+/// Asks for the most likely token.
+fn greedy() -> Request {
+    Request { temperature: 0.0, top_k: 0, top_p: 1.0, uniform: 0.0, target: None }
+}
+
+/// What is known of the next token.
+enum Next {
+    /// All logits.
+    Logits(Vec<f32>),
+    /// The device's choice.
+    Chosen(Chosen),
 }
 
 /// Which tokens' logits are wanted.

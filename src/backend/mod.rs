@@ -96,6 +96,34 @@ pub struct Batch<'a> {
     pub outputs: &'a [u32],
 }
 
+/// What is wanted of one row of logits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Request {
+    /// 0: the most likely token. Else logits are divided by it.
+    pub temperature: f32,
+    /// Only the k most likely tokens; 0: all.
+    pub top_k: usize,
+    /// Only the most likely tokens that together reach this probability; 1: all.
+    pub top_p: f32,
+    /// The draw, in [0, 1).
+    pub uniform: f64,
+    /// A token whose logit is wanted too.
+    pub target: Option<u32>,
+}
+
+/// What was found in one row of logits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Chosen {
+    /// The token.
+    pub token: u32,
+    /// Its logit.
+    pub logit: f32,
+    /// ln Σ e^logit over the whole row.
+    pub log_sum_exp: f32,
+    /// The logit of the request's target.
+    pub target_logit: f32,
+}
+
 /// A device.
 pub(crate) trait Backend: Send {
     /// Runs one of the plans on `batch`; the rows of the plan's output, if it has one.
@@ -103,6 +131,20 @@ pub(crate) trait Backend: Send {
     /// # Errors
     /// A device that is lost or full. The batch itself is the executor's to check.
     fn run(&mut self, which: Which, batch: &Batch) -> Result<Vec<f32>>;
+
+    /// Whether it has [`Backend::choose`].
+    fn chooses(&self) -> bool {
+        false
+    }
+
+    /// Runs the text plan and chooses a token from each row of logits, none of `forbidden` (ascending); logits stay on
+    /// the device.
+    ///
+    /// # Errors
+    /// As for [`Backend::run`].
+    fn choose(&mut self, batch: &Batch, requests: &[Request], forbidden: &[u32]) -> Result<Vec<Chosen>> {
+        unreachable!("{batch:?}, {requests:?}, {forbidden:?}: a device that leaves choosing to the host")
+    }
 
     /// Runs a batch again and again as it was last run, without fetching results; seconds for one run, as the device
     /// counts them where it can. For measurements.

@@ -238,6 +238,44 @@ pub struct CopyPage {
     pub unused: u32,
 }
 
+/// What is chosen from one row of logits.
+#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
+#[repr(C)]
+pub struct SampleRequest {
+    pub temperature: f32,
+    pub top_k: u32,
+    pub top_p: f32,
+    pub uniform: f32,
+    pub target: u32,
+    pub unused: u32,
+}
+
+/// A target that is none.
+pub const NO_TOKEN: u32 = u32::MAX;
+
+#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
+#[repr(C)]
+pub struct SampleResult {
+    pub token: u32,
+    pub logit: f32,
+    pub log_sum_exp: f32,
+    pub target_logit: f32,
+}
+
+#[derive(Debug, Clone, Copy, Default, NoUninit)]
+#[repr(C)]
+pub struct Sample {
+    pub logits: Address,
+    pub requests: Address,
+    pub forbidden: Address,
+    pub results: Address,
+    pub scratch: Address,
+    pub count: u32,
+    pub width: u32,
+    pub stride: u32,
+    pub forbidden_count: u32,
+}
+
 #[derive(Debug, Clone, Copy, Default, NoUninit)]
 #[repr(C)]
 pub struct Random {

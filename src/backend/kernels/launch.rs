@@ -498,6 +498,24 @@ fn gated_shared(count: u32, width: u32, head_width: usize) -> u32 {
     (BYTES as u32 * count * stride + LINEAR_BYTES).max(attention_shared(head_width))
 }
 
+/// Chooses from `count` rows of logits of `width`; the requests are in place.
+pub fn sample(memory: &Memory, count: usize, width: usize, forbidden_count: usize) -> Option<Launch> {
+    const SAMPLE_THREADS: u32 = 1024;
+    let activations = &memory.activations;
+    let arguments = args::Sample {
+        logits: activations.output,
+        requests: activations.requests,
+        forbidden: activations.requests.plus((count * size_of::<args::SampleRequest>()) as u64),
+        results: activations.results,
+        scratch: activations.candidates,
+        count: count as u32,
+        width: width as u32,
+        stride: width as u32,
+        forbidden_count: forbidden_count as u32,
+    };
+    launch("sample", [arguments.count, 1, 1], SAMPLE_THREADS, 512, &arguments)
+}
+
 /// Fills a matrix with random numbers, about as large as those of a trained one.
 pub fn random(precision: Precision, data: Address, rows: usize, columns: usize, seed: usize) -> Option<Launch> {
     const BLOCKS: u32 = 1024;

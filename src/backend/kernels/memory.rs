@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::arguments::{Pages, Rows};
+use super::arguments::{Pages, Rows, SampleRequest, SampleResult};
 use super::batch::{Layout, TILE_ROWS};
 use super::driver::{Address, Driver};
 use super::storage::{self, BYTES, store_rows};
@@ -23,6 +23,10 @@ const PAGES_SHARE: u64 = 90;
 /// Where memory is plentiful, pages still take no more than this many bytes on a device that guards every tensor: there
 /// all of it is written with a pattern first.
 const GUARDED_PAGES_BYTES: u64 = 128 << 20;
+/// Rows of logits that tokens are drawn from at once; the most likely token needs no workspace.
+pub const DRAWN_ROWS: usize = 16;
+/// Tokens that are never chosen, at most.
+pub const FORBIDDEN_MAX: usize = 256;
 /// Workspace of a fused or split kernel at most.
 const WORKSPACE_BYTES: u64 = 64 << 20;
 
@@ -91,6 +95,12 @@ pub struct Activations {
     pub output: Address,
     /// Queries and results of attention inside the fused gated block.
     pub gated: [Address; 2],
+    /// What is wanted of rows of logits, then forbidden tokens.
+    pub requests: Address,
+    /// What was chosen.
+    pub results: Address,
+    /// Workspace of draws, for [`DRAWN_ROWS`] rows.
+    pub candidates: Address,
 }
 
 /// A device's memory, all of it.
@@ -149,7 +159,7 @@ impl ActivationShapes {
         shapes
     }
 
-    /// Sizes in bytes: each slot, then batch, pixels, output, and twice the gated block's scratch.
+    /// Sizes in bytes: each slot, then what [`Memory::resize`] names.
     fn bytes(&self, layout: &Layout) -> Vec<u64> {
         let units = Extent { images: layout.images_max(), tokens: layout.tokens_max(), outputs: layout.tokens_max() };
         let images = layout.images_max();
@@ -161,6 +171,9 @@ impl ActivationShapes {
             layout.tokens_max().max(images) * self.output * 4,
             scratch,
             scratch,
+            layout.tokens_max() * size_of::<SampleRequest>() + FORBIDDEN_MAX * 4,
+            layout.tokens_max() * size_of::<SampleResult>(),
+            DRAWN_ROWS * self.output * 8,
         ];
         slots.chain(others).map(|bytes| bytes as u64).collect()
     }
@@ -284,7 +297,9 @@ impl Memory {
         let (taken, places) = allocate(driver, &sizes)?;
         let (slots, others) = places.split_at(self.shapes.slots.len());
         let slots = self.shapes.slots.iter().map(|(key, ..)| *key).zip(slots.iter().copied()).collect();
-        let [batch, pixels, output, query, attended] = others else { unreachable!("five besides the slots") };
+        let [batch, pixels, output, query, attended, requests, results, candidates] = others else {
+            unreachable!("eight besides the slots")
+        };
         self.activations = Activations {
             taken,
             layout,
@@ -293,6 +308,9 @@ impl Memory {
             pixels: *pixels,
             output: *output,
             gated: [*query, *attended],
+            requests: *requests,
+            results: *results,
+            candidates: *candidates,
         };
         Ok(())
     }

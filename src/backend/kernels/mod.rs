@@ -15,16 +15,17 @@ mod storage;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Backend, Batch, Opening, Pools};
+use super::{Backend, Batch, Chosen, Opening, Pools, Request};
 use crate::error::Result;
 use crate::graph::{Extent, Op, Plans, Which};
 use crate::kv::PageCopy;
 use crate::weights::Weights;
+use arguments::{NO_TOKEN, SampleRequest, SampleResult};
 use batch::Shape;
 use driver::{Captured, Driver, Launch};
 use fuse::Step;
 use launch::Launcher;
-use memory::Memory;
+use memory::{DRAWN_ROWS, FORBIDDEN_MAX, Memory};
 use storage::store_values;
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
@@ -155,6 +156,19 @@ impl Kernels {
     }
 }
 
+fn stored_request(request: &Request) -> SampleRequest {
+    /// The largest number below 1.
+    const BELOW_ONE: f32 = 1.0 - f32::EPSILON / 2.0;
+    SampleRequest {
+        temperature: request.temperature,
+        top_k: u32::try_from(request.top_k).unwrap_or(u32::MAX),
+        top_p: request.top_p,
+        uniform: (request.uniform as f32).min(BELOW_ONE),
+        target: request.target.unwrap_or(NO_TOKEN),
+        unused: 0,
+    }
+}
+
 fn extent(batch: &Batch) -> Extent {
     Extent { images: batch.images.len(), tokens: batch.ids.len(), outputs: batch.outputs.len() }
 }
@@ -165,6 +179,34 @@ impl Backend for Kernels {
         self.start(which, shape)?;
         let plan = self.plans.get(which);
         memory::fetch(self.driver.as_mut(), &self.memory, which, plan, &extent(batch))
+    }
+
+    fn chooses(&self) -> bool {
+        true
+    }
+
+    fn choose(&mut self, batch: &Batch, requests: &[Request], forbidden: &[u32]) -> Result<Vec<Chosen>> {
+        let drawn = requests.iter().filter(|request| request.temperature > 0.0).count();
+        assert!(requests.len() == batch.outputs.len() && (drawn == 0 || requests.len() <= DRAWN_ROWS));
+        assert!(forbidden.len() <= FORBIDDEN_MAX && forbidden.is_sorted());
+        let shape = self.feed(Which::Text, batch)?;
+        let stored: Vec<SampleRequest> = requests.iter().map(stored_request).collect();
+        let mut bytes = bytemuck::cast_slice(&stored).to_vec();
+        bytes.extend_from_slice(bytemuck::cast_slice(forbidden));
+        self.driver.copy_in(self.memory.activations.requests, &bytes)?;
+        self.start(Which::Text, shape)?;
+        let width = self.plans.text.output.map_or(0, |output| output.width);
+        let launch = launch::sample(&self.memory, requests.len(), width, forbidden.len());
+        launch.iter().try_for_each(|launch| self.driver.launch(launch))?;
+        let mut results = vec![SampleResult::default(); requests.len()];
+        self.driver.copy_out(self.memory.activations.results, bytemuck::cast_slice_mut(&mut results))?;
+        let chosen = results.into_iter().map(|SampleResult { token, logit, log_sum_exp, target_logit }| Chosen {
+            token,
+            logit,
+            log_sum_exp,
+            target_logit,
+        });
+        Ok(chosen.collect())
     }
 
     fn measure(&mut self, which: Which, batch: &Batch, runs: usize) -> Result<f64> {
