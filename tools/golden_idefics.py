@@ -14,6 +14,16 @@ import golden_common as common
 OLD = transformers.__version__.startswith("4.")
 RGB, RGBA, GREY, PALETTE = "RGB", "RGBA", "L", "P"
 SHORT = "Question: what is in the picture? Answer:"
+LONG = [
+    "User: text before any image.",
+    (RGB, 40, 31),
+    "Describe this image.\nAssistant: a cat on a mat.\nUser:",
+    (RGBA, 20, 60),
+    (GREY, 28, 28),
+    "what is in the picture? Answer: two dogs and a house.</s>User:",
+    (RGB, 90, 60),
+    "Question: what",
+]
 
 # name: (case options, configuration beyond the common one, prompt)
 CASES = {
@@ -132,6 +142,41 @@ CASES = {
         },
         [(PALETTE, 40, 40), (GREY, 25, 40), SHORT],
     ),
+    "idefics-kernels": (
+        {"dtype": torch.bfloat16},
+        {
+            "alpha_type": "vector",
+            "hidden_size": 48,
+            "intermediate_size": 80,
+            "vision_config": {
+                "embed_dim": 32,
+                "image_size": 112,
+                "patch_size": 14,
+                "intermediate_size": 48,
+                "num_attention_heads": 2,
+            },
+            "perceiver_config": {"resampler_n_latents": 20, "resampler_head_dim": 16},
+        },
+        LONG,
+    ),
+    "idefics-80-kernels": (
+        {"dtype": torch.float16},
+        {
+            "hidden_size": 128,
+            "intermediate_size": 96,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "cross_layer_interval": 1,
+            "vision_config": {
+                "embed_dim": 80,
+                "intermediate_size": 48,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 1,
+            },
+            "perceiver_config": {"resampler_n_latents": 16, "resampler_depth": 1, "resampler_head_dim": 96},
+        },
+        LONG,
+    ),
 }
 
 
@@ -212,7 +257,8 @@ def make(folder, name, seed):
 
     config = configuration(changes, {})
     torch.manual_seed(seed)
-    model = common.randomise(IdeficsForVisionText2Text(config), seed, scale=0.3).eval()
+    weights, margin = common.weights_of(name, scale=0.3)
+    model = weights(IdeficsForVisionText2Text(config), seed).eval()
     model.generation_config.eos_token_id = None
     dtype = options.get("dtype", torch.float32)
     save = dict(max_shard_size=options["shard"]) if "shard" in options else {}
@@ -264,7 +310,7 @@ def make(folder, name, seed):
             image_attention_mask=mask,
         ).logits
 
-    expected = common.expect(step, ids, [fake, image])
+    expected = common.expect(step, ids, [fake, image], margin)
     if expected is None:
         return None
     check_generate(model, expected, ids, pixels, mask_of(torch.tensor([ids]), max(1, len(files)), image), [fake, image])

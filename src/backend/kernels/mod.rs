@@ -265,3 +265,6 @@ pub(super) fn open_emulated(opening: &Opening, weights: Weights, pools: Pools, p
         Err(crate::error::Error::device("emulated", "expected a program built with --features emulated, found one without"))
     }
 }
+
+#[cfg(test)]
+mod tests;
