@@ -24,12 +24,7 @@ impl Executor {
     ///
     /// # Errors
     /// Weights that are missing or misshapen; a device that is not there or cannot hold the model.
-    pub fn open(
-        config: &ModelConfig,
-        mut weights: Weights,
-        opening: &Opening,
-        pages: [PageCount; 2],
-    ) -> Result<Self> {
+    pub fn open(config: &ModelConfig, mut weights: Weights, opening: &Opening, pages: [PageCount; 2]) -> Result<Self> {
         let plans = Arc::new(model::record(config, &mut weights)?);
         let pools = Pools::of(config, pages);
         let backend = backend::open(opening, weights, pools, plans.clone())?;

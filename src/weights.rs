@@ -140,12 +140,7 @@ impl Weights {
         }
         if rows == 0 || columns == 0 {
             let shape = format!("({rows}, {columns})");
-            return Err(Error::invalid(
-                self.file_of(&parts[0]),
-                &parts[0],
-                "at least one row and column",
-                shape,
-            ));
+            return Err(Error::invalid(self.file_of(&parts[0]), &parts[0], "at least one row and column", shape));
         }
         let interleaved_heads = self.interleaved_heads(name);
         Ok(self.push(Weight { name: name.to_owned(), rows, columns, parts, interleaved_heads }))

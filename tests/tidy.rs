@@ -12,7 +12,7 @@ const STEPS: &[&[&str]] = &[
     // These two never meet: models know no device, devices know no model.
     &["model", "backend"],
     &["executor", "inspect"],
-    &["flamingo", "demo", "convert"],
+    &["flamingo", "demo", "convert", "probe"],
     &["lib", "main", "cli"],
 ];
 
@@ -25,6 +25,7 @@ const UNSAFE: &[&str] = &[
     "src/backend/kernels/cuda/functions.rs",
     "src/backend/kernels/cuda/mod.rs",
     "src/backend/kernels/cuda/tests.rs",
+    "src/backend/kernels/emulated.rs",
     "src/checkpoint/mod.rs",
 ];
 
@@ -58,6 +59,14 @@ fn text(file: &Path) -> String {
     std::fs::read_to_string(root().join(file)).unwrap()
 }
 
+/// Sources of kernels and of the emulator.
+fn kernel_files() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root().join("kernels")).unwrap();
+    let files: Vec<PathBuf> = entries.map(|entry| Path::new("kernels").join(entry.unwrap().file_name())).collect();
+    assert!(!files.is_empty());
+    files
+}
+
 /// "src/backend/cpu/mod.rs" to "backend".
 fn module(file: &Path) -> String {
     let first = file.components().nth(1).unwrap().as_os_str().to_str().unwrap();
@@ -70,7 +79,7 @@ fn step(module: &str) -> usize {
 
 #[test]
 fn no_module_uses_what_stands_above_it() {
-    for file in rust_files("src") {
+    for file in rust_files("src").into_iter().filter(|file| !file.ends_with("tests.rs")) {
         let user = module(&file);
         let text = text(&file);
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
@@ -108,7 +117,8 @@ fn unsafe_stands_only_where_it_may_and_says_why() {
 
 #[test]
 fn lines_and_files_have_a_length_one_can_read() {
-    for file in ["src", "tests", "benches", "examples"].into_iter().flat_map(rust_files) {
+    let rust = ["src", "tests", "benches", "examples", "build"].into_iter().flat_map(rust_files);
+    for file in rust.chain(kernel_files()) {
         let text = text(&file);
         assert!(text.lines().count() <= FILE_LINES_MAX, "{}: more than {FILE_LINES_MAX} lines", file.display());
         for (number, line) in text.lines().enumerate() {
@@ -123,5 +133,8 @@ fn lines_and_files_have_a_length_one_can_read() {
 fn files_open_with_what_they_are() {
     for file in ["src", "tests", "benches", "examples"].into_iter().flat_map(rust_files) {
         assert!(text(&file).starts_with("//!"), "{}: no words on what it is", file.display());
+    }
+    for file in kernel_files() {
+        assert!(text(&file).starts_with("//"), "{}: no words on what it is", file.display());
     }
 }

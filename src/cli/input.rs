@@ -23,12 +23,8 @@ pub struct DeviceArguments {
 impl DeviceArguments {
     /// Opens a model here. Where the device was left open, standard error says which it is.
     pub fn open(&self, open: impl FnOnce(&Options) -> Result<Flamingo, Error>) -> Result<Flamingo, Error> {
-        let options = Options {
-            device: self.device,
-            precision: self.dtype,
-            threads: self.threads,
-            ..Options::default()
-        };
+        let options =
+            Options { device: self.device, precision: self.dtype, threads: self.threads, ..Options::default() };
         let flamingo = open(&options)?;
         if self.device == Device::Auto {
             eprintln!("flamant: device {}", flamingo.device());

@@ -24,7 +24,7 @@ pub struct Shape {
     pub outputs: usize,
     /// Tiles of queries.
     pub query_tiles: usize,
-    /// Split form: tiles of keys that the longest sequence may have, rounded up; 0: every tile of queries walks its keys.
+    /// Split form: tiles of keys that the longest sequence may have, rounded up; 0: tiles of queries walk their keys.
     pub key_tiles: usize,
     /// Most queries of a tile.
     pub tile_rows: usize,
@@ -52,11 +52,7 @@ impl Layout {
     pub fn new(tokens_max: usize, images_max: usize, table_words_max: usize) -> Layout {
         // Tiles are 16-byte structs: lists before them keep their alignment.
         let round = |count: usize| count.next_multiple_of(4);
-        Layout {
-            tokens_max: round(tokens_max),
-            images_max: round(images_max),
-            table_words_max: round(table_words_max),
-        }
+        Layout { tokens_max: round(tokens_max), images_max: round(images_max), table_words_max: round(table_words_max) }
     }
 
     /// Whether a batch fits.

@@ -43,10 +43,13 @@ pub struct Settings {
     /// Threads of the processor; 0: one for each core.
     pub workers: u32,
     /// Counters of each launch are added here.
-    pub counted: Option<Arc<Mutex<Vec<(&'static str, Counters)>>>>,
+    pub counted: Option<Tally>,
     /// Another build of the emulator and the kernels, as a shared library.
     pub library: Option<PathBuf>,
 }
+
+/// Kernels that were started, each with what it did.
+pub type Tally = Arc<Mutex<Vec<(&'static str, Counters)>>>;
 
 /// What one launch did; the fields of `EmulatorCounters`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

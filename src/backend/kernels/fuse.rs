@@ -58,7 +58,7 @@ pub enum Step {
     /// Attention with its norms.
     Attention(Attention),
     /// A gated block's attention half: in one launch for few tokens, else part by part.
-    Gated { whole: Gated, parts: Vec<Step> },
+    Gated { whole: Box<Gated>, parts: Vec<Step> },
 }
 
 /// The steps of a plan.
@@ -156,7 +156,7 @@ fn gated(ops: &[Op]) -> Option<(Step, usize)> {
         Step::Attention(attention.clone()),
         Step::Single(rest[taken].clone()),
     ];
-    let whole = Gated {
+    let whole = Box::new(Gated {
         x: *x,
         norm: HeadNorm { kind: *kind, weight: *weight, bias: *bias, epsilon: *epsilon },
         query_weight: *query_weight,
@@ -165,6 +165,6 @@ fn gated(ops: &[Op]) -> Option<(Step, usize)> {
         out_weight: *out_weight,
         gate: *gate,
         out: *out,
-    };
+    });
     Some((Step::Gated { whole, parts }, taken + 3))
 }

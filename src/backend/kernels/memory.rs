@@ -192,7 +192,8 @@ impl Sum<'_> {
 
     fn refuse(&self, free: u64) -> Error {
         let gigabytes = |bytes: u64| format!("{:.2} GB", bytes as f64 / 1e9);
-        let parts: Vec<String> = self.parts.iter().map(|(part, bytes)| format!("{part} {}", gigabytes(*bytes))).collect();
+        let parts: Vec<String> =
+            self.parts.iter().map(|(part, bytes)| format!("{part} {}", gigabytes(*bytes))).collect();
         Error::device(
             self.device,
             format!(
@@ -280,7 +281,13 @@ impl Memory {
     }
 
     /// Makes room for a batch; whether anything moved.
-    pub fn make_room(&mut self, driver: &mut dyn Driver, tokens: usize, images: usize, table_words: usize) -> Result<bool> {
+    pub fn make_room(
+        &mut self,
+        driver: &mut dyn Driver,
+        tokens: usize,
+        images: usize,
+        table_words: usize,
+    ) -> Result<bool> {
         let layout = self.activations.layout;
         if layout.holds(tokens, images, table_words) {
             return Ok(false);
@@ -392,10 +399,13 @@ fn suggested(weights: &Weights) -> Precision {
 fn partials_most(plans: &Plans, tokens: usize, pools: &Pools) -> u64 {
     let key_tiles = (pools.text_pages.least * PAGE_TOKENS).div_ceil(super::batch::TILE_KEYS);
     let heads = plans.text.ops.iter().filter_map(|op| match op {
-        Op::Attention { query, keys: Keys::Causal { .. }, head_width, .. } => Some((query.width / head_width, *head_width)),
+        Op::Attention { query, keys: Keys::Causal { .. }, head_width, .. } => {
+            Some((query.width / head_width, *head_width))
+        }
         _ => None,
     });
-    let most = heads.map(|(heads, width)| super::launch::partials_bytes(tokens.min(TILE_ROWS), heads, width, key_tiles, 1));
+    let most =
+        heads.map(|(heads, width)| super::launch::partials_bytes(tokens.min(TILE_ROWS), heads, width, key_tiles, 1));
     most.max().unwrap_or(0)
 }
 
@@ -469,12 +479,19 @@ impl Uses {
 
     fn bytes(&self, weights: &Weights) -> u64 {
         let list = weights.list();
-        let matrices: u64 = self.matrices.iter().map(|ids| Self::matrix_bytes(&list[ids[0]]).next_multiple_of(ALIGNMENT)).sum();
-        let vectors: u64 = self.vectors.iter().map(|&id| (list[id].columns as u64 * 4).next_multiple_of(ALIGNMENT)).sum();
+        let matrices: u64 =
+            self.matrices.iter().map(|ids| Self::matrix_bytes(&list[ids[0]]).next_multiple_of(ALIGNMENT)).sum();
+        let vectors: u64 =
+            self.vectors.iter().map(|&id| (list[id].columns as u64 * 4).next_multiple_of(ALIGNMENT)).sum();
         matrices + vectors
     }
 
-    fn matrices(&self, driver: &mut dyn Driver, weights: &Weights, precision: Precision) -> Result<HashMap<usize, Address>> {
+    fn matrices(
+        &self,
+        driver: &mut dyn Driver,
+        weights: &Weights,
+        precision: Precision,
+    ) -> Result<HashMap<usize, Address>> {
         let list = weights.list();
         let sizes: Vec<u64> = self.matrices.iter().map(|ids| Self::matrix_bytes(&list[ids[0]])).collect();
         let (_, places) = allocate(driver, &sizes)?;
@@ -557,7 +574,8 @@ pub fn check_widths(device: &str, plans: &Plans, weights: &Weights) -> Result<()
         Err(Error::device(device, format!("{what}: expected {expected}, found {found}")))
     };
     for plan in [&plans.media, &plans.text] {
-        let patches = |tensor: &Tensor| plan.ops.iter().any(|op| matches!(op, Op::Patches { out, .. } if out == tensor));
+        let patches =
+            |tensor: &Tensor| plan.ops.iter().any(|op| matches!(op, Op::Patches { out, .. } if out == tensor));
         for op in &plan.ops {
             match op {
                 Op::Linear { x, weight, .. } if !x.width.is_multiple_of(UNIT) && !patches(x) => {
@@ -582,13 +600,7 @@ pub fn check_widths(device: &str, plans: &Plans, weights: &Weights) -> Result<()
 }
 
 /// The rows of a plan's output as f32: as a linear layer left them, or widened from storage.
-pub fn fetch(
-    driver: &mut dyn Driver,
-    memory: &Memory,
-    which: Which,
-    plan: &Plan,
-    extent: &Extent,
-) -> Result<Vec<f32>> {
+pub fn fetch(driver: &mut dyn Driver, memory: &Memory, which: Which, plan: &Plan, extent: &Extent) -> Result<Vec<f32>> {
     let Some(output) = plan.output else {
         return Ok(Vec::new());
     };

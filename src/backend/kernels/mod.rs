@@ -262,7 +262,10 @@ pub(super) fn open_emulated(opening: &Opening, weights: Weights, pools: Pools, p
     #[cfg(not(feature = "emulated"))]
     {
         let _ = (opening, weights, pools, plans);
-        Err(crate::error::Error::device("emulated", "expected a program built with --features emulated, found one without"))
+        Err(crate::error::Error::device(
+            "emulated",
+            "expected a program built with --features emulated, found one without",
+        ))
     }
 }
 

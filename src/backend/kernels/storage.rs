@@ -28,7 +28,9 @@ pub fn store_rows(
                 values.copy_from_slice(row);
                 true
             }
-            (Precision::Bf16, Dtype::F32) => each(row, values, |bytes| (round_to_bf16(f32::from_le_bytes(bytes)), true)),
+            (Precision::Bf16, Dtype::F32) => {
+                each(row, values, |bytes| (round_to_bf16(f32::from_le_bytes(bytes)), true))
+            }
             (Precision::Bf16, Dtype::F16) => {
                 each(row, values, |bytes| (round_to_bf16(f16::from_le_bytes(bytes).to_f32()), true))
             }
