@@ -4,7 +4,7 @@
 #pragma once
 #include <stdint.h>
 
-/// A matrix of T: row i starts at data + (i / rows * row_pitch + i % rows) * stride. Starts of rows are 16-byte aligned.
+/// A matrix of T: row i starts at data + (i / rows * row_pitch + i % rows) * stride, 16-byte aligned.
 struct Rows {
     void* data;
     uint32_t rows;       // rows of the view in each unit (a picture or a token)
@@ -21,7 +21,7 @@ struct Pages {
     uint32_t width;  // all heads
 };
 
-enum class Activation : uint32_t { None = 0, Gelu = 1, GeluTanh = 2, QuickGelu = 3, Relu = 4, Silu = 5, SquaredRelu = 6 };
+enum class Activation : uint32_t { None, Gelu, GeluTanh, QuickGelu, Relu, Silu, SquaredRelu };
 
 /// linear.cu: out = residual + tanh(gate) * clip(activation(x weight^T + bias)).
 struct LinearArguments {

@@ -16,7 +16,8 @@ constexpr uint32_t LANES = 32;
 /// Where row `index` of a view starts.
 template <typename T>
 DEVICE T* row_of(const Rows& rows, uint32_t index) {
-    const uint64_t row = rows.rows == rows.row_pitch ? index : uint64_t(index / rows.rows) * rows.row_pitch + index % rows.rows;
+    const bool whole = rows.rows == rows.row_pitch;
+    const uint64_t row = whole ? index : uint64_t(index / rows.rows) * rows.row_pitch + index % rows.rows;
     return static_cast<T*>(rows.data) + row * rows.stride;
 }
 

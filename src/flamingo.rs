@@ -32,7 +32,8 @@ const BEAMS_MAX: usize = 64;
 pub struct Options {
     /// Where it runs.
     pub device: Device,
-    /// How a device that runs kernels stores numbers; none: f16 where all weights are, else bf16. The processor has f32.
+    /// How a device that runs kernels stores numbers; none: f16 where all weights are, else bf16. The processor takes
+    /// none: it has f32.
     pub precision: Option<Precision>,
     /// Worker threads on the processor; 0: one for each core.
     pub threads: usize,

@@ -1,5 +1,5 @@
-//! Every call to a driver fails once, each in its turn: what comes of it is one typed error, nothing is left behind, and
-//! the same model runs on as if nothing had been.
+//! Every call to a driver fails once, each in its turn: what comes of it is one typed error, nothing is left behind,
+//! and the same model runs on as if nothing had been.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -137,8 +137,8 @@ fn open(failing: Option<usize>) -> (Arc<Calls>, Result<Kernels>) {
     (calls, Kernels::open(driver, &opening, weights, Pools::of(&config, pages), plans))
 }
 
-/// A picture, a prompt longer than there is room for at first, and the same step of two sequences three times: launched,
-/// captured, replayed. Results of the last.
+/// A picture, a prompt longer than there is room for at first, and the same step of two sequences three times:
+/// launched, captured, replayed. Results of the last.
 fn use_it(kernels: &mut Kernels) -> Result<Vec<f32>> {
     let pixels: Vec<f32> = (0..3 * 28 * 28).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect();
     kernels.run(Which::Media, &Batch { inputs: &[&pixels], images: &[0], ..Batch::default() })?;
