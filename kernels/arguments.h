@@ -52,7 +52,7 @@ struct NormArguments {
     uint32_t group;       // width, or the width of a head
     uint32_t layer;       // 1: LayerNorm, 0: RMSNorm
     float epsilon;
-    uint32_t unused;
+    uint32_t rows_a_block;
 };
 
 /// Normalisation of queries or keys, head by head, inside an attention kernel; no norm if weight is null.

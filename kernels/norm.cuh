@@ -31,10 +31,29 @@ DEVICE void load_row(Word4 (&x)[VECTORS], const T* row, uint32_t width, uint32_t
     }
 }
 
+/// Weight and bias of a thread's columns, read once for all rows that it works on.
+template <uint32_t VECTORS>
+struct KeptScale {
+    float weight[VECTORS][VECTOR];
+    float bias[VECTORS][VECTOR];
+
+    DEVICE KeptScale(const NormParameters& norm, uint32_t width, uint32_t thread) : weight{}, bias{} {
+#pragma unroll
+        for (uint32_t v = 0; v < VECTORS; ++v) {
+            const uint32_t column = norm_column(thread, v);
+            if (column < width) load_floats(weight[v], norm.weight + column);
+            if (column < width && norm.bias != nullptr) load_floats(bias[v], norm.bias + column);
+        }
+    }
+
+    DEVICE float operator()(float x, uint32_t v, uint32_t i) const { return fmaf(x, weight[v][i], bias[v][i]); }
+};
+
 /// Normalises a row that its threads hold together, in place and rounded to T. `sum` adds a value over those threads
 /// and gives the total to each; all of them must call.
 template <typename T, uint32_t VECTORS, typename Sum>
-DEVICE void normalise(Word4 (&x)[VECTORS], uint32_t width, uint32_t thread, const NormParameters& norm, Sum sum) {
+DEVICE void normalise(Word4 (&x)[VECTORS], uint32_t width, uint32_t thread, const NormParameters& norm,
+                      const KeptScale<VECTORS>& scale, Sum sum) {
     float value[VECTOR];
     float mean = 0.0f;
     if (norm.layer) {
@@ -63,34 +82,10 @@ DEVICE void normalise(Word4 (&x)[VECTORS], uint32_t width, uint32_t thread, cons
     for (uint32_t v = 0; v < VECTORS; ++v) {
         const uint32_t column = norm_column(thread, v);
         if (column < width) {
-            float weight[VECTOR];
-            float bias[VECTOR] = {};
             unpack_vector<T>(value, x[v]);
-            load_floats(weight, norm.weight + column);
-            if (norm.bias != nullptr) load_floats(bias, norm.bias + column);
 #pragma unroll
-            for (uint32_t i = 0; i < VECTOR; ++i) {
-                value[i] = fmaf((value[i] - mean) * factor, weight[i], bias[i]);
-            }
+            for (uint32_t i = 0; i < VECTOR; ++i) value[i] = scale((value[i] - mean) * factor, v, i);
             x[v] = pack_vector<T>(value);
         }
     }
-}
-
-/// The same for the threads of a block; `scratch` is shared memory of one float a warp. All threads must call.
-template <typename T, uint32_t VECTORS>
-DEVICE void normalise_by_block(Word4 (&x)[VECTORS], uint32_t width, const NormParameters& norm, float* scratch) {
-    normalise<T>(x, width, threadIdx.x, norm, [scratch](float value) { return block_sum(value, scratch); });
-}
-
-/// The same for groups of `lanes` lanes (a power of two), each with a row of at most 8 * lanes columns, one vector a
-/// lane. All lanes of the warp must call.
-template <typename T>
-DEVICE void normalise_by_lanes(Word4& x, uint32_t width, uint32_t lanes, const NormParameters& norm) {
-    Word4 vector[1] = {x};
-    normalise<T>(vector, width, threadIdx.x % lanes, norm, [lanes](float value) {
-        for (uint32_t distance = lanes / 2; distance > 0; distance /= 2) value += shuffle_xor(value, distance);
-        return value;
-    });
-    x = vector[0];
 }

@@ -105,6 +105,7 @@ impl<'a> Fields<'a> {
             "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
             "quick_gelu" => Ok(Activation::QuickGelu),
             "relu" => Ok(Activation::Relu),
+            "relu2" => Ok(Activation::SquaredRelu),
             "silu" | "swish" => Ok(Activation::Silu),
             other => Err(self.invalid(key, "\"gelu\", \"quick_gelu\", \"relu\" or \"silu\"", quoted(other))),
         }

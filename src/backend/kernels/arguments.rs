@@ -57,7 +57,7 @@ pub struct Norm {
     pub group: u32,
     pub layer: u32,
     pub epsilon: f32,
-    pub unused: u32,
+    pub rows_a_block: u32,
 }
 
 /// The norm of queries or keys inside an attention kernel; without a weight there is none.

@@ -33,6 +33,8 @@ const SPLIT_WARPS: u32 = 2;
 const SPLIT_SHARED_ROWS: u32 = 576;
 /// Rows that one block folds after it, one a warp.
 const COMBINE_WARPS: u32 = 4;
+/// Rows that share a block of a norm at most: weight and bias are read once for them.
+const NORM_ROWS_MAX: u32 = 16;
 /// Widest group that `norm_heads` serves.
 const HEAD_GROUP_MAX: u32 = 256;
 
@@ -212,7 +214,7 @@ impl Launcher<'_> {
             add: add.map_or(args::Rows::default(), |add| self.rows(add)),
             index,
             count: self.count(out),
-            width: out.width as u32,
+            width: padded(out.width) as u32,
             offset: offset as u32,
             table_rows: table_rows as u32,
         };
@@ -230,22 +232,27 @@ impl Launcher<'_> {
             group: group as u32,
             layer: u32::from(norm.kind == Norm::Layer),
             epsilon: norm.epsilon,
-            unused: 0,
+            rows_a_block: 1,
         }
     }
 
     fn norm(&self, x: &Tensor, out: &Tensor, norm: &HeadNorm, group: usize) -> Option<Launch> {
-        let arguments = self.norm_arguments(x, out, norm, group);
+        let mut arguments = self.norm_arguments(x, out, norm, group);
         let groups = arguments.width / arguments.group;
+        // Rows share a block where there are more than fill the device.
+        let shared = |units: u32| (units / (2 * self.multiprocessors)).clamp(1, NORM_ROWS_MAX);
         if arguments.group <= HEAD_GROUP_MAX && groups > 1 {
             let lanes = (arguments.group / VECTOR).next_power_of_two();
-            let blocks = (arguments.count * groups).div_ceil(THREADS / lanes);
+            let turns = (arguments.count * groups).div_ceil(THREADS / lanes);
+            arguments.rows_a_block = shared(turns);
+            let blocks = turns.div_ceil(arguments.rows_a_block);
             return launch(self.name("norm_heads", None), [blocks, 1, 1], THREADS, 0, &arguments);
         }
         let vectors = arguments.group.div_ceil(VECTOR * THREADS).next_power_of_two();
         let threads = THREADS.min((arguments.group / VECTOR).next_multiple_of(32));
         let kernel = self.name("norm", Some(vectors.to_string()));
-        launch(kernel, [arguments.count, groups, 1], threads, 32, &arguments)
+        arguments.rows_a_block = shared(arguments.count * groups);
+        launch(kernel, [arguments.count.div_ceil(arguments.rows_a_block), groups, 1], threads, 32, &arguments)
     }
 
     fn linear(&self, op: &Op) -> Option<Launch> {

@@ -16,6 +16,9 @@ use crate::kv::PageCopy;
 use crate::model;
 use crate::weights::Weights;
 
+/// Bytes of memory that are more than enough.
+const PLENTY: u64 = 1 << 34;
+
 /// What has been called, and which call is to fail.
 #[derive(Default)]
 struct Calls {
@@ -30,6 +33,7 @@ struct Calls {
 /// The emulator, one of whose calls fails.
 struct Faulty {
     inner: Emulator,
+    properties: Properties,
     calls: Arc<Calls>,
 }
 
@@ -47,7 +51,7 @@ impl Faulty {
 
 impl Driver for Faulty {
     fn properties(&self) -> &Properties {
-        self.inner.properties()
+        &self.properties
     }
 
     fn allocate(&mut self, bytes: u64) -> Result<Address> {
@@ -120,8 +124,8 @@ impl Driver for Faulty {
     }
 }
 
-/// A small model on a device whose call number `failing` fails.
-fn open(failing: Option<usize>) -> (Arc<Calls>, Result<Kernels>) {
+/// A small model on a device with so much memory, whose call number `failing` fails.
+fn open(failing: Option<usize>, memory_free: u64) -> (Arc<Calls>, Result<Kernels>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cases/idefics-80-kernels/model");
     let folder = Folder::Disk(&path);
     let checkpoint = Arc::new(folder.checkpoint().unwrap());
@@ -133,7 +137,8 @@ fn open(failing: Option<usize>) -> (Arc<Calls>, Result<Kernels>) {
     let opening = Opening { device: Device::Emulated, threads: 1, precision: Some(Precision::Bf16), usual };
     let calls = Arc::new(Calls { failing: Mutex::new(failing), ..Calls::default() });
     let inner = Emulator::open(Settings { workers: 1, ..Settings::default() }).unwrap();
-    let driver = Box::new(Faulty { inner, calls: calls.clone() });
+    let properties = Properties { memory_free, ..inner.properties().clone() };
+    let driver = Box::new(Faulty { inner, properties, calls: calls.clone() });
     (calls, Kernels::open(driver, &opening, weights, Pools::of(&config, pages), plans))
 }
 
@@ -174,8 +179,19 @@ fn use_it(kernels: &mut Kernels) -> Result<Vec<f32>> {
 }
 
 #[test]
+fn a_model_that_does_not_fit_is_refused_with_the_sum_by_part() {
+    let (calls, kernels) = open(None, 1 << 20);
+    let line = kernels.err().expect("a megabyte is too little").to_string();
+    assert_eq!(calls.made.load(Ordering::Relaxed), 0, "nothing is allocated before: {line}");
+    for part in ["emulated: expected ", "GB of free memory (weights ", "activations ", "text pages ", "media pages "] {
+        assert!(line.contains(part), "{line}");
+    }
+    assert!(line.ends_with("found 0.00 GB"), "{line}");
+}
+
+#[test]
 fn whichever_call_fails_the_rest_goes_on() {
-    let (calls, kernels) = open(None);
+    let (calls, kernels) = open(None, PLENTY);
     let mut kernels = kernels.unwrap();
     let opened = calls.made.load(Ordering::Relaxed);
     let want = use_it(&mut kernels).unwrap();
@@ -184,7 +200,7 @@ fn whichever_call_fails_the_rest_goes_on() {
     assert!(want.iter().all(|logit| logit.is_finite()) && all > opened + 50);
     let next = AtomicUsize::new(0);
     let check = |failing: usize| {
-        let (calls, kernels) = open(Some(failing));
+        let (calls, kernels) = open(Some(failing), PLENTY);
         let is_typed = |error: &Error| {
             let line = error.to_string();
             assert!(matches!(error, Error::Device { .. }) && line.contains("was made to fail"), "{failing}: {line}");
