@@ -6,8 +6,7 @@
 // Rows form: linear_rows_<bf16|f16>_<FEATURES>x<TOKENS>, for up to TOKENS rows. Bound by reading the weight once; the
 // 8 warps of a block take one segment each of the columns, for the same FEATURES rows of the weight.
 //   Each block reads all of x: TOKENS / FEATURES of what it reads of the weight. 16x8 for 1-2 rows, 32x8 for 3-4, 64x8
-//   for 5-8 and 128x16 for 9-16 keep that within an eighth. Paired with 1-2 rows: 32x8. 32x16 asks for more of x (from
-//   L2) but gives four times the blocks of 128x16: for outputs too narrow to fill the device.
+//   for 5-8 and 128x16 for 9-16 keep that within an eighth. Paired with 1-2 rows: 32x8.
 //   grid (ceil(width / FEATURES)), paired (ceil(width / (FEATURES / 2))); 256 threads;
 //   shared bytes 32 * TOKENS * (FEATURES + 4).
 //
@@ -183,7 +182,6 @@ DEVICE void tile_form(const LinearArguments& arguments) {
 KERNEL(linear_rows_bf16_16x8, LinearArguments, 256) { linear::rows_form<bf16, 16, 8>(arguments); }
 KERNEL(linear_rows_bf16_32x8, LinearArguments, 256) { linear::rows_form<bf16, 32, 8>(arguments); }
 KERNEL(linear_rows_bf16_64x8, LinearArguments, 256) { linear::rows_form<bf16, 64, 8>(arguments); }
-KERNEL(linear_rows_bf16_32x16, LinearArguments, 256) { linear::rows_form<bf16, 32, 16>(arguments); }
 KERNEL(linear_rows_bf16_128x16, LinearArguments, 256) { linear::rows_form<bf16, 128, 16>(arguments); }
 KERNEL(linear_tile_bf16_64x64, LinearArguments, 128) { linear::tile_form<bf16, 64, 64, 3>(arguments); }
 KERNEL(linear_tile_bf16_128x128, LinearArguments, 256) { linear::tile_form<bf16, 128, 128, 3>(arguments); }
@@ -191,7 +189,6 @@ KERNEL(linear_tile_bf16_128x128, LinearArguments, 256) { linear::tile_form<bf16,
 KERNEL(linear_rows_f16_16x8, LinearArguments, 256) { linear::rows_form<f16, 16, 8>(arguments); }
 KERNEL(linear_rows_f16_32x8, LinearArguments, 256) { linear::rows_form<f16, 32, 8>(arguments); }
 KERNEL(linear_rows_f16_64x8, LinearArguments, 256) { linear::rows_form<f16, 64, 8>(arguments); }
-KERNEL(linear_rows_f16_32x16, LinearArguments, 256) { linear::rows_form<f16, 32, 16>(arguments); }
 KERNEL(linear_rows_f16_128x16, LinearArguments, 256) { linear::rows_form<f16, 128, 16>(arguments); }
 KERNEL(linear_tile_f16_64x64, LinearArguments, 128) { linear::tile_form<f16, 64, 64, 3>(arguments); }
 KERNEL(linear_tile_f16_128x128, LinearArguments, 256) { linear::tile_form<f16, 128, 128, 3>(arguments); }

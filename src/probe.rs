@@ -12,7 +12,7 @@ use crate::weights::Weights;
 
 #[cfg(feature = "emulated")]
 pub use crate::backend::emulated;
-pub use crate::backend::{Batch, Device, PageCount, Pools, Precision, Usual, report};
+pub use crate::backend::{Batch, Chosen, Device, PageCount, Pools, Precision, Request, Usual, report};
 pub use crate::graph::{Axis, Epilogue, Extent, Graph, Index, Keys, Op, Pages, Plan, Plans, Tensor, Which};
 pub use crate::kv::{PAGE_TOKENS, PageCopy};
 pub use crate::weights::{Values, WeightId};
@@ -116,6 +116,14 @@ impl Probe {
     /// A device that is lost, full, or has found a fault.
     pub fn run(&mut self, which: Which, batch: &Batch) -> Result<Vec<f32>> {
         self.backend.run(which, batch)
+    }
+
+    /// Runs the text plan and chooses from each row of its logits, on a device that does. `forbidden` ascends.
+    ///
+    /// # Errors
+    /// As for [`Probe::run`].
+    pub fn choose(&mut self, batch: &Batch, requests: &[Request], forbidden: &[u32]) -> Result<Vec<Chosen>> {
+        self.backend.choose(batch, requests, forbidden)
     }
 
     /// Seconds of one run, over several without fetching results.

@@ -24,8 +24,6 @@ const ATTENTION_THREADS: u32 = 128;
 const VECTOR: u32 = 8;
 /// Up to so many rows a linear layer reads its weights straight from memory (`linear.cu`, rows form).
 const LINEAR_ROWS_MAX: u32 = 16;
-/// From so many tiles of 128 by 128 on, they fill the device.
-const LARGE_TILES_MIN: u32 = 64;
 const LANES: u32 = 32;
 /// Key tiles that one block of split attention takes, one a warp.
 const SPLIT_WARPS: u32 = 2;
@@ -299,7 +297,8 @@ impl Launcher<'_> {
             return launch(kernel, [blocks, 1, 1], THREADS, 32 * tokens * (features + 4), &arguments);
         }
         let blocks = |tile: u32| arguments.count.div_ceil(tile) * arguments.width.div_ceil(columns(tile));
-        let (tile, threads) = if blocks(128) >= LARGE_TILES_MIN { (128, 256) } else { (64, 128) };
+        // Large tiles move least, but only if there is one for each multiprocessor.
+        let (tile, threads) = if blocks(128) >= self.multiprocessors { (128, 256) } else { (64, 128) };
         let kernel = self.name("linear_tile", Some(format!("{tile}x{tile}")));
         launch(kernel, [blocks(tile), 1, 1], threads, 3 * 2 * tile * 128, &arguments)
     }
