@@ -1,72 +1,18 @@
 //! Whole models against transformers and open_flamingo: token ids, log-probabilities, greedy and beam answers of the
 //! folders that `tools/golden.py` makes; and the ways of computing the same thing against each other.
 
-use std::path::{Path, PathBuf};
+#[path = "common/reference.rs"]
+mod reference;
 
-use flamant::convert::{ConvertOptions, convert};
-use flamant::{Flamingo, Generation, Options, Prompt, PromptLimits, Sampling};
-use serde_json::Value;
+use flamant::{Generation, Options, Sampling};
+use reference::Case;
 
 /// Largest difference of a log-probability in float32; the references agree with float64 to about 1e-5.
 const TOLERANCE: f64 = 1e-4;
 
-/// A reference case: its folder, and the model in it (converted first, for OpenFlamingo).
-struct Case {
-    name: String,
-    folder: PathBuf,
-    expected: Value,
-    model: PathBuf,
-    _converted: Option<tempfile::TempDir>,
-}
-
-impl Case {
-    fn all() -> Vec<Case> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cases");
-        let mut names: Vec<String> = std::fs::read_dir(root)
-            .unwrap()
-            .map(|entry| entry.unwrap())
-            .filter(|entry| entry.path().is_dir())
-            .map(|entry| entry.file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        assert!(names.len() >= 25, "the cases are there");
-        names.iter().map(|name| Case::open(name)).collect()
-    }
-
-    fn open(name: &str) -> Case {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cases").join(name);
-        let expected: Value =
-            serde_json::from_str(&std::fs::read_to_string(folder.join("expected.json")).unwrap()).unwrap();
-        let (name, mut model, mut converted) = (name.to_owned(), folder.join("model"), None);
-        if !model.exists() {
-            let folder_of_model = tempfile::tempdir().unwrap();
-            model = folder_of_model.path().join("model");
-            let vision = ["vision.safetensors", "vision.pt"].map(|file| folder.join(file));
-            let options = ConvertOptions {
-                checkpoint: folder.join("checkpoint.pt"),
-                language_model: folder.join("language"),
-                vision_model: vision.into_iter().find(|file| file.exists()).unwrap(),
-                cross_attn_every: None,
-                output: model.clone(),
-            };
-            convert(&options, &mut |_, _| {}).unwrap_or_else(|error| panic!("{name}: {error}"));
-            converted = Some(folder_of_model);
-        }
-        Case { name, folder, expected, model, _converted: converted }
-    }
-
-    fn flamingo(&self) -> Flamingo {
-        let options = Options { threads: 1, ..Options::default() };
-        Flamingo::open(&self.model, &options).unwrap_or_else(|error| panic!("{}: {error}", self.name))
-    }
-
-    fn prompt(&self) -> Prompt {
-        Prompt::from_file(self.folder.join("prompt.json"), PromptLimits::default()).unwrap()
-    }
-
-    fn ids(&self, key: &str) -> Vec<u32> {
-        self.expected[key].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
-    }
+/// Cases are many and small.
+fn single() -> Options {
+    Options { threads: 1, ..Options::default() }
 }
 
 fn greedy(tokens_max: usize) -> Generation {
@@ -76,7 +22,7 @@ fn greedy(tokens_max: usize) -> Generation {
 #[test]
 fn prompts_score_as_in_the_reference() {
     for case in Case::all() {
-        let score = case.flamingo().score(&case.prompt(), |_, _| {}).unwrap();
+        let score = case.flamingo(&single()).score(&case.prompt(), |_, _| {}).unwrap();
         assert_eq!(score.ids, case.ids("token_ids"), "{}: token ids", case.name);
         let want = case.expected["logprobs"].as_array().unwrap();
         assert!(score.logprobs[0].is_none() && want[0].is_null());
@@ -91,7 +37,7 @@ fn prompts_score_as_in_the_reference() {
 #[test]
 fn greedy_and_beam_answers_are_the_references() {
     for case in Case::all() {
-        let mut flamingo = case.flamingo();
+        let mut flamingo = case.flamingo(&single());
         let answer = flamingo.generate(&case.prompt(), &greedy(12), &mut |_| {}).unwrap();
         assert_eq!(answer.ids, case.ids("greedy"), "{}: greedy", case.name);
         if case.expected.get("beam3").is_some() {
@@ -106,7 +52,7 @@ fn greedy_and_beam_answers_are_the_references() {
 #[test]
 fn cached_steps_equal_recomputation_bit_for_bit() {
     for case in Case::all() {
-        let mut flamingo = case.flamingo();
+        let mut flamingo = case.flamingo(&single());
         let answer = flamingo.generate(&case.prompt(), &greedy(6), &mut |_| {}).unwrap();
         // The same tokens as choices of one prompt: prefilled together, not one by one.
         let text = flamingo.tokenizer().decode(&answer.ids);
@@ -125,13 +71,13 @@ fn batches_and_threads_never_change_a_result() {
     for name in ["idefics-base", "open_flamingo-mpt", "open_flamingo-neox"] {
         let case = Case::open(name);
         let choices: Vec<String> = ["a red fox", "two", "a small green house", "x y z"].map(str::to_owned).into();
-        let mut flamingo = case.flamingo();
+        let mut flamingo = case.flamingo(&single());
         let (together, _) = flamingo.classify(&case.prompt(), &choices).unwrap();
         for choice in &together {
             let (alone, _) = flamingo.classify(&case.prompt(), std::slice::from_ref(&choice.text)).unwrap();
             assert_eq!(alone[0], *choice, "{name}");
         }
-        let mut threaded = Flamingo::open(&case.model, &Options { threads: 3, ..Options::default() }).unwrap();
+        let mut threaded = case.flamingo(&Options { threads: 3, ..Options::default() });
         assert_eq!(threaded.classify(&case.prompt(), &choices).unwrap().0, together, "{name}");
     }
 }
@@ -141,7 +87,7 @@ fn batches_and_threads_never_change_a_result() {
 fn beams_find_texts_at_least_as_likely_as_greedy() {
     for name in ["idefics-base", "open_flamingo-llama", "open_flamingo-opt"] {
         let case = Case::open(name);
-        let mut flamingo = case.flamingo();
+        let mut flamingo = case.flamingo(&single());
         let sum = |answer: &flamant::Answer| answer.logprobs.iter().sum::<f64>();
         let plain = flamingo.generate(&case.prompt(), &greedy(8), &mut |_| {}).unwrap();
         let beams = Generation { beams: 5, length_penalty: 0.0, ..greedy(8) };
@@ -153,7 +99,7 @@ fn beams_find_texts_at_least_as_likely_as_greedy() {
 #[test]
 fn sampling_repeats_with_its_seed_and_changes_with_another() {
     let case = Case::open("idefics-base");
-    let mut flamingo = case.flamingo();
+    let mut flamingo = case.flamingo(&single());
     let mut draw = |seed| {
         let sampling = Sampling { temperature: 1.5, top_k: 50, top_p: 0.95, seed, ..Sampling::default() };
         let options = Generation { sampling, ..greedy(12) };
@@ -169,8 +115,9 @@ fn streamed_pieces_add_up_to_the_text() {
     for name in ["idefics-base", "open_flamingo-mpt"] {
         let case = Case::open(name);
         let mut pieces = String::new();
-        let answer = case.flamingo().generate(&case.prompt(), &greedy(24), &mut |text| pieces += text).unwrap();
+        let answer =
+            case.flamingo(&single()).generate(&case.prompt(), &greedy(24), &mut |text| pieces += text).unwrap();
         assert_eq!(pieces, answer.text);
-        assert_eq!(answer.text, case.flamingo().tokenizer().decode(&answer.ids));
+        assert_eq!(answer.text, case.flamingo(&single()).tokenizer().decode(&answer.ids));
     }
 }

@@ -1,0 +1,560 @@
+//! Counts instead of times, for machines without a GPU: what the kernels ask of memory and of the matrix units against
+//! the least possible, from the emulator's trace of every address, and what the compiler says of their occupancy.
+//! Prints Markdown; fails where a kernel that is bound by memory asks for more than it may.
+//!
+//!     cargo bench --bench counts > benches/results/DATE-counts.md
+
+#[allow(dead_code, reason = "only its table is wanted")]
+#[path = "../examples/kernel_report.rs"]
+mod kernel_report;
+
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use flamant::config::{Activation, Norm};
+use flamant::probe::emulated::Counters;
+use flamant::probe::{
+    Axis, Batch, Device, Epilogue, Graph, Index, Keys, Numbers, PAGE_TOKENS, PageCount, Pages, Place, Plan, Plans,
+    Pools, Precision, Probe, Usual, WeightId, Which,
+};
+
+/// Kernels that are bound by memory may ask for so many times the least bytes.
+const BYTES_RATIO_MAX: f64 = 1.15;
+/// Operations of one matrix instruction of a warp: 16 x 8 x 16 multiply-adds.
+const INSTRUCTION_FLOPS: u64 = 4096;
+/// Bytes of a stored number, and of a number in a vector of weights.
+const STORED: usize = 2;
+const VECTOR: usize = 4;
+
+/// One operation, ready to be counted.
+struct Trial {
+    what: String,
+    /// Whether memory bounds it, and the limit holds.
+    by_memory: bool,
+    least_bytes: usize,
+    least_flops: usize,
+    plan: Plan,
+    numbers: Numbers,
+    lists: Lists,
+    /// What fills the pages first.
+    before: Option<(Plan, Lists)>,
+    pools: Pools,
+}
+
+/// What a trial did.
+struct Row {
+    what: String,
+    kernels: Vec<&'static str>,
+    by_memory: bool,
+    least_bytes: usize,
+    least_flops: usize,
+    total: Counters,
+}
+
+/// The lists of a batch.
+#[derive(Default)]
+struct Lists {
+    positions: Vec<u32>,
+    sequences: Vec<u32>,
+    tables: Vec<Vec<u32>>,
+    media: Vec<Option<u32>>,
+    images: Vec<u32>,
+}
+
+impl Lists {
+    /// So many pictures.
+    fn pictures(count: usize) -> Lists {
+        Lists { images: (0..count as u32).collect(), ..Lists::default() }
+    }
+
+    /// New tokens of so many sequences, each from position `from` to `to`.
+    fn text(sequences: usize, from: usize, to: usize) -> Lists {
+        let each = || 0..sequences as u32;
+        let pages = to.div_ceil(PAGE_TOKENS) as u32;
+        Lists {
+            positions: each().flat_map(|_| from as u32..to as u32).collect(),
+            sequences: each().flat_map(|sequence| vec![sequence; to - from]).collect(),
+            tables: each().map(|sequence| (sequence * pages..(sequence + 1) * pages).collect()).collect(),
+            media: vec![None; sequences * (to - from)],
+            ..Lists::default()
+        }
+    }
+
+    /// As many tokens of one sequence, which see these many pictures one after the other.
+    fn seeing(tokens: usize, pictures: usize) -> Lists {
+        let media = (0..tokens).map(|token| Some((token * pictures / tokens) as u32)).collect();
+        Lists { media, ..Lists::text(1, 0, tokens) }
+    }
+}
+
+/// Numbers between -1 and 1, always the same.
+struct Random(u32);
+
+impl Random {
+    fn values(&mut self, count: usize) -> Vec<f32> {
+        let next = |_| {
+            self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (self.0 >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..count).map(next).collect()
+    }
+}
+
+fn run(probe: &mut Probe, which: Which, plan: &Plan, lists: &Lists) {
+    let mut random = Random(1);
+    let units = |axis| match axis {
+        Axis::Images => lists.images.len(),
+        Axis::Tokens | Axis::Outputs => lists.positions.len(),
+    };
+    let inputs: Vec<Vec<f32>> =
+        plan.inputs.iter().map(|input| random.values(units(input.axis) * input.rows * input.width)).collect();
+    let inputs: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
+    let tables: Vec<&[u32]> = lists.tables.iter().map(Vec::as_slice).collect();
+    let batch = Batch {
+        inputs: &inputs,
+        images: &lists.images,
+        ids: &lists.positions,
+        positions: &lists.positions,
+        sequences: &lists.sequences,
+        tables: &tables,
+        media: &lists.media,
+        outputs: &lists.positions,
+    };
+    probe.run(which, &batch).expect("the emulator finds no fault");
+}
+
+impl Trial {
+    fn new(what: String, plan: Plan, numbers: Numbers, lists: Lists) -> Trial {
+        let pages = PageCount { least: 1, most: 1 };
+        let pools = Pools {
+            text_layers: 1,
+            text_width: 16,
+            text_pages: pages,
+            media_blocks: 1,
+            media_width: 16,
+            media_tokens: 1,
+            media_pages: pages,
+        };
+        let (least_bytes, least_flops, by_memory) = (0, 0, true);
+        Trial { what, by_memory, least_bytes, least_flops, plan, numbers, lists, before: None, pools }
+    }
+
+    fn count(self) -> Row {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let mut place = Place::new(Device::Emulated, Some(Precision::Bf16));
+        place.emulated.counted = Some(log.clone());
+        let (media, filled) = self.before.unwrap_or_else(|| (Graph::new().plan(&[], None), Lists::default()));
+        let most = |units: fn(&Lists) -> usize| units(&self.lists).max(units(&filled)).max(1);
+        let usual = Usual { images: most(|lists| lists.images.len()), tokens: most(|lists| lists.positions.len()) };
+        let plans = Plans { media: media.clone(), text: self.plan.clone() };
+        let mut probe = Probe::open(&place, self.numbers, plans, self.pools, usual).expect("the emulator opens");
+        run(&mut probe, Which::Media, &media, &filled);
+        log.lock().expect("no thread died").clear();
+        run(&mut probe, Which::Text, &self.plan, &self.lists);
+
+        let launches = log.lock().expect("no thread died");
+        let total = launches.iter().fold(Counters::default(), |sum, (_, launch)| Counters {
+            matrix_products: sum.matrix_products + launch.matrix_products,
+            global_load_bytes: sum.global_load_bytes + launch.global_load_bytes,
+            global_store_bytes: sum.global_store_bytes + launch.global_store_bytes,
+            global_sectors: sum.global_sectors + launch.global_sectors,
+            global_sectors_ideal: sum.global_sectors_ideal + launch.global_sectors_ideal,
+            shared_wavefronts: sum.shared_wavefronts + launch.shared_wavefronts,
+            shared_wavefronts_ideal: sum.shared_wavefronts_ideal + launch.shared_wavefronts_ideal,
+            ..sum
+        });
+        Row {
+            what: self.what,
+            kernels: launches.iter().map(|(kernel, _)| *kernel).collect(),
+            by_memory: self.by_memory,
+            least_bytes: self.least_bytes,
+            least_flops: self.least_flops,
+            total,
+        }
+    }
+}
+
+fn matrix(numbers: &mut Numbers, rows: usize, columns: usize) -> WeightId {
+    let values = Random(2).values(rows * columns);
+    numbers.matrix(rows, columns, values)
+}
+
+fn vector(numbers: &mut Numbers, count: usize) -> WeightId {
+    numbers.vector(vec![1.0; count])
+}
+
+/// What surrounds a product.
+#[derive(Clone, Copy, PartialEq)]
+enum Around {
+    Nothing,
+    /// Bias and GELU.
+    Gelu,
+    /// Two products, one of them through SiLU.
+    Paired,
+    /// Gate and residual.
+    Gated,
+}
+
+fn linear(count: usize, columns: usize, width: usize, around: Around) -> Trial {
+    let (mut graph, mut numbers) = (Graph::new(), Numbers::default());
+    let x = graph.input(Axis::Tokens, 1, columns);
+    let residual = graph.input(Axis::Tokens, 1, width);
+    let (mut inputs, mut bias, mut words) = (vec![x], None, "");
+    let mut epilogue = Epilogue::default();
+    let mut least_bytes = count * (columns + width) * STORED;
+    match around {
+        Around::Nothing => {}
+        Around::Gelu => {
+            words = ", bias and GELU";
+            bias = Some(vector(&mut numbers, width));
+            epilogue.activation = Some(Activation::Gelu);
+            least_bytes += width * VECTOR;
+        }
+        Around::Paired => {
+            words = ", SwiGLU";
+            epilogue = Epilogue { activation: Some(Activation::Silu), paired: true, ..epilogue };
+        }
+        Around::Gated => {
+            words = ", gate and residual";
+            epilogue = Epilogue { gate: Some(vector(&mut numbers, 1)), residual: Some(residual), ..epilogue };
+            inputs.push(residual);
+            least_bytes += count * width * STORED + VECTOR;
+        }
+    }
+    let weights = epilogue.weight_rows(width) * columns;
+    let weight = matrix(&mut numbers, epilogue.weight_rows(width), columns);
+    graph.linear(x, weight, width, bias, epilogue);
+    let what = format!("linear, {count} rows, {columns} to {width}{words}");
+    Trial {
+        by_memory: count <= 16,
+        least_bytes: least_bytes + weights * STORED,
+        least_flops: 2 * count * weights,
+        ..Trial::new(what, graph.plan(&inputs, None), numbers, Lists::text(1, 0, count))
+    }
+}
+
+fn norm(kind: Norm, count: usize, width: usize, group: usize) -> Trial {
+    let (mut graph, mut numbers) = (Graph::new(), Numbers::default());
+    let x = graph.input(Axis::Tokens, 1, width);
+    let weight = vector(&mut numbers, group);
+    let bias = (kind == Norm::Layer).then(|| vector(&mut numbers, group));
+    let what = if group == width {
+        graph.norm(x, kind, weight, bias, 1e-5);
+        format!("{kind:?} norm, {count} rows of {width}")
+    } else {
+        graph.norm_groups(x, group, kind, weight, bias, 1e-5);
+        format!("{kind:?} norm of heads, {count} rows of {} x {group}", width / group)
+    };
+    Trial {
+        least_bytes: 2 * count * width * STORED + group * VECTOR * (1 + usize::from(bias.is_some())),
+        ..Trial::new(what, graph.plan(&[x], None), numbers, Lists::text(1, 0, count))
+    }
+}
+
+fn gather(count: usize, width: usize) -> Trial {
+    let (mut graph, mut numbers) = (Graph::new(), Numbers::default());
+    let table = matrix(&mut numbers, count, width);
+    graph.gather(table, width, Index::TokenId, None);
+    let what = format!("gather, {count} rows of {width}");
+    Trial {
+        least_bytes: 2 * count * width * STORED + count * 4,
+        ..Trial::new(what, graph.plan(&[], None), numbers, Lists::text(1, 0, count))
+    }
+}
+
+fn patches(images: usize) -> Trial {
+    const SIDE: usize = 224;
+    const PATCH: usize = 14;
+    let mut graph = Graph::new();
+    let pixels = graph.input(Axis::Images, 1, 3 * SIDE * SIDE);
+    let out = graph.patches(pixels, SIDE, PATCH);
+    let what = format!("patches, {images} pictures of {SIDE} pixels");
+    Trial {
+        least_bytes: images * (3 * SIDE * SIDE * 4 + out.rows * out.width.next_multiple_of(8) * STORED),
+        ..Trial::new(what, graph.plan(&[pixels], None), Numbers::default(), Lists::pictures(images))
+    }
+}
+
+fn class_and_position(images: usize, patches: usize, width: usize) -> Trial {
+    let (mut graph, mut numbers) = (Graph::new(), Numbers::default());
+    let x = graph.input(Axis::Images, patches, width);
+    let class = vector(&mut numbers, width);
+    let position = matrix(&mut numbers, patches + 1, width);
+    graph.class_and_position(x, class, position);
+    let what = format!("class row and positions, {images} pictures, {} rows of {width}", patches + 1);
+    let rows = images * patches + images * (patches + 1) + patches + 1;
+    Trial {
+        least_bytes: rows * width * STORED + width * VECTOR,
+        ..Trial::new(what, graph.plan(&[x], None), numbers, Lists::pictures(images))
+    }
+}
+
+fn broadcast(images: usize, latents: usize, width: usize) -> Trial {
+    let (mut graph, mut numbers) = (Graph::new(), Numbers::default());
+    let rows = matrix(&mut numbers, latents, width);
+    graph.broadcast(rows, latents, width);
+    let what = format!("broadcast, {latents} rows of {width} to {images} pictures");
+    Trial {
+        least_bytes: (images + 1) * latents * width * STORED,
+        ..Trial::new(what, graph.plan(&[], None), numbers, Lists::pictures(images))
+    }
+}
+
+fn append(count: usize, heads: usize, head_width: usize, rotary: bool) -> Trial {
+    let width = heads * head_width;
+    let mut graph = Graph::new();
+    let all = graph.input(Axis::Tokens, 1, 3 * width);
+    let [query, key, value] = all.split();
+    if rotary {
+        graph.rope(query, head_width, head_width, 10_000.0);
+        graph.rope(key, head_width, head_width, 10_000.0);
+    }
+    graph.append(key, value, Pages::Text { layer: 0 });
+    let moved = if rotary { 6 } else { 4 };
+    let what = format!("append{}, {count} tokens of {width}", if rotary { " with rotary embedding" } else { "" });
+    let trial = Trial::new(what, graph.plan(&[all], None), Numbers::default(), Lists::text(1, 0, count));
+    let pools = text_pools(width, 1, count);
+    Trial { least_bytes: moved * count * width * STORED + 8 * count, pools, ..trial }
+}
+
+fn text_pools(width: usize, sequences: usize, tokens: usize) -> Pools {
+    let pages = sequences * tokens.div_ceil(PAGE_TOKENS);
+    let pools = Trial::new(String::new(), Graph::new().plan(&[], None), Numbers::default(), Lists::default()).pools;
+    Pools { text_width: width, text_pages: PageCount { least: pages, most: pages }, ..pools }
+}
+
+/// Attention of sequences to themselves: all tokens but the last `new` are in pages already.
+fn causal(sequences: usize, tokens: usize, new: usize, heads: usize, head_width: usize, alibi: bool) -> Trial {
+    let width = heads * head_width;
+    let mut fill = Graph::new();
+    let [key, value] = [(); 2].map(|()| fill.input(Axis::Tokens, 1, width));
+    fill.append(key, value, Pages::Text { layer: 0 });
+    let mut graph = Graph::new();
+    let query = graph.input(Axis::Tokens, 1, width);
+    let slopes = alibi.then(|| (0..heads).map(|head| 0.5f32.powi(head as i32 + 1)).collect());
+    graph.attention(query, Keys::Causal { layer: 0, slopes }, head_width, 1.0 / (head_width as f32).sqrt());
+    let bias = if alibi { ", ALiBi" } else { "" };
+    let what = format!("causal attention, {sequences} x {new} tokens at {tokens}, {heads} heads of {head_width}{bias}");
+    let keys_seen: usize = (tokens - new + 1..=tokens).sum();
+    let lists = Lists::text(sequences, tokens - new, tokens);
+    Trial {
+        by_memory: new == 1,
+        least_bytes: 2 * sequences * width * (new + tokens) * STORED,
+        least_flops: 4 * sequences * keys_seen * width,
+        before: Some((fill.plan(&[key, value], None), Lists::text(sequences, 0, tokens))),
+        pools: text_pools(width, sequences, tokens),
+        ..Trial::new(what, graph.plan(&[query], None), Numbers::default(), lists)
+    }
+}
+
+/// Pages of so many pictures, and what fills them.
+fn media_pages(pictures: usize, latents: usize, inner: usize) -> (Pools, Option<(Plan, Lists)>) {
+    let mut fill = Graph::new();
+    let [key, value] = [(); 2].map(|()| fill.input(Axis::Images, latents, inner));
+    fill.append(key, value, Pages::Media { block: 0 });
+    let pages = PageCount { least: pictures, most: pictures };
+    let pools = Pools { media_width: inner, media_tokens: latents, media_pages: pages, ..text_pools(16, 1, 16) };
+    (pools, Some((fill.plan(&[key, value], None), Lists::pictures(pictures))))
+}
+
+const LATENTS: usize = 64;
+
+/// Attention of tokens to the picture before each.
+fn image_attention(tokens: usize, pictures: usize, heads: usize, head_width: usize) -> Trial {
+    let inner = heads * head_width;
+    let mut graph = Graph::new();
+    let query = graph.input(Axis::Tokens, 1, inner);
+    graph.attention(query, Keys::Preceding { block: 0 }, head_width, 1.0 / (head_width as f32).sqrt());
+    let (pools, before) = media_pages(pictures, LATENTS, inner);
+    let what = format!("masked image attention, {tokens} tokens, {pictures} pictures, {heads} heads of {head_width}");
+    let lists = Lists::seeing(tokens, pictures);
+    Trial {
+        least_bytes: 2 * (tokens + pictures * LATENTS) * inner * STORED,
+        least_flops: 4 * tokens * LATENTS * inner,
+        pools,
+        before,
+        ..Trial::new(what, graph.plan(&[query], None), Numbers::default(), lists)
+    }
+}
+
+/// The attention half of a gated block; in one launch, or in the four that it is composed of.
+fn gated(tokens: usize, width: usize, heads: usize, head_width: usize, kind: Norm, fused: bool) -> Trial {
+    let inner = heads * head_width;
+    let (mut graph, mut numbers) = (Graph::new(), Numbers::default());
+    let x = graph.input(Axis::Tokens, 1, width);
+    // What is added is a tensor of its own: then the operations are no gated block to the launch code.
+    let residual = if fused { x } else { graph.input(Axis::Tokens, 1, width) };
+    let weight = vector(&mut numbers, width);
+    let bias = (kind == Norm::Layer).then(|| vector(&mut numbers, width));
+    let y = graph.norm(x, kind, weight, bias, 1e-5);
+    let weight = matrix(&mut numbers, inner, width);
+    let query = graph.linear(y, weight, inner, None, Epilogue::default());
+    let y = graph.attention(query, Keys::Preceding { block: 0 }, head_width, 1.0 / (head_width as f32).sqrt());
+    let weight = matrix(&mut numbers, width, inner);
+    let gate = Some(vector(&mut numbers, 1));
+    graph.linear(y, weight, width, None, Epilogue { gate, residual: Some(residual), ..Epilogue::default() });
+    let inputs = if fused { vec![x] } else { vec![x, residual] };
+    let (pools, before) = media_pages(1, LATENTS, inner);
+    let form = if fused { "one launch" } else { "four launches" };
+    let what = format!("gated attention, {tokens} tokens, width {width}, {heads} heads of {head_width}, {form}");
+    let numbers_moved = 2 * tokens * width + 2 * width * inner + 2 * LATENTS * inner;
+    Trial {
+        by_memory: false,
+        least_bytes: numbers_moved * STORED + width * VECTOR * (1 + usize::from(bias.is_some())),
+        least_flops: 4 * tokens * inner * (width + LATENTS),
+        pools,
+        before,
+        ..Trial::new(what, graph.plan(&inputs, None), numbers, Lists::seeing(tokens, 1))
+    }
+}
+
+/// Attention within pictures: a tower's, or with `latents` a resampler's.
+fn picture(images: usize, rows: usize, latents: usize, heads: usize, head_width: usize, norms: bool) -> Trial {
+    let inner = heads * head_width;
+    let (mut graph, mut numbers) = (Graph::new(), Numbers::default());
+    let mut source = |rows| [(); 2].map(|()| graph.input(Axis::Images, rows, inner));
+    let [key, value] = source(rows);
+    let (mut inputs, mut sources) = (vec![key, value], vec![(key, value)]);
+    if latents > 0 {
+        let [key, value] = source(latents);
+        inputs.extend([key, value]);
+        sources.push((key, value));
+    }
+    let queries = if latents > 0 { latents } else { rows };
+    let query = graph.input(Axis::Images, queries, inner);
+    inputs.push(query);
+    if norms {
+        let [weight, bias] = [(); 2].map(|()| vector(&mut numbers, head_width));
+        for x in [query].into_iter().chain(sources.iter().map(|(key, _)| *key)) {
+            graph.norm_groups(x, head_width, Norm::Layer, weight, Some(bias), 1e-5);
+        }
+    }
+    graph.attention(query, Keys::Picture(sources), head_width, 1.0 / (head_width as f32).sqrt());
+    let keys = rows + latents;
+    let of = if latents > 0 { format!("resampler, {rows} + {latents} keys") } else { format!("vision, {rows} tokens") };
+    let norms = if norms { ", norms of heads" } else { "" };
+    let what = format!("attention, {of}, {images} pictures, {heads} heads of {head_width}{norms}");
+    Trial {
+        by_memory: false,
+        least_bytes: 2 * images * (keys + queries) * inner * STORED,
+        least_flops: 4 * images * queries * keys * inner,
+        ..Trial::new(what, graph.plan(&inputs, None), numbers, Lists::pictures(images))
+    }
+}
+
+fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for count in [1, 2, 4, 8, 16] {
+        trials.push(linear(count, 1024, 1024, Around::Nothing));
+    }
+    trials.extend([
+        linear(1, 4096, 1024, Around::Gated),
+        linear(1, 1024, 1024, Around::Paired),
+        linear(8, 1024, 1024, Around::Paired),
+        linear(16, 1024, 2048, Around::Gelu),
+        linear(64, 1024, 1024, Around::Gelu),
+        linear(1024, 256, 1024, Around::Gated),
+        causal(1, 1024, 1, 8, 128, false),
+        causal(4, 512, 1, 8, 64, true),
+        causal(1, 256, 256, 2, 128, false),
+        image_attention(1, 1, 8, 64),
+        image_attention(16, 16, 8, 128),
+        image_attention(256, 8, 8, 64),
+        picture(1, 257, 0, 4, 64, false),
+        picture(1, 257, 0, 4, 80, false),
+        picture(1, 256, 64, 4, 64, false),
+        picture(1, 257, 64, 4, 96, true),
+        norm(Norm::Layer, 64, 2048, 2048),
+        norm(Norm::Rms, 64, 4096, 4096),
+        norm(Norm::Rms, 64, 2048, 128),
+        gather(64, 4096),
+        patches(2),
+        class_and_position(4, 256, 1024),
+        broadcast(4, 64, 1024),
+        append(64, 16, 128, true),
+        append(64, 16, 128, false),
+    ]);
+    trials
+}
+
+impl Row {
+    fn asked(&self) -> u64 {
+        self.total.global_load_bytes + self.total.global_store_bytes
+    }
+
+    fn bytes_ratio(&self) -> f64 {
+        self.asked() as f64 / self.least_bytes as f64
+    }
+
+    fn is_over(&self) -> bool {
+        self.by_memory && self.bytes_ratio() > BYTES_RATIO_MAX
+    }
+
+    fn print(&self) {
+        let ratio = |a: u64, b: u64| if b == 0 { "-".to_owned() } else { format!("{:.2}", a as f64 / b as f64) };
+        let total = &self.total;
+        println!(
+            "| {} | {} | {:.2} | {:.2}{} | {} | {} | {} | {} |",
+            self.what,
+            self.kernels.join(", ").replace("_bf16", ""),
+            self.least_bytes as f64 / 1e6,
+            self.bytes_ratio(),
+            if self.is_over() { " over" } else { "" },
+            ratio(total.global_sectors, total.global_sectors_ideal),
+            ratio(total.shared_wavefronts, total.shared_wavefronts_ideal),
+            ratio(total.matrix_products * INSTRUCTION_FLOPS, self.least_flops as u64),
+            ratio(self.least_flops as u64, self.asked()),
+        );
+    }
+}
+
+fn print_gated() {
+    const HEAD: [&str; 2] = [
+        "| block | tokens | least MB | one launch: asked / least | on 132 multiprocessors | four launches |",
+        "|---|---|---|---|---|---|",
+    ];
+    println!("\n## The gated block's attention half: one launch or four\n\n{}\n{}", HEAD[0], HEAD[1]);
+    // OpenFlamingo-3B's own sizes; IDEFICS' heads and norm, a quarter as wide.
+    for (name, width, heads, head_width, kind) in
+        [("OpenFlamingo-3B", 2048, 8, 64, Norm::Layer), ("IDEFICS, width 1024", 1024, 8, 128, Norm::Rms)]
+    {
+        for tokens in [1, 4, 16] {
+            let [one, four] = [true, false].map(|fused| gated(tokens, width, heads, head_width, kind, fused).count());
+            assert_eq!((one.kernels.len(), four.kernels.len()), (1, 4), "the forms are those that are meant");
+            // Each block with a unit of 16 queries normalises all tokens; the emulator claims 3 multiprocessors.
+            let vectors = if kind == Norm::Layer { 2 } else { 1 };
+            let norm_bytes = tokens * width * (STORED + vectors * VECTOR);
+            let more = (132.min(heads * head_width / 16) - 3) * norm_bytes;
+            println!(
+                "| {name} | {tokens} | {:.2} | {:.2} | {:.2} | {:.2} |",
+                one.least_bytes as f64 / 1e6,
+                one.bytes_ratio(),
+                (one.asked() as usize + more) as f64 / one.least_bytes as f64,
+                four.bytes_ratio(),
+            );
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    println!("# Counts of the kernels, bf16, in the emulator\n");
+    println!("Least bytes: each operand once. Asked: bytes of all loads and stores of global memory, whatever cache");
+    println!("answers. Sectors and wavefronts against those without a wasted byte or a bank conflict. FLOPs: matrix");
+    println!("instructions against the multiply-adds needed. Reuse: needed FLOPs for each byte asked.\n");
+    println!("| operation | kernels | least MB | asked / least | sectors | wavefronts | FLOPs | reuse |");
+    println!("|---|---|---|---|---|---|---|---|");
+    let rows: Vec<Row> = trials().into_iter().map(Trial::count).inspect(Row::print).collect();
+    print_gated();
+    println!("\n## Registers and occupancy of the bf16 kernels on sm_90\n\n```");
+    let table = kernel_report::table();
+    let lines = table.lines().enumerate();
+    lines.filter(|(at, line)| *at == 0 || line.contains(" sm_90") && !line.contains("_f16")).for_each(|(_, line)| {
+        println!("{line}");
+    });
+    println!("```");
+    let over: Vec<&Row> = rows.iter().filter(|row| row.is_over()).collect();
+    for row in &over {
+        eprintln!("{}: asks for {:.2} times the least bytes, {BYTES_RATIO_MAX} at most", row.what, row.bytes_ratio());
+    }
+    if over.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

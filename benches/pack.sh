@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Builds, for a machine with a GPU and without Rust, the tests and benches that a GPU run needs (x86-64) and gathers them
+# in a folder: pack.sh [FOLDER]. They are stripped and packed together; benches/gpu.sh unpacks and runs them.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+pack=${1:-target/gpu-pack}
+limit=$((64 << 20))
+rm -rf "$pack"
+mkdir -p "$pack/files"
+
+# gather PREFIX CARGO_ARGUMENTS..: copies the programs that cargo makes, under PREFIX and the target's name.
+gather() {
+    local prefix=$1
+    shift
+    cargo "$@" --message-format=json-render-diagnostics | python3 -c '
+import json, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    if message.get("executable"):
+        print(message["target"]["name"], message["executable"])
+' | while read -r name program; do
+        strip -o "$pack/files/$prefix$name" "$program"
+    done
+}
+gather test- test --release --no-run --test ops --test devices
+gather bench- bench --no-run --bench ops --bench models
+gather "" build --release --bin flamant
+
+# Programs know where the tree was that they were built from.
+pwd >"$pack/root"
+tar -C "$pack/files" -c . | xz -T0 -6 >"$pack/files.tar.xz"
+rm -r "$pack/files"
+size=$(du -sb "$pack" | cut -f1)
+echo "$pack: $((size >> 10)) KiB"
+[ "$size" -lt "$limit" ] || { echo "more than $((limit >> 20)) MiB" >&2; exit 1; }

@@ -1,0 +1,656 @@
+//! One table of cases for tests and benches: every operation, at ragged shapes that find a kernel's edges and at those
+//! of the real models. A case says what runs in which order; its numbers follow from who a row belongs to (a sequence
+//! and a position, a page and a row), so that the same token has the same numbers in any batch.
+//!
+//! All numbers have 8 significant bits and a size that both storage types hold: nothing is lost when they are stored,
+//! and the processor's results in f32 are those of the very same numbers.
+
+#![allow(dead_code, reason = "each program that includes the table uses a part of it")]
+
+#[path = "cases/build.rs"]
+mod build;
+#[path = "cases/copies.rs"]
+mod copies;
+#[path = "cases/numbers.rs"]
+mod numbers;
+#[path = "cases/similar.rs"]
+mod similar;
+
+use flamant::config::{Activation, Norm};
+use flamant::probe::{
+    Axis, Batch, Extent, Keys, Numbers, Op, PageCopy, Place, Plan, Plans, Pools, Precision, Probe, Tensor, Usual,
+    WeightId, Which,
+};
+
+pub use build::*;
+use numbers::{fill, seed_of};
+pub use similar::{distance, similar};
+
+/// For which runs a case is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    /// Ragged and few: every scheduler of the emulator.
+    Small,
+    /// As in a real model: most are too much for the emulator.
+    Real,
+}
+
+/// One operation, or a few in a row, with all that a device needs to run it.
+#[derive(Clone)]
+pub struct Case {
+    /// Unique.
+    pub name: String,
+    /// See [`Size`].
+    pub size: Size,
+    weights: Vec<Recipe>,
+    media: Plan,
+    text: Plan,
+    pools: Pools,
+    steps: Vec<Step>,
+    /// Rows of tokens that see no picture must be exactly as the processor has them.
+    exact_without_picture: bool,
+    /// The plan's last operation is there only to fetch what the one before it stored.
+    fetches: bool,
+}
+
+/// Numbers of a weight.
+#[derive(Debug, Clone, Copy)]
+struct Recipe {
+    rows: usize,
+    columns: usize,
+    mean: f32,
+    deviation: f32,
+}
+
+/// What a case does, one after the other.
+#[derive(Debug, Clone)]
+enum Step {
+    Run(Run),
+    Copy(PageCopy),
+}
+
+/// One run of a plan.
+#[derive(Debug, Clone)]
+struct Run {
+    which: Which,
+    /// Media page of each picture.
+    pictures: Vec<u32>,
+    pieces: Vec<Piece>,
+    /// For each token; none at all if empty.
+    media: Vec<Option<u32>>,
+    outputs: Vec<u32>,
+}
+
+/// Consecutive tokens of one sequence.
+#[derive(Debug, Clone)]
+pub struct Piece {
+    /// Who it is: decides its numbers.
+    pub sequence: u32,
+    /// Its pages.
+    pub table: Vec<u32>,
+    /// First token.
+    pub from: u32,
+    /// Tokens.
+    pub count: u32,
+}
+
+/// The lists of a batch.
+struct Lists {
+    inputs: Vec<Vec<f32>>,
+    ids: Vec<u32>,
+    positions: Vec<u32>,
+    sequences: Vec<u32>,
+    media: Vec<Option<u32>>,
+}
+
+/// Entries of the tables that token ids point into.
+const VOCABULARY: usize = 300;
+
+/// A case on a device.
+pub struct Opened<'a> {
+    case: &'a Case,
+    probe: Probe,
+}
+
+impl Case {
+    /// Opens a device for the case.
+    ///
+    /// # Errors
+    /// As [`Probe::open`].
+    pub fn open(&self, place: &Place) -> flamant::Result<Opened<'_>> {
+        let mut numbers = Numbers::default();
+        for (index, recipe) in self.weights.iter().enumerate() {
+            let Recipe { rows, columns, mean, deviation } = *recipe;
+            let mut values = Vec::with_capacity(rows * columns);
+            fill(&mut values, rows * columns, seed_of([1, index as u64, 0, 0]), mean, deviation);
+            assert_eq!(numbers.matrix(rows, columns, values), WeightId(index));
+        }
+        let plans = Plans { media: self.media.clone(), text: self.text.clone() };
+        let most = |count: fn(&Run) -> usize| self.runs().map(count).max().unwrap_or(0);
+        let usual = Usual { images: most(|run| run.pictures.len()), tokens: most(|run| run.tokens()).max(64) };
+        Ok(Opened { case: self, probe: Probe::open(place, numbers, plans, self.pools, usual)? })
+    }
+
+    /// Rows of all outputs, one run after the other.
+    ///
+    /// # Errors
+    /// As [`Probe::run`].
+    pub fn run(&self, place: &Place) -> flamant::Result<Vec<f32>> {
+        self.open(place)?.run()
+    }
+
+    /// Whether what a device found is what the processor wants.
+    ///
+    /// # Errors
+    /// What differs, in a line.
+    pub fn compare(&self, found: &[f32], want: &[f32], precision: Precision) -> Result<(), String> {
+        let width = self.width();
+        if self.exact_without_picture {
+            let media = self.runs().filter(|run| run.which == Which::Text).flat_map(|run| &run.media);
+            let rows = media.zip(found.chunks_exact(width)).zip(want.chunks_exact(width));
+            for (index, ((_, found), want)) in rows.enumerate().filter(|(_, ((media, _), _))| media.is_none()) {
+                if found != want {
+                    return Err(format!("row {index} sees no picture and is not exactly as without it"));
+                }
+            }
+        }
+        similar(found, want, width, precision)
+    }
+
+    /// Columns of the output.
+    pub fn width(&self) -> usize {
+        self.text.output.expect("a case has an output").width
+    }
+
+    /// Least bytes that the last run must move, in storage type.
+    pub fn bytes(&self) -> u64 {
+        const STORED: usize = 2;
+        let run = self.last();
+        let extent = run.extent();
+        let measured = &self.text.ops[..self.text.ops.len() - usize::from(self.fetches)];
+        let size = |tensor: &Tensor| tensor.row_count(&extent) * tensor.width;
+        let mut bytes = 0;
+        for input in &self.text.inputs {
+            bytes += match measured[0] {
+                Op::Patches { .. } => 4 * size(input),
+                Op::Select { .. } => STORED * extent.outputs * input.width,
+                _ => STORED * size(input),
+            };
+        }
+        let last = measured.last().expect("a case has an operation");
+        bytes += last.writes().map_or(0, |out| {
+            let number = if !self.fetches && matches!(last, Op::Linear { .. }) { 4 } else { STORED };
+            number * size(&out)
+        });
+        let vector = |id: &Option<WeightId>| id.map_or(0, |id| 4 * self.weights[id.0].columns);
+        for op in measured {
+            bytes += match op {
+                Op::Linear { x, bias, epilogue, out, .. } => {
+                    STORED * x.width * epilogue.weight_rows(out.width) + vector(bias) + vector(&epilogue.gate)
+                }
+                Op::Norm { weight, bias, .. } => vector(&Some(*weight)) + vector(bias),
+                Op::Gather { out, .. } => STORED * size(out),
+                Op::Broadcast { rows, .. } => STORED * self.weights[rows.0].rows * self.weights[rows.0].columns,
+                Op::ClassAndPosition { out, .. } => STORED * out.rows * out.width,
+                Op::Append { key, .. } => 2 * STORED * size(key),
+                Op::Attention { query, keys: Keys::Causal { .. }, .. } => {
+                    let keys = run.pieces.iter().map(|piece| (piece.from + piece.count) as usize);
+                    2 * STORED * query.width * keys.sum::<usize>()
+                }
+                Op::Attention { query, keys: Keys::Preceding { .. }, .. } => {
+                    let mut seen: Vec<u32> = run.media.iter().flatten().copied().collect();
+                    seen.sort_unstable();
+                    seen.dedup();
+                    2 * STORED * query.width * self.pools.media_tokens * seen.len()
+                }
+                _ => 0,
+            };
+        }
+        bytes as u64
+    }
+
+    /// Floating-point operations of the matrix products of the last run.
+    pub fn flops(&self) -> u64 {
+        let run = self.last();
+        let attended: u64 = self
+            .text
+            .ops
+            .iter()
+            .map(|op| match op {
+                Op::Attention { query, keys: Keys::Causal { .. }, .. } => {
+                    let keys = run.pieces.iter().flat_map(|piece| piece.from..piece.from + piece.count);
+                    4 * query.width as u64 * keys.map(|position| u64::from(position) + 1).sum::<u64>()
+                }
+                Op::Attention { query, keys: Keys::Preceding { .. }, .. } => {
+                    (4 * query.width * self.pools.media_tokens * run.media.iter().flatten().count()) as u64
+                }
+                _ => 0,
+            })
+            .sum();
+        self.text.flops(&run.extent(), 0) + attended
+    }
+
+    /// Seconds of the last run, over several, after all before it.
+    ///
+    /// # Errors
+    /// As [`Probe::measure`].
+    pub fn measure(&self, place: &Place, runs: usize) -> flamant::Result<f64> {
+        let mut opened = self.open(place)?;
+        opened.run()?;
+        opened.measure(runs)
+    }
+
+    /// The last step once more, `times` times.
+    pub fn repeated(mut self, times: usize) -> Case {
+        let last = self.steps.last().expect("a case has a step").clone();
+        self.steps.extend(std::iter::repeat_n(last, times));
+        self
+    }
+
+    fn runs(&self) -> impl Iterator<Item = &Run> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Run(run) => Some(run),
+            Step::Copy(_) => None,
+        })
+    }
+
+    fn last(&self) -> &Run {
+        self.runs().last().expect("a case runs")
+    }
+
+    fn lists(&self, run: &Run) -> Lists {
+        let plan = match run.which {
+            Which::Media => &self.media,
+            Which::Text => &self.text,
+        };
+        let tokens: Vec<(u32, u32)> =
+            run.pieces.iter().flat_map(|piece| (0..piece.count).map(|i| (piece.sequence, piece.from + i))).collect();
+        let mut inputs = Vec::new();
+        for (place, input) in plan.inputs.iter().enumerate() {
+            // Who a row belongs to.
+            let units: Vec<(u32, u32)> = match input.axis {
+                Axis::Images => run.pictures.iter().map(|&page| (1000 + page, 0)).collect(),
+                Axis::Tokens | Axis::Outputs => tokens.clone(),
+            };
+            let mut values = Vec::with_capacity(units.len() * input.rows * input.width);
+            for (who, position) in units {
+                let seed = seed_of([2, place as u64, u64::from(who), u64::from(position)]);
+                fill(&mut values, input.rows * input.width, seed, 0.0, 1.0);
+            }
+            inputs.push(values);
+        }
+        let id = |&(who, position): &(u32, u32)| {
+            (seed_of([3, 0, u64::from(who), u64::from(position)]) % VOCABULARY as u64) as u32
+        };
+        let places = (0..).zip(&run.pieces);
+        Lists {
+            inputs,
+            ids: tokens.iter().map(id).collect(),
+            positions: tokens.iter().map(|&(_, position)| position).collect(),
+            sequences: places.flat_map(|(place, piece)| std::iter::repeat_n(place, piece.count as usize)).collect(),
+            media: if run.media.is_empty() { vec![None; tokens.len()] } else { run.media.clone() },
+        }
+    }
+}
+
+impl Run {
+    fn tokens(&self) -> usize {
+        self.pieces.iter().map(|piece| piece.count as usize).sum()
+    }
+
+    fn extent(&self) -> Extent {
+        Extent { images: self.pictures.len(), tokens: self.tokens(), outputs: self.outputs.len() }
+    }
+
+    /// Calls `with` with the batch.
+    fn batch<R>(&self, lists: &Lists, outputs: &[u32], with: impl FnOnce(&Batch) -> R) -> R {
+        let inputs: Vec<&[f32]> = lists.inputs.iter().map(Vec::as_slice).collect();
+        let tables: Vec<&[u32]> = self.pieces.iter().map(|piece| piece.table.as_slice()).collect();
+        with(&Batch {
+            inputs: &inputs,
+            images: &self.pictures,
+            ids: &lists.ids,
+            positions: &lists.positions,
+            sequences: &lists.sequences,
+            tables: &tables,
+            media: &lists.media,
+            outputs,
+        })
+    }
+}
+
+impl Opened<'_> {
+    /// All steps; rows of all outputs, one run after the other.
+    ///
+    /// # Errors
+    /// As [`Probe::run`].
+    pub fn run(&mut self) -> flamant::Result<Vec<f32>> {
+        let mut found = Vec::new();
+        for step in &self.case.steps {
+            match step {
+                Step::Copy(copy) => self.probe.copy_text_page(*copy)?,
+                Step::Run(run) => {
+                    let lists = self.case.lists(run);
+                    found.extend(run.batch(&lists, &run.outputs, |batch| self.probe.run(run.which, batch))?);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Seconds of the last run, over several; without what only fetches.
+    ///
+    /// # Errors
+    /// As [`Probe::measure`].
+    pub fn measure(&mut self, runs: usize) -> flamant::Result<f64> {
+        let run = self.case.last();
+        let outputs: &[u32] = if self.case.fetches { &[] } else { &run.outputs };
+        let lists = self.case.lists(run);
+        run.batch(&lists, outputs, |batch| self.probe.measure(run.which, batch, runs))
+    }
+}
+
+/// All cases.
+pub fn all() -> Vec<Case> {
+    let mut cases = small();
+    cases.extend(real());
+    let mut names: Vec<&str> = cases.iter().map(|case| case.name.as_str()).collect();
+    names.sort_unstable();
+    assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "names are unique");
+    cases
+}
+
+const fn heads(count: usize, width: usize) -> Heads {
+    Heads { count, width }
+}
+
+/// Ragged shapes.
+pub fn small() -> Vec<Case> {
+    use Size::Small;
+    let mut cases = vec![
+        patches(Small, 2, 28, 14, 0),
+        patches(Small, 1, 24, 8, 0),
+        patches(Small, 3, 28, 14, 40),
+        class_and_position(Small, 2, 5, 24),
+        broadcast(Small, 3, 5, 48),
+        gather(Small, 7, 48, false),
+        gather(Small, 19, 272, true),
+        select(Small, 23, 40),
+        rows_from(Small, 2, 6, 48, 48),
+        rows_from(Small, 3, 18, 32, 70),
+        perceptron(Small, 5, 48, 208, Activation::Gelu),
+        perceptron(Small, 18, 80, 144, Activation::Relu),
+        copied_page(Small, heads(2, 48)),
+    ];
+    for (count, width) in [(3, 16), (5, 272), (2, 2064), (2, 4112), (1, 8208)] {
+        cases.push(norm(Small, Norm::Layer, true, count, width));
+        cases.push(norm(Small, Norm::Rms, false, count, width));
+    }
+    cases.push(norm(Small, Norm::Layer, false, 2, 144));
+    cases.extend([
+        norm_heads(Small, Norm::Layer, true, 5, 3, 16),
+        norm_heads(Small, Norm::Rms, false, 3, 2, 80),
+        norm_heads(Small, Norm::Layer, true, 2, 3, 128),
+        norm_heads(Small, Norm::Layer, false, 3, 1, 96),
+        norm_heads(Small, Norm::Rms, false, 2, 2, 272),
+    ]);
+    cases.extend(small_linear());
+    cases.extend(small_attention());
+    cases
+}
+
+fn small_linear() -> Vec<Case> {
+    use Size::Small;
+    let mut cases = Vec::new();
+    // Each form of the kernel, at one row more or less than it is for, with widths that fill no tile.
+    for (count, columns, width) in [
+        (1, 16, 1),
+        (2, 48, 19),
+        (3, 80, 33),
+        (4, 272, 40),
+        (5, 272, 70),
+        (8, 144, 64),
+        (9, 144, 130),
+        (16, 1040, 131),
+        (17, 48, 65),
+        (64, 112, 64),
+        (70, 272, 33),
+    ] {
+        cases.push(linear(Small, count, columns, width, PLAIN));
+    }
+    for (count, columns, width) in [(1, 80, 33), (3, 48, 37), (7, 48, 39), (12, 48, 70), (33, 80, 45)] {
+        let silu = Besides { activation: Some(Activation::Silu), paired: true, ..PLAIN };
+        cases.push(linear(Small, count, columns, width, silu));
+        cases.push(linear(Small, count, columns, width, Besides { logits: true, ..PLAIN }));
+    }
+    let epilogues = [
+        Besides { bias: true, ..PLAIN },
+        Besides { bias: true, activation: Some(Activation::Gelu), ..PLAIN },
+        Besides { activation: Some(Activation::GeluTanh), ..PLAIN },
+        Besides { bias: true, activation: Some(Activation::QuickGelu), ..PLAIN },
+        Besides { activation: Some(Activation::Relu), ..PLAIN },
+        Besides { bias: true, activation: Some(Activation::SquaredRelu), ..PLAIN },
+        Besides { activation: Some(Activation::Silu), ..PLAIN },
+        Besides { bias: true, activation: Some(Activation::Gelu), paired: true, ..PLAIN },
+        Besides { clip: Some(0.75), ..PLAIN },
+        Besides { gate: Gated::Scalar, residual: true, ..PLAIN },
+        Besides { bias: true, gate: Gated::Vector, residual: true, ..PLAIN },
+        Besides { bias: true, residual: true, ..PLAIN },
+        Besides {
+            bias: true,
+            activation: Some(Activation::Silu),
+            paired: true,
+            clip: Some(1.5),
+            gate: Gated::Vector,
+            residual: true,
+            logits: true,
+        },
+    ];
+    for besides in epilogues {
+        cases.push(linear(Small, 3, 48, 21, besides));
+        cases.push(linear(Small, 19, 80, 67, besides));
+    }
+    // As few as make the large tile the better one.
+    cases.push(linear(Small, 130, 48, 32 * 128 - 5, PLAIN));
+    cases.push(linear(Small, 129, 16, 31 * 64 + 3, Besides { bias: true, paired: true, ..PLAIN }));
+    cases
+}
+
+fn small_attention() -> Vec<Case> {
+    use Size::Small;
+    let prefills: &[&[(usize, u32)]] = &[&[(0, 5)]];
+    let chunks: &[&[(usize, u32)]] = &[&[(0, 66), (1, 3), (2, 17)], &[(1, 70), (0, 2)], &[(2, 1), (1, 1), (0, 1)]];
+    let decodes: &[&[(usize, u32)]] = &[&[(0, 1), (1, 1), (2, 1), (3, 1)], &[(2, 16), (0, 3), (1, 1)]];
+    let filled = [130, 63, 5, 64];
+    let mut cases = vec![
+        causal(Small, "prefill", heads(2, 16), Order::Rotary(16), &[0], prefills),
+        causal(Small, "one token", heads(1, 48), Order::Rotary(16), &[0], &[&[(0, 1)]]),
+        causal(Small, "prefill", heads(3, 64), Order::Alibi, &[0], &[&[(0, 70)]]),
+        causal(Small, "prefill", heads(1, 80), Order::Rotary(32), &[0], &[&[(0, 65)]]),
+        causal(Small, "prefill", heads(2, 96), Order::None, &[0], &[&[(0, 33)]]),
+        causal(Small, "prefill", heads(2, 80), Order::Rotary(20), &[0], &[&[(0, 19)]]),
+        causal(Small, "prefill", heads(3, 32), Order::Rotary(6), &[7], &[&[(0, 4)], &[(0, 1)]]),
+        causal(Small, "prefill", heads(1, 128), Order::Rotary(128), &[0], &[&[(0, 79)]]),
+        causal(Small, "chunks", heads(2, 32), Order::Rotary(32), &[0, 0, 0], chunks),
+        causal(Small, "chunks", heads(3, 48), Order::Alibi, &[0, 9, 0], chunks),
+    ];
+    for (heads, order) in [
+        (heads(2, 64), Order::Rotary(64)),
+        (heads(3, 80), Order::Rotary(16)),
+        (heads(1, 96), Order::None),
+        (heads(2, 112), Order::Alibi),
+        (heads(1, 128), Order::Rotary(128)),
+    ] {
+        cases.push(causal(Small, "decode", heads, order, &filled, decodes));
+    }
+    // More sequences than are decoded by kept launches, and more than linear layers call few.
+    let lengths: Vec<u32> = (0..66).map(|sequence| sequence * 37 % 150).collect();
+    let steps: Vec<(usize, u32)> = (0..66).map(|sequence| (sequence, 1)).collect();
+    cases.push(causal(Small, "decode66", heads(1, 64), Order::Alibi, &lengths, &[&steps]));
+    cases.push(causal(Small, "decode17", heads(2, 80), Order::Rotary(80), &lengths[..17], &[&steps[..17]]));
+    cases.push(sharp(causal(Small, "prefill", heads(2, 64), Order::None, &[0], &[&[(0, 150)]])));
+    cases.push(sharp(causal(Small, "decode", heads(2, 128), Order::Alibi, &filled, decodes)));
+    cases.push(sharp(vision(Small, 1, 200, heads(2, 80))));
+    cases.push(sharp(picture(Small, 1, heads(1, 96), 9, &[150, 9], false)));
+    cases.push(sharp(masked(Small, heads(1, 64), 130, 2, &Seen::Mixed.list(9, 2), false)));
+    cases.extend([
+        vision(Small, 2, 17, heads(2, 16)),
+        vision(Small, 1, 257, heads(1, 64)),
+        vision(Small, 2, 65, heads(3, 80)),
+        vision(Small, 2, 33, heads(1, 96)),
+        vision(Small, 1, 70, heads(1, 112)),
+        picture(Small, 2, heads(2, 48), 5, &[21], false),
+        picture(Small, 1, heads(2, 64), 7, &[50, 7], false),
+        picture(Small, 2, heads(2, 96), 65, &[70, 65], true),
+        picture(Small, 2, heads(1, 32), 9, &[64, 9], true),
+        picture(Small, 1, heads(1, 128), 3, &[17, 3], true),
+        picture(Small, 1, heads(1, 80), 4, &[33, 4], false),
+    ]);
+    for (heads, media_tokens, pictures, count, seen, normed) in [
+        (heads(2, 64), 9, 3, 22, Seen::Interleaved, false),
+        (heads(2, 96), 64, 2, 5, Seen::Mixed, true),
+        (heads(1, 128), 65, 2, 1, Seen::Last, true),
+        (heads(2, 32), 4, 4, 70, Seen::Last, false),
+        (heads(1, 80), 70, 3, 80, Seen::Mixed, true),
+        (heads(2, 16), 3, 1, 6, Seen::Nothing, false),
+        (heads(1, 112), 1, 2, 20, Seen::Interleaved, true),
+    ] {
+        cases.push(masked(Small, heads, media_tokens, pictures, &seen.list(count, pictures), normed));
+    }
+    for (family, width, heads, media_tokens, count, seen) in [
+        (Family::OpenFlamingo, 48, heads(2, 64), 9, 1, Seen::Last),
+        (Family::OpenFlamingo, 80, heads(3, 16), 66, 7, Seen::Mixed),
+        (Family::OpenFlamingo, 144, heads(1, 64), 4, 16, Seen::Interleaved),
+        (Family::OpenFlamingo, 48, heads(2, 64), 5, 19, Seen::Interleaved),
+        (Family::Idefics, 112, heads(2, 96), 9, 1, Seen::Last),
+        (Family::Idefics, 96, heads(3, 32), 5, 11, Seen::Interleaved),
+        (Family::Idefics, 64, heads(1, 128), 65, 3, Seen::Mixed),
+        (Family::Idefics, 272, heads(2, 80), 3, 2, Seen::Nothing),
+        (Family::Idefics, 48, heads(2, 48), 7, 23, Seen::Mixed),
+    ] {
+        cases.push(gated(Small, family, width, heads, media_tokens, 3, seen.list(count, 3)));
+    }
+    cases
+}
+
+/// Shapes of CLIP ViT-L/14 and ViT-H/14, MPT-1B, RedPajama 3B, MPT-7B and LLaMA-7B with their gated blocks.
+pub fn real() -> Vec<Case> {
+    use Size::Real;
+    let mut cases = vec![
+        patches(Real, 8, 224, 14, 0),
+        patches(Real, 8, 224, 14, 1024),
+        class_and_position(Real, 8, 256, 1024),
+        class_and_position(Real, 8, 256, 1280),
+        broadcast(Real, 8, 64, 1280),
+        gather(Real, 512, 4096, false),
+        gather(Real, 512, 2048, true),
+        select(Real, 512, 4096),
+        norm(Real, Norm::Layer, true, 8 * 257, 1024),
+        norm(Real, Norm::Layer, true, 16, 2048),
+        norm(Real, Norm::Rms, false, 1, 4096),
+        norm(Real, Norm::Rms, false, 512, 4096),
+        norm_heads(Real, Norm::Rms, false, 512, 32, 128),
+        norm_heads(Real, Norm::Layer, true, 8 * 64, 16, 96),
+        copied_page(Real, heads(32, 128)),
+    ];
+    let gelu = Besides { bias: true, activation: Some(Activation::Gelu), ..PLAIN };
+    let quick = Besides { bias: true, activation: Some(Activation::QuickGelu), ..PLAIN };
+    let bias = Besides { bias: true, ..PLAIN };
+    let added = Besides { residual: true, ..PLAIN };
+    let biased_added = Besides { bias: true, residual: true, ..PLAIN };
+    let swiglu = Besides { activation: Some(Activation::Silu), paired: true, ..PLAIN };
+    let logits = Besides { logits: true, ..PLAIN };
+    let gate = Besides { gate: Gated::Vector, residual: true, ..PLAIN };
+    for (columns, width, besides) in [
+        (1024, 3072, bias),
+        (1024, 4096, quick),
+        (4096, 1024, biased_added),
+        (1280, 3840, bias),
+        (1280, 5120, gelu),
+        (5120, 1280, biased_added),
+    ] {
+        cases.push(linear(Real, 8 * 257, columns, width, besides));
+    }
+    for count in [1, 2, 4, 8, 16, 64, 512] {
+        for (columns, width, besides) in
+            [(4096, 12_288, PLAIN), (4096, 4096, added), (4096, 11_008, swiglu), (11_008, 4096, added)]
+        {
+            cases.push(linear(Real, count, columns, width, besides));
+        }
+    }
+    for count in [1, 16, 512] {
+        let gelu = Besides { activation: Some(Activation::Gelu), ..PLAIN };
+        for (columns, width, besides) in [
+            (2048, 6144, Besides { clip: Some(6.0), ..PLAIN }),
+            (2048, 8192, gelu),
+            (8192, 2048, added),
+            (4096, 4096, gate),
+        ] {
+            cases.push(linear(Real, count, columns, width, besides));
+        }
+    }
+    for count in [1, 16] {
+        cases.push(linear(Real, count, 2048, 50_434, logits));
+        cases.push(linear(Real, count, 4096, 32_003, logits));
+    }
+    cases.extend(real_attention());
+    cases
+}
+
+fn real_attention() -> Vec<Case> {
+    use Size::Real;
+    let (llama, mpt_1b, red_pajama) = (heads(32, 128), heads(16, 128), heads(32, 80));
+    let mut cases = vec![
+        vision(Real, 8, 257, heads(16, 64)),
+        vision(Real, 8, 257, heads(16, 80)),
+        picture(Real, 8, heads(8, 64), 64, &[256, 64], false),
+        picture(Real, 8, heads(16, 96), 64, &[257, 64], true),
+    ];
+    for (what, heads, order) in [
+        ("llama", llama, Order::Rotary(128)),
+        ("mpt-1b", mpt_1b, Order::Alibi),
+        ("red-pajama", red_pajama, Order::Rotary(80)),
+    ] {
+        cases.push(causal(Real, &format!("{what}/prefill512"), heads, order, &[0], &[&[(0, 512)]]));
+        cases.push(causal(Real, &format!("{what}/chunk256at1024"), heads, order, &[1024], &[&[(0, 256)]]));
+        cases.push(causal(Real, &format!("{what}/decode1at512"), heads, order, &[511], &[&[(0, 1)]]));
+        cases.push(causal(Real, &format!("{what}/decode1at2048"), heads, order, &[2047], &[&[(0, 1)]]));
+        let all: Vec<(usize, u32)> = (0..16).map(|sequence| (sequence, 1)).collect();
+        cases.push(causal(Real, &format!("{what}/decode16at512"), heads, order, &[511; 16], &[&all]));
+    }
+    let open_flamingo = heads(8, 64);
+    for (heads, normed) in [(open_flamingo, false), (llama, true)] {
+        for (pictures, count, seen) in
+            [(1, 1, Seen::Last), (32, 16, Seen::Mixed), (1, 512, Seen::Last), (32, 1024, Seen::Interleaved)]
+        {
+            cases.push(masked(Real, heads, 64, pictures, &seen.list(count, pictures), normed));
+        }
+    }
+    for (family, width, heads) in [
+        (Family::OpenFlamingo, 2048, open_flamingo),
+        (Family::OpenFlamingo, 4096, open_flamingo),
+        (Family::Idefics, 4096, llama),
+    ] {
+        for (count, seen) in
+            [(1, Seen::Last), (4, Seen::Mixed), (16, Seen::Mixed), (17, Seen::Mixed), (512, Seen::Interleaved)]
+        {
+            cases.push(gated(Real, family, width, heads, 64, 5, seen.list(count, 5)));
+        }
+    }
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_must_be_exact_are() {
+        let case = masked(Size::Small, heads(1, 16), 2, 1, &[None; 3], false);
+        let zeros = vec![0.0; 3 * 16];
+        let mut found = zeros.clone();
+        assert_eq!(case.compare(&found, &zeros, Precision::Bf16), Ok(()));
+        found[17] = 1e-30;
+        assert!(case.compare(&found, &zeros, Precision::Bf16).is_err());
+    }
+}

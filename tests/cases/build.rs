@@ -1,0 +1,573 @@
+//! How cases are made: a graph of one operation, or a few, with its weights, pages and batches.
+
+use flamant::config::{Activation, Norm};
+use flamant::probe::{
+    Axis, Epilogue, Graph, Index, Keys, Op, PAGE_TOKENS, PageCopy, PageCount, Pages, Plan, Pools, Tensor, WeightId,
+    Which,
+};
+
+use super::{Case, Piece, Recipe, Run, Size, Step, VOCABULARY};
+
+/// A case under construction.
+struct Draft {
+    graph: Graph,
+    weights: Vec<Recipe>,
+    pools: Pools,
+    media: Plan,
+}
+
+impl Draft {
+    fn new() -> Draft {
+        let none = PageCount { least: 0, most: 0 };
+        let pools = Pools {
+            text_layers: 0,
+            text_width: 0,
+            text_pages: none,
+            media_blocks: 0,
+            media_width: 0,
+            media_tokens: 0,
+            media_pages: none,
+        };
+        Draft { graph: Graph::new(), weights: Vec::new(), pools, media: Graph::new().plan(&[], None) }
+    }
+
+    fn weight(&mut self, rows: usize, columns: usize, mean: f32, deviation: f32) -> WeightId {
+        self.weights.push(Recipe { rows, columns, mean, deviation });
+        WeightId(self.weights.len() - 1)
+    }
+
+    /// Of a linear layer: as large as keeps rows what they are.
+    fn matrix(&mut self, rows: usize, columns: usize) -> WeightId {
+        self.weight(rows, columns, 0.0, 1.0 / (columns as f32).sqrt())
+    }
+
+    /// Rows that are added or gathered.
+    fn table(&mut self, rows: usize, columns: usize) -> WeightId {
+        self.weight(rows, columns, 0.0, 1.0)
+    }
+
+    /// Factors of a norm.
+    fn factors(&mut self, length: usize) -> WeightId {
+        self.weight(1, length, 1.0, 0.25)
+    }
+
+    /// Factors of a norm of queries or keys: smaller, so that scores are.
+    fn head_factors(&mut self, length: usize) -> WeightId {
+        self.weight(1, length, 0.75, 0.25)
+    }
+
+    /// The bias of such a norm.
+    fn head_bias(&mut self, length: usize) -> WeightId {
+        self.weight(1, length, 0.0, 0.25)
+    }
+
+    /// A bias, or gates.
+    fn vector(&mut self, length: usize) -> WeightId {
+        self.weight(1, length, 0.25, 0.5)
+    }
+
+    fn finish(self, name: String, size: Size, inputs: &[Tensor], output: Tensor, steps: Vec<Step>) -> Case {
+        let Draft { graph, weights, pools, media } = self;
+        let text = graph.plan(inputs, Some(output));
+        Case { name, size, weights, media, text, pools, steps, exact_without_picture: false, fetches: false }
+    }
+
+    /// Fetches what the last operation stored for each token.
+    fn stored(mut self, name: String, size: Size, inputs: &[Tensor], last: Tensor, steps: Vec<Step>) -> Case {
+        let output = self.graph.select(last);
+        Case { fetches: true, ..self.finish(name, size, inputs, output, steps) }
+    }
+}
+
+fn run(pictures: &[u32], pieces: Vec<Piece>) -> Run {
+    let outputs = 0..pieces.iter().map(|piece| piece.count).sum();
+    Run { which: Which::Text, pictures: pictures.to_vec(), pieces, media: Vec::new(), outputs: outputs.collect() }
+}
+
+/// Tokens that belong to no sequence with pages.
+fn tokens(count: usize) -> Vec<Piece> {
+    vec![Piece { sequence: 0, table: Vec::new(), from: 0, count: count as u32 }]
+}
+
+fn on_tokens(count: usize) -> Vec<Step> {
+    vec![Step::Run(run(&[], tokens(count)))]
+}
+
+fn on_pictures(count: usize) -> Vec<Step> {
+    let pages: Vec<u32> = (0..count as u32).collect();
+    vec![Step::Run(run(&pages, Vec::new()))]
+}
+
+/// Pictures cut into patches; `width` columns of an embedding, or the patches themselves for 0.
+pub fn patches(size: Size, pictures: usize, side: usize, patch: usize, width: usize) -> Case {
+    let mut draft = Draft::new();
+    let pixels = draft.graph.input(Axis::Images, 1, 3 * side * side);
+    let mut out = draft.graph.patches(pixels, side, patch);
+    let mut name = format!("patches/{pictures}x{side}/{patch}");
+    if width > 0 {
+        let weight = draft.matrix(width, out.width);
+        out = draft.graph.linear(out, weight, width, None, Epilogue::default());
+        name += &format!("/embedded{width}");
+    }
+    draft.finish(name, size, &[pixels], out, on_pictures(pictures))
+}
+
+pub fn class_and_position(size: Size, pictures: usize, patches: usize, width: usize) -> Case {
+    let mut draft = Draft::new();
+    let (class, position) = (draft.weight(1, width, 0.0, 1.0), draft.table(patches + 1, width));
+    let x = draft.graph.input(Axis::Images, patches, width);
+    let out = draft.graph.class_and_position(x, class, position);
+    let name = format!("class_and_position/{pictures}x{patches}x{width}");
+    draft.finish(name, size, &[x], out, on_pictures(pictures))
+}
+
+pub fn broadcast(size: Size, pictures: usize, rows: usize, width: usize) -> Case {
+    let mut draft = Draft::new();
+    let table = draft.table(rows, width);
+    let out = draft.graph.broadcast(table, rows, width);
+    draft.finish(format!("broadcast/{pictures}x{rows}x{width}"), size, &[], out, on_pictures(pictures))
+}
+
+/// Embeddings of tokens, alone or with those of positions.
+pub fn gather(size: Size, count: usize, width: usize, learned_positions: bool) -> Case {
+    let mut draft = Draft::new();
+    let table = draft.table(VOCABULARY, width);
+    let mut out = draft.graph.gather(table, width, Index::TokenId, None);
+    let mut name = format!("gather/{count}x{width}");
+    if learned_positions {
+        let positions = draft.table(count + 12, width);
+        out = draft.graph.gather(positions, width, Index::Position { offset: 2 }, Some(out));
+        name += "/positions";
+    }
+    let pieces = vec![Piece { sequence: 0, table: Vec::new(), from: 10, count: count as u32 }];
+    draft.finish(name, size, &[], out, vec![Step::Run(run(&[], pieces))])
+}
+
+pub fn select(size: Size, count: usize, width: usize) -> Case {
+    let mut draft = Draft::new();
+    let x = draft.graph.input(Axis::Tokens, 1, width);
+    let out = draft.graph.select(x);
+    let mut picked = run(&[], tokens(count));
+    picked.outputs = (0..count as u32).rev().step_by(3).collect();
+    draft.finish(format!("select/{count}x{width}"), size, &[x], out, vec![Step::Run(picked)])
+}
+
+pub fn norm(size: Size, kind: Norm, bias: bool, count: usize, width: usize) -> Case {
+    let mut draft = Draft::new();
+    let x = draft.graph.input(Axis::Tokens, 1, width);
+    let (weight, bias) = (draft.factors(width), bias.then(|| draft.vector(width)));
+    let out = draft.graph.norm(x, kind, weight, bias, 1e-5);
+    let name = format!("norm/{}{}/{count}x{width}", norm_name(kind), if bias.is_some() { "+bias" } else { "" });
+    draft.finish(name, size, &[x], out, on_tokens(count))
+}
+
+fn norm_name(kind: Norm) -> &'static str {
+    match kind {
+        Norm::Layer => "layer",
+        Norm::Rms => "rms",
+    }
+}
+
+/// In place, the middle third of rows of three: heads, or all of it where `group` is its width.
+pub fn norm_heads(size: Size, kind: Norm, bias: bool, count: usize, heads: usize, group: usize) -> Case {
+    let mut draft = Draft::new();
+    let x = draft.graph.input(Axis::Tokens, 1, 3 * heads * group);
+    let [_, middle, _] = x.split();
+    let (weight, bias) = (draft.factors(group), bias.then(|| draft.vector(group)));
+    draft.graph.norm_groups(middle, group, kind, weight, bias, 1e-5);
+    let name = format!("norm_heads/{}/{count}x{heads}x{group}", norm_name(kind));
+    draft.stored(name, size, &[x], x, on_tokens(count))
+}
+
+/// The gate of a linear layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Gated {
+    /// None.
+    No,
+    /// One value.
+    Scalar,
+    /// One for each column.
+    Vector,
+}
+
+/// What a linear layer does besides.
+#[derive(Debug, Clone, Copy)]
+pub struct Besides {
+    /// Its product gets a bias.
+    pub bias: bool,
+    /// Nonlinearity.
+    pub activation: Option<Activation>,
+    /// See [`Epilogue::paired`].
+    pub paired: bool,
+    /// See [`Epilogue::clip`].
+    pub clip: Option<f32>,
+    /// See [`Epilogue::gate`].
+    pub gate: Gated,
+    /// Something is added.
+    pub residual: bool,
+    /// It ends the plan: its rows are f32.
+    pub logits: bool,
+}
+
+/// A plain product.
+pub const PLAIN: Besides = Besides {
+    bias: false,
+    activation: None,
+    paired: false,
+    clip: None,
+    gate: Gated::No,
+    residual: false,
+    logits: false,
+};
+
+impl Besides {
+    fn name(&self) -> String {
+        let mut parts = Vec::new();
+        parts.extend(self.bias.then(|| "+bias".to_owned()));
+        parts.extend(self.activation.map(|activation| format!("+{activation:?}").to_lowercase()));
+        parts.extend(self.paired.then(|| "+paired".to_owned()));
+        parts.extend(self.clip.map(|_| "+clip".to_owned()));
+        parts.extend((self.gate != Gated::No).then(|| format!("+gate-{:?}", self.gate).to_lowercase()));
+        parts.extend(self.residual.then(|| "+residual".to_owned()));
+        parts.extend(self.logits.then(|| "+f32".to_owned()));
+        parts.concat()
+    }
+}
+
+/// A linear layer of `count` tokens.
+pub fn linear(size: Size, count: usize, columns: usize, width: usize, besides: Besides) -> Case {
+    let Besides { bias, activation, paired, clip, gate, residual, logits } = besides;
+    let mut draft = Draft::new();
+    let rows = if paired { 2 * width } else { width };
+    let weight = draft.matrix(rows, columns);
+    let bias = bias.then(|| draft.vector(rows));
+    let gate = match gate {
+        Gated::No => None,
+        Gated::Scalar => Some(draft.vector(1)),
+        Gated::Vector => Some(draft.vector(width)),
+    };
+    let x = draft.graph.input(Axis::Tokens, 1, columns);
+    // Rows that are stored, and read again, are padded to whole vectors.
+    let added = draft.graph.input(Axis::Tokens, 1, width.next_multiple_of(8)).columns(0, width);
+    let epilogue = Epilogue { activation, paired, clip, gate, residual: residual.then_some(added) };
+    let out = draft.graph.linear(x, weight, width, bias, epilogue);
+    let name = format!("linear/{count}x{columns}x{width}{}", besides.name());
+    let both = [x, Tensor { width: added.stride, ..added }];
+    let inputs = if residual { &both[..] } else { &both[..1] };
+    if logits {
+        draft.finish(name, size, inputs, out, on_tokens(count))
+    } else {
+        draft.stored(name, size, inputs, out, on_tokens(count))
+    }
+}
+
+/// A perceptron whose result is added to the rows it read, in place.
+pub fn perceptron(size: Size, count: usize, width: usize, hidden: usize, activation: Activation) -> Case {
+    let mut draft = Draft::new();
+    let (up, up_bias) = (draft.matrix(hidden, width), draft.vector(hidden));
+    let (down, down_bias) = (draft.matrix(width, hidden), draft.vector(width));
+    let x = draft.graph.input(Axis::Tokens, 1, width);
+    let activated = Epilogue { activation: Some(activation), ..Epilogue::default() };
+    let y = draft.graph.linear(x, up, hidden, Some(up_bias), activated);
+    let added = Epilogue { residual: Some(x), ..Epilogue::default() };
+    let out = draft.graph.linear(y, down, width, Some(down_bias), added);
+    let name = format!("perceptron/{count}x{width}x{hidden}/{activation:?}").to_lowercase();
+    draft.stored(name, size, &[x], out, on_tokens(count))
+}
+
+/// How attention knows the order of tokens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Order {
+    /// It does not.
+    None,
+    /// Rotary embedding of so many entries of a head.
+    Rotary(usize),
+    /// A bias by distance.
+    Alibi,
+}
+
+/// Heads of attention.
+#[derive(Debug, Clone, Copy)]
+pub struct Heads {
+    /// How many.
+    pub count: usize,
+    /// Width of one.
+    pub width: usize,
+}
+
+impl Heads {
+    fn all(self) -> usize {
+        self.count * self.width
+    }
+
+    fn scale(self) -> f32 {
+        1.0 / (self.width as f32).sqrt()
+    }
+}
+
+/// Pages for sequences of such lengths, dealt in turn and from the last on, so that no table is in order.
+fn deal(lengths: &[u32]) -> (Vec<Vec<u32>>, u32) {
+    let pages = |length: u32| length.div_ceil(PAGE_TOKENS as u32);
+    let total: u32 = lengths.iter().map(|&length| pages(length)).sum();
+    let mut tables = vec![Vec::new(); lengths.len()];
+    let mut next = total;
+    while next > 0 {
+        for (table, &length) in tables.iter_mut().zip(lengths) {
+            if (table.len() as u32) < pages(length) {
+                next -= 1;
+                table.push(next);
+            }
+        }
+    }
+    (tables, total)
+}
+
+/// Rotary embedding, keys and values to pages, causal attention. Sequences first get `filled` tokens whose keys and
+/// values are what they are; then each of `runs` adds tokens: (sequence, count).
+pub fn causal(size: Size, what: &str, heads: Heads, order: Order, filled: &[u32], runs: &[&[(usize, u32)]]) -> Case {
+    let layer = match size {
+        Size::Small => 1,
+        Size::Real => 0,
+    };
+    let width = heads.all();
+    let mut lengths = filled.to_vec();
+    runs.iter().flat_map(|run| run.iter()).for_each(|&(sequence, count)| lengths[sequence] += count);
+    let (tables, pages) = deal(&lengths);
+
+    let mut draft = Draft::new();
+    let count = PageCount { least: pages as usize + 1, most: pages as usize + 1 };
+    draft.pools = Pools { text_layers: layer + 1, text_width: width, text_pages: count, ..draft.pools };
+    let qkv = draft.graph.input(Axis::Tokens, 1, 3 * width);
+    let [query, key, value] = qkv.split();
+    if let Order::Rotary(rotated) = order {
+        draft.graph.rope(query, heads.width, rotated, 10_000.0);
+        draft.graph.rope(key, heads.width, rotated, 10_000.0);
+    }
+    draft.graph.append(key, value, Pages::Text { layer });
+    if layer > 0 {
+        // What stands beside must not matter.
+        draft.graph.append(value, key, Pages::Text { layer: 0 });
+    }
+    let slopes = (order == Order::Alibi)
+        .then(|| (1..=heads.count).map(|head| 2f32.powf(-8.0 * head as f32 / heads.count as f32)).collect());
+    let out = draft.graph.attention(query, Keys::Causal { layer, slopes }, heads.width, heads.scale());
+    let mut filler = Graph::new();
+    let (key, value) = (filler.input(Axis::Tokens, 1, width), filler.input(Axis::Tokens, 1, width));
+    (0..=layer).for_each(|layer| filler.append(key, value, Pages::Text { layer }));
+    draft.media = filler.plan(&[key, value], None);
+
+    let mut reached = vec![0; lengths.len()];
+    let mut piece = |sequence: usize, count: u32| {
+        let from = reached[sequence];
+        reached[sequence] += count;
+        Piece { sequence: sequence as u32, table: tables[sequence].clone(), from, count }
+    };
+    let mut steps = Vec::new();
+    for (sequence, &count) in filled.iter().enumerate().filter(|(_, count)| **count > 0) {
+        let fill = run(&[], vec![piece(sequence, count)]);
+        steps.push(Step::Run(Run { which: Which::Media, outputs: Vec::new(), ..fill }));
+    }
+    for pieces in runs {
+        steps.push(Step::Run(run(&[], pieces.iter().map(|&(sequence, count)| piece(sequence, count)).collect())));
+    }
+    let order = match order {
+        Order::None => "none".to_owned(),
+        Order::Rotary(rotated) => format!("rotary{rotated}"),
+        Order::Alibi => "alibi".to_owned(),
+    };
+    let name = format!("causal/{what}/{}x{}/{order}", heads.count, heads.width);
+    draft.finish(name, size, &[qkv], out, steps)
+}
+
+/// With scores so far apart that one key takes nearly all: the running maximum moves much. Only for queries and keys
+/// that are not rounded between; the error of a rounded score would be as large as the score.
+pub fn sharp(mut case: Case) -> Case {
+    for op in &mut case.text.ops {
+        if let Op::Attention { scale, .. } = op {
+            *scale *= 20.0;
+        }
+    }
+    case.name += "/sharp";
+    case
+}
+
+/// Two sequences with one past: the second goes on in a copy of the page that is not full.
+pub fn copied_page(size: Size, heads: Heads) -> Case {
+    let mut case = causal(size, "fork", heads, Order::Rotary(heads.width), &[0], &[&[(0, 21)], &[(0, 1)]]);
+    let copy = PageCopy { from: 0, to: 2 };
+    let mut forked = case.last().clone();
+    assert_eq!(forked.pieces[0].table, [1, 0], "the page that is copied is the last one");
+    // Another token on each side: the copy has the past, and neither sees the other's token.
+    forked.pieces[0] = Piece { sequence: 7, table: vec![1, 2], ..forked.pieces[0].clone() };
+    let original = case.steps.pop().expect("a case has a step");
+    case.steps.extend([Step::Copy(copy), Step::Run(forked), original]);
+    case.name = format!("copy_page/{}x{}", heads.count, heads.width);
+    case
+}
+
+/// Attention over a picture's own rows: (query rows, then rows of each source of keys).
+pub fn picture(size: Size, pictures: usize, heads: Heads, query_rows: usize, key_rows: &[usize], normed: bool) -> Case {
+    let width = heads.all();
+    let mut draft = Draft::new();
+    let query = draft.graph.input(Axis::Images, query_rows, width);
+    let sources: Vec<Tensor> = key_rows.iter().map(|&rows| draft.graph.input(Axis::Images, rows, 2 * width)).collect();
+    let pairs: Vec<(Tensor, Tensor)> = sources.iter().map(|source| source.split::<2>().into()).collect();
+    if normed {
+        let (query_weight, query_bias) = (draft.head_factors(heads.width), draft.head_bias(heads.width));
+        let (key_weight, key_bias) = (draft.head_factors(heads.width), draft.head_bias(heads.width));
+        draft.graph.norm_groups(query, heads.width, Norm::Layer, query_weight, Some(query_bias), 1e-5);
+        for (key, _) in &pairs {
+            draft.graph.norm_groups(*key, heads.width, Norm::Layer, key_weight, Some(key_bias), 1e-5);
+        }
+    }
+    let out = draft.graph.attention(query, Keys::Picture(pairs), heads.width, heads.scale());
+    let rows: Vec<String> = key_rows.iter().map(usize::to_string).collect();
+    let normed = if normed { "/normed" } else { "" };
+    let kind = if key_rows.len() == 1 && normed.is_empty() { "vision" } else { "perceiver" };
+    let name = format!("{kind}/{pictures}x{query_rows}to{}/{}x{}{normed}", rows.join("+"), heads.count, heads.width);
+    let inputs: Vec<Tensor> = [query].into_iter().chain(sources).collect();
+    draft.finish(name, size, &inputs, out, on_pictures(pictures))
+}
+
+/// Attention inside one buffer of queries, keys and values, as a vision tower has it, with the class row dropped after.
+pub fn vision(size: Size, pictures: usize, rows: usize, heads: Heads) -> Case {
+    let mut draft = Draft::new();
+    let qkv = draft.graph.input(Axis::Images, rows, 3 * heads.all());
+    let [query, key, value] = qkv.split();
+    let out = draft.graph.attention(query, Keys::Picture(vec![(key, value)]), heads.width, heads.scale());
+    let name = format!("vision/{pictures}x{rows}/{}x{}", heads.count, heads.width);
+    draft.finish(name, size, &[qkv], out, on_pictures(pictures))
+}
+
+/// Rows after the first of each picture, as OpenFlamingo drops the class token: a view through norm and product.
+pub fn rows_from(size: Size, pictures: usize, rows: usize, width: usize, out_width: usize) -> Case {
+    let mut draft = Draft::new();
+    let x = draft.graph.input(Axis::Images, rows, width);
+    let (weight, bias) = (draft.factors(width), draft.vector(width));
+    let matrix = draft.matrix(out_width, width);
+    let normed = draft.graph.norm(x.rows_from(1), Norm::Layer, weight, Some(bias), 1e-5);
+    let residual = Epilogue { residual: Some(x.rows_from(1)), ..Epilogue::default() };
+    let epilogue = if out_width == width { residual } else { Epilogue::default() };
+    let out = draft.graph.linear(normed, matrix, out_width, None, epilogue);
+    draft.finish(format!("rows_from/{pictures}x{rows}x{width}x{out_width}"), size, &[x], out, on_pictures(pictures))
+}
+
+/// Media pages of a block, filled, and the text plan's pools for them.
+fn media_pages(draft: &mut Draft, size: Size, heads: Heads, media_tokens: usize, pictures: usize) -> (usize, Step) {
+    let block = match size {
+        Size::Small => 1,
+        Size::Real => 0,
+    };
+    let width = heads.all();
+    let count = PageCount { least: pictures, most: pictures };
+    let pools = draft.pools;
+    draft.pools = Pools { media_blocks: block + 1, media_width: width, media_tokens, media_pages: count, ..pools };
+    let mut filler = Graph::new();
+    let key_value = filler.input(Axis::Images, media_tokens, 2 * width);
+    let [key, value] = key_value.split();
+    filler.append(key, value, Pages::Media { block });
+    if block > 0 {
+        filler.append(value, key, Pages::Media { block: 0 });
+    }
+    draft.media = filler.plan(&[key_value], None);
+    let pages: Vec<u32> = (0..pictures as u32).rev().collect();
+    let fill = Run { which: Which::Media, outputs: Vec::new(), ..run(&pages, Vec::new()) };
+    (block, Step::Run(fill))
+}
+
+/// Which picture each token sees.
+#[derive(Debug, Clone, Copy)]
+pub enum Seen {
+    /// Each the one before it: none at first, then blocks of tokens, in order.
+    Interleaved,
+    /// In turn, and none: as when many sequences decode together.
+    Mixed,
+    /// All of them the last.
+    Last,
+    /// Nothing at all.
+    Nothing,
+}
+
+impl Seen {
+    /// The picture of each token.
+    pub fn list(self, tokens: usize, pictures: usize) -> Vec<Option<u32>> {
+        let block = tokens.div_ceil(pictures + 1);
+        let of = |token: usize| match self {
+            Seen::Interleaved => (token / block).checked_sub(1).map(|picture| picture as u32),
+            Seen::Mixed => (token * 5 % (pictures + 1)).checked_sub(1).map(|picture| picture as u32),
+            Seen::Last => Some(pictures as u32 - 1),
+            Seen::Nothing => None,
+        };
+        (0..tokens).map(of).collect()
+    }
+}
+
+/// Text tokens to the latents of the picture before them.
+pub fn masked(
+    size: Size,
+    heads: Heads,
+    media_tokens: usize,
+    pictures: usize,
+    media: &[Option<u32>],
+    normed: bool,
+) -> Case {
+    let mut draft = Draft::new();
+    let (block, fill) = media_pages(&mut draft, size, heads, media_tokens, pictures);
+    let query = draft.graph.input(Axis::Tokens, 1, heads.all());
+    if normed {
+        let weight = draft.factors(heads.width);
+        draft.graph.norm_groups(query, heads.width, Norm::Rms, weight, None, 1e-6);
+    }
+    let out = draft.graph.attention(query, Keys::Preceding { block }, heads.width, heads.scale());
+    let count = media.len();
+    let attend = Step::Run(Run { media: media.to_vec(), ..run(&[], tokens(count)) });
+    let normed = if normed { "/normed" } else { "" };
+    let name = format!("masked/{count}to{pictures}x{media_tokens}/{}x{}{normed}", heads.count, heads.width);
+    Case { exact_without_picture: true, ..draft.finish(name, size, &[query], out, vec![fill, attend]) }
+}
+
+/// Whose gated block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// Layer norm with bias, one gate.
+    OpenFlamingo,
+    /// RMS norm, also of queries head by head; a gate for each column.
+    Idefics,
+}
+
+/// The attention half of a gated block.
+#[allow(clippy::too_many_arguments, reason = "a table's row")]
+pub fn gated(
+    size: Size,
+    family: Family,
+    width: usize,
+    heads: Heads,
+    media_tokens: usize,
+    pictures: usize,
+    media: Vec<Option<u32>>,
+) -> Case {
+    let mut draft = Draft::new();
+    let (block, fill) = media_pages(&mut draft, size, heads, media_tokens, pictures);
+    let inner = heads.all();
+    let (kind, gates) = match family {
+        Family::OpenFlamingo => (Norm::Layer, 1),
+        Family::Idefics => (Norm::Rms, width),
+    };
+    let x = draft.graph.input(Axis::Tokens, 1, width);
+    let (weight, bias) = (draft.factors(width), (kind == Norm::Layer).then(|| draft.vector(width)));
+    let (query_weight, out_weight, gate) =
+        (draft.matrix(inner, width), draft.matrix(width, inner), draft.vector(gates));
+    let normed = draft.graph.norm(x, kind, weight, bias, 1e-5);
+    let query = draft.graph.linear(normed, query_weight, inner, None, Epilogue::default());
+    if family == Family::Idefics {
+        let weight = draft.factors(heads.width);
+        draft.graph.norm_groups(query, heads.width, Norm::Rms, weight, None, 1e-6);
+    }
+    let attended = draft.graph.attention(query, Keys::Preceding { block }, heads.width, heads.scale());
+    let added = Epilogue { gate: Some(gate), residual: Some(x), ..Epilogue::default() };
+    let out = draft.graph.linear(attended, out_weight, width, None, added);
+    let count = media.len();
+    let attend = Step::Run(Run { media, ..run(&[], tokens(count)) });
+    let name = format!("gated/{family:?}/{count}x{width}to{pictures}x{media_tokens}/{}x{}", heads.count, heads.width);
+    Case { exact_without_picture: true, ..draft.stored(name.to_lowercase(), size, &[x], out, vec![fill, attend]) }
+}

@@ -1,0 +1,95 @@
+//! A case many times over in one plan, for benches: what one operation reads, no cache still holds from the last.
+
+use flamant::probe::{Epilogue, Keys, Op, Pages, Tensor, WeightId};
+
+use super::Case;
+
+impl Case {
+    /// The operations of the text plan so many times in a row, each time with weights, rows and pages of their own.
+    /// The output is that of the first time.
+    pub fn copies(&self, times: usize) -> Case {
+        let mut case = self.clone();
+        for copy in 1..times {
+            case.weights.extend_from_slice(&self.weights);
+            case.text.slots.extend_from_slice(&self.text.slots);
+            let moved = Moved {
+                weights: copy * self.weights.len(),
+                slots: copy * self.text.slots.len(),
+                layers: copy * self.pools.text_layers,
+                blocks: copy * self.pools.media_blocks,
+            };
+            case.text.inputs.extend(self.text.inputs.iter().map(|input| moved.tensor(*input)));
+            case.text.ops.extend(self.text.ops.iter().map(|op| moved.op(op)));
+            // The pages of all copies are filled from the same rows.
+            let filled = Moved { weights: 0, slots: 0, ..moved };
+            case.media.ops.extend(self.media.ops.iter().map(|op| filled.op(op)));
+        }
+        case.pools.text_layers *= times;
+        case.pools.media_blocks *= times;
+        case
+    }
+}
+
+/// How far on everything is that a copy uses.
+struct Moved {
+    weights: usize,
+    slots: usize,
+    layers: usize,
+    blocks: usize,
+}
+
+impl Moved {
+    fn tensor(&self, tensor: Tensor) -> Tensor {
+        Tensor { buffer: tensor.buffer + self.slots, ..tensor }
+    }
+
+    fn weight(&self, weight: WeightId) -> WeightId {
+        WeightId(weight.0 + self.weights)
+    }
+
+    fn op(&self, op: &Op) -> Op {
+        let tensor = |tensor: &mut Tensor| *tensor = self.tensor(*tensor);
+        let weight = |weight: &mut WeightId| *weight = self.weight(*weight);
+        let mut op = op.clone();
+        match &mut op {
+            Op::Patches { pixels: x, out, .. } | Op::Select { x, out } => [x, out].into_iter().for_each(tensor),
+            Op::ClassAndPosition { patches, class, position, out } => {
+                [patches, out].into_iter().for_each(tensor);
+                [class, position].into_iter().for_each(weight);
+            }
+            Op::Broadcast { rows, out } => {
+                tensor(out);
+                weight(rows);
+            }
+            Op::Gather { table, add, out, .. } => {
+                add.iter_mut().chain([out]).for_each(tensor);
+                weight(table);
+            }
+            Op::Norm { x, weight: factors, bias, out, .. } => {
+                [x, out].into_iter().for_each(tensor);
+                bias.iter_mut().chain([factors]).for_each(weight);
+            }
+            Op::Linear { x, weight: matrix, bias, epilogue: Epilogue { gate, residual, .. }, out } => {
+                residual.iter_mut().chain([x, out]).for_each(tensor);
+                bias.iter_mut().chain(gate).chain([matrix]).for_each(weight);
+            }
+            Op::Rope { x, .. } => tensor(x),
+            Op::Append { key, value, pages } => {
+                [key, value].into_iter().for_each(tensor);
+                match pages {
+                    Pages::Text { layer } => *layer += self.layers,
+                    Pages::Media { block } => *block += self.blocks,
+                }
+            }
+            Op::Attention { query, keys, out, .. } => {
+                [query, out].into_iter().for_each(tensor);
+                match keys {
+                    Keys::Picture(sources) => sources.iter_mut().flat_map(|(key, value)| [key, value]).for_each(tensor),
+                    Keys::Causal { layer, .. } => *layer += self.layers,
+                    Keys::Preceding { block } => *block += self.blocks,
+                }
+            }
+        }
+        op
+    }
+}

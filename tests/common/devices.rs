@@ -1,0 +1,47 @@
+//! Which devices a test runs on. None is left out in silence: what is absent is named on the standard error, and
+//! `FLAMANT_REQUIRE_DEVICES` (a list, such as `cuda`) makes its absence a failure.
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use flamant::{Device, Precision};
+
+/// Both storage types.
+pub const PRECISIONS: [Precision; 2] = [Precision::Bf16, Precision::F16];
+
+/// The emulator, and the first GPU if it can be used.
+pub fn with_kernels() -> Vec<Device> {
+    static FOUND: LazyLock<Vec<Device>> = LazyLock::new(|| {
+        let gpu = flamant::devices().into_iter().find(|info| info.device == Device::Cuda(0));
+        let problem = gpu.map_or_else(|| Some("there is none".to_owned()), |info| info.problem);
+        let Some(problem) = problem else { return vec![Device::Emulated, Device::Cuda(0)] };
+        eprintln!("cuda is not tested: {problem}");
+        let required = std::env::var("FLAMANT_REQUIRE_DEVICES").unwrap_or_default();
+        assert!(!required.split(',').any(|required| required == "cuda"), "cuda is required: {problem}");
+        vec![Device::Emulated]
+    });
+    FOUND.clone()
+}
+
+/// `task` of each item, on all cores; results in order.
+pub fn on_all_cores<T: Sync, R: Send>(items: &[T], task: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get()).min(items.len());
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(index) else { return done };
+            done.push((index, task(item)));
+        }
+    };
+    let mut done: Vec<(usize, R)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        workers
+            .into_iter()
+            .flat_map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
+}

@@ -1,0 +1,65 @@
+//! The folders that `tools/golden.py` makes: a model each, a prompt, and what the reference says of it.
+
+use std::path::{Path, PathBuf};
+
+use flamant::convert::{ConvertOptions, convert};
+use flamant::{Flamingo, Options, Prompt, PromptLimits};
+use serde_json::Value;
+
+/// A reference case: its folder, and the model in it (converted first, for OpenFlamingo).
+pub struct Case {
+    pub name: String,
+    pub folder: PathBuf,
+    pub expected: Value,
+    pub model: PathBuf,
+    _converted: Option<tempfile::TempDir>,
+}
+
+impl Case {
+    pub fn all() -> Vec<Case> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cases");
+        let mut names: Vec<String> = std::fs::read_dir(root)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .filter(|entry| entry.path().is_dir())
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert!(names.len() >= 25, "the cases are there");
+        names.iter().map(|name| Case::open(name)).collect()
+    }
+
+    pub fn open(name: &str) -> Case {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cases").join(name);
+        let expected: Value =
+            serde_json::from_str(&std::fs::read_to_string(folder.join("expected.json")).unwrap()).unwrap();
+        let (name, mut model, mut converted) = (name.to_owned(), folder.join("model"), None);
+        if !model.exists() {
+            let folder_of_model = tempfile::tempdir().unwrap();
+            model = folder_of_model.path().join("model");
+            let vision = ["vision.safetensors", "vision.pt"].map(|file| folder.join(file));
+            let options = ConvertOptions {
+                checkpoint: folder.join("checkpoint.pt"),
+                language_model: folder.join("language"),
+                vision_model: vision.into_iter().find(|file| file.exists()).unwrap(),
+                cross_attn_every: None,
+                output: model.clone(),
+            };
+            convert(&options, &mut |_, _| {}).unwrap_or_else(|error| panic!("{name}: {error}"));
+            converted = Some(folder_of_model);
+        }
+        Case { name, folder, expected, model, _converted: converted }
+    }
+
+    pub fn flamingo(&self, options: &Options) -> Flamingo {
+        Flamingo::open(&self.model, options).unwrap_or_else(|error| panic!("{}: {error}", self.name))
+    }
+
+    pub fn prompt(&self) -> Prompt {
+        Prompt::from_file(self.folder.join("prompt.json"), PromptLimits::default()).unwrap()
+    }
+
+    pub fn ids(&self, key: &str) -> Vec<u32> {
+        self.expected[key].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+    }
+}

@@ -1,0 +1,75 @@
+//! What nvcc said of the kernels: every one is there for every architecture, none spills registers or has a stack, and
+//! each can be started. Without nvcc nothing can be said; `FLAMANT_REQUIRE_KERNELS=1` makes that a failure.
+//! `cargo test --test compiled -- --nocapture` shows the table.
+
+#[allow(dead_code, reason = "an example's own entry is not used here")]
+#[path = "../examples/kernel_report.rs"]
+mod kernel_report;
+
+use std::collections::BTreeSet;
+
+use kernel_report::{Compiled, compiled, multiprocessor, starts, table};
+
+/// What build.rs compiles for by default, besides PTX.
+const ARCHITECTURES: [&str; 3] = ["sm_80", "sm_90a", "sm_120"];
+/// Most shared memory of a block on the smallest of them.
+const SHARED_BYTES_MAX: u32 = 99 * 1024;
+
+/// What the compiler said; none in a program that was built without one, which is named.
+fn report() -> Option<Vec<Compiled>> {
+    let report = compiled();
+    if !report.is_empty() {
+        return Some(report);
+    }
+    let required = std::env::var("FLAMANT_REQUIRE_KERNELS").is_ok_and(|value| !value.is_empty() && value != "0");
+    assert!(!required, "FLAMANT_REQUIRE_KERNELS is set, but this program was built without nvcc");
+    eprintln!("not tested: this program was built without nvcc, so nothing is known of the kernels on GPUs");
+    None
+}
+
+#[test]
+fn no_kernel_spills_registers_or_has_a_stack() {
+    let Some(report) = report() else { return };
+    println!("{}", table());
+    let bad = report.iter().filter(|kernel| kernel.spills > 0 || kernel.stack > 0);
+    let bad: Vec<String> = bad
+        .map(|Compiled { name, architecture, spills, stack, .. }| {
+            format!("{name} for {architecture}: {spills} bytes of spills, {stack} of stack")
+        })
+        .collect();
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
+}
+
+#[test]
+fn every_kernel_is_there_for_every_architecture_and_can_start() {
+    let starts = starts();
+    let expected: BTreeSet<&str> = starts.iter().map(|start| start.name.as_str()).collect();
+    assert_eq!(expected.len(), starts.len(), "each kernel has a name of its own");
+    for start in &starts {
+        assert!(
+            start.shared_bytes <= SHARED_BYTES_MAX,
+            "{}: {} bytes of shared memory",
+            start.name,
+            start.shared_bytes
+        );
+    }
+    let Some(report) = report() else { return };
+    let architectures: BTreeSet<&str> = report.iter().map(|kernel| kernel.architecture.as_str()).collect();
+    if std::env::var_os("FLAMANT_CUDA_ARCHITECTURES").is_none() {
+        assert_eq!(architectures, BTreeSet::from(ARCHITECTURES));
+    }
+    for architecture in architectures {
+        let here = report.iter().filter(|kernel| kernel.architecture == architecture);
+        let names: BTreeSet<&str> = here.clone().map(|kernel| kernel.name.as_str()).collect();
+        let missing: Vec<&&str> = expected.difference(&names).collect();
+        let unknown: Vec<&&str> = names.difference(&expected).collect();
+        assert!(missing.is_empty(), "{architecture} lacks {missing:?}");
+        assert!(unknown.is_empty(), "examples/kernel_report.rs does not know {unknown:?}");
+        let Some(multiprocessor) = multiprocessor(architecture) else { continue };
+        for kernel in here {
+            let start = starts.iter().find(|start| start.name == kernel.name).expect("no name is unknown");
+            let blocks = multiprocessor.blocks(start, kernel);
+            assert!(blocks > 0, "{} does not start on {architecture}", kernel.name);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Whole models on devices that run kernels: log-probabilities and answers against the reference and the processor, the
+//! ways of computing the same thing against each other, and what is refused.
+
+#[path = "common/devices.rs"]
+mod devices;
+#[path = "common/reference.rs"]
+mod reference;
+
+use devices::{PRECISIONS, on_all_cores, with_kernels};
+use flamant::demo::{Episode, Random, Sheet};
+use flamant::{Device, Flamingo, Generation, Options, Precision};
+use reference::Case;
+
+/// Largest difference of a log-probability.
+fn tolerance(precision: Precision) -> f64 {
+    match precision {
+        Precision::Bf16 => 0.15,
+        Precision::F16 => 0.02,
+    }
+}
+
+/// Whether kernels serve a model: one that was made for it, or whose widths happen to be multiples of 16.
+fn is_served(case: &Case) -> bool {
+    case.name.ends_with("-kernels") || case.name == "open_flamingo-neox-parallel"
+}
+
+fn served() -> Vec<Case> {
+    let cases: Vec<Case> = Case::all().into_iter().filter(is_served).collect();
+    assert!(cases.len() >= 7, "the cases are there");
+    cases
+}
+
+/// A device on one thread: cases run side by side.
+fn options(device: Device, precision: Option<Precision>) -> Options {
+    Options { device, precision, threads: 1, ..Options::default() }
+}
+
+fn greedy(tokens_max: usize) -> Generation {
+    Generation { tokens_max, ignore_end: true, ..Generation::default() }
+}
+
+/// `task` of each model, opened on each device in each storage type.
+fn on_each(task: impl Fn(&Case, Flamingo, Precision, &str) + Sync) {
+    let cases = served();
+    let mut all = Vec::new();
+    for device in with_kernels() {
+        all.extend(cases.iter().flat_map(|case| PRECISIONS.map(|precision| (case, device, precision))));
+    }
+    on_all_cores(&all, |&(case, device, precision)| {
+        let what = format!("{}, {precision} on {device}", case.name);
+        task(case, case.flamingo(&options(device, Some(precision))), precision, &what);
+    });
+}
+
+#[test]
+fn prompts_score_as_in_the_reference() {
+    on_each(|case, mut flamingo, precision, what| {
+        let score = flamingo.score(&case.prompt(), |_, _| {}).unwrap();
+        assert_eq!(score.ids, case.ids("token_ids"), "{what}");
+        let want = case.expected["logprobs"].as_array().unwrap();
+        assert_eq!(score.logprobs.len(), want.len(), "{what}");
+        let pairs = score.logprobs.iter().zip(want).skip(1);
+        let far = pairs.map(|(found, want)| (found.unwrap() - want.as_f64().unwrap()).abs()).fold(0.0, f64::max);
+        eprintln!("{what}: log-probabilities differ by {far:.4}");
+        assert!(far < tolerance(precision), "{what}: {far}");
+    });
+}
+
+/// Rounded numbers may order two tokens otherwise only where the processor finds them nearly equal.
+#[test]
+fn greedy_answers_are_the_processors_as_long_as_its_choice_is_clear() {
+    const TOKENS: usize = 12;
+    /// From the first so many on no excuse is accepted.
+    const SURE: usize = 3;
+    on_each(|case, mut flamingo, precision, what| {
+        let mut processor = case.flamingo(&options(Device::Cpu, None));
+        let want = processor.generate(&case.prompt(), &greedy(TOKENS), &mut |_| {}).unwrap();
+        let found = flamingo.generate(&case.prompt(), &greedy(TOKENS), &mut |_| {}).unwrap();
+        let same = found.ids.iter().zip(&want.ids).take_while(|(found, want)| found == want).count();
+        eprintln!("{what}: {same} of {TOKENS} tokens are the processor's");
+        assert!(same >= SURE, "{what}: {:?} is not {:?}", found.ids, want.ids);
+        if same < TOKENS {
+            // What was chosen instead is, to the device, as likely as what the processor chose, give or take.
+            let apart = (found.logprobs[same] - want.logprobs[same]).abs();
+            assert!(apart < 2.0 * tolerance(precision), "{what}: token {same} was chosen with {apart} between");
+        }
+    });
+}
+
+#[test]
+fn beams_repeat_themselves_and_are_no_worse_than_greedy() {
+    on_each(|case, mut flamingo, _, what| {
+        let beams = Generation { beams: 3, length_penalty: 0.0, ..greedy(8) };
+        let searched = flamingo.generate(&case.prompt(), &beams, &mut |_| {}).unwrap();
+        let again = flamingo.generate(&case.prompt(), &beams, &mut |_| {}).unwrap();
+        assert_eq!((&searched.ids, &searched.logprobs), (&again.ids, &again.logprobs), "{what}");
+        let plain = flamingo.generate(&case.prompt(), &greedy(8), &mut |_| {}).unwrap();
+        let sum = |logprobs: &[f64]| logprobs.iter().sum::<f64>();
+        assert!(sum(&searched.logprobs) >= sum(&plain.logprobs) - 1e-6, "{what}");
+    });
+}
+
+/// Choices ranked together or alone, steps cached or computed anew: to the last bit.
+#[test]
+fn batches_and_cached_steps_never_change_a_result() {
+    let texts: Vec<String> = ["a red fox", "two", "a small green house", "x y z"].map(str::to_owned).into();
+    on_each(|case, mut flamingo, _, what| {
+        let (together, _) = flamingo.classify(&case.prompt(), &texts).unwrap();
+        for choice in &together {
+            let (alone, _) = flamingo.classify(&case.prompt(), std::slice::from_ref(&choice.text)).unwrap();
+            assert_eq!(alone[0], *choice, "{what}");
+        }
+        let answer = flamingo.generate(&case.prompt(), &greedy(6), &mut |_| {}).unwrap();
+        let text = flamingo.tokenizer().decode(&answer.ids);
+        let (choices, _) = flamingo.classify(&case.prompt(), &[text]).unwrap();
+        if choices[0].ids == answer.ids {
+            // Steps choose on the device, choices are weighed by the processor: the same logits, two ways of adding.
+            let apart = (choices[0].sum - answer.logprobs.iter().sum::<f64>()).abs();
+            assert!(apart < 1e-4, "{what}: {apart}");
+        }
+    });
+}
+
+#[test]
+fn the_model_in_the_box_names_what_the_processor_names() {
+    let sheets = Sheet::all().unwrap();
+    for device in with_kernels() {
+        for precision in PRECISIONS {
+            let mut flamingo = Flamingo::demo(&options(device, Some(precision))).unwrap();
+            let mut processor = Flamingo::demo(&options(Device::Cpu, None)).unwrap();
+            let mut random = Random::new(5);
+            for sheet in &sheets {
+                let episode = Episode::draw(&mut random, sheet, 5, 3);
+                let want = episode.ask(&mut processor).unwrap();
+                assert_eq!(episode.ask(&mut flamingo).unwrap(), want, "{}, {precision} on {device}", sheet.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn other_widths_are_refused_in_a_line() {
+    for case in Case::all().iter().filter(|case| !is_served(case)) {
+        let Err(error) = Flamingo::open(&case.model, &options(Device::Emulated, None)) else {
+            panic!("{} is served", case.name)
+        };
+        let line = error.to_string();
+        assert!(!line.contains('\n') && line.contains("emulated") && line.contains("a multiple of 16"), "{line}");
+    }
+}
+
+#[test]
+fn what_a_device_cannot_do_is_said_in_a_line() {
+    let refusal = |device, precision| {
+        let Err(error) = Flamingo::demo(&options(device, precision)) else { panic!("{device} is no error") };
+        let line = error.to_string();
+        assert!(!line.contains('\n'), "{line}");
+        line
+    };
+    let line = refusal(Device::Cpu, Some(Precision::F16));
+    assert!(line.contains("dtype") && line.contains("f16"), "{line}");
+    let mut absent = vec![Device::Cuda(99)];
+    absent.extend((with_kernels().len() == 1).then_some(Device::Cuda(0)));
+    for device in absent {
+        let line = refusal(device, None);
+        assert!(line.starts_with("cuda"), "{line}");
+    }
+}
+
+#[test]
+fn auto_is_a_gpu_or_the_processor() {
+    let flamingo = Flamingo::demo(&options(Device::Auto, None)).unwrap();
+    let gpu = with_kernels().into_iter().find(|device| *device != Device::Emulated);
+    assert_eq!(flamingo.device(), gpu.unwrap_or(Device::Cpu));
+}
+
+/// Where nobody says how numbers are stored, the checkpoint does: f16 where all of it is, else bf16.
+#[test]
+fn storage_is_as_the_checkpoint_suggests() {
+    for (name, want) in [("open_flamingo-neox-kernels", Precision::F16), ("idefics-kernels", Precision::Bf16)] {
+        let case = Case::open(name);
+        let [found, want] = [None, Some(want)].map(|precision| {
+            let mut flamingo = case.flamingo(&options(Device::Emulated, precision));
+            flamingo.score(&case.prompt(), |_, _| {}).unwrap()
+        });
+        assert_eq!(found, want, "{name}");
+    }
+}

@@ -1,0 +1,556 @@
+//! Mistakes that are easily made in these kernels, each an exact change of a source. One that is not found there any
+//! more fails the test: then the mistake is to be made in the new text.
+
+/// A mistake.
+pub struct Mutant {
+    /// What is wrong.
+    pub name: &'static str,
+    /// The file that is changed.
+    pub file: &'static str,
+    /// The `.cu` file that is compiled with the change.
+    pub source: &'static str,
+    /// Checks whose names begin with one of these are run, until one fails.
+    pub checks: &'static [&'static str],
+    /// What is replaced; it occurs once, or as `occurrence` says.
+    pub find: &'static str,
+    /// By what.
+    pub replace: &'static str,
+    /// Which of how many occurrences is replaced, counted from 1.
+    pub occurrence: (usize, usize),
+}
+
+const fn mutant(
+    name: &'static str,
+    [file, source]: [&'static str; 2],
+    checks: &'static [&'static str],
+    find: &'static str,
+    replace: &'static str,
+) -> Mutant {
+    Mutant { name, file, source, checks, find, replace, occurrence: (1, 1) }
+}
+
+impl Mutant {
+    const fn at(mut self, number: usize, of: usize) -> Mutant {
+        self.occurrence = (number, of);
+        self
+    }
+
+    /// The changed text of the file.
+    ///
+    /// # Errors
+    /// What is to be replaced does not occur as said.
+    pub fn apply(&self, text: &str) -> Result<String, String> {
+        let places: Vec<usize> = text.match_indices(self.find).map(|(at, _)| at).collect();
+        let (number, of) = self.occurrence;
+        if places.len() != of {
+            return Err(format!("{}: {:?} occurs {} times, not {of}", self.file, self.find, places.len()));
+        }
+        let (before, rest) = text.split_at(places[number - 1]);
+        Ok([before, self.replace, &rest[self.find.len()..]].concat())
+    }
+}
+
+const ROWS: [&str; 2] = ["linear_rows.cuh", "linear"];
+const TILE: [&str; 2] = ["linear.cu", "linear"];
+const NORM: [&str; 2] = ["norm.cuh", "norm"];
+const HEADS: [&str; 2] = ["norm.cu", "norm"];
+const POINTWISE: [&str; 2] = ["pointwise.cu", "pointwise"];
+const SAMPLE: [&str; 2] = ["sample.cu", "sample"];
+const FLASH: [&str; 2] = ["flash_attention.cu", "flash_attention"];
+const IN_FLASH: [&str; 2] = ["attention.cuh", "flash_attention"];
+const MASKED: [&str; 2] = ["masked_image_attention.cuh", "masked_image_attention"];
+const PERCEIVER: [&str; 2] = ["perceiver_attention.cu", "perceiver_attention"];
+const IN_PERCEIVER: [&str; 2] = ["attention.cuh", "perceiver_attention"];
+const GATED: [&str; 2] = ["gated_cross_attention.cu", "gated_cross_attention"];
+
+/// Past the emulator's functions, before the start of an allocation: for AddressSanitizer alone.
+pub const UNSEEN_READ: Mutant = mutant(
+    "a table is read before its start",
+    POINTWISE,
+    &["gather/"],
+    "    float value[VECTOR];\n    read(value, row_of<T>(arguments.table",
+    "    (void)*(static_cast<const volatile uint16_t*>(arguments.table.data) - 1);\n    \
+     float value[VECTOR];\n    read(value, row_of<T>(arguments.table",
+);
+
+/// Past the emulator's functions, all lanes write one word: for the compiler's hooks alone.
+pub const UNSEEN_RACE: Mutant = mutant(
+    "all lanes of a warp store its sum",
+    ["common.cuh", "norm"],
+    &["norm/"],
+    "if (threadIdx.x % LANES == 0) store_shared(scratch + threadIdx.x / LANES, value);",
+    "scratch[threadIdx.x / LANES] = value;",
+);
+
+/// The list.
+pub const MUTANTS: &[Mutant] = &[
+    // ---- linear: the rows form, and what follows the sum ------------------------------------------------------------
+    mutant("halves of k swapped in one operand", ROWS, &["linear/2x"], "{token.x, token.y}", "{token.y, token.x}"),
+    mutant("rows beyond the weight are read", ROWS, &["linear/"], "valid && left > 8 ?", "valid ?"),
+    mutant(
+        "the last segment is lost",
+        ROWS,
+        &["linear/"],
+        "for (uint32_t s = 0; s < SEGMENTS; ++s)",
+        "for (uint32_t s = 0; s < SEGMENTS - 1; ++s)",
+    ),
+    mutant(
+        "no barrier before segments are added",
+        ROWS,
+        &["linear/"],
+        "block_barrier();\n\n    // Neighbouring",
+        "// Neighbouring",
+    ),
+    mutant(
+        "the wrong half of a pair is activated",
+        ROWS,
+        &["linear/3x48x37+silu+paired"],
+        "if (i < N / 2 || !arguments.paired)",
+        "if (i >= N / 2 || !arguments.paired)",
+    ),
+    mutant(
+        "the second half's bias is the first's",
+        ROWS,
+        &["linear/3x48x21+bias+gelu+paired"],
+        "i < columns ? own : own + arguments.width",
+        "own",
+    ),
+    mutant(
+        "a gate without tanh",
+        ROWS,
+        &["linear/3x48x21+gate", "linear/3x48x21+bias+gate"],
+        "tanhf(load_global(arguments.gate + own * arguments.gate_stride))",
+        "load_global(arguments.gate + own * arguments.gate_stride)",
+    ),
+    mutant(
+        "the first gate for all columns",
+        ROWS,
+        &["linear/3x48x21+gate", "linear/3x48x21+bias+gate"],
+        "own * arguments.gate_stride",
+        "0",
+    ),
+    mutant(
+        "no residual",
+        ROWS,
+        &["linear/3x48x21+bias+residual"],
+        "smaller(arguments.clip, value[i])), residual[i])",
+        "smaller(arguments.clip, value[i])), 0.0f)",
+    ),
+    mutant(
+        "clipped on one side",
+        ROWS,
+        &["linear/3x48x21+clip"],
+        "larger(-arguments.clip, smaller(arguments.clip, value[i]))",
+        "smaller(arguments.clip, value[i])",
+    ),
+    mutant(
+        "columns beyond the row are written",
+        ROWS,
+        &["linear/"],
+        "if (column + i < arguments.width) store_global(to + i, value[i]);",
+        "store_global(to + i, value[i]);",
+    ),
+    mutant(
+        "vectors where rows are not aligned",
+        ROWS,
+        &["linear/"],
+        "const bool vectors = whole && arguments.out.stride % COLUMNS == 0;",
+        "const bool vectors = whole;",
+    ),
+    // ---- linear: the tile form --------------------------------------------------------------------------------------
+    mutant(
+        "a stage is used before it has landed",
+        TILE,
+        &["linear/70x272"],
+        "copy_async_wait<STAGES - 2>()",
+        "copy_async_wait<STAGES - 1>()",
+    ),
+    mutant(
+        "no barrier in the ring of stages",
+        TILE,
+        &["linear/70x272"],
+        "copy_async_wait<STAGES - 2>();\n        block_barrier();",
+        "copy_async_wait<STAGES - 2>();",
+    ),
+    mutant(
+        "a ring of one stage less",
+        TILE,
+        &["linear/70x272"],
+        "shared_memory() + stage % STAGES * STAGE_BYTES;",
+        "shared_memory() + stage % (STAGES - 1) * STAGE_BYTES;",
+    ),
+    mutant(
+        "columns beyond the row are not zeros",
+        TILE,
+        &["linear/17x48"],
+        "valid ? row[i] + own : readable, valid)",
+        "valid ? row[i] + own : readable, true)",
+    ),
+    mutant(
+        "a weight read without its swizzle",
+        TILE,
+        &["linear/17x48"],
+        "weight_rows + swizzle(row, half * 4 + t)",
+        "weight_rows + row * ROW_BYTES + (half * 4 + t) * 16",
+    ),
+    mutant(
+        "the last segment folded too early",
+        TILE,
+        &["linear/64x112"],
+        "if (chunk + 1 == fold_at) {",
+        "if (chunk + 2 == fold_at) {",
+    ),
+    mutant(
+        "segments folded one chunk late, every sum right",
+        TILE,
+        &["same/linear"],
+        "if (chunk + 1 == fold_at) {",
+        "if (chunk == fold_at || chunk + 1 == chunks) {",
+    ),
+    mutant(
+        "a band of tiles of the wrong height",
+        TILE,
+        &["linear/130x48"],
+        "const uint32_t height = smaller(BAND, token_tiles - band);",
+        "const uint32_t height = BAND;",
+    ),
+    // ---- norm -------------------------------------------------------------------------------------------------------
+    mutant("no epsilon", NORM, &["faint/"], " + norm.epsilon", ""),
+    mutant(
+        "variance by one less than the width",
+        NORM,
+        &["norm/rms/3x16", "norm/layer+bias/3x16"],
+        "reciprocal_square_root(sum(squares) / static_cast<float>(width)",
+        "reciprocal_square_root(sum(squares) / static_cast<float>(width - 1)",
+    ),
+    mutant(
+        "squares about zero instead of the mean",
+        NORM,
+        &["norm/layer+bias/3x16"],
+        "fmaf(value[i] - mean, value[i] - mean, squares)",
+        "fmaf(value[i], value[i], squares)",
+    ),
+    mutant(
+        "no barrier before warps are added",
+        ["common.cuh", "norm"],
+        &["norm/"],
+        "value);\n    block_barrier();\n    float sum",
+        "value);\n    float sum",
+    ),
+    mutant(
+        "no barrier before scratch is used again",
+        ["common.cuh", "norm"],
+        &["norm/"],
+        "    block_barrier();\n    if (threadIdx.x % LANES == 0) store_shared(scratch",
+        "    if (threadIdx.x % LANES == 0) store_shared(scratch",
+    ),
+    mutant(
+        "the sum of a warp that is not there",
+        ["common.cuh", "norm"],
+        &["norm/"],
+        "for (uint32_t warp = 1; warp < warps; ++warp) sum +=",
+        "for (uint32_t warp = 1; warp <= warps; ++warp) sum +=",
+    ),
+    mutant(
+        "lanes beyond a head take the next one's columns",
+        HEADS,
+        &["norm_heads/"],
+        "row < arguments.count && column < group;",
+        "row < arguments.count;",
+    ),
+    // ---- pointwise --------------------------------------------------------------------------------------------------
+    mutant(
+        "rotated the other way",
+        POINTWISE,
+        &["causal/prefill/2x16"],
+        "first[i] = x * cosine[i] - y * sine[i];",
+        "first[i] = x * cosine[i] + y * sine[i];",
+    ),
+    mutant(
+        "neighbours rotated instead of halves",
+        POINTWISE,
+        &["causal/prefill/2x16"],
+        "read(second, from + half);",
+        "read(second, from + WIDTH / 2);",
+    ),
+    mutant(
+        "angles of every second entry",
+        POINTWISE,
+        &["causal/prefill/2x16"],
+        "static_cast<float>(2 * j)",
+        "static_cast<float>(j)",
+    ),
+    mutant(
+        "angles read before they are written",
+        POINTWISE,
+        &["causal/"],
+        "    block_barrier();\n\n    T* query",
+        "    T* query",
+    ),
+    mutant(
+        "keys appended to the neighbouring slot",
+        POINTWISE,
+        &["causal/chunks"],
+        "page_row = position % arguments.pages.page_rows;",
+        "page_row = (position + 1) % arguments.pages.page_rows;",
+    ),
+    mutant(
+        "every sequence has the first one's pages",
+        POINTWISE,
+        &["causal/chunks"],
+        "arguments.tables + table + position",
+        "arguments.tables + position",
+    ),
+    mutant(
+        "copied keys are values",
+        POINTWISE,
+        &["copy_page/"],
+        "store_vector(keys + to, load_vector(keys + from));",
+        "store_vector(keys + to, load_vector(values + from));",
+    ),
+    mutant("positions without their offset", POINTWISE, &["gather/"], "index + arguments.offset", "index"),
+    mutant("pixels beyond the channels", POINTWISE, &["patches/"], "channel < 3 ?", "channel < 4 ?"),
+    mutant(
+        "lines and columns of a patch swapped",
+        POINTWISE,
+        &["patches/"],
+        "(channel * side + y) * side + x)",
+        "(channel * side + x) * side + y)",
+    ),
+    mutant(
+        "patches one row late",
+        POINTWISE,
+        &["class_and_position/"],
+        "image * arguments.patches_count + row - 1)",
+        "image * arguments.patches_count + row)",
+    ),
+    // ---- sample -----------------------------------------------------------------------------------------------------
+    mutant(
+        "forbidden tokens are chosen",
+        SAMPLE,
+        &["choose"],
+        "if (better && !is_forbidden(arguments, token)) {",
+        "if (better) {",
+    ),
+    mutant(
+        "sums of different maxima added",
+        SAMPLE,
+        &["choose"],
+        "a.sum * exponential(a.most - most) + b.sum * exponential(b.most - most)",
+        "a.sum + b.sum",
+    ),
+    mutant("summaries read before they are written", SAMPLE, &["choose"], "own);\n    block_barrier();", "own);"),
+    mutant(
+        "only what is within reach of the best",
+        SAMPLE,
+        &["choose"],
+        "if (within_reach < needed) {",
+        "if (false) {",
+    ),
+    mutant(
+        "top-p of all tokens, not of the k likeliest",
+        SAMPLE,
+        &["choose"],
+        "ties with the k-th stay\n        sum = measure<false>(candidates, least);",
+        "ties with the k-th stay",
+    ),
+    // ---- attention to text and pictures -----------------------------------------------------------------------------
+    mutant(
+        "a causal mask off by one",
+        IN_FLASH,
+        &["causal/prefill/"],
+        ">= seen) score = -INFINITY;",
+        "> seen) score = -INFINITY;",
+    ),
+    mutant(
+        "weights without the tile's maximum",
+        IN_FLASH,
+        &["causal/prefill/3x64"],
+        "exponential_2(fmaf(score, scoring.scale, -base))",
+        "exponential_2(score * scoring.scale)",
+    ),
+    mutant(
+        "outputs not rescaled to a new maximum",
+        IN_FLASH,
+        &["causal/prefill/3x64"],
+        "fmaf(sum, fold[i % 4 / 2].keep,",
+        "fmaf(sum, 1.0f,",
+    ),
+    mutant(
+        "ALiBi of the wrong sign",
+        IN_FLASH,
+        &["causal/prefill/3x64"],
+        "fmaf(scoring.slope, distance",
+        "fmaf(-scoring.slope, distance",
+    ),
+    mutant(
+        "all stripes from the first one's page",
+        IN_FLASH,
+        &["causal/chunks"],
+        "shuffle(starts, part % STRIPES)",
+        "shuffle(starts, 0)",
+    ),
+    mutant(
+        "rows beyond a picture are read",
+        IN_FLASH,
+        &["vision/"],
+        "row < rows && column < head_width",
+        "column < head_width",
+    )
+    .at(2, 2),
+    mutant(
+        "columns of a head's neighbour are read",
+        IN_FLASH,
+        &["vision/", "causal/"],
+        "row < rows && column < head_width",
+        "row < rows",
+    )
+    .at(2, 2),
+    mutant(
+        "values not transposed",
+        IN_FLASH,
+        &["vision/2x17"],
+        "load_matrix_x4_transposed(words, &tile.values",
+        "load_matrix_x4(words, &tile.values",
+    ),
+    mutant(
+        "split: values used before they have landed",
+        IN_FLASH,
+        &["causal/decode/"],
+        "        copy_async_wait<0>();\n        warp_barrier();\n",
+        "        warp_barrier();\n",
+    ),
+    mutant(
+        "split: values of other lanes without a barrier",
+        IN_FLASH,
+        &["causal/decode/"],
+        "        copy_async_wait<0>();\n        warp_barrier();\n",
+        "        copy_async_wait<0>();\n",
+    ),
+    mutant(
+        "a tile of keys used before it has landed",
+        FLASH,
+        &["causal/prefill/"],
+        "copy_async_wait<0>();\n        block_barrier();",
+        "copy_async_wait<1>();\n        block_barrier();",
+    )
+    .at(1, 2),
+    mutant(
+        "no barrier between tiles of keys",
+        FLASH,
+        &["vision/"],
+        "copy_async_wait<0>();\n        block_barrier();",
+        "copy_async_wait<0>();",
+    )
+    .at(2, 2),
+    mutant(
+        "queries used before they have landed",
+        FLASH,
+        &["causal/prefill/"],
+        "copy_async_wait<1>();\n    warp_barrier();\n    if (rows > 0) take_queries<T, WIDTH>(queries, stripe);",
+        "copy_async_wait<2>();\n    warp_barrier();\n    if (rows > 0) take_queries<T, WIDTH>(queries, stripe);",
+    )
+    .at(1, 2),
+    mutant(
+        "split: rows of a tile one apart",
+        FLASH,
+        &["causal/decode/"],
+        "key_tile) + row * (head_width + 2);",
+        "key_tile) + row * head_width;",
+    ),
+    mutant(
+        "combine: the last partial result is lost",
+        FLASH,
+        &["causal/decode/"],
+        "divide_up(tile.position + row + 1, KEYS)",
+        "((tile.position + row + 1) / KEYS)",
+    ),
+    mutant(
+        "combine: tiles folded from the last, every sum right",
+        FLASH,
+        &["same/causal"],
+        "for (uint32_t i = 0; i < count; ++i) {",
+        "for (uint32_t i = count; i-- > 0;) {",
+    ),
+    mutant(
+        "no barrier after queries are normalised",
+        MASKED,
+        &["masked/"],
+        "arguments.query_norm, head_width);\n            warp_barrier();",
+        "arguments.query_norm, head_width);",
+    ),
+    mutant(
+        "the next picture's latents",
+        MASKED,
+        &["masked/"],
+        "uint64_t(tile.page) * pages.page_rows",
+        "uint64_t(tile.page + 1) * pages.page_rows",
+    ),
+    mutant(
+        "the first picture before any picture",
+        MASKED,
+        &["masked/"],
+        "picture ? pages.page_rows : 0,",
+        "pages.page_rows,",
+    ),
+    mutant(
+        "tokens in the order of the batch",
+        MASKED,
+        &["masked/"],
+        "load_global(arguments.order + tile.first + index)",
+        "tile.first + index",
+    ),
+    mutant(
+        "a norm of heads over the padded width",
+        IN_PERCEIVER,
+        &["perceiver/2x9to64+9/1x32"],
+        "static_cast<float>(head_width)",
+        "static_cast<float>(WIDTH)",
+    ),
+    mutant(
+        "latents shifted by the tiles of context",
+        PERCEIVER,
+        &["perceiver/"],
+        "(tile - context_tiles) * KEYS",
+        "tile * KEYS",
+    ),
+    mutant(
+        "as many latents as rows of context",
+        PERCEIVER,
+        &["perceiver/"],
+        "arguments.key_rows[place.source]",
+        "arguments.key_rows[0]",
+    ),
+    mutant(
+        "keys used while others normalise them",
+        PERCEIVER,
+        &["perceiver/"],
+        "arguments.key_norm, head_width);\n            }\n            block_barrier();",
+        "arguments.key_norm, head_width);\n            }",
+    ),
+    // ---- the fused gated block --------------------------------------------------------------------------------------
+    mutant(
+        "no grid barrier between attention and output",
+        GATED,
+        &["gated/"],
+        "    grid_barrier(arguments.barrier);\n\n    LinearArguments to_out",
+        "    LinearArguments to_out",
+    ),
+    mutant(
+        "the count of the grid barrier is not reset",
+        GATED,
+        &["gated/"],
+        "            add_release(barrier, 0 - gridDim.x);\n",
+        "",
+    ),
+    mutant("a grid barrier that opens one block early", GATED, &["gated/"], "== gridDim.x - 1)", "== gridDim.x - 2)"),
+    mutant("no barrier between units of a product", GATED, &["gated/"], "block_barrier();  // what was", "// what was"),
+    mutant("the fused block without its residual", GATED, &["gated/"], "to_out.residual = arguments.x;", ""),
+    mutant(
+        "rows of shared memory that overlap",
+        GATED,
+        &["gated/"],
+        "reinterpret_cast<float*>(normed + count * row_stride(width))",
+        "reinterpret_cast<float*>(normed + count * width)",
+    ),
+];
