@@ -464,8 +464,8 @@ fn trials() -> Vec<Trial> {
         picture(1, 257, 0, 4, 80, false),
         picture(1, 256, 64, 4, 64, false),
         picture(1, 257, 64, 4, 96, true),
-        norm(Norm::Layer, 64, 2048, 2048),
-        norm(Norm::Rms, 64, 4096, 4096),
+        norm(Norm::Layer, 256, 2048, 2048),
+        norm(Norm::Rms, 256, 4096, 4096),
         norm(Norm::Rms, 64, 2048, 128),
         gather(64, 4096),
         patches(2),
@@ -518,7 +518,7 @@ fn print_gated() {
     for (name, width, heads, head_width, kind) in
         [("OpenFlamingo-3B", 2048, 8, 64, Norm::Layer), ("IDEFICS, width 1024", 1024, 8, 128, Norm::Rms)]
     {
-        for tokens in [1, 4, 16] {
+        for tokens in [1, 4, 8] {
             let [one, four] = [true, false].map(|fused| gated(tokens, width, heads, head_width, kind, fused).count());
             assert_eq!((one.kernels.len(), four.kernels.len()), (1, 4), "the forms are those that are meant");
             // Each block with a unit of 16 queries normalises all tokens; the emulator claims 3 multiprocessors.

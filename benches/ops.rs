@@ -1,8 +1,7 @@
 //! Single operations over the tests' own table of cases: the shapes of the real models on a GPU, the small ones on the
-//! processor where there is none. Every case's answer is checked before it is timed, and timed in many copies, each with
-//! weights and pages of its own, so that no cache holds what it reads.
+//! processor where there is none. Every case's answer is checked before it is timed, and timed in many copies, each
+//! with weights and pages of its own, so that no cache holds what it reads.
 
-#[allow(unused_imports, reason = "a bench without a harness is compiled as a test and has none")]
 #[path = "../tests/cases.rs"]
 mod cases;
 mod figures;

@@ -8,27 +8,29 @@ limit=$((64 << 20))
 rm -rf "$pack"
 mkdir -p "$pack/files"
 
-# gather PREFIX CARGO_ARGUMENTS..: copies the programs that cargo makes, under PREFIX and the target's name.
+# gather KIND PREFIX CARGO_ARGUMENTS..: copies what cargo makes of this kind, under PREFIX and the target's name.
 gather() {
-    local prefix=$1
-    shift
+    local kind=$1 prefix=$2
+    shift 2
     cargo "$@" --message-format=json-render-diagnostics | python3 -c '
 import json, sys
 for line in sys.stdin:
     message = json.loads(line)
-    if message.get("executable"):
+    # Programs that only come along with their tests are left out.
+    if message.get("executable") and message["target"]["kind"] == [sys.argv[1]]:
         print(message["target"]["name"], message["executable"])
-' | while read -r name program; do
+' "$kind" | while read -r name program; do
         strip -o "$pack/files/$prefix$name" "$program"
     done
 }
-gather test- test --release --no-run --test ops --test devices
-gather bench- bench --no-run --bench ops --bench models
-gather "" build --release --bin flamant
+gather test test- test --release --no-run --test ops --test devices
+gather bench bench- bench --no-run --bench ops --bench models
+gather bin "" build --release --bin flamant
 
 # Programs know where the tree was that they were built from.
 pwd >"$pack/root"
-tar -C "$pack/files" -c . | xz -T0 -6 >"$pack/files.tar.xz"
+# One dictionary over all: each program holds the same kernels.
+tar -C "$pack/files" -c . | xz -T1 --lzma2=preset=6,dict=128MiB >"$pack/files.tar.xz"
 rm -r "$pack/files"
 size=$(du -sb "$pack" | cut -f1)
 echo "$pack: $((size >> 10)) KiB"

@@ -42,6 +42,7 @@ const FAMILIES: &[Family] = &[
     Family { name: "patches", variants: ONE, threads: 256, shared_bytes: |_| 0 },
     Family { name: "class_and_position", variants: ONE, threads: 256, shared_bytes: |_| 0 },
     Family { name: "gather", variants: ONE, threads: 256, shared_bytes: |_| 0 },
+    Family { name: "repeat", variants: ONE, threads: 256, shared_bytes: |_| 0 },
     // Of heads of 128 columns that all rotate.
     Family { name: "append", variants: ONE, threads: 256, shared_bytes: |_| 4 * 128 },
     Family { name: "random", variants: ONE, threads: 256, shared_bytes: |_| 0 },

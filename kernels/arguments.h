@@ -176,12 +176,12 @@ struct ClassAndPositionArguments {
     uint32_t unused;
 };
 
-/// pointwise.cu: out row i = table row index(i) (+ add row i). Serves gather, select and broadcast.
+/// pointwise.cu: gather: out row i = table row index(i) + offset (+ add row i); repeat: row i % table_rows.
 struct GatherArguments {
     Rows table;  // T
     Rows out;
     Rows add;               // T, or null
-    const uint32_t* index;  // null: i % table_rows
+    const uint32_t* index;
     uint32_t count;
     uint32_t width;
     uint32_t offset;      // added to the index

@@ -57,6 +57,11 @@ DEVICE float block_sum(float value, float* scratch) {
     return sum;
 }
 
+/// A word that all lanes of a warp need, asked for once. All lanes must call.
+DEVICE uint32_t load_for_warp(const uint32_t* address) {
+    return shuffle(threadIdx.x % LANES == 0 ? load_global(address) : 0, 0);
+}
+
 /// The nonlinearity, in f32.
 DEVICE float activate(float x, Activation activation) {
     switch (activation) {

@@ -5,8 +5,9 @@
 //
 // One thread for each vector of 8 columns, threads 256, shared bytes 0:
 //   patches_<bf16|f16>             grid divide_up(images * (side / patch)^2 * width / 8, 256)
-//   class_and_position_<bf16|f16>  grid divide_up(images * (patches_count + 1) * width / 8, 256)
+//   class_and_position_<bf16|f16>  grid divide_up((patches_count + 1) * width / 8, 256), all pictures by one thread
 //   gather_<bf16|f16>              grid divide_up(count * width / 8, 256)
+//   repeat_<bf16|f16>              grid divide_up(table_rows * width / 8, 256), all copies of a row by one thread
 // One block for each row:
 //   append_<bf16|f16>              grid count, threads min(256, round_up(width / 8, 32)), shared bytes 4 * rotary_width
 // One thread for each vector of a page, of either type:
@@ -81,18 +82,19 @@ template <typename T>
 DEVICE void class_and_position(const ClassAndPositionArguments& arguments) {
     const uint32_t rows = arguments.patches_count + 1;
     const Place place = place_of_thread(arguments.width);
-    if (place.row >= arguments.images * rows) return;
-    const uint32_t image = place.row / rows;
-    const uint32_t row = place.row % rows;
+    if (place.row >= rows) return;
 
-    float value[VECTOR];
-    if (row == 0) {
-        load_floats(value, arguments.class_row + place.column);
-    } else {
-        read(value, row_of<T>(arguments.patches, image * arguments.patches_count + row - 1) + place.column);
+    float position[VECTOR], class_row[VECTOR] = {};
+    read(position, static_cast<const T*>(arguments.position) + uint64_t(place.row) * arguments.width + place.column);
+    if (place.row == 0) load_floats(class_row, arguments.class_row + place.column);
+    for (uint32_t image = 0; image < arguments.images; ++image) {
+        float value[VECTOR];
+        const uint32_t patch = image * arguments.patches_count + place.row - 1;
+        if (place.row > 0) read(value, row_of<T>(arguments.patches, patch) + place.column);
+#pragma unroll
+        for (uint32_t i = 0; i < VECTOR; ++i) value[i] = (place.row > 0 ? value[i] : class_row[i]) + position[i];
+        write(row_of<T>(arguments.out, image * rows + place.row) + place.column, value);
     }
-    add(value, static_cast<const T*>(arguments.position) + uint64_t(row) * arguments.width + place.column);
-    write(row_of<T>(arguments.out, place.row) + place.column, value);
 }
 
 /// out (count, width): row index(i) + offset of a table, and row i of `add`.
@@ -100,13 +102,23 @@ template <typename T>
 DEVICE void gather(const GatherArguments& arguments) {
     const Place place = place_of_thread(arguments.width);
     if (place.row >= arguments.count) return;
-    const uint32_t index =
-        arguments.index != nullptr ? load_global(arguments.index + place.row) : place.row % arguments.table_rows;
 
     float value[VECTOR];
-    read(value, row_of<T>(arguments.table, index + arguments.offset) + place.column);
+    const uint32_t index = load_global(arguments.index + place.row) + arguments.offset;
+    read(value, row_of<T>(arguments.table, index) + place.column);
     if (arguments.add.data != nullptr) add(value, row_of<T>(arguments.add, place.row) + place.column);
     write(row_of<T>(arguments.out, place.row) + place.column, value);
+}
+
+/// out (count, width): the rows of a table again and again; each is read once.
+template <typename T>
+DEVICE void repeat(const GatherArguments& arguments) {
+    const Place place = place_of_thread(arguments.width);
+    if (place.row >= arguments.table_rows) return;
+    const Word4 vector = load_vector(row_of<T>(arguments.table, place.row) + place.column);
+    for (uint32_t row = place.row; row < arguments.count; row += arguments.table_rows) {
+        store_vector(row_of<T>(arguments.out, row) + place.column, vector);
+    }
 }
 
 struct Turn {
@@ -193,12 +205,12 @@ DEVICE void append(const AppendArguments& arguments) {
     const uint32_t row = blockIdx.x;
     uint32_t position = 0, page = 0, page_row = 0;
     if (arguments.table_of != nullptr) {
-        position = load_global(arguments.positions + row);
-        const uint32_t table = load_global(arguments.table_of + row);
-        page = load_global(arguments.tables + table + position / arguments.pages.page_rows);
+        position = load_for_warp(arguments.positions + row);
+        const uint32_t table = load_for_warp(arguments.table_of + row);
+        page = load_for_warp(arguments.tables + table + position / arguments.pages.page_rows);
         page_row = position % arguments.pages.page_rows;
     } else {
-        page = load_global(arguments.tables + row / arguments.unit_rows);
+        page = load_for_warp(arguments.tables + row / arguments.unit_rows);
         page_row = row % arguments.unit_rows;
     }
     const uint64_t offset = (uint64_t(page) * arguments.pages.page_rows + page_row) * arguments.pages.width;
@@ -258,12 +270,14 @@ DEVICE void random(const RandomArguments& arguments) {
 KERNEL(patches_bf16, PatchesArguments, 256) { patches<bf16>(arguments); }
 KERNEL(class_and_position_bf16, ClassAndPositionArguments, 256) { class_and_position<bf16>(arguments); }
 KERNEL(gather_bf16, GatherArguments, 256) { gather<bf16>(arguments); }
+KERNEL(repeat_bf16, GatherArguments, 256) { repeat<bf16>(arguments); }
 KERNEL(append_bf16, AppendArguments, 256) { append<bf16>(arguments); }
 KERNEL(random_bf16, RandomArguments, 256) { random<bf16>(arguments); }
 
 KERNEL(patches_f16, PatchesArguments, 256) { patches<f16>(arguments); }
 KERNEL(class_and_position_f16, ClassAndPositionArguments, 256) { class_and_position<f16>(arguments); }
 KERNEL(gather_f16, GatherArguments, 256) { gather<f16>(arguments); }
+KERNEL(repeat_f16, GatherArguments, 256) { repeat<f16>(arguments); }
 KERNEL(append_f16, AppendArguments, 256) { append<f16>(arguments); }
 KERNEL(random_f16, RandomArguments, 256) { random<f16>(arguments); }
 

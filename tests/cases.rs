@@ -5,7 +5,7 @@
 //! All numbers have 8 significant bits and a size that both storage types hold: nothing is lost when they are stored,
 //! and the processor's results in f32 are those of the very same numbers.
 
-#![allow(dead_code, reason = "each program that includes the table uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each program that includes the table uses a part of it")]
 
 #[path = "cases/build.rs"]
 mod build;

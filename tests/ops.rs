@@ -126,7 +126,9 @@ fn every_kernel_is_started() {
     let started: BTreeSet<&str> = counted.lock().unwrap().iter().map(|(kernel, _)| *kernel).collect();
     let mut wanted: BTreeSet<String> = BTreeSet::from(["copy_page".to_owned()]);
     for precision in PRECISIONS {
-        for kernel in ["norm_heads", "patches", "class_and_position", "gather", "append", "flash_attention_combine"] {
+        for kernel in
+            ["norm_heads", "patches", "class_and_position", "gather", "repeat", "append", "flash_attention_combine"]
+        {
             wanted.insert(format!("{kernel}_{precision}"));
         }
         for kernel in [

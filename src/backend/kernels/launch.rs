@@ -31,6 +31,10 @@ const SPLIT_WARPS: u32 = 2;
 const SPLIT_SHARED_ROWS: u32 = 576;
 /// Rows that one block folds after it, one a warp.
 const COMBINE_WARPS: u32 = 4;
+/// Up to so many tokens the attention half of a gated block is one launch. Each of its blocks reads all of them: on 132
+/// multiprocessors that is 1.2 times the least bytes for one token and 2.5 times for 8, where four launches ask for 1.1
+/// and 1.2 times (`benches/counts.rs`); it saves three launches and costs two barriers of the grid.
+const GATED_ROWS_MAX: u32 = 8;
 /// Rows that share a block of a norm at most: weight and bias are read once for them.
 const NORM_ROWS_MAX: u32 = 16;
 /// Widest group that `norm_heads` serves.
@@ -173,21 +177,27 @@ impl Launcher<'_> {
                     width: patches.width as u32,
                     unused: 0,
                 };
-                self.by_vector("class_and_position", self.count(out), arguments.width, &arguments)
+                self.by_vector("class_and_position", out.rows as u32, arguments.width, &arguments)
             }
             Op::Broadcast { rows, out } => {
-                self.gather(self.table(*rows), out, None, Address::NULL, 0, self.weights.get(*rows).rows)
+                let arguments = args::Gather {
+                    table: self.table(*rows),
+                    out: self.rows(out),
+                    count: self.count(out),
+                    width: padded(out.width) as u32,
+                    table_rows: out.rows as u32,
+                    ..args::Gather::default()
+                };
+                self.by_vector("repeat", arguments.table_rows, arguments.width, &arguments)
             }
             Op::Gather { table, index, add, out } => {
                 let (list, offset) = match index {
                     Index::TokenId => (self.list(Layout::ids), 0),
                     Index::Position { offset } => (self.list(Layout::positions), *offset),
                 };
-                self.gather(self.table(*table), out, add.as_ref(), list, offset, self.weights.get(*table).rows)
+                self.gather(self.table(*table), out, add.as_ref(), list, offset)
             }
-            Op::Select { x, out } => {
-                self.gather(self.rows(x), out, None, self.list(Layout::outputs), 0, self.shape.tokens)
-            }
+            Op::Select { x, out } => self.gather(self.rows(x), out, None, self.list(Layout::outputs), 0),
             Op::Norm { x, kind, weight, bias, epsilon, group, out } => {
                 let norm = HeadNorm { kind: *kind, weight: *weight, bias: *bias, epsilon: *epsilon };
                 self.norm(x, out, &norm, *group)
@@ -204,7 +214,6 @@ impl Launcher<'_> {
         add: Option<&Tensor>,
         index: Address,
         offset: usize,
-        table_rows: usize,
     ) -> Option<Launch> {
         let arguments = args::Gather {
             table,
@@ -214,7 +223,7 @@ impl Launcher<'_> {
             count: self.count(out),
             width: padded(out.width) as u32,
             offset: offset as u32,
-            table_rows: table_rows as u32,
+            table_rows: 0,
         };
         self.by_vector("gather", arguments.count, arguments.width, &arguments)
     }
@@ -439,7 +448,7 @@ impl Launcher<'_> {
         let attention = &gated.attention;
         let count = self.count(&gated.x);
         let (width, inner) = (gated.x.width as u32, attention.query.width as u32);
-        if count == 0 || count > LINEAR_ROWS_MAX {
+        if count == 0 || count > GATED_ROWS_MAX {
             return None;
         }
         let shared_bytes = gated_shared(count, width, compiled_width(attention.head_width));

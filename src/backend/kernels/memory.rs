@@ -397,7 +397,7 @@ fn suggested(weights: &Weights) -> Precision {
 
 /// Partial results of split attention for a usual batch.
 fn partials_most(plans: &Plans, tokens: usize, pools: &Pools) -> u64 {
-    let key_tiles = (pools.text_pages.least * PAGE_TOKENS).div_ceil(super::batch::TILE_KEYS);
+    let key_tiles = (pools.text_pages.least * PAGE_TOKENS).div_ceil(super::batch::TILE_KEYS).next_power_of_two();
     let heads = plans.text.ops.iter().filter_map(|op| match op {
         Op::Attention { query, keys: Keys::Causal { .. }, head_width, .. } => {
             Some((query.width / head_width, *head_width))
