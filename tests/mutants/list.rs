@@ -68,9 +68,9 @@ pub const UNSEEN_READ: Mutant = mutant(
     "a table is read before its start",
     POINTWISE,
     &["gather/"],
-    "    float value[VECTOR];\n    read(value, row_of<T>(arguments.table",
+    "    const uint32_t index = load_global(",
     "    (void)*(static_cast<const volatile uint16_t*>(arguments.table.data) - 1);\n    \
-     float value[VECTOR];\n    read(value, row_of<T>(arguments.table",
+     const uint32_t index = load_global(",
 );
 
 /// Past the emulator's functions, all lanes write one word: for the compiler's hooks alone.
@@ -321,8 +321,8 @@ pub const MUTANTS: &[Mutant] = &[
         "patches one row late",
         POINTWISE,
         &["class_and_position/"],
-        "image * arguments.patches_count + row - 1)",
-        "image * arguments.patches_count + row)",
+        "arguments.patches_count + place.row - 1;",
+        "arguments.patches_count + place.row;",
     ),
     // ---- sample -----------------------------------------------------------------------------------------------------
     mutant(
