@@ -311,3 +311,25 @@ fn a_reader_that_leaves_is_no_fault() {
         assert!(status.success() && told.is_empty(), "{arguments:?}: {status:?} {told}");
     }
 }
+
+#[test]
+fn devices_are_chosen_by_name() {
+    let devices = json(&["devices"]);
+    let names: Vec<&str> =
+        devices.as_array().unwrap().iter().map(|device| device["device"].as_str().unwrap()).collect();
+    assert_eq!(names[..2], ["cpu", "emulated"]);
+    let prompt = ["--image", &picture("rgb16-30x45.png"), "--text", "a"];
+    let on_processor = generate(&prompt);
+    for precision in ["bf16", "f16"] {
+        let emulated = generate(&[&prompt[..], &["--device", "emulated", "--dtype", precision]].concat());
+        assert_eq!(text(&emulated), text(&on_processor), "{precision}");
+    }
+    // Auto says which device it took; on the processor no storage type can be asked for.
+    let Output { status, stderr, .. } =
+        command(&["generate", DEMO, "--text", "a", "--device", "auto", "--max-new-tokens", "1"]).output().unwrap();
+    assert!(status.success() && String::from_utf8(stderr).unwrap().starts_with("flamant: device c"));
+    let Output { status, stderr, .. } = command(&["generate", DEMO, "--text", "a", "--dtype", "f16"]).output().unwrap();
+    let line = String::from_utf8(stderr).unwrap();
+    assert_eq!((status.code(), line.lines().count()), (Some(1), 1), "{line}");
+    assert!(line.contains("dtype: expected none on the processor"), "{line}");
+}
