@@ -25,7 +25,7 @@ fn usage_errors() {
         [&["generate", &model, "--text", "a"], arguments].concat().into_iter().map(str::to_owned).collect::<Vec<_>>()
     };
     let table: [(&[&str], &[&str]); 12] = [
-        (&["--device", "abacus"], &["--device", "expected cpu", "found abacus"]),
+        (&["--device", "abacus"], &["--device", "expected auto, cpu, cuda, cuda:N or emulated, found abacus"]),
         (&["--device", ""], &["--device"]),
         (&["--threads", "many"], &["'many'", "--threads"]),
         (&["--threads=-1"], &["'-1'", "--threads"]),
