@@ -140,7 +140,10 @@ impl Nvcc {
     fn job(&self, source: &Path, architecture: &Architecture) -> Job {
         let (kind, extension) = if architecture.ptx { ("-ptx", "ptx") } else { ("-cubin", "cubin") };
         let (code, architecture) = (architecture.name(), format!("-arch={}", architecture.name()));
-        let arguments = [kind, &architecture, "-std=c++17", "-O3", "-Xptxas", "-v"].map(OsString::from).to_vec();
+        // Without -fmad=false the compiler joins products and sums as it likes, in one form of a kernel otherwise than
+        // in another, and their bits would differ. Sums that are to be joined say fmaf.
+        let arguments = [kind, &architecture, "-std=c++17", "-O3", "-fmad=false", "-Xptxas", "-v"];
+        let arguments = arguments.map(OsString::from).to_vec();
         let name = (format!("{}-{code}", stem(source)), extension);
         let (program, version) = (self.path.clone(), self.version.clone());
         Job { name, source: source.to_path_buf(), program, arguments, version }

@@ -18,6 +18,8 @@ use crate::weights::{Weight, WeightId, Weights};
 const ALIGNMENT: u64 = 256;
 /// Columns of a row in memory are a multiple of it: 16 bytes, what one thread reads at once.
 const ROW_COLUMNS: usize = 8;
+/// What a GPU's driver is left for code, captured launches and batches larger than usual.
+const RESERVE_BYTES: u64 = 256 << 20;
 /// Share of the free memory that pages may take after everything else, in hundredths.
 const PAGES_SHARE: u64 = 90;
 /// Where memory is plentiful, pages still take no more than this many bytes on a device that guards every tensor: there
@@ -240,7 +242,8 @@ impl Memory {
             ],
         };
         let properties = driver.properties().clone();
-        let free = properties.memory_free;
+        let reserve = if properties.guarded { 0 } else { RESERVE_BYTES };
+        let free = properties.memory_free.saturating_sub(reserve);
         if sum.total() > free {
             return Err(sum.refuse(free));
         }
