@@ -334,6 +334,21 @@ DEVICE void attend(Attended<WIDTH>& attended, const Queries<WIDTH>& queries, con
     }
 }
 
+/// Lets a warp's rows, if it has any, attend to a whole source, tile after tile, each copied while the one before it is
+/// worked on. The first is under way. All threads of the block take part.
+template <typename T, uint32_t WIDTH>
+DEVICE void attend_to_source(Attended<WIDTH>& attended, const Queries<WIDTH>& queries, KeyTile<T, WIDTH>* tiles,
+                             const KeySource<T>& source, uint32_t head_width, const Sight& sight,
+                             const Scoring& scoring, bool present) {
+    for (uint32_t first = 0; first < source.count; first += KEYS) {
+        copy_async_wait<0>();
+        block_barrier();
+        const uint32_t next = first + KEYS;
+        if (next < source.count) load_tile(tiles[next / KEYS % 2], source, next, head_width);
+        if (present) attend(attended, queries, tiles[first / KEYS % 2], first, sight, scoring);
+    }
+}
+
 /// Writes a warp's rows, divided by their sums of weights. `number` and `rows` as in load_queries.
 template <typename T, uint32_t WIDTH>
 DEVICE void store_rows(const Attended<WIDTH>& attended, const Rows& out, uint32_t number, uint32_t rows, uint32_t head,

@@ -46,12 +46,6 @@ DEVICE void masked_image_attention_tile(const MaskedImageAttentionArguments& arg
         }
         take_queries<T, WIDTH>(queries, stripe);
     }
-    for (uint32_t first = 0; first < source.count; first += KEYS) {
-        copy_async_wait<0>();
-        block_barrier();
-        const uint32_t next = first + KEYS;
-        if (next < source.count) load_tile(tiles[next / KEYS % 2], source, next, head_width);
-        if (rows > 0) attend(attended, queries, tiles[first / KEYS % 2], first, sight, scoring);
-    }
+    attend_to_source(attended, queries, tiles, source, head_width, sight, scoring, rows > 0);
     if (rows > 0) store_rows<T, WIDTH>(attended, arguments.out, number, rows, head, head_width);
 }

@@ -16,13 +16,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::ModelConfig;
+#[cfg(not(feature = "emulated"))]
+use crate::error::Error;
 use crate::error::Result;
-use crate::graph::{Plans, Which};
+use crate::graph::{Extent, Plans, Which};
 use crate::kv::PageCopy;
 use crate::weights::Weights;
 
 /// Shapes of the page pools, fixed when a model is opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pools {
     /// Decoder layers with keys and values in text pages.
     pub text_layers: usize,
@@ -57,7 +59,7 @@ impl Pools {
 }
 
 /// How many pages a pool is to have, where memory decides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PageCount {
     /// Fewer are of no use.
     pub least: usize,
@@ -94,6 +96,13 @@ pub struct Batch<'a> {
     pub media: &'a [Option<u32>],
     /// The tokens whose logits are wanted.
     pub outputs: &'a [u32],
+}
+
+impl Batch<'_> {
+    /// How many units it has along each axis.
+    pub fn extent(&self) -> Extent {
+        Extent { images: self.images.len(), tokens: self.ids.len(), outputs: self.outputs.len() }
+    }
 }
 
 /// What is wanted of one row of logits.
@@ -198,7 +207,16 @@ pub(crate) fn open(opening: &Opening, weights: Weights, pools: Pools, plans: Arc
             Box::new(cpu::Cpu::open(opening.threads, weights, pools, plans)?)
         }
         Device::Cuda(index) => Box::new(kernels::open_cuda(index, opening, weights, pools, plans)?),
-        Device::Emulated => Box::new(kernels::open_emulated(opening, weights, pools, plans)?),
+        #[cfg(feature = "emulated")]
+        Device::Emulated => {
+            let settings = emulated::Settings { workers: opening.threads as u32, ..emulated::Settings::default() };
+            open_emulated(opening, settings, weights, pools, plans)?
+        }
+        #[cfg(not(feature = "emulated"))]
+        Device::Emulated => {
+            let message = "expected a program built with --features emulated, found one without";
+            return Err(Error::device("emulated", message));
+        }
     })
 }
 

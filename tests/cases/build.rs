@@ -18,17 +18,7 @@ struct Draft {
 
 impl Draft {
     fn new() -> Draft {
-        let none = PageCount { least: 0, most: 0 };
-        let pools = Pools {
-            text_layers: 0,
-            text_width: 0,
-            text_pages: none,
-            media_blocks: 0,
-            media_width: 0,
-            media_tokens: 0,
-            media_pages: none,
-        };
-        Draft { graph: Graph::new(), weights: Vec::new(), pools, media: Graph::new().plan(&[], None) }
+        Draft { graph: Graph::new(), weights: Vec::new(), pools: Pools::default(), media: Graph::new().plan(&[], None) }
     }
 
     fn weight(&mut self, rows: usize, columns: usize, mean: f32, deviation: f32) -> WeightId {

@@ -5,8 +5,8 @@ use std::cell::OnceCell;
 use flamant::config::Norm;
 use flamant::probe::emulated::Schedule;
 use flamant::probe::{
-    Axis, Batch, Chosen, Device, Epilogue, Graph, Numbers, PageCount, Place, Plan, Plans, Pools, Precision, Probe,
-    Request, Usual, Which,
+    Axis, Batch, Chosen, Device, Epilogue, Graph, Numbers, Place, Plan, Plans, Pools, Precision, Probe, Request, Usual,
+    Which,
 };
 
 use super::cases::{self, Besides, Case, Heads, Order, PLAIN, Size};
@@ -80,18 +80,8 @@ fn same_bits(name: &str, one: Case, other: Case) -> Check {
 
 /// A plan of one input of tokens, on a device of its own.
 fn open(place: &Place, numbers: Numbers, text: Plan) -> Result<Probe, String> {
-    let none = PageCount { least: 0, most: 0 };
-    let pools = Pools {
-        text_layers: 0,
-        text_width: 0,
-        text_pages: none,
-        media_blocks: 0,
-        media_width: 0,
-        media_tokens: 0,
-        media_pages: none,
-    };
     let plans = Plans { media: Graph::new().plan(&[], None), text };
-    Probe::open(place, numbers, plans, pools, Usual { images: 0, tokens: 8 }).map_err(said)
+    Probe::open(place, numbers, plans, Pools::default(), Usual { images: 0, tokens: 8 }).map_err(said)
 }
 
 /// Gives `with` the batch of so many tokens whose rows are `input`, all of them wanted.

@@ -429,20 +429,18 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "a tile of keys used before it has landed",
-        FLASH,
+        IN_FLASH,
         &["causal/prefill/"],
         "copy_async_wait<0>();\n        block_barrier();",
         "copy_async_wait<1>();\n        block_barrier();",
-    )
-    .at(1, 2),
+    ),
     mutant(
         "no barrier between tiles of keys",
-        FLASH,
+        IN_FLASH,
         &["vision/"],
         "copy_async_wait<0>();\n        block_barrier();",
         "copy_async_wait<0>();",
-    )
-    .at(2, 2),
+    ),
     mutant(
         "queries used before they have landed",
         FLASH,

@@ -102,7 +102,7 @@ impl Backend for Cpu {
     fn run(&mut self, which: Which, batch: &Batch) -> Result<Vec<f32>> {
         let Cpu { threads, plans, memory, slots, scratch, .. } = self;
         let plan = plans.get(which);
-        let extent = Extent { images: batch.images.len(), tokens: batch.ids.len(), outputs: batch.outputs.len() };
+        let extent = batch.extent();
         slots.resize_with(plan.slots.len().max(slots.len()), Vec::new);
         for (slot, shape) in slots.iter_mut().zip(&plan.slots) {
             let size = shape.size * extent.units(shape.axis);
@@ -287,19 +287,15 @@ impl Memory {
                     transpose(&mut second, beyond.clone(), out.len() / width);
                 }
                 for (r, out) in out.chunks_exact_mut(width).enumerate() {
-                    let values = &mut block[r][..columns.len()];
-                    let factors = epilogue.paired.then(|| &mut second[r][..columns.len()]);
+                    let (values, factors) = (&mut block[r][..columns.len()], &mut second[r][..columns.len()]);
                     let out = &mut out[columns.clone()];
                     if let Some(bias) = bias {
                         add(values, &bias[columns.clone()]);
                     }
-                    let factors = factors.map(|factors| {
-                        if let Some(bias) = bias {
-                            add(factors, &bias[beyond.clone()]);
-                        }
-                        &*factors
-                    });
-                    finish(values, factors, gate, &columns, epilogue);
+                    if let (Some(bias), true) = (bias, epilogue.paired) {
+                        add(factors, &bias[beyond.clone()]);
+                    }
+                    finish(values, epilogue.paired.then_some(&*factors), gate, &columns, epilogue);
                     match &epilogue.residual {
                         Some(residual) if residual.buffer != written.buffer => {
                             let residual = &row(slots, residual, first + r)[columns.clone()];

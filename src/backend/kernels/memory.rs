@@ -232,6 +232,8 @@ impl Memory {
         let mut text = pool(pools.text_layers, PAGE_TOKENS, pools.text_width, pools.text_pages);
         let mut media = pool(pools.media_blocks, pools.media_tokens, pools.media_width, pools.media_pages);
         let partials_bytes = WORKSPACE_BYTES.min(partials_most(plans, opening.usual.tokens, pools));
+        let properties = driver.properties().clone();
+        let reserve = if properties.guarded { 0 } else { RESERVE_BYTES };
         let sum = Sum {
             device,
             parts: vec![
@@ -239,11 +241,10 @@ impl Memory {
                 ("activations", shapes.bytes(&layout).iter().sum::<u64>() + partials_bytes),
                 ("text pages", 2 * text.bytes()),
                 ("media pages", 2 * media.bytes()),
+                ("reserve", reserve),
             ],
         };
-        let properties = driver.properties().clone();
-        let reserve = if properties.guarded { 0 } else { RESERVE_BYTES };
-        let free = properties.memory_free.saturating_sub(reserve);
+        let free = properties.memory_free;
         if sum.total() > free {
             return Err(sum.refuse(free));
         }

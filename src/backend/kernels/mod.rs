@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use super::{Backend, Batch, Chosen, Opening, Pools, Request};
 use crate::error::Result;
-use crate::graph::{Extent, Op, Plans, Which};
+use crate::graph::{Op, Plans, Which};
 use crate::kv::PageCopy;
 use crate::weights::Weights;
 use arguments::{NO_TOKEN, SampleRequest, SampleResult};
@@ -127,12 +127,10 @@ impl Kernels {
             self.driver.forget(captured);
         }
     }
-}
 
-impl Kernels {
     /// Brings a batch to the device; its shape.
     fn feed(&mut self, which: Which, batch: &Batch) -> Result<Shape> {
-        let extent = extent(batch);
+        let extent = batch.extent();
         let table_words = batch.tables.iter().map(|table| table.len()).sum();
         let tokens = extent.tokens.max(extent.outputs);
         if self.memory.make_room(self.driver.as_mut(), tokens, extent.images, table_words)? {
@@ -169,16 +167,12 @@ fn stored_request(request: &Request) -> SampleRequest {
     }
 }
 
-fn extent(batch: &Batch) -> Extent {
-    Extent { images: batch.images.len(), tokens: batch.ids.len(), outputs: batch.outputs.len() }
-}
-
 impl Backend for Kernels {
     fn run(&mut self, which: Which, batch: &Batch) -> Result<Vec<f32>> {
         let shape = self.feed(which, batch)?;
         self.start(which, shape)?;
         let plan = self.plans.get(which);
-        memory::fetch(self.driver.as_mut(), &self.memory, which, plan, &extent(batch))
+        memory::fetch(self.driver.as_mut(), &self.memory, which, plan, &batch.extent())
     }
 
     fn chooses(&self) -> bool {
@@ -246,27 +240,6 @@ pub(super) fn open_cuda(
 ) -> Result<Kernels> {
     let driver = Box::new(cuda::open(index, MODULES)?);
     Kernels::open(driver, opening, weights, pools, plans)
-}
-
-/// A model under the emulator.
-///
-/// # Errors
-/// A program that was built without it; a model that does not fit.
-pub(super) fn open_emulated(opening: &Opening, weights: Weights, pools: Pools, plans: Arc<Plans>) -> Result<Kernels> {
-    #[cfg(feature = "emulated")]
-    {
-        let settings = emulated::Settings { workers: opening.threads as u32, ..emulated::Settings::default() };
-        let driver = Box::new(emulated::Emulator::open(settings)?);
-        Kernels::open(driver, opening, weights, pools, plans)
-    }
-    #[cfg(not(feature = "emulated"))]
-    {
-        let _ = (opening, weights, pools, plans);
-        Err(crate::error::Error::device(
-            "emulated",
-            "expected a program built with --features emulated, found one without",
-        ))
-    }
 }
 
 #[cfg(test)]
