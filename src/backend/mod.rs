@@ -5,6 +5,7 @@ mod cpu;
 mod device;
 mod devices;
 mod kernels;
+mod shared;
 
 pub use device::{Device, Precision};
 pub use devices::{DeviceInfo, devices};
