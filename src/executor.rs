@@ -40,25 +40,7 @@ impl Executor {
     /// Encodes pictures (normalised pixels, (3, side, side) each) into media pages.
     pub fn encode(&mut self, pixels: &[f32], pages: &[u32]) -> Result<()> {
         assert_eq!(pixels.len(), pages.len() * self.picture_values);
-        self.backend.run(Which::Media, &Batch { inputs: &[pixels], images: pages, ..Batch::default() })?;
-        Ok(())
-    }
-
-    /// Runs tokens; the logits of `batch.outputs`, one row of the whole vocabulary each. Entries that the checkpoint
-    /// has no output row for are minus infinity.
-    pub fn step(&mut self, batch: &Batch) -> Result<Vec<Vec<f32>>> {
-        self.check(batch);
-        let logits = self.backend.run(Which::Text, batch)?;
-        let width = self.plans.text.output.map_or(0, |output| output.width);
-        if logits.iter().any(|logit| logit.is_nan()) {
-            return Err(not_numbers());
-        }
-        let whole = |row: &[f32]| {
-            let mut row = row.to_vec();
-            row.resize(self.vocabulary, f32::NEG_INFINITY);
-            row
-        };
-        Ok(logits.chunks_exact(width).map(whole).collect())
+        self.backend.run(Which::Media, &Batch { inputs: &[pixels], images: pages, ..Batch::default() })
     }
 
     /// Whether the device chooses tokens itself.
@@ -66,14 +48,28 @@ impl Executor {
         self.backend.chooses()
     }
 
-    /// Runs tokens and chooses from the logits of `batch.outputs` on the device, none of `forbidden`.
-    pub fn choose(&mut self, batch: &Batch, requests: &[Request], forbidden: &[u32]) -> Result<Vec<Chosen>> {
+    /// Runs tokens. On a device that chooses, what it chose for `requests` from the logits of as many first tokens of
+    /// `batch.outputs`, none of `forbidden`, which ascends; and the logits of the others.
+    pub fn step(&mut self, batch: &Batch, requests: &[Request], forbidden: &[u32]) -> Result<(Vec<Chosen>, Logits)> {
         self.check(batch);
-        let chosen = self.backend.choose(batch, requests, forbidden)?;
-        if chosen.iter().any(|chosen| chosen.log_sum_exp.is_nan()) {
-            return Err(not_numbers());
+        assert!(requests.len() <= batch.outputs.len() && (requests.is_empty() || self.chooses()));
+        self.backend.run(Which::Text, batch)?;
+        let mut chosen = Vec::new();
+        if !requests.is_empty() {
+            chosen = self.backend.choose(requests, forbidden)?;
         }
-        Ok(chosen)
+        let mut logits = Logits { values: Vec::new(), width: self.vocabulary };
+        if requests.len() < batch.outputs.len() {
+            self.backend.fetch(requests.len()..batch.outputs.len(), &mut logits.values)?;
+        }
+        let sums = chosen.iter().map(|chosen| chosen.log_sum_exp);
+        if sums.chain(logits.values.iter().copied()).any(f32::is_nan) {
+            let message = "model: expected logits that are numbers, found NaN: its weights are not usable";
+            return Err(Error::argument(message));
+        }
+        let computed = self.plans.text.output.map_or(0, |output| output.width);
+        logits.widen(computed);
+        Ok((chosen, logits))
     }
 
     fn check(&self, batch: &Batch) {
@@ -96,6 +92,27 @@ impl Executor {
     }
 }
 
-fn not_numbers() -> Error {
-    Error::argument("model: expected logits that are numbers, found NaN: its weights are not usable")
+/// Rows of logits of the whole vocabulary. Entries that the checkpoint has no output row for are minus infinity.
+pub(crate) struct Logits {
+    values: Vec<f32>,
+    width: usize,
+}
+
+impl Logits {
+    /// Fills up rows that have only `computed` entries yet.
+    fn widen(&mut self, computed: usize) {
+        if computed < self.width {
+            let mut values = Vec::with_capacity(self.values.len() / computed * self.width);
+            for row in self.values.chunks_exact(computed) {
+                values.extend_from_slice(row);
+                values.resize(values.len() + self.width - computed, f32::NEG_INFINITY);
+            }
+            self.values = values;
+        }
+    }
+
+    /// One row.
+    pub fn row(&self, index: usize) -> &[f32] {
+        &self.values[index * self.width..][..self.width]
+    }
 }

@@ -520,7 +520,10 @@ impl Flamingo {
         runs: impl IntoIterator<Item = Run<'a>>,
         outputs: Outputs,
     ) -> Result<Vec<Vec<f32>>> {
-        self.run(pool, runs, outputs, |executor, batch| executor.step(batch))
+        self.run(pool, runs, outputs, |executor, batch| {
+            let (_, logits) = executor.step(batch, &[], &[])?;
+            Ok((0..batch.outputs.len()).map(|index| logits.row(index).to_vec()).collect())
+        })
     }
 
     /// Appends tokens as [`Flamingo::append`] does; instead of logits, what the device chose for each request.
@@ -532,7 +535,7 @@ impl Flamingo {
         requests: &[Request],
         forbidden: &[u32],
     ) -> Result<Vec<Chosen>> {
-        self.run(pool, runs, outputs, |executor, batch| executor.choose(batch, requests, forbidden))
+        self.run(pool, runs, outputs, |executor, batch| Ok(executor.step(batch, requests, forbidden)?.0))
     }
 
     /// Log-probabilities of `targets`, each after the token at its place in the runs.

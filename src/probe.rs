@@ -51,6 +51,7 @@ impl Numbers {
 /// A device with two plans, their weights and pages.
 pub struct Probe {
     backend: Box<dyn Backend>,
+    plans: Arc<Plans>,
 }
 
 /// Where and how a probe runs.
@@ -104,10 +105,10 @@ impl Probe {
         let opening = Opening { device, threads, precision, usual };
         #[cfg(feature = "emulated")]
         if device == Device::Emulated {
-            let backend = backend::open_emulated(&opening, place.emulated.clone(), weights, pools, plans)?;
-            return Ok(Probe { backend });
+            let backend = backend::open_emulated(&opening, place.emulated.clone(), weights, pools, plans.clone())?;
+            return Ok(Probe { backend, plans });
         }
-        Ok(Probe { backend: backend::open(&opening, weights, pools, plans)? })
+        Ok(Probe { backend: backend::open(&opening, weights, pools, plans.clone())?, plans })
     }
 
     /// Runs a plan; the rows of its output.
@@ -115,15 +116,33 @@ impl Probe {
     /// # Errors
     /// A device that is lost, full, or has found a fault.
     pub fn run(&mut self, which: Which, batch: &Batch) -> Result<Vec<f32>> {
-        self.backend.run(which, batch)
+        self.backend.run(which, batch)?;
+        self.fetch(which, batch, 0)
     }
 
-    /// Runs the text plan and chooses from each row of its logits, on a device that does. `forbidden` ascends.
+    /// The rows of the output of the last run, from row `first` on.
+    fn fetch(&mut self, which: Which, batch: &Batch, first: usize) -> Result<Vec<f32>> {
+        let mut found = Vec::new();
+        if let Some(output) = self.plans.get(which).output {
+            self.backend.fetch(first..output.row_count(&batch.extent()), &mut found)?;
+        }
+        Ok(found)
+    }
+
+    /// Runs the text plan and chooses from its first rows of logits, one for each request, on a device that does; then
+    /// fetches the rows after them. `forbidden` ascends.
     ///
     /// # Errors
     /// As for [`Probe::run`].
-    pub fn choose(&mut self, batch: &Batch, requests: &[Request], forbidden: &[u32]) -> Result<Vec<Chosen>> {
-        self.backend.choose(batch, requests, forbidden)
+    pub fn choose(
+        &mut self,
+        batch: &Batch,
+        requests: &[Request],
+        forbidden: &[u32],
+    ) -> Result<(Vec<Chosen>, Vec<f32>)> {
+        self.backend.run(Which::Text, batch)?;
+        let chosen = self.backend.choose(requests, forbidden)?;
+        Ok((chosen, self.fetch(Which::Text, batch, requests.len())?))
     }
 
     /// Seconds of one run, over several without fetching results.

@@ -12,7 +12,9 @@ use cases::{Besides, Case, Family, Gated, Heads, Order, PLAIN, Seen, Size};
 use devices::{PRECISIONS, on_all_cores, with_kernels};
 use flamant::config::{Activation, Norm};
 use flamant::probe::emulated::{Schedule, Settings};
-use flamant::probe::{Device, Place, Precision};
+use flamant::probe::{
+    Axis, Batch, Device, Epilogue, Graph, Numbers, Place, Plans, Pools, Precision, Probe, Request, Usual,
+};
 
 /// A device; the emulator on one thread, since cases run side by side.
 fn place(device: Device, precision: Precision, settings: Settings) -> Place {
@@ -311,6 +313,68 @@ fn a_step_replayed_is_the_step_launched() {
             let found = rows(&walked, &place).unwrap();
             let want = wanted(&walked, 1);
             assert_eq!(walked.compare(&found, &want, precision), Ok(()), "{}", walked.name);
+        }
+    }
+}
+
+/// More rows are drawn than there is workspace for at once, some greedily among them, and rows of logits are left over:
+/// each row's choice is the one it has in a batch of few, and the rows that are left are those that were not asked for.
+#[test]
+fn choices_are_the_same_in_any_batch() {
+    const ROWS: usize = 150;
+    const COLUMNS: usize = 16;
+    const TOKENS: usize = 90;
+    let mut seed = 1u32;
+    let mut numbers = |count: usize| -> Vec<f32> {
+        let mut next = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            ((seed >> 24) as f32 - 127.0) / 64.0
+        };
+        (0..count).map(|_| next()).collect()
+    };
+    let (x, matrix) = (numbers(ROWS * COLUMNS), numbers(TOKENS * COLUMNS));
+    let request = |row: usize| Request {
+        temperature: [0.0, 1.0, 2.5][row % 3],
+        top_k: [0, 9][row % 2],
+        top_p: [1.0, 0.7, 0.9, 1.0][row % 4],
+        uniform: row as f64 / ROWS as f64,
+        target: (row % 5 == 0).then_some(row as u32 % TOKENS as u32),
+    };
+    let requests: Vec<Request> = (0..ROWS - 1).map(request).collect();
+    for device in with_kernels() {
+        for precision in PRECISIONS {
+            let (mut graph, mut weights) = (Graph::new(), Numbers::default());
+            let input = graph.input(Axis::Tokens, 1, COLUMNS);
+            let wanted = graph.select(input);
+            let weight = weights.matrix(TOKENS, COLUMNS, matrix.clone());
+            let logits = graph.linear(wanted, weight, TOKENS, None, Epilogue::default());
+            let plans = Plans { media: Graph::new().plan(&[], None), text: graph.plan(&[input], Some(logits)) };
+            let (place, usual) = (plain(device, precision), Usual { images: 0, tokens: 8 });
+            let mut probe = Probe::open(&place, weights, plans, Pools::default(), usual).unwrap();
+            let mut choose = |outputs: &[u32], requests: &[Request]| {
+                let zeros = [0; ROWS];
+                let batch = Batch {
+                    inputs: &[&x],
+                    ids: &zeros,
+                    positions: &zeros,
+                    sequences: &zeros,
+                    tables: &[&[]],
+                    media: &[None; ROWS],
+                    outputs,
+                    ..Batch::default()
+                };
+                probe.choose(&batch, requests, &[3, 50]).unwrap()
+            };
+            let outputs: Vec<u32> = (0..ROWS as u32).rev().collect();
+            let (together, rest) = choose(&outputs, &requests);
+            // 1 row, 2 rows, and so on.
+            let parts = (0..17).map(|part| part * (part + 1) / 2..((part + 1) * (part + 2) / 2).min(ROWS - 1));
+            for rows in parts {
+                let (alone, _) = choose(&outputs[rows.clone()], &requests[rows.clone()]);
+                assert_eq!(alone, together[rows.clone()], "rows {rows:?}, {precision} on {device}");
+            }
+            assert_eq!(choose(&outputs[ROWS - 1..], &[]).1, rest, "{precision} on {device}");
+            assert_eq!(rest.len(), TOKENS);
         }
     }
 }

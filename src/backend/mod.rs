@@ -13,6 +13,7 @@ pub use devices::{DeviceInfo, devices};
 pub use kernels::emulated;
 pub use kernels::report;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -136,24 +137,31 @@ pub struct Chosen {
 
 /// A device.
 pub(crate) trait Backend: Send {
-    /// Runs one of the plans on `batch`; the rows of the plan's output, if it has one.
+    /// Runs one of the plans on `batch`. The rows of the plan's output, if it has one, stay on the device until the
+    /// next run.
     ///
     /// # Errors
     /// A device that is lost or full. The batch itself is the executor's to check.
-    fn run(&mut self, which: Which, batch: &Batch) -> Result<Vec<f32>>;
+    fn run(&mut self, which: Which, batch: &Batch) -> Result<()>;
+
+    /// Appends `rows` of the output of the last run to `out`.
+    ///
+    /// # Errors
+    /// As for [`Backend::run`].
+    fn fetch(&mut self, rows: Range<usize>, out: &mut Vec<f32>) -> Result<()>;
 
     /// Whether it has [`Backend::choose`].
     fn chooses(&self) -> bool {
         false
     }
 
-    /// Runs the text plan and chooses a token from each row of logits, none of `forbidden` (ascending); logits stay on
-    /// the device.
+    /// Chooses a token for each request, none of `forbidden` (ascending), from as many first rows of logits of the last
+    /// run, which was of the text plan. What is chosen from a row depends on nothing but the row and its request.
     ///
     /// # Errors
     /// As for [`Backend::run`].
-    fn choose(&mut self, batch: &Batch, requests: &[Request], forbidden: &[u32]) -> Result<Vec<Chosen>> {
-        unreachable!("{batch:?}, {requests:?}, {forbidden:?}: a device that leaves choosing to the host")
+    fn choose(&mut self, requests: &[Request], forbidden: &[u32]) -> Result<Vec<Chosen>> {
+        unreachable!("{requests:?}, {forbidden:?}: a device that leaves choosing to the host")
     }
 
     /// Runs a batch again and again as it was last run, without fetching results; seconds for one run, as the device

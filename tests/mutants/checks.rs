@@ -154,7 +154,7 @@ fn tokens_are_chosen(place: &Place) -> Result<(), String> {
     let mut forbidden: Vec<u32> = rows[..3].iter().map(|row| ranked(row, &[])[0]).collect();
     forbidden.sort_unstable();
     forbidden.dedup();
-    let chosen = batch(&x, ROWS, |batch| probe.choose(batch, &requests, &forbidden)).map_err(said)?;
+    let (chosen, _) = batch(&x, ROWS, |batch| probe.choose(batch, &requests, &forbidden)).map_err(said)?;
     for (index, ((row, request), chosen)) in rows.iter().zip(&requests).zip(chosen).enumerate() {
         let want = expected(row, request, &forbidden);
         let far = (chosen.log_sum_exp - want.log_sum_exp).abs() > 1e-4;

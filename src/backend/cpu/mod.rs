@@ -41,6 +41,8 @@ pub(super) struct Cpu {
     plans: Arc<Plans>,
     memory: Memory,
     slots: Vec<Vec<f32>>,
+    /// Where the last run left its output, and how many rows of it.
+    output: Option<(Tensor, usize)>,
     scratch: Scratch,
     /// A page takes memory when it is first written, so there may be as many as are of use.
     pages: (usize, usize),
@@ -94,13 +96,14 @@ impl Cpu {
         let media = std::iter::repeat_with(media_pool).take(pools.media_blocks).collect();
         let memory = Memory { weights, owned, text, media };
         let pages = (pools.text_pages.most, pools.media_pages.most);
-        Ok(Cpu { threads, plans, memory, slots: Vec::new(), scratch: Scratch::default(), pages })
+        Ok(Cpu { threads, plans, memory, slots: Vec::new(), output: None, scratch: Scratch::default(), pages })
     }
 }
 
 impl Backend for Cpu {
-    fn run(&mut self, which: Which, batch: &Batch) -> Result<Vec<f32>> {
-        let Cpu { threads, plans, memory, slots, scratch, .. } = self;
+    fn run(&mut self, which: Which, batch: &Batch) -> Result<()> {
+        let Cpu { threads, plans, memory, slots, output, scratch, .. } = self;
+        *output = None;
         let plan = plans.get(which);
         let extent = batch.extent();
         slots.resize_with(plan.slots.len().max(slots.len()), Vec::new);
@@ -117,8 +120,15 @@ impl Backend for Cpu {
             }
             Ok(())
         })?;
-        let output = plan.output.map(|out| slots[out.buffer][..out.row_count(&extent) * out.width].to_vec());
-        Ok(output.unwrap_or_default())
+        *output = plan.output.map(|out| (out, out.row_count(&extent)));
+        Ok(())
+    }
+
+    fn fetch(&mut self, rows: Range<usize>, out: &mut Vec<f32>) -> Result<()> {
+        let (output, count) = self.output.expect("a run with an output went before");
+        assert!(output.is_whole() && rows.end <= count);
+        out.extend_from_slice(&self.slots[output.buffer][rows.start * output.width..rows.end * output.width]);
+        Ok(())
     }
 
     fn copy_text_page(&mut self, copy: PageCopy) -> Result<()> {

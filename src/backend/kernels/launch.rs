@@ -8,9 +8,9 @@ use super::arguments as args;
 use super::batch::{Layout, Shape, TILE_KEYS, TILE_ROWS};
 use super::driver::{Address, Arguments, Launch};
 use super::fuse::{Attention, Gated, HeadNorm, Step};
-use super::memory::{Memory, padded};
+use super::memory::{DRAWN_ROWS, Memory, padded};
 use super::storage::BYTES;
-use crate::backend::Precision;
+use crate::backend::{Precision, Request};
 use crate::config::{Activation, Norm};
 use crate::graph::{Extent, Index, Keys, Op, Pages, Plan, Tensor, Which};
 use crate::kv::PageCopy;
@@ -513,22 +513,29 @@ fn gated_shared(count: u32, width: u32, head_width: usize) -> u32 {
     (BYTES as u32 * count * stride + LINEAR_BYTES).max(attention_shared(head_width))
 }
 
-/// Chooses from `count` rows of logits of `width`; the requests are in place.
-pub fn sample(memory: &Memory, count: usize, width: usize, forbidden_count: usize) -> Option<Launch> {
+/// Chooses from the first rows of logits of `width`, one for each request; stored requests and forbidden tokens are in
+/// place. If any is drawn, so many rows a launch as there is workspace for.
+pub fn sample(memory: &Memory, requests: &[Request], width: usize, forbidden_count: usize) -> Vec<Launch> {
     const SAMPLE_THREADS: u32 = 1024;
     let activations = &memory.activations;
-    let arguments = args::Sample {
-        logits: activations.output,
-        requests: activations.requests,
-        forbidden: activations.requests.plus((count * size_of::<args::SampleRequest>()) as u64),
-        results: activations.results,
-        scratch: activations.candidates,
-        count: count as u32,
-        width: width as u32,
-        stride: width as u32,
-        forbidden_count: forbidden_count as u32,
-    };
-    launch("sample", [arguments.count, 1, 1], SAMPLE_THREADS, 512, &arguments)
+    let drawn = requests.iter().any(|request| request.temperature > 0.0);
+    let rows_at_once = if drawn { DRAWN_ROWS } else { requests.len().max(1) };
+    let groups = (0..requests.len()).step_by(rows_at_once).filter_map(|first| {
+        let row = |base: Address, bytes: usize| base.plus((first * bytes) as u64);
+        let arguments = args::Sample {
+            logits: row(activations.output, width * 4),
+            requests: row(activations.requests, size_of::<args::SampleRequest>()),
+            forbidden: activations.requests.plus((requests.len() * size_of::<args::SampleRequest>()) as u64),
+            results: row(activations.results, size_of::<args::SampleResult>()),
+            scratch: activations.candidates,
+            count: rows_at_once.min(requests.len() - first) as u32,
+            width: width as u32,
+            stride: width as u32,
+            forbidden_count: forbidden_count as u32,
+        };
+        launch("sample", [arguments.count, 1, 1], SAMPLE_THREADS, 512, &arguments)
+    });
+    groups.collect()
 }
 
 /// Fills a matrix with random numbers, about as large as those of a trained one.

@@ -13,11 +13,12 @@ mod memory;
 mod storage;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Backend, Batch, Chosen, Opening, Pools, Request};
 use crate::error::Result;
-use crate::graph::{Op, Plans, Which};
+use crate::graph::{Extent, Op, Plans, Which};
 use crate::kv::PageCopy;
 use crate::weights::Weights;
 use arguments::{NO_TOKEN, SampleRequest, SampleResult};
@@ -25,7 +26,7 @@ use batch::Shape;
 use driver::{Captured, Driver, Launch};
 use fuse::Step;
 use launch::Launcher;
-use memory::{DRAWN_ROWS, FORBIDDEN_MAX, Memory};
+use memory::{FORBIDDEN_MAX, Memory};
 use storage::store_values;
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
@@ -41,6 +42,8 @@ pub(crate) struct Kernels {
     plans: Arc<Plans>,
     steps: HashMap<Which, Vec<Step>>,
     kept: HashMap<(Which, Shape), Kept>,
+    /// What ran last; its output is still there.
+    last: Option<(Which, Extent)>,
     /// Counts runs, to tell which kept launches were used last.
     run: u64,
     words: Vec<u32>,
@@ -72,6 +75,7 @@ impl Kernels {
             plans,
             steps: HashMap::from(steps),
             kept: HashMap::new(),
+            last: None,
             run: 0,
             words: Vec::new(),
         })
@@ -130,6 +134,7 @@ impl Kernels {
 
     /// Brings a batch to the device; its shape.
     fn feed(&mut self, which: Which, batch: &Batch) -> Result<Shape> {
+        self.last = None;
         let extent = batch.extent();
         let table_words = batch.tables.iter().map(|table| table.len()).sum();
         let tokens = extent.tokens.max(extent.outputs);
@@ -168,30 +173,35 @@ fn stored_request(request: &Request) -> SampleRequest {
 }
 
 impl Backend for Kernels {
-    fn run(&mut self, which: Which, batch: &Batch) -> Result<Vec<f32>> {
+    fn run(&mut self, which: Which, batch: &Batch) -> Result<()> {
         let shape = self.feed(which, batch)?;
         self.start(which, shape)?;
+        self.last = Some((which, batch.extent()));
+        Ok(())
+    }
+
+    fn fetch(&mut self, rows: Range<usize>, out: &mut Vec<f32>) -> Result<()> {
+        let (which, extent) = self.last.expect("a run went before");
         let plan = self.plans.get(which);
-        memory::fetch(self.driver.as_mut(), &self.memory, which, plan, &batch.extent())
+        assert!(plan.output.is_some_and(|output| rows.end <= output.row_count(&extent)));
+        memory::fetch(self.driver.as_mut(), &self.memory, which, plan, rows, out)
     }
 
     fn chooses(&self) -> bool {
         true
     }
 
-    fn choose(&mut self, batch: &Batch, requests: &[Request], forbidden: &[u32]) -> Result<Vec<Chosen>> {
-        let drawn = requests.iter().filter(|request| request.temperature > 0.0).count();
-        assert!(requests.len() == batch.outputs.len() && (drawn == 0 || requests.len() <= DRAWN_ROWS));
+    fn choose(&mut self, requests: &[Request], forbidden: &[u32]) -> Result<Vec<Chosen>> {
+        assert!(self.last.is_some_and(|(which, extent)| which == Which::Text && requests.len() <= extent.outputs));
         assert!(forbidden.len() <= FORBIDDEN_MAX && forbidden.is_sorted());
-        let shape = self.feed(Which::Text, batch)?;
         let stored: Vec<SampleRequest> = requests.iter().map(stored_request).collect();
         let mut bytes = bytemuck::cast_slice(&stored).to_vec();
         bytes.extend_from_slice(bytemuck::cast_slice(forbidden));
         self.driver.copy_in(self.memory.activations.requests, &bytes)?;
-        self.start(Which::Text, shape)?;
         let width = self.plans.text.output.map_or(0, |output| output.width);
-        let launch = launch::sample(&self.memory, requests.len(), width, forbidden.len());
-        launch.iter().try_for_each(|launch| self.driver.launch(launch))?;
+        launch::sample(&self.memory, requests, width, forbidden.len())
+            .iter()
+            .try_for_each(|launch| self.driver.launch(launch))?;
         let mut results = vec![SampleResult::default(); requests.len()];
         self.driver.copy_out(self.memory.activations.results, bytemuck::cast_slice_mut(&mut results))?;
         let chosen = results.into_iter().map(|SampleResult { token, logit, log_sum_exp, target_logit }| Chosen {

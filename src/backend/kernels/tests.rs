@@ -173,7 +173,9 @@ fn use_it(kernels: &mut Kernels) -> Result<Vec<f32>> {
             outputs: &[0, 1],
             ..Batch::default()
         };
-        last = kernels.run(Which::Text, &batch)?;
+        kernels.run(Which::Text, &batch)?;
+        last.clear();
+        kernels.fetch(0..2, &mut last)?;
     }
     Ok(last)
 }
