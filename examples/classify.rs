@@ -14,7 +14,7 @@ fn main() -> flamant::Result<()> {
         prompt.image_file(picture)?;
         if label == "?" {
             prompt.text("Output:")?;
-            let (choices, _) = flamingo.classify(&prompt, &labels)?;
+            let choices = flamingo.classify(&prompt, &labels)?.choices;
             let best = choices.iter().max_by(|a, b| a.mean.total_cmp(&b.mean));
             println!("{picture}: {}", best.map_or("no label was shown", |choice| &choice.text));
             return Ok(());

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::checkpoint::Folder;
 use crate::error::{Error, Result};
-use crate::flamingo::{Flamingo, Generation};
+use crate::engine::Generation;
+use crate::flamingo::Flamingo;
 use crate::image::{self, Picture};
 use crate::prompt::Prompt;
 use crate::sample::uniform;
@@ -193,7 +194,7 @@ impl<'a> Episode<'a> {
     /// The odds of each name, in order; they add up to 1.
     pub fn odds(&self, flamingo: &mut Flamingo) -> Result<Vec<f64>> {
         let answers: Vec<String> = self.names.iter().map(|name| format!("{name}.")).collect();
-        let (choices, _) = flamingo.classify(&self.prompt()?, &answers)?;
+        let choices = flamingo.classify(&self.prompt()?, &answers)?.choices;
         let likelihoods: Vec<f64> = choices.iter().map(|choice| choice.sum.exp()).collect();
         let total: f64 = likelihoods.iter().sum();
         Ok(likelihoods.into_iter().map(|likelihood| likelihood / total).collect())

@@ -10,7 +10,7 @@ use std::path::Path;
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// A fault in something that came from outside; its text is one line.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be opened, read or written.

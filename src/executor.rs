@@ -112,7 +112,7 @@ impl Logits {
     }
 
     /// One row.
-    pub fn row(&self, index: usize) -> &[f32] {
-        &self.values[index * self.width..][..self.width]
+    pub fn row_mut(&mut self, index: usize) -> &mut [f32] {
+        &mut self.values[index * self.width..][..self.width]
     }
 }

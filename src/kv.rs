@@ -1,64 +1,198 @@
-//! Pages of keys and values: who holds which. Integers only, no device in sight.
+//! Pages of keys and values: who holds which, and what is in them. Integers only, no device in sight.
 //!
 //! A text page holds a fixed number of consecutive tokens of a sequence, a media page one picture. Sequences that fork
-//! (beam search) share pages; a sequence that writes into a shared page gets a copy first.
+//! share pages; a sequence that writes into a shared page gets a copy first. A page whose content has a name stays
+//! findable after its last holder has gone, until its room is needed: the least recently used goes first.
 
-use crate::error::{Error, Result};
+use std::collections::HashMap;
+
+use blake3::Hash;
 
 /// Tokens of one text page.
 pub const PAGE_TOKENS: usize = 16;
 
-/// A fixed number of pages, each held by nobody or by a count of holders.
+/// No page.
+const NONE: u32 = u32::MAX;
+
+/// A fixed number of pages. Each is held by some, or kept for its content, or free. Nothing is allocated after `new`.
 #[derive(Debug)]
 pub struct PagePool {
-    what: &'static str,
-    holders: Vec<u32>,
+    pages: Vec<Page>,
     free: Vec<u32>,
+    named: HashMap<Hash, u32>,
+    /// Kept pages, in a ring through their neighbours: the one after `oldest` was used after it.
+    oldest: u32,
+    newest: u32,
+    kept: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Page {
+    holders: u32,
+    name: Option<Hash>,
+    /// Neighbours among the kept pages.
+    older: u32,
+    newer: u32,
 }
 
 impl PagePool {
-    /// `count` free pages; `what` they hold, in the plural, is named when they run out.
-    pub fn new(what: &'static str, count: usize) -> Self {
-        let last = u32::try_from(count).expect("page numbers fit 32 bits");
-        PagePool { what, holders: vec![0; count], free: (0..last).rev().collect() }
+    /// `count` free pages.
+    pub fn new(count: usize) -> Self {
+        let last = u32::try_from(count).ok().filter(|&count| count < NONE).expect("page numbers fit 32 bits");
+        PagePool {
+            pages: vec![Page { holders: 0, name: None, older: NONE, newer: NONE }; count],
+            free: (0..last).rev().collect(),
+            // Twice the room: a map that is at most half full rehashes in place.
+            named: HashMap::with_capacity(2 * count + 2),
+            oldest: NONE,
+            newest: NONE,
+            kept: 0,
+        }
     }
 
-    /// Takes a free page, held once.
-    ///
-    /// # Errors
-    /// [`Error::Limit`] when all pages are held.
-    pub fn take(&mut self) -> Result<u32> {
-        let total = self.holders.len() as u64;
-        let page = self.free.pop().ok_or_else(|| Error::limit(format!("pages of {}", self.what), total, total + 1))?;
-        self.holders[page as usize] = 1;
-        Ok(page)
+    /// Takes a page that nobody holds, held once from now on; none if all are held. The content of a kept page is lost.
+    pub fn take(&mut self) -> Option<u32> {
+        let page = match self.free.pop() {
+            Some(page) => page,
+            None if self.oldest == NONE => return None,
+            None => {
+                let page = self.oldest;
+                self.unlink(page);
+                self.unname(page);
+                page
+            }
+        };
+        self.pages[page as usize].holders = 1;
+        Some(page)
     }
 
     /// One more holder.
     pub fn share(&mut self, page: u32) {
-        assert!(self.holders[page as usize] > 0, "only a held page can be shared");
-        self.holders[page as usize] += 1;
+        assert!(self.pages[page as usize].holders > 0, "only a held page can be shared");
+        self.pages[page as usize].holders += 1;
     }
 
-    /// One holder less; the last one frees the page.
+    /// One holder less. The last one leaves a page kept if it has a name, else free.
     pub fn release(&mut self, page: u32) {
-        let holders = &mut self.holders[page as usize];
-        assert!(*holders > 0, "a page is released once by each holder");
-        *holders -= 1;
-        if *holders == 0 {
+        let entry = &mut self.pages[page as usize];
+        assert!(entry.holders > 0, "a page is released once by each holder");
+        entry.holders -= 1;
+        if entry.holders == 0 {
+            match entry.name {
+                Some(_) => self.link(page),
+                None => self.free.push(page),
+            }
+        }
+    }
+
+    /// Gives a held page a name by which its content is found. If another page has that name already, it stays so.
+    pub fn name(&mut self, page: u32, name: Hash) {
+        let entry = &mut self.pages[page as usize];
+        assert!(entry.holders > 0 && entry.name.is_none(), "a held page is named once");
+        if let std::collections::hash_map::Entry::Vacant(vacant) = self.named.entry(name) {
+            vacant.insert(page);
+            entry.name = Some(name);
+        }
+    }
+
+    /// The page of that name, with one more holder.
+    pub fn find(&mut self, name: &Hash) -> Option<u32> {
+        let page = *self.named.get(name)?;
+        if self.pages[page as usize].holders == 0 {
+            self.unlink(page);
+        }
+        self.pages[page as usize].holders += 1;
+        Some(page)
+    }
+
+    /// Whether a page of that name is held by somebody.
+    pub fn is_held(&self, name: &Hash) -> bool {
+        self.named.get(name).is_some_and(|&page| self.pages[page as usize].holders > 0)
+    }
+
+    /// Takes a page's name away: its content is not what it was to be.
+    pub fn forget(&mut self, page: u32) {
+        if self.pages[page as usize].name.is_none() {
+            return;
+        }
+        self.unname(page);
+        if self.pages[page as usize].holders == 0 {
+            self.unlink(page);
             self.free.push(page);
         }
     }
 
     /// Whether more than one holds the page.
     pub fn is_shared(&self, page: u32) -> bool {
-        self.holders[page as usize] > 1
+        self.pages[page as usize].holders > 1
     }
 
-    /// Pages nobody holds.
-    #[cfg(test)]
+    /// Pages that can be taken: free ones and kept ones.
     pub fn available(&self) -> usize {
-        self.free.len()
+        self.free.len() + self.kept
+    }
+
+    /// Pages that nobody holds and that are kept for their content.
+    pub fn kept(&self) -> usize {
+        self.kept
+    }
+
+    /// All pages.
+    pub fn total(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// Asserts that every page is counted once: held, kept or free.
+    #[cfg(test)]
+    pub fn check(&self) {
+        let held = self.pages.iter().filter(|page| page.holders > 0).count();
+        assert_eq!(held + self.kept + self.free.len(), self.pages.len());
+        let mut seen = 0;
+        let mut page = self.oldest;
+        while page != NONE {
+            let entry = &self.pages[page as usize];
+            assert!(entry.holders == 0 && entry.name.is_some_and(|name| self.named[&name] == page));
+            assert!(if entry.newer == NONE { self.newest == page } else { true });
+            (page, seen) = (entry.newer, seen + 1);
+        }
+        assert_eq!(seen, self.kept);
+        assert!(self.free.iter().all(|&page| {
+            let entry = &self.pages[page as usize];
+            entry.holders == 0 && entry.name.is_none()
+        }));
+        assert_eq!(self.named.len(), self.pages.iter().filter(|page| page.name.is_some()).count());
+    }
+
+    fn unname(&mut self, page: u32) {
+        if let Some(name) = self.pages[page as usize].name.take() {
+            self.named.remove(&name);
+        }
+    }
+
+    /// Adds a page to the kept ones, as the one used last.
+    fn link(&mut self, page: u32) {
+        let newest = std::mem::replace(&mut self.newest, page);
+        let entry = &mut self.pages[page as usize];
+        (entry.older, entry.newer) = (newest, NONE);
+        match newest {
+            NONE => self.oldest = page,
+            newest => self.pages[newest as usize].newer = page,
+        }
+        self.kept += 1;
+    }
+
+    /// Takes a page out of the kept ones.
+    fn unlink(&mut self, page: u32) {
+        let Page { older, newer, .. } = self.pages[page as usize];
+        match older {
+            NONE => self.oldest = newer,
+            older => self.pages[older as usize].newer = newer,
+        }
+        match newer {
+            NONE => self.newest = older,
+            newer => self.pages[newer as usize].older = older,
+        }
+        self.kept -= 1;
     }
 }
 
@@ -79,6 +213,11 @@ pub struct PageTable {
 }
 
 impl PageTable {
+    /// An empty table that takes no more memory up to so many tokens.
+    pub fn with_room(tokens: usize) -> Self {
+        PageTable { pages: Vec::with_capacity(tokens.div_ceil(PAGE_TOKENS)), length: 0 }
+    }
+
     /// The pages.
     pub fn pages(&self) -> &[u32] {
         &self.pages
@@ -89,35 +228,51 @@ impl PageTable {
         self.length
     }
 
-    /// Makes room for `count` more tokens; returns the page that must be copied before they are written, if any.
-    ///
-    /// # Errors
-    /// [`Error::Limit`] when the pool runs out; the table is then as it was.
-    pub fn extend(&mut self, pool: &mut PagePool, count: usize) -> Result<Option<PageCopy>> {
-        let wanted = (self.length + count).div_ceil(PAGE_TOKENS);
-        let last = self.pages.last().copied();
-        let partly_full = !self.length.is_multiple_of(PAGE_TOKENS);
-        let shared = last.filter(|&page| count > 0 && partly_full && pool.is_shared(page));
-        let needed = wanted - self.pages.len() + usize::from(shared.is_some());
-        let mut taken = Vec::with_capacity(needed);
-        while taken.len() < needed {
-            match pool.take() {
-                Ok(page) => taken.push(page),
-                Err(error) => {
-                    taken.into_iter().for_each(|page| pool.release(page));
-                    return Err(error);
-                }
-            }
+    /// Whether the next token begins a page.
+    pub fn is_aligned(&self) -> bool {
+        self.length.is_multiple_of(PAGE_TOKENS)
+    }
+
+    /// Most further tokens for which `available` pages are enough.
+    pub fn room(&self, pool: &PagePool) -> usize {
+        let copied = usize::from(self.writes_into_shared(pool));
+        match pool.available().checked_sub(copied) {
+            Some(available) => (self.pages.len() + available) * PAGE_TOKENS - self.length,
+            None => 0,
         }
-        let copy = shared.and_then(|from| {
-            let to = taken.pop()?;
+    }
+
+    fn writes_into_shared(&self, pool: &PagePool) -> bool {
+        !self.is_aligned() && self.pages.last().is_some_and(|&page| pool.is_shared(page))
+    }
+
+    /// Makes room for `count` more tokens, at least one; returns the page that must be copied before they are written,
+    /// if any.
+    ///
+    /// # Panics
+    /// With more tokens than [`PageTable::room`].
+    pub fn extend(&mut self, pool: &mut PagePool, count: usize) -> Option<PageCopy> {
+        assert!((1..=self.room(pool)).contains(&count), "a table is extended by what there is room for");
+        let take = |pool: &mut PagePool| pool.take().expect("pages were counted");
+        let copy = self.writes_into_shared(pool).then(|| {
+            let to = take(pool);
+            let last = self.pages.last_mut().expect("a page that is partly full");
+            let from = std::mem::replace(last, to);
             pool.release(from);
-            *self.pages.last_mut()? = to;
-            Some(PageCopy { from, to })
+            PageCopy { from, to }
         });
-        self.pages.extend(taken);
         self.length += count;
-        Ok(copy)
+        while self.pages.len() < self.length.div_ceil(PAGE_TOKENS) {
+            self.pages.push(take(pool));
+        }
+        copy
+    }
+
+    /// Goes on with a full page that the caller holds for this table.
+    pub fn adopt(&mut self, page: u32) {
+        assert!(self.is_aligned(), "a whole page follows whole pages");
+        self.pages.push(page);
+        self.length += PAGE_TOKENS;
     }
 
     /// A second sequence with the same past.
@@ -126,9 +281,9 @@ impl PageTable {
         PageTable { pages: self.pages.clone(), length: self.length }
     }
 
-    /// Gives all pages back.
+    /// Gives all pages back. Later ones count as used longer ago: without those before them they are of no use.
     pub fn clear(&mut self, pool: &mut PagePool) {
-        self.pages.drain(..).for_each(|page| pool.release(page));
+        self.pages.drain(..).rev().for_each(|page| pool.release(page));
         self.length = 0;
     }
 }
@@ -137,39 +292,123 @@ impl PageTable {
 mod tests {
     use super::*;
 
+    fn name(number: u32) -> Hash {
+        blake3::hash(&number.to_le_bytes())
+    }
+
     #[test]
     fn a_fork_copies_the_page_it_writes_and_no_other() {
-        let mut pool = PagePool::new("text", 4);
+        let mut pool = PagePool::new(4);
         let mut parent = PageTable::default();
-        assert_eq!(parent.extend(&mut pool, PAGE_TOKENS + 3).unwrap(), None);
+        assert_eq!(parent.extend(&mut pool, PAGE_TOKENS + 3), None);
         let mut child = parent.fork(&mut pool);
-        let copy = child.extend(&mut pool, 1).unwrap().unwrap();
+        let copy = child.extend(&mut pool, 1).unwrap();
         assert_eq!(copy.from, parent.pages()[1]);
         assert_eq!(child.pages(), [parent.pages()[0], copy.to]);
         // The parent's page is its own again.
-        assert_eq!(parent.extend(&mut pool, 1).unwrap(), None);
+        assert_eq!(parent.extend(&mut pool, 1), None);
         parent.clear(&mut pool);
         child.clear(&mut pool);
         assert_eq!(pool.available(), 4);
     }
 
     #[test]
-    fn running_out_changes_nothing() {
-        let mut pool = PagePool::new("text", 2);
+    fn room_counts_the_page_to_be_copied() {
+        let mut pool = PagePool::new(2);
         let mut table = PageTable::default();
-        table.extend(&mut pool, PAGE_TOKENS).unwrap();
-        let error = table.extend(&mut pool, 2 * PAGE_TOKENS).unwrap_err().to_string();
-        assert_eq!(error, "pages of text: 3 is over the limit of 2");
-        assert_eq!((table.length(), pool.available()), (PAGE_TOKENS, 1));
+        assert_eq!(table.room(&pool), 2 * PAGE_TOKENS);
+        table.extend(&mut pool, 3);
+        assert_eq!(table.room(&pool), 2 * PAGE_TOKENS - 3);
+        let fork = table.fork(&mut pool);
+        assert_eq!(fork.room(&pool), PAGE_TOKENS - 3);
+        assert_eq!(pool.take(), Some(1));
+        assert_eq!((fork.room(&pool), pool.take()), (0, None));
     }
 
     #[test]
     fn full_pages_are_shared_without_a_copy() {
-        let mut pool = PagePool::new("text", 3);
+        let mut pool = PagePool::new(3);
         let mut parent = PageTable::default();
-        parent.extend(&mut pool, PAGE_TOKENS).unwrap();
+        parent.extend(&mut pool, PAGE_TOKENS);
         let mut child = parent.fork(&mut pool);
-        assert_eq!(child.extend(&mut pool, 1).unwrap(), None);
+        assert_eq!(child.extend(&mut pool, 1), None);
         assert_eq!(child.pages()[0], parent.pages()[0]);
+    }
+
+    #[test]
+    fn named_pages_are_found_until_their_room_is_needed() {
+        let mut pool = PagePool::new(3);
+        let mut table = PageTable::default();
+        table.extend(&mut pool, 2 * PAGE_TOKENS);
+        let [first, second] = [table.pages()[0], table.pages()[1]];
+        pool.name(first, name(1));
+        pool.name(second, name(2));
+        table.clear(&mut pool);
+        assert_eq!((pool.available(), pool.kept(), pool.is_held(&name(1))), (3, 2, false));
+        // The free page goes first, then the later page of the two.
+        assert_ne!(pool.take(), Some(second));
+        assert_eq!(pool.take(), Some(second));
+        assert_eq!((pool.find(&name(2)), pool.find(&name(1))), (None, Some(first)));
+        assert_eq!(pool.take(), None);
+        pool.forget(first);
+        pool.release(first);
+        assert_eq!((pool.kept(), pool.find(&name(1)), pool.take()), (0, None, Some(first)));
+        pool.check();
+    }
+
+    /// Random sequences that grow, fork, name, adopt, end and fail: after each operation all pages are accounted for.
+    #[test]
+    fn no_page_is_lost_in_a_hundred_thousand_random_operations() {
+        let mut state = 7u64;
+        let mut draw = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        for count in [1, 5, 64] {
+            let mut pool = PagePool::new(count);
+            let mut tables: Vec<PageTable> = Vec::new();
+            for _ in 0..100_000 / 3 {
+                match draw(8) {
+                    0 => tables.push(PageTable::default()),
+                    1 if !tables.is_empty() => {
+                        let fork = tables[draw(tables.len())].fork(&mut pool);
+                        tables.push(fork);
+                    }
+                    2 if !tables.is_empty() => tables.swap_remove(draw(tables.len())).clear(&mut pool),
+                    3 if !tables.is_empty() => {
+                        let table = &mut tables[draw(tables.len())];
+                        let found = pool.find(&name(draw(100) as u32));
+                        match found {
+                            Some(page) if table.is_aligned() => table.adopt(page),
+                            Some(page) => pool.release(page),
+                            None => {}
+                        }
+                    }
+                    4 => pool.forget(draw(count) as u32),
+                    5 if !tables.is_empty() => {
+                        let table = &tables[draw(tables.len())];
+                        if let Some(&page) = table.pages().first().filter(|_| table.length() >= PAGE_TOKENS) {
+                            if pool.pages[page as usize].name.is_none() {
+                                pool.name(page, name(draw(100) as u32));
+                            }
+                        }
+                    }
+                    _ if !tables.is_empty() => {
+                        let table = &mut tables[draw(tables.len())];
+                        let count = (1 + draw(40)).min(table.room(&pool));
+                        if count > 0 {
+                            table.extend(&mut pool, count);
+                        }
+                    }
+                    _ => {}
+                }
+                pool.check();
+                let held: usize = tables.iter().map(|table| table.pages().len()).sum();
+                assert_eq!(held, pool.pages.iter().map(|page| page.holders as usize).sum::<usize>());
+            }
+            tables.iter_mut().for_each(|table| table.clear(&mut pool));
+            assert_eq!(pool.available(), count);
+            pool.check();
+        }
     }
 }

@@ -16,6 +16,9 @@
 //! # }
 //! ```
 //!
+//! A [`Flamingo`] is the simple face of an [`Engine`], which serves many requests at once: it batches them, finds again
+//! what their prompts have in common, and tells what happens to each as it happens.
+//!
 //! Everything that comes from outside (files, prompts, pictures, settings) is answered by an [`Error`] of one line that
 //! names the file, key or limit; nothing here panics on it.
 
@@ -32,6 +35,7 @@ pub mod sample;
 pub mod search;
 
 mod backend;
+mod engine;
 mod error;
 mod executor;
 mod flamingo;
@@ -45,8 +49,12 @@ mod tokenizer;
 mod weights;
 
 pub use backend::{Device, DeviceInfo, Precision, devices};
+pub use engine::{
+    Answer, Builder, Choice, Classification, Engine, Event, EventKind, Finish, Generation, Limits, Options, PagesNow,
+    Prepared, Reader, Request, RequestId, Score, Stats, Task, Timings, Usage,
+};
 pub use error::{Error, Result};
-pub use flamingo::{Answer, Choice, Finish, Flamingo, Generation, Options, Score, Timings};
+pub use flamingo::Flamingo;
 pub use inspect::{Gate, Inspection, Part as InspectedPart};
 pub use prompt::{Part, Prompt, PromptLimits, Rendered};
 pub use sample::Sampling;

@@ -1,5 +1,5 @@
 //! Beam search, decision for decision that of transformers 4.44 (`generation/beam_search.py`), under which the
-//! published numbers were made. It knows beams and scores; a caller's closure knows the model.
+//! published numbers were made. It knows beams and scores; its caller knows the model.
 
 use crate::error::Result;
 use crate::sample::log_sum_exp;
@@ -54,6 +54,18 @@ impl Beam {
 const NO_BEAM: f32 = -1e9;
 
 impl BeamSearch {
+    /// A search that has not seen any logits.
+    ///
+    /// # Panics
+    /// With no beams or no tokens to generate.
+    pub fn start(self) -> Search {
+        assert!(self.beams > 0 && self.tokens_max > 0, "a search has beams and room");
+        let mut beams = vec![Beam { score: NO_BEAM, ..Beam::default() }; self.beams];
+        beams[0].score = 0.0;
+        let finished = Finished { most: self.beams, hypotheses: Vec::new() };
+        Search { settings: self, beams, finished, length: 0 }
+    }
+
     /// Searches on from the `first` logits. `advance(parents, tokens)` appends a token to a copy of each parent beam,
     /// and gives the logits after it, in order.
     ///
@@ -67,47 +79,22 @@ impl BeamSearch {
         first: Vec<f32>,
         mut advance: impl FnMut(&[usize], &[u32]) -> Result<Vec<Vec<f32>>>,
     ) -> Result<Hypothesis> {
-        assert!(self.beams > 0 && self.tokens_max > 0, "a search has beams and room");
-        let mut beams = vec![Beam { score: NO_BEAM, ..Beam::default() }; self.beams];
-        beams[0].score = 0.0;
+        let mut search = self.clone().start();
         let mut logits = vec![first; self.beams];
-        let mut finished = Finished { most: self.beams, hypotheses: Vec::new() };
-        for length in 1..=self.tokens_max {
-            let candidates = self.candidates(&beams, &logits);
-            let best = candidates[0].score;
-            let mut next: Vec<(usize, Beam)> = Vec::with_capacity(self.beams);
-            for (rank, candidate) in candidates.into_iter().enumerate() {
-                let grown = beams[candidate.parent].grown(candidate.token, candidate.score, candidate.logprob);
-                if !self.stops.contains(&candidate.token) {
-                    next.push((candidate.parent, grown));
-                } else if rank < self.beams {
-                    finished.add(self.hypothesis(grown, true));
-                }
-                if next.len() == self.beams {
-                    break;
-                }
-            }
-            let (parents, grown): (Vec<usize>, Vec<Beam>) = next.into_iter().unzip();
-            beams = grown;
-            if finished.is_done(self.score(best, length)) {
-                return Ok(finished.best());
-            }
-            if length < self.tokens_max {
-                let tokens: Vec<u32> = beams.iter().map(|beam| beam.tokens[length - 1]).collect();
-                logits = advance(&parents, &tokens)?;
+        loop {
+            match search.step(&logits) {
+                Step::Done(hypothesis) => return Ok(hypothesis),
+                Step::Advance { parents, tokens } => logits = advance(&parents, &tokens)?,
             }
         }
-        for beam in beams {
-            finished.add(self.hypothesis(beam, false));
-        }
-        Ok(finished.best())
     }
 
     /// The best continuations of all beams together, best first; equal ones in order of beam and token.
-    fn candidates(&self, beams: &[Beam], logits: &[Vec<f32>]) -> Vec<Candidate> {
+    fn candidates(&self, beams: &[Beam], logits: &[impl AsRef<[f32]>]) -> Vec<Candidate> {
         let wanted = self.beams * (1 + self.stops.len()).max(2);
         let mut all = Vec::new();
         for (parent, (beam, logits)) in beams.iter().zip(logits).enumerate() {
+            let logits = logits.as_ref();
             let total = log_sum_exp(logits);
             let mut of_beam: Vec<Candidate> = (0..)
                 .zip(logits)
@@ -138,6 +125,69 @@ impl BeamSearch {
     }
 }
 
+/// What a search wants next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Logits after each token, appended to a copy of its parent beam.
+    Advance {
+        /// For each new beam, the old one it goes on from.
+        parents: Vec<usize>,
+        /// For each new beam, its token.
+        tokens: Vec<u32>,
+    },
+    /// Nothing: this is the best text.
+    Done(Hypothesis),
+}
+
+/// A beam search under way.
+#[derive(Debug, Clone)]
+pub struct Search {
+    settings: BeamSearch,
+    beams: Vec<Beam>,
+    finished: Finished,
+    /// Tokens of each beam.
+    length: usize,
+}
+
+impl Search {
+    /// Goes on with the logits after each beam; at the first step, those after the prompt, once for each beam.
+    ///
+    /// # Panics
+    /// With another number of rows than beams.
+    pub fn step(&mut self, logits: &[impl AsRef<[f32]>]) -> Step {
+        let BeamSearch { beams: count, tokens_max, .. } = self.settings;
+        assert_eq!(logits.len(), self.beams.len(), "a row of logits for each beam");
+        self.length += 1;
+        let candidates = self.settings.candidates(&self.beams, logits);
+        let best = candidates[0].score;
+        let mut next: Vec<(usize, Beam)> = Vec::with_capacity(count);
+        for (rank, candidate) in candidates.into_iter().enumerate() {
+            let grown = self.beams[candidate.parent].grown(candidate.token, candidate.score, candidate.logprob);
+            if !self.settings.stops.contains(&candidate.token) {
+                next.push((candidate.parent, grown));
+            } else if rank < count {
+                self.finished.add(self.settings.hypothesis(grown, true));
+            }
+            if next.len() == count {
+                break;
+            }
+        }
+        let (parents, grown): (Vec<usize>, Vec<Beam>) = next.into_iter().unzip();
+        self.beams = grown;
+        if self.finished.is_done(self.settings.score(best, self.length)) {
+            return Step::Done(self.finished.best());
+        }
+        if self.length < tokens_max {
+            let tokens = self.beams.iter().map(|beam| beam.tokens[self.length - 1]).collect();
+            return Step::Advance { parents, tokens };
+        }
+        for beam in self.beams.drain(..) {
+            self.finished.add(self.settings.hypothesis(beam, false));
+        }
+        Step::Done(self.finished.best())
+    }
+}
+
 /// A beam and the token that would follow it.
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
@@ -154,6 +204,7 @@ impl Candidate {
 }
 
 /// The best finished texts so far.
+#[derive(Debug, Clone)]
 struct Finished {
     most: usize,
     hypotheses: Vec<Hypothesis>,
@@ -184,8 +235,8 @@ impl Finished {
     }
 
     /// The best; of equal ones the last found.
-    fn best(self) -> Hypothesis {
-        let best = self.hypotheses.into_iter().max_by(|a, b| a.score.total_cmp(&b.score));
+    fn best(&mut self) -> Hypothesis {
+        let best = self.hypotheses.drain(..).max_by(|a, b| a.score.total_cmp(&b.score));
         best.expect("a search that ran at least one step has a text")
     }
 }

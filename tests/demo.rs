@@ -34,7 +34,7 @@ fn episodes_score_and_end_as_in_transformers() {
             asked: (drawing(asked), 0),
             names,
         };
-        let score = flamingo.score(&episode.prompt().unwrap(), |_, _| {}).unwrap();
+        let score = flamingo.score(&episode.prompt().unwrap()).unwrap();
         let ids: Vec<u64> = case["token_ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect();
         assert_eq!(score.ids.iter().map(|&id| u64::from(id)).collect::<Vec<_>>(), ids);
         for (got, want) in score.logprobs[1..].iter().zip(case["token_log_probs"].as_array().unwrap()) {

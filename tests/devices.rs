@@ -55,7 +55,7 @@ fn on_each(task: impl Fn(&Case, Flamingo, Precision, &str) + Sync) {
 #[test]
 fn prompts_score_as_in_the_reference() {
     on_each(|case, mut flamingo, precision, what| {
-        let score = flamingo.score(&case.prompt(), |_, _| {}).unwrap();
+        let score = flamingo.score(&case.prompt()).unwrap();
         assert_eq!(score.ids, case.ids("token_ids"), "{what}");
         let want = case.expected["logprobs"].as_array().unwrap();
         assert_eq!(score.logprobs.len(), want.len(), "{what}");
@@ -105,14 +105,14 @@ fn beams_repeat_themselves_and_are_no_worse_than_greedy() {
 fn batches_and_cached_steps_never_change_a_result() {
     let texts: Vec<String> = ["a red fox", "two", "a small green house", "x y z"].map(str::to_owned).into();
     on_each(|case, mut flamingo, _, what| {
-        let (together, _) = flamingo.classify(&case.prompt(), &texts).unwrap();
+        let together = flamingo.classify(&case.prompt(), &texts).unwrap().choices;
         for choice in &together {
-            let (alone, _) = flamingo.classify(&case.prompt(), std::slice::from_ref(&choice.text)).unwrap();
+            let alone = flamingo.classify(&case.prompt(), std::slice::from_ref(&choice.text)).unwrap().choices;
             assert_eq!(alone[0], *choice, "{what}");
         }
         let answer = flamingo.generate(&case.prompt(), &greedy(6), &mut |_| {}).unwrap();
         let text = flamingo.tokenizer().decode(&answer.ids);
-        let (choices, _) = flamingo.classify(&case.prompt(), &[text]).unwrap();
+        let choices = flamingo.classify(&case.prompt(), &[text]).unwrap().choices;
         if choices[0].ids == answer.ids {
             // Steps choose on the device, choices are weighed by the processor: the same logits, two ways of adding.
             let apart = (choices[0].sum - answer.logprobs.iter().sum::<f64>()).abs();
@@ -181,7 +181,7 @@ fn storage_is_as_the_checkpoint_suggests() {
         let case = Case::open(name);
         let [found, want] = [None, Some(want)].map(|precision| {
             let mut flamingo = case.flamingo(&options(Device::Emulated, precision));
-            flamingo.score(&case.prompt(), |_, _| {}).unwrap()
+            flamingo.score(&case.prompt()).unwrap()
         });
         assert_eq!(found, want, "{name}");
     }

@@ -22,7 +22,7 @@ fn greedy(tokens_max: usize) -> Generation {
 #[test]
 fn prompts_score_as_in_the_reference() {
     for case in Case::all() {
-        let score = case.flamingo(&single()).score(&case.prompt(), |_, _| {}).unwrap();
+        let score = case.flamingo(&single()).score(&case.prompt()).unwrap();
         assert_eq!(score.ids, case.ids("token_ids"), "{}: token ids", case.name);
         let want = case.expected["logprobs"].as_array().unwrap();
         assert!(score.logprobs[0].is_none() && want[0].is_null());
@@ -60,7 +60,7 @@ fn cached_steps_equal_recomputation_bit_for_bit() {
         if ids != answer.ids {
             continue; // the text does not tokenise back to what was generated
         }
-        let (choices, _) = flamingo.classify(&case.prompt(), &[text]).unwrap();
+        let choices = flamingo.classify(&case.prompt(), &[text]).unwrap().choices;
         assert_eq!(choices[0].sum, answer.logprobs.iter().sum::<f64>(), "{}", case.name);
     }
 }
@@ -72,13 +72,13 @@ fn batches_and_threads_never_change_a_result() {
         let case = Case::open(name);
         let choices: Vec<String> = ["a red fox", "two", "a small green house", "x y z"].map(str::to_owned).into();
         let mut flamingo = case.flamingo(&single());
-        let (together, _) = flamingo.classify(&case.prompt(), &choices).unwrap();
+        let together = flamingo.classify(&case.prompt(), &choices).unwrap().choices;
         for choice in &together {
-            let (alone, _) = flamingo.classify(&case.prompt(), std::slice::from_ref(&choice.text)).unwrap();
+            let alone = flamingo.classify(&case.prompt(), std::slice::from_ref(&choice.text)).unwrap().choices;
             assert_eq!(alone[0], *choice, "{name}");
         }
         let mut threaded = case.flamingo(&Options { threads: 3, ..Options::default() });
-        assert_eq!(threaded.classify(&case.prompt(), &choices).unwrap().0, together, "{name}");
+        assert_eq!(threaded.classify(&case.prompt(), &choices).unwrap().choices, together, "{name}");
     }
 }
 

@@ -12,12 +12,13 @@ const STEPS: &[&[&str]] = &[
     // These two never meet: models know no device, devices know no model.
     &["model", "backend"],
     &["executor", "inspect"],
+    &["engine"],
     &["flamingo", "demo", "convert", "probe"],
     &["lib", "main", "cli"],
 ];
 
 /// Uses within a step: the model in the box is opened like any other, and its task is played on an open model.
-const BESIDE: &[(&str, &str)] = &[("demo", "flamingo"), ("flamingo", "demo")];
+const BESIDE: &[(&str, &str)] = &[("demo", "flamingo"), ("engine", "demo")];
 
 /// Files that may hold `unsafe`, each block with its reason.
 const UNSAFE: &[&str] = &[

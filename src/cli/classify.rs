@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use clap::Args;
-use flamant::Choice;
+use flamant::{Choice, Classification};
 use serde_json::json;
 
 use super::input::{ModelArguments, PromptArguments};
@@ -31,7 +31,7 @@ impl Classify {
     pub fn run(self) -> Outcome {
         let prompt = self.prompt.read()?;
         let mut flamingo = self.model.open()?;
-        let (mut choices, timings) = flamingo.classify(&prompt, &self.choice)?;
+        let Classification { mut choices, timings, .. } = flamingo.classify(&prompt, &self.choice)?;
         let rank = |choice: &Choice| if self.mean { choice.mean } else { choice.sum };
         choices.sort_by(|a, b| rank(b).total_cmp(&rank(a)));
         // What share of the likelihood of all choices each has.

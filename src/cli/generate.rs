@@ -100,9 +100,9 @@ fn report(answer: &Answer) -> serde_json::Value {
             Finish::Length => "length",
         },
         "usage": {
-            "prompt_tokens": answer.prompt_tokens,
+            "prompt_tokens": answer.usage.prompt_tokens,
             "completion_tokens": answer.ids.len(),
-            "pictures": answer.pictures,
+            "pictures": answer.usage.pictures,
         },
         "timings": {
             "media_seconds": answer.timings.media,

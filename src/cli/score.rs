@@ -37,11 +37,10 @@ impl Score {
             }
             None => None,
         };
-        let score = flamingo.score(&prompt, |_, logits| {
-            if let Some(file) = &mut file {
-                file.add(logits);
-            }
-        })?;
+        let score = match &mut file {
+            Some(file) => flamingo.score_with_logits(&prompt, |_, logits| file.add(logits))?,
+            None => flamingo.score(&prompt)?,
+        };
         if let Some(file) = file {
             file.finish()?;
         }

@@ -113,6 +113,16 @@ impl Picture {
         &self.palette
     }
 
+    /// A hash of everything that decides how the picture looks to a model.
+    pub(crate) fn content(&self) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new();
+        let number = |number: usize| (number as u64).to_le_bytes();
+        hasher.update(&number(self.width)).update(&number(self.height)).update(&[self.mode as u8]);
+        hasher.update(&self.transparent_gray.map_or([0, 0], |level| [1, level]));
+        hasher.update(self.palette.as_flattened()).update(&self.pixels);
+        hasher.finalize()
+    }
+
     /// The whole picture as red, green, blue of every pixel; alpha is dropped, not blended. Pillow's `convert("RGB")`.
     pub fn to_rgb(&self) -> Cow<'_, [u8]> {
         rgb_of(self.mode, &self.palette, &self.pixels)

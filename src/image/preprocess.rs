@@ -48,11 +48,17 @@ impl Preprocessor {
     pub fn apply(&self, picture: &Picture) -> Vec<f32> {
         let rgb = self.rgb(picture);
         let mut planes = Vec::with_capacity(rgb.len());
+        self.normalise(&rgb, &mut planes);
+        planes
+    }
+
+    /// Appends the encoder's input, as [`Preprocessor::apply`] gives it, to `planes`; `rgb` is what
+    /// [`Preprocessor::rgb`] gave.
+    pub fn normalise(&self, rgb: &[u8], planes: &mut Vec<f32>) {
         for channel in 0..3 {
             let table = self.normalised_levels(channel);
             planes.extend(rgb.chunks_exact(3).map(|pixel| table[usize::from(pixel[channel])]));
         }
-        planes
     }
 
     /// The square before the normalisation: (size, size, 3), 8 bits, rows from the top.

@@ -1,0 +1,191 @@
+//! How an engine is opened, and what bounds it.
+
+use std::path::Path;
+
+use super::Engine;
+use crate::backend::{Device, PageCount, Precision};
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
+use crate::kv::PAGE_TOKENS;
+
+/// What an engine may use; checked when it is opened. Whatever would pass a limit waits or is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests that run at a time; the others wait.
+    pub sequences: usize,
+    /// Tokens of a step: bounds how long a step takes, and the memory of activations.
+    pub tokens_per_step: usize,
+    /// Pictures encoded in a step, likewise.
+    pub pictures_per_step: usize,
+    /// Pages of 16 tokens; none: as many as memory allows and are of use.
+    pub text_pages: Option<usize>,
+    /// Pages of one picture; none: as many as memory allows, 256 at most.
+    pub media_pages: Option<usize>,
+    /// Requests that wait.
+    pub queue: usize,
+    /// Bytes of the tokens and resized pictures of all requests that are not finished.
+    pub queue_bytes: u64,
+    /// Whether the pages of prompts and pictures that were seen before are found again. It never changes an answer.
+    pub sharing: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            sequences: 64,
+            tokens_per_step: 256,
+            pictures_per_step: 4,
+            text_pages: None,
+            media_pages: None,
+            queue: 1024,
+            queue_bytes: 1 << 30,
+            sharing: true,
+        }
+    }
+}
+
+const SEQUENCES_MAX: usize = 1024;
+const TOKENS_PER_STEP_MAX: usize = 8192;
+const PICTURES_PER_STEP_MAX: usize = 64;
+/// Media pages that are asked for where memory decides.
+const MEDIA_PAGES_USUAL: usize = 256;
+/// More pages than any memory holds.
+const PAGES_MAX: usize = 1 << 28;
+
+impl Limits {
+    /// Whether every number is usable.
+    pub(super) fn check(&self) -> Result<()> {
+        let within = |name: &str, found: usize, least: usize, most: usize| match (least..=most).contains(&found) {
+            true => Ok(()),
+            false => Err(Error::argument(format!("{name}: expected {least} to {most}, found {found}"))),
+        };
+        within("sequences", self.sequences, 1, SEQUENCES_MAX)?;
+        within("tokens-per-step", self.tokens_per_step, 1, TOKENS_PER_STEP_MAX)?;
+        within("pictures-per-step", self.pictures_per_step, 1, PICTURES_PER_STEP_MAX)?;
+        within("queue", self.queue, 1, usize::MAX)
+    }
+
+    /// Text pages and media pages for sequences of up to `context_max` tokens.
+    pub(super) fn pages(&self, context_max: usize) -> Result<[PageCount; 2]> {
+        // With one page more, a sequence of full length that forks can copy the page it writes.
+        let least = context_max.div_ceil(PAGE_TOKENS) + 1;
+        let exactly = |name: &str, count: usize, least: usize| match (least..=PAGES_MAX).contains(&count) {
+            true => Ok(PageCount { least: count, most: count }),
+            false => Err(Error::argument(format!("{name}: expected {least} to {PAGES_MAX}, found {count}"))),
+        };
+        let text = match self.text_pages {
+            Some(count) => exactly("text-pages", count, least)?,
+            None => PageCount { least, most: self.sequences * least },
+        };
+        let media = match self.media_pages {
+            Some(count) => exactly("media-pages", count, 1)?,
+            None => PageCount { least: self.pictures_per_step, most: MEDIA_PAGES_USUAL.max(self.sequences) },
+        };
+        Ok([text, media])
+    }
+}
+
+/// How a model is opened.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Where it runs.
+    pub device: Device,
+    /// How a device that runs kernels stores numbers; none: f16 where all weights are, else bf16. The processor takes
+    /// none: it has f32.
+    pub precision: Option<Precision>,
+    /// Worker threads on the processor; 0: one for each core.
+    pub threads: usize,
+    /// Most tokens of a sequence, prompt and answer; none: what the model was made for.
+    pub context_max: Option<usize>,
+    /// What it may use.
+    pub limits: Limits,
+}
+
+impl Options {
+    /// Most tokens of a sequence of this model.
+    pub(super) fn context(&self, config: &ModelConfig) -> Result<usize> {
+        let made_for = config.decoder.positions_max;
+        match self.context_max.unwrap_or(made_for) {
+            context if (1..=made_for).contains(&context) => Ok(context),
+            context => Err(Error::argument(format!("context: expected 1 to {made_for} tokens, found {context}"))),
+        }
+    }
+}
+
+/// Opens an engine, one setting after the other: what is not set is as in [`Options::default`].
+#[derive(Debug, Clone, Default)]
+pub struct Builder {
+    options: Options,
+}
+
+impl Builder {
+    /// Where it runs.
+    pub fn device(mut self, device: Device) -> Self {
+        self.options.device = device;
+        self
+    }
+
+    /// How a device that runs kernels stores numbers.
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.options.precision = Some(precision);
+        self
+    }
+
+    /// Worker threads on the processor.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.options.threads = threads;
+        self
+    }
+
+    /// Most tokens of a sequence, prompt and answer.
+    pub fn context_max(mut self, tokens: usize) -> Self {
+        self.options.context_max = Some(tokens);
+        self
+    }
+
+    /// All limits at once.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.options.limits = limits;
+        self
+    }
+
+    /// See [`Limits::sequences`].
+    pub fn sequences(mut self, count: usize) -> Self {
+        self.options.limits.sequences = count;
+        self
+    }
+
+    /// See [`Limits::tokens_per_step`].
+    pub fn tokens_per_step(mut self, count: usize) -> Self {
+        self.options.limits.tokens_per_step = count;
+        self
+    }
+
+    /// See [`Limits::pictures_per_step`].
+    pub fn pictures_per_step(mut self, count: usize) -> Self {
+        self.options.limits.pictures_per_step = count;
+        self
+    }
+
+    /// See [`Limits::sharing`].
+    pub fn sharing(mut self, sharing: bool) -> Self {
+        self.options.limits.sharing = sharing;
+        self
+    }
+
+    /// Opens a model folder; see [`Engine::open`].
+    ///
+    /// # Errors
+    /// As for [`Engine::open`].
+    pub fn open(self, folder: impl AsRef<Path>) -> Result<Engine> {
+        Engine::open(folder, &self.options)
+    }
+
+    /// Opens the model in the program; see [`Engine::demo`].
+    ///
+    /// # Errors
+    /// As for [`Engine::open`].
+    pub fn demo(self) -> Result<Engine> {
+        Engine::demo(&self.options)
+    }
+}

@@ -1,0 +1,502 @@
+//! Serves many requests at once: each step is put together by the scheduler, run by the executor, and taken apart by the
+//! tasks. Synchronous and on one thread; whoever wants threads puts it on one.
+//!
+//! A row never depends on its batch, so how a request is scheduled never changes its answer.
+
+mod limits;
+mod reader;
+mod request;
+mod scheduler;
+mod stats;
+mod tasks;
+
+pub use limits::{Builder, Limits, Options};
+pub use reader::{Prepared, Reader};
+pub use request::{
+    Answer, Choice, Classification, Event, EventKind, Finish, Generation, Request, RequestId, Score, Task, Timings,
+    Usage,
+};
+pub use stats::{PagesNow, Stats};
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use blake3::Hash;
+
+use crate::backend::{self, Batch, Chosen, Device, Opening, Usual};
+use crate::checkpoint::Folder;
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
+use crate::executor::{Executor, Logits};
+use crate::preprocessor;
+use crate::tokenizer::Tokenizer;
+use crate::weights::Weights;
+use reader::Pixels;
+use scheduler::{Bounds, Job, Pace, Scheduler, Step};
+use tasks::{Ending, Found, Place, Want};
+
+/// An open model that serves many requests.
+///
+/// ```no_run
+/// use flamant::{Engine, EventKind, Generation, Prompt, Request};
+///
+/// # fn main() -> flamant::Result<()> {
+/// let mut engine = Engine::builder().sequences(16).open("idefics-9b-instruct")?;
+/// for file in ["a.png", "b.png"] {
+///     let mut prompt = Prompt::new();
+///     prompt.image_file(file)?.text("A picture of")?;
+///     engine.submit(Request::generate(prompt, Generation::default()))?;
+/// }
+/// while !engine.is_idle() {
+///     for event in engine.step() {
+///         if let EventKind::Written(answer) = event.kind {
+///             println!("{}: {}", event.id, answer.text);
+///         }
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct Engine {
+    reader: Reader,
+    executor: Executor,
+    device: Device,
+    limits: Limits,
+    scheduler: Scheduler<Ticket>,
+    /// Events that happened between steps.
+    events: Vec<Event>,
+    /// Pictures of requests that are not finished, and how many of these have each.
+    pictures: HashMap<Hash, usize>,
+    /// Bytes of all requests that are not finished.
+    bytes: u64,
+    stats: Stats,
+    /// The step under way; kept for its memory.
+    step: Step,
+    pixels: Vec<f32>,
+}
+
+/// What the engine keeps of a request beside its numbers.
+struct Ticket {
+    task: tasks::Task,
+    pixels: Vec<Arc<Pixels>>,
+    prompt_tokens: usize,
+    submitted: Instant,
+    /// When its first token ran, and when its prompt was read.
+    begun: Option<Instant>,
+    read: Option<Instant>,
+    media_seconds: f64,
+}
+
+/// The rows of a step whose logits are wanted, in order, and what came of them.
+struct Outputs {
+    wanted: Vec<Wanted>,
+    requests: Vec<backend::Request>,
+    chosen: Vec<Chosen>,
+    logits: Option<Logits>,
+}
+
+/// A row whose logits are wanted.
+#[derive(Clone, Copy)]
+struct Wanted {
+    row: u32,
+    /// Whether the device chooses from it.
+    chosen: bool,
+    /// Its place among those of its kind.
+    place: usize,
+}
+
+impl Outputs {
+    fn take(&mut self, wanted: Wanted) -> Found<'_> {
+        match (&mut self.logits, wanted.chosen) {
+            (Some(logits), false) => Found::Logits(logits.row_mut(wanted.place)),
+            _ => Found::Chosen(self.chosen[wanted.place]),
+        }
+    }
+}
+
+impl Engine {
+    /// An engine with settings of one's own.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Opens a model folder: IDEFICS as transformers saves it, or OpenFlamingo as `flamant convert` writes it. Weights
+    /// stay mapped.
+    ///
+    /// # Errors
+    /// A file that is missing or malformed, a weight that is missing or misshapen, a device that is not there or has
+    /// too little memory, limits out of range.
+    pub fn open(folder: impl AsRef<Path>, options: &Options) -> Result<Self> {
+        Self::open_files(Folder::Disk(folder.as_ref()), options)
+    }
+
+    /// Opens the model that is part of the program: small, and made to learn names of drawn symbols from a prompt.
+    ///
+    /// # Errors
+    /// As for [`Engine::open`].
+    pub fn demo(options: &Options) -> Result<Self> {
+        Self::open_files(crate::demo::MODEL, options)
+    }
+
+    fn open_files(folder: Folder, options: &Options) -> Result<Self> {
+        let mut limits = options.limits.clone();
+        limits.check()?;
+        let checkpoint = Arc::new(folder.checkpoint()?);
+        let config = ModelConfig::from_checkpoint(folder, &checkpoint)?;
+        let tokenizer = Tokenizer::open(folder, config.family, config.decoder.vocabulary)?;
+        let preprocessor = preprocessor::open(folder, &config)?;
+        let weights = Weights::new(checkpoint.clone(), &config);
+        let context_max = options.context(&config)?;
+        let pages = limits.pages(context_max)?;
+        let device = backend::resolve(options.device);
+        let usual = Usual { images: limits.pictures_per_step, tokens: limits.tokens_per_step };
+        let opening = Opening { device, threads: options.threads, precision: options.precision, usual };
+        let executor = Executor::open(&config, weights, &opening, pages)?;
+        let (text_pages, media_pages) = executor.pages();
+        (limits.text_pages, limits.media_pages) = (Some(text_pages), Some(media_pages));
+        let bounds = Bounds {
+            jobs: limits.sequences,
+            tokens: limits.tokens_per_step,
+            pictures: limits.pictures_per_step,
+            sharing: limits.sharing,
+        };
+        Ok(Engine {
+            reader: Reader::new(config, tokenizer, preprocessor, checkpoint, context_max),
+            executor,
+            device,
+            limits,
+            scheduler: Scheduler::new(bounds, text_pages, media_pages),
+            events: Vec::new(),
+            pictures: HashMap::new(),
+            bytes: 0,
+            stats: Stats::default(),
+            step: Step::default(),
+            pixels: Vec::new(),
+        })
+    }
+
+    /// Where it runs; for [`Device::Auto`], what was found.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// What bounds it, with the pages there are.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// What prepares its requests, on any thread; also what the model has besides its device.
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// What the model is made of.
+    pub fn config(&self) -> &ModelConfig {
+        self.reader.config()
+    }
+
+    /// Its tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        self.reader.tokenizer()
+    }
+
+    /// Floating-point operations of the matrix products of a prompt: encoding its pictures, and reading its tokens.
+    pub fn flops(&self, pictures: usize, tokens: usize) -> [u64; 2] {
+        self.executor.flops(pictures, tokens)
+    }
+
+    /// Takes a request; its events come with the next steps.
+    ///
+    /// # Errors
+    /// As for [`Reader::prepare`] and [`Engine::submit_prepared`].
+    pub fn submit(&mut self, request: Request) -> Result<RequestId> {
+        self.submit_prepared(self.reader.prepare(request)?)
+    }
+
+    /// Takes a request that was prepared by this engine's [`Reader`].
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when too many requests wait or hold too much; a request that another model prepared.
+    pub fn submit_prepared(&mut self, prepared: Prepared) -> Result<RequestId> {
+        if !prepared.reader.is_same(&self.reader) {
+            return Err(Error::argument("request: expected one prepared by this engine's reader, found another's"));
+        }
+        let waiting = self.scheduler.waiting.len();
+        if waiting >= self.limits.queue {
+            return Err(Error::limit("requests that wait", self.limits.queue as u64, waiting as u64 + 1));
+        }
+        let bytes = self.bytes + self.bytes_of(&prepared);
+        if bytes > self.limits.queue_bytes {
+            return Err(Error::limit("bytes of all requests", self.limits.queue_bytes, bytes));
+        }
+        self.bytes = bytes;
+        prepared.pixels.iter().for_each(|pixels| *self.pictures.entry(pixels.content).or_default() += 1);
+        let id = RequestId::next();
+        let Prepared { prompt, pixels, task, pace, wanted, tokens_max, .. } = prepared;
+        let ticket = Ticket {
+            task,
+            pixels,
+            prompt_tokens: prompt.ids.len(),
+            submitted: Instant::now(),
+            begun: None,
+            read: None,
+            media_seconds: 0.0,
+        };
+        let nothing_to_write = pace != Pace::Reads && tokens_max == ticket.prompt_tokens;
+        let job = Job::new(id.number(), prompt, pace, wanted, tokens_max, ticket);
+        if nothing_to_write {
+            self.release(&job);
+            let ending = Ending::Written { text: String::new(), ids: vec![], logprobs: vec![], finish: Finish::Length };
+            let kind = self.finish(job, ending);
+            self.events.push(Event { id, kind });
+        } else {
+            self.scheduler.add(job);
+        }
+        Ok(id)
+    }
+
+    /// Ends a request early; its last event, [`EventKind::Cancelled`], comes with the next step. False if there is no
+    /// such request, or not any more.
+    pub fn cancel(&mut self, id: RequestId) -> bool {
+        let Some(job) = self.scheduler.remove(id.number()) else { return false };
+        self.release(&job);
+        self.stats.requests_cancelled += 1;
+        self.events.push(Event { id, kind: EventKind::Cancelled });
+        true
+    }
+
+    /// Whether no request waits or runs, and no event is due.
+    pub fn is_idle(&self) -> bool {
+        self.scheduler.waiting.is_empty() && self.scheduler.running.is_empty() && self.events.is_empty()
+    }
+
+    /// Counts since the engine was opened, and what it holds now.
+    pub fn stats(&self) -> Stats {
+        let Scheduler { text, media, waiting, running, preemptions, .. } = &self.scheduler;
+        Stats {
+            requests_waiting: waiting.len(),
+            requests_running: running.len(),
+            preemptions: *preemptions,
+            text_pages: PagesNow::of(text),
+            media_pages: PagesNow::of(media),
+            ..self.stats
+        }
+    }
+
+    /// Runs one step of all that run; what has happened since the last one. If the device fails, so do the requests of
+    /// the step, and nothing else.
+    pub fn step(&mut self) -> Vec<Event> {
+        let mut events = std::mem::take(&mut self.events);
+        let begun = Instant::now();
+        let mut step = std::mem::take(&mut self.step);
+        self.scheduler.schedule(&mut step);
+        self.stats.schedule_seconds += begun.elapsed().as_secs_f64();
+        if !step.ids.is_empty() {
+            self.stats.steps += 1;
+            match self.run(&step, begun) {
+                Ok(rows) => {
+                    let run = Instant::now();
+                    self.commit(&step, rows, &mut events);
+                    self.stats.commit_seconds += run.elapsed().as_secs_f64();
+                }
+                Err(error) => self.fail(&step, &error, &mut events),
+            }
+        }
+        self.step = step;
+        events
+    }
+
+    /// Copies pages, encodes pictures, runs tokens.
+    fn run(&mut self, step: &Step, begun: Instant) -> Result<Outputs> {
+        for copy in &step.copies {
+            self.executor.copy_text_page(*copy)?;
+        }
+        let encoding = Instant::now();
+        self.encode(step)?;
+        let media_seconds = if step.encode.is_empty() { 0.0 } else { encoding.elapsed().as_secs_f64() };
+        self.stats.media_seconds += media_seconds;
+        for encode in &step.encode {
+            self.running(encode.job).work.media_seconds += media_seconds / step.encode.len() as f64;
+        }
+        let running = &self.scheduler.running;
+        let tables: Vec<&[u32]> =
+            step.rows.iter().map(|rows| running[rows.job].lines[rows.line].pages()).collect();
+        // Rows from which the device chooses come first.
+        let mut outputs = Outputs { wanted: Vec::new(), requests: Vec::new(), chosen: Vec::new(), logits: None };
+        let mut whole = Vec::new();
+        for rows in &step.rows {
+            let job = &running[rows.job];
+            for nth in 0..rows.wanted {
+                let row = rows.first + rows.count - rows.wanted + nth;
+                let place = Place { line: rows.line, nth, position: step.positions[row] as usize };
+                match job.work.task.want(&job.prompt, place) {
+                    Want::Choice(request) if self.executor.chooses() => {
+                        outputs.wanted.push(Wanted { row: row as u32, place: outputs.requests.len(), chosen: true });
+                        outputs.requests.push(request);
+                    }
+                    _ => {
+                        outputs.wanted.push(Wanted { row: row as u32, place: whole.len(), chosen: false });
+                        whole.push(row as u32);
+                    }
+                }
+            }
+        }
+        let chosen = outputs.wanted.iter().filter(|wanted| wanted.chosen).map(|wanted| wanted.row);
+        let rows: Vec<u32> = chosen.chain(whole).collect();
+        let batch = Batch {
+            ids: &step.ids,
+            positions: &step.positions,
+            sequences: &step.sequences,
+            tables: &tables,
+            media: &step.media,
+            outputs: &rows,
+            ..Batch::default()
+        };
+        let running = Instant::now();
+        let forbidden = self.reader.surroundings().forbidden;
+        let (chosen, logits) = self.executor.step(&batch, &outputs.requests, forbidden)?;
+        self.stats.text_seconds += running.elapsed().as_secs_f64();
+        self.stats.tokens_computed += step.ids.len() as u64;
+        self.stats.pictures_encoded += step.encode.len() as u64;
+        for rows in &step.rows {
+            self.scheduler.running[rows.job].work.begun.get_or_insert(begun);
+        }
+        Ok(Outputs { chosen, logits: Some(logits), ..outputs })
+    }
+
+    /// A job that runs.
+    fn running(&mut self, number: u64) -> &mut Job<Ticket> {
+        let running = &mut self.scheduler.running;
+        let place = running.binary_search_by_key(&number, |job| job.number);
+        &mut running[place.expect("its pictures are wanted, so it runs")]
+    }
+
+    fn encode(&mut self, step: &Step) -> Result<()> {
+        if step.encode.is_empty() {
+            return Ok(());
+        }
+        self.pixels.clear();
+        let mut pages = Vec::with_capacity(step.encode.len());
+        for encode in &step.encode {
+            let pixels = self.running(encode.job).work.pixels[encode.picture as usize].clone();
+            self.reader.preprocessor().normalise(&pixels.rgb, &mut self.pixels);
+            pages.push(encode.page);
+        }
+        self.executor.encode(&self.pixels, &pages)
+    }
+
+    /// Hands the rows to their tasks, and lets the lines go on.
+    fn commit(&mut self, step: &Step, mut outputs: Outputs, events: &mut Vec<Event>) {
+        let reader = self.reader.clone();
+        let around = reader.surroundings();
+        let mut wanted = std::mem::take(&mut outputs.wanted).into_iter();
+        let mut ended = Vec::new();
+        for rows_of_job in step.rows.chunk_by(|a, b| a.job == b.job) {
+            let place = rows_of_job[0].job;
+            let Scheduler { running, text, .. } = &mut self.scheduler;
+            let Job { number, prompt, lines, work: ticket, .. } = &mut running[place];
+            let id = RequestId::from(*number);
+            for rows in rows_of_job {
+                for nth in 0..rows.wanted {
+                    let wanted = wanted.next().expect("as many as the rows wanted");
+                    let position = step.positions[wanted.row as usize] as usize;
+                    let found = outputs.take(wanted);
+                    let row = Place { line: rows.line, nth, position };
+                    let kind = ticket.task.take(prompt, lines, row, found, &around);
+                    events.extend(kind.map(|kind| Event { id, kind }));
+                }
+            }
+            if rows_of_job.iter().all(|rows| rows.wanted == 0) {
+                continue;
+            }
+            ticket.read.get_or_insert_with(Instant::now);
+            match ticket.task.settle(prompt, lines, text, &around) {
+                Some(ending) => ended.push((place, ending)),
+                None => self.scheduler.name_written(place),
+            }
+        }
+        for (place, ending) in ended.into_iter().rev() {
+            let job = self.scheduler.remove_running(place);
+            self.release(&job);
+            let id = RequestId::from(job.number);
+            let kind = self.finish(job, ending);
+            events.push(Event { id, kind });
+        }
+    }
+
+    /// The last event of a job.
+    fn finish(&mut self, job: Job<Ticket>, ending: Ending) -> EventKind {
+        let Job { prompt, tokens_found, pictures_encoded, work: ticket, .. } = job;
+        let pictures = ticket.pixels.len();
+        let completion_tokens = match &ending {
+            Ending::Written { ids, .. } => ids.len(),
+            Ending::Classified(_) | Ending::Scored(_) => ticket.task.completion_tokens(),
+        };
+        let usage = Usage {
+            prompt_tokens: ticket.prompt_tokens,
+            cached_tokens: tokens_found,
+            completion_tokens,
+            pictures,
+            pictures_encoded,
+        };
+        let now = Instant::now();
+        let (begun, read) = (ticket.begun.unwrap_or(now), ticket.read.unwrap_or(now));
+        let seconds = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs_f64();
+        let timings = Timings {
+            queue: seconds(ticket.submitted, begun),
+            media: ticket.media_seconds,
+            prompt: (seconds(begun, read) - ticket.media_seconds).max(0.0),
+            decode: seconds(read, now),
+        };
+        self.stats.requests_finished += 1;
+        self.stats.tokens_cached += tokens_found as u64;
+        self.stats.tokens_written += completion_tokens as u64;
+        self.stats.pictures_cached += pictures.saturating_sub(pictures_encoded) as u64;
+        match ending {
+            Ending::Written { text, ids, logprobs, finish } => {
+                EventKind::Written(Answer { text, ids, logprobs, finish, usage, timings })
+            }
+            Ending::Classified(choices) => EventKind::Classified(Classification { choices, usage, timings }),
+            Ending::Scored(logprobs) => EventKind::Scored(Score { ids: prompt.ids, logprobs, usage, timings }),
+        }
+    }
+
+    /// A step has failed, and with it all requests that were in it.
+    fn fail(&mut self, step: &Step, error: &Error, events: &mut Vec<Event>) {
+        self.scheduler.failed(step);
+        let mut places: Vec<usize> = step.rows.iter().map(|rows| rows.job).collect();
+        places.dedup();
+        for place in places.into_iter().rev() {
+            let job = self.scheduler.remove_running(place);
+            self.release(&job);
+            self.stats.requests_failed += 1;
+            events.push(Event { id: RequestId::from(job.number), kind: EventKind::Failed(error.clone()) });
+        }
+    }
+
+    /// Bytes that a request adds to those held: a picture that others hold too is there once.
+    fn bytes_of(&self, prepared: &Prepared) -> u64 {
+        let tokens = size_of_val(&prepared.prompt.ids[..]) + size_of_val(&prepared.prompt.sees[..]);
+        let mut pictures: Vec<&Arc<Pixels>> = prepared.pixels.iter().collect();
+        pictures.sort_unstable_by_key(|pixels| *pixels.content.as_bytes());
+        pictures.dedup_by_key(|pixels| pixels.content);
+        let new = pictures.iter().filter(|pixels| !self.pictures.contains_key(&pixels.content));
+        (tokens + new.map(|pixels| pixels.rgb.len()).sum::<usize>()) as u64
+    }
+
+    /// Counts the bytes of a request off again.
+    fn release(&mut self, job: &Job<Ticket>) {
+        let prompt = &job.prompt;
+        self.bytes -= (size_of_val(&prompt.ids[..]) + size_of_val(&prompt.sees[..])) as u64;
+        for pixels in &job.work.pixels {
+            let holders = self.pictures.get_mut(&pixels.content).expect("its pictures are counted");
+            *holders -= 1;
+            if *holders == 0 {
+                self.pictures.remove(&pixels.content);
+                self.bytes -= pixels.rgb.len() as u64;
+            }
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Prepares requests: renders prompts, brings pictures to the encoder's size, checks what can be checked. Any thread may
+//! do so while another runs the engine.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use blake3::Hash;
+
+use super::request::{Request, Task as Asked};
+use super::scheduler::{Pace, Tokens};
+use super::tasks::{Classifying, Scoring, Searching, Surroundings, Task, Writing};
+use crate::checkpoint::Checkpoint;
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
+use crate::image::{Picture, Preprocessor};
+use crate::prompt::Prompt;
+use crate::tokenizer::Tokenizer;
+
+/// Bytes of all choices offered together.
+const CHOICE_BYTES_MAX: usize = 1 << 20;
+/// Bytes of resized pictures that are kept for when they are seen again; a picture of 224 by 224 has 150 kB.
+const PICTURES_KEPT_BYTES: usize = 64 << 20;
+
+/// What an open model has besides its device. Clones are one.
+#[derive(Clone)]
+pub struct Reader {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    preprocessor: Preprocessor,
+    checkpoint: Arc<Checkpoint>,
+    /// Tokens that are never written, ascending.
+    forbidden: Vec<u32>,
+    context_max: usize,
+    kept: Mutex<Kept>,
+}
+
+/// A picture as the encoder wants it, before normalisation.
+pub(super) struct Pixels {
+    /// What was in the picture, whatever its size.
+    pub content: Hash,
+    /// (side, side, 3), 8 bits.
+    pub rgb: Vec<u8>,
+}
+
+/// Pictures resized lately. What has not been asked for since half of the bytes were filled is let go.
+#[derive(Default)]
+struct Kept {
+    young: HashMap<Hash, Arc<Pixels>>,
+    old: HashMap<Hash, Arc<Pixels>>,
+    young_bytes: usize,
+}
+
+impl Kept {
+    fn find(&mut self, content: &Hash) -> Option<Arc<Pixels>> {
+        if let Some(pixels) = self.young.get(content) {
+            return Some(pixels.clone());
+        }
+        let pixels = self.old.remove(content)?;
+        self.keep(pixels.clone());
+        Some(pixels)
+    }
+
+    fn keep(&mut self, pixels: Arc<Pixels>) {
+        self.young_bytes += pixels.rgb.len();
+        self.young.insert(pixels.content, pixels);
+        if self.young_bytes > PICTURES_KEPT_BYTES / 2 {
+            self.old = std::mem::take(&mut self.young);
+            self.young_bytes = 0;
+        }
+    }
+}
+
+/// A request that an engine of the same model can run.
+pub struct Prepared {
+    pub(super) prompt: Tokens,
+    pub(super) pixels: Vec<Arc<Pixels>>,
+    pub(super) task: Task,
+    pub(super) pace: Pace,
+    /// The first position whose logits are wanted.
+    pub(super) wanted: usize,
+    /// Most tokens that a sequence of it will have.
+    pub(super) tokens_max: usize,
+    /// Of which model.
+    pub(super) reader: Reader,
+}
+
+impl Reader {
+    pub(super) fn new(
+        config: ModelConfig,
+        tokenizer: Tokenizer,
+        preprocessor: Preprocessor,
+        checkpoint: Arc<Checkpoint>,
+        context_max: usize,
+    ) -> Self {
+        let mut forbidden = tokenizer.forbidden();
+        forbidden.sort_unstable();
+        let kept = Mutex::default();
+        let inner = Inner { config, tokenizer, preprocessor, checkpoint, forbidden, context_max, kept };
+        Reader { inner: Arc::new(inner) }
+    }
+
+    /// What the model is made of.
+    pub fn config(&self) -> &ModelConfig {
+        &self.inner.config
+    }
+
+    /// Its tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.inner.tokenizer
+    }
+
+    /// What its pictures go through.
+    pub fn preprocessor(&self) -> &Preprocessor {
+        &self.inner.preprocessor
+    }
+
+    /// Its files.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.inner.checkpoint
+    }
+
+    /// Most tokens of a sequence, prompt and answer.
+    pub fn context_max(&self) -> usize {
+        self.inner.context_max
+    }
+
+    pub(super) fn surroundings(&self) -> Surroundings<'_> {
+        Surroundings { tokenizer: &self.inner.tokenizer, forbidden: &self.inner.forbidden }
+    }
+
+    /// Whether both are of one model.
+    pub(super) fn is_same(&self, other: &Reader) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// Renders the prompt, resizes its pictures, and checks the task.
+    ///
+    /// # Errors
+    /// A prompt that cannot be rendered or does not fit the context; settings out of range; choices that are missing,
+    /// empty, too long or hold a picture marker.
+    pub fn prepare(&self, request: Request) -> Result<Prepared> {
+        self.prepare_task(&request.prompt, request.task)
+    }
+
+    /// As [`Reader::prepare`], of a prompt that stays the caller's.
+    pub(crate) fn prepare_task(&self, prompt: &Prompt, task: Asked) -> Result<Prepared> {
+        if let Asked::Generate(generation) = &task {
+            generation.check()?;
+        }
+        let rendered = prompt.render(self.tokenizer())?;
+        self.check_length(rendered.ids.len())?;
+        let length = rendered.ids.len();
+        let around = self.surroundings();
+        let (task, pace, wanted, tokens_max) = match task {
+            Asked::Generate(generation) => {
+                let tokens_max = generation.tokens_max.min(self.context_max() - length);
+                let most = length + tokens_max;
+                match generation.beams {
+                    1 => (Task::Write(Writing::new(generation, tokens_max)), Pace::Writes, length - 1, most),
+                    _ => {
+                        let task = Searching::new(generation, tokens_max.max(1), &around);
+                        (Task::Search(task), Pace::Searches, length - 1, most)
+                    }
+                }
+            }
+            Asked::Classify { choices } => {
+                let choices = self.choices(choices)?;
+                let longest = choices.iter().map(|(_, ids)| ids.len()).max().unwrap_or_default();
+                self.check_length(length + longest - 1)?;
+                (Task::Classify(Classifying::new(choices)), Pace::Reads, length - 1, length + longest - 1)
+            }
+            Asked::Score { logits } => (Task::Score(Scoring::new(logits)), Pace::Reads, 0, length),
+        };
+        let pixels: Vec<Arc<Pixels>> = prompt.pictures().map(|picture| self.pixels(picture)).collect();
+        let contents = pixels.iter().map(|pixels| pixels.content).collect();
+        let prompt = Tokens::new(rendered.ids, rendered.media, contents);
+        Ok(Prepared { prompt, pixels, task, pace, wanted, tokens_max, reader: self.clone() })
+    }
+
+    fn check_length(&self, tokens: usize) -> Result<()> {
+        if tokens <= self.context_max() {
+            return Ok(());
+        }
+        Err(Error::limit("tokens of a sequence", self.context_max() as u64, tokens as u64))
+    }
+
+    /// Tokens of each choice.
+    fn choices(&self, choices: Vec<String>) -> Result<Vec<(String, Vec<u32>)>> {
+        if choices.is_empty() {
+            return Err(Error::argument("choice: expected at least one, found none"));
+        }
+        let bytes: usize = choices.iter().map(String::len).sum();
+        if bytes > CHOICE_BYTES_MAX {
+            return Err(Error::limit("bytes of all choices", CHOICE_BYTES_MAX as u64, bytes as u64));
+        }
+        let tokens_of = |choice: String| {
+            let ids = self.tokenizer().encode_continuation(&choice)?;
+            if ids.is_empty() || self.inner.forbidden.iter().any(|marker| ids.contains(marker)) {
+                let expected = "choice: expected a text without picture markers";
+                return Err(Error::argument(format!("{expected}, found {choice:?}")));
+            }
+            Ok((choice, ids))
+        };
+        choices.into_iter().map(tokens_of).collect()
+    }
+
+    /// A picture at the encoder's size; the one that was made before, if there is one.
+    fn pixels(&self, picture: &Picture) -> Arc<Pixels> {
+        let content = picture.content();
+        let kept = || self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pixels) = kept().find(&content) {
+            return pixels;
+        }
+        // Not under the lock: others may resize theirs meanwhile.
+        let pixels = Arc::new(Pixels { content, rgb: self.inner.preprocessor.rgb(picture) });
+        kept().keep(pixels.clone());
+        pixels
+    }
+}

@@ -1,0 +1,274 @@
+//! What is asked of an engine, and what it answers.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, Result};
+use crate::prompt::Prompt;
+use crate::sample::Sampling;
+
+/// Most beams of a search.
+const BEAMS_MAX: usize = 64;
+
+/// A prompt and what to do with it.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The prompt.
+    pub prompt: Prompt,
+    /// What to do.
+    pub task: Task,
+}
+
+/// What to do with a prompt.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Task {
+    /// Write after it.
+    Generate(Generation),
+    /// Weigh answers by their likelihood after it.
+    Classify {
+        /// The answers.
+        choices: Vec<String>,
+    },
+    /// Weigh its own tokens.
+    Score {
+        /// Whether every row of logits is wanted as an event.
+        logits: bool,
+    },
+}
+
+impl Request {
+    /// Write after a prompt.
+    pub fn generate(prompt: Prompt, generation: Generation) -> Request {
+        Request { prompt, task: Task::Generate(generation) }
+    }
+
+    /// Weigh choices as the continuation of a prompt.
+    pub fn classify(prompt: Prompt, choices: Vec<String>) -> Request {
+        Request { prompt, task: Task::Classify { choices } }
+    }
+
+    /// Weigh a prompt's own tokens.
+    pub fn score(prompt: Prompt) -> Request {
+        Request { prompt, task: Task::Score { logits: false } }
+    }
+}
+
+/// What to write after a prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generation {
+    /// Most tokens to write.
+    pub tokens_max: usize,
+    /// How each token is chosen, if there is one beam.
+    pub sampling: Sampling,
+    /// Beams of a beam search; 1: none.
+    pub beams: usize,
+    /// See [`BeamSearch::length_penalty`](crate::search::BeamSearch::length_penalty).
+    pub length_penalty: f32,
+    /// Texts that end the answer; they are not part of it.
+    pub stop: Vec<String>,
+    /// Whether to go on past the family's stop tokens.
+    pub ignore_end: bool,
+}
+
+impl Default for Generation {
+    fn default() -> Self {
+        Generation {
+            tokens_max: 64,
+            sampling: Sampling::default(),
+            beams: 1,
+            length_penalty: 1.0,
+            stop: Vec::new(),
+            ignore_end: false,
+        }
+    }
+}
+
+impl Generation {
+    /// Whether every number is usable.
+    pub(super) fn check(&self) -> Result<()> {
+        self.sampling.check()?;
+        if !(1..=BEAMS_MAX).contains(&self.beams) {
+            return Err(Error::argument(format!("num-beams: expected 1 to {BEAMS_MAX}, found {}", self.beams)));
+        }
+        if !self.length_penalty.is_finite() {
+            return Err(Error::argument(format!("length-penalty: expected a number, found {}", self.length_penalty)));
+        }
+        if self.beams > 1 && self.sampling != (Sampling { seed: self.sampling.seed, ..Sampling::default() }) {
+            return Err(Error::argument("num-beams: expected 1 with temperature, top-k, top-p, min-p or a penalty"));
+        }
+        if self.stop.iter().any(String::is_empty) {
+            return Err(Error::argument("stop: expected a text, found an empty one"));
+        }
+        Ok(())
+    }
+}
+
+/// Names a request; no two requests of a process have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(u64);
+
+impl RequestId {
+    /// One that no request has had; later ones are larger.
+    pub(super) fn next() -> RequestId {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        RequestId(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// As a number, from 1.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
+impl From<u64> for RequestId {
+    /// The request of that number, if there is one: what came through an interface that has only numbers.
+    fn from(number: u64) -> Self {
+        RequestId(number)
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// Something that happened to a request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Which request.
+    pub id: RequestId,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// What can happen to a request. Exactly one event is its last.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A token was written; not by a beam search, which knows its tokens only in the end.
+    Token {
+        /// The token.
+        id: u32,
+        /// Its log-probability.
+        logprob: f64,
+        /// The text that is settled by it: whole characters, and nothing that may still become a stop text.
+        text: String,
+    },
+    /// A row of logits of a prompt that is scored.
+    Logits {
+        /// The position of the token they follow.
+        position: usize,
+        /// One for each token of the vocabulary.
+        logits: Vec<f32>,
+    },
+    /// The answer is written. Last.
+    Written(Answer),
+    /// The choices are weighed. Last.
+    Classified(Classification),
+    /// The prompt is scored. Last.
+    Scored(Score),
+    /// The request was cancelled. Last.
+    Cancelled,
+    /// The device has failed, or the model's weights are not usable. Last.
+    Failed(Error),
+}
+
+impl EventKind {
+    /// Whether nothing more comes of the request.
+    pub fn is_last(&self) -> bool {
+        !matches!(self, EventKind::Token { .. } | EventKind::Logits { .. })
+    }
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// A stop token or a stop text.
+    Stop,
+    /// The most tokens that were allowed, or that fit the context.
+    Length,
+}
+
+/// What a request took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Tokens that were found in pages already there instead of being computed.
+    pub cached_tokens: usize,
+    /// Tokens written.
+    pub completion_tokens: usize,
+    /// Pictures of the prompt.
+    pub pictures: usize,
+    /// Pictures that had to be encoded.
+    pub pictures_encoded: usize,
+}
+
+/// Seconds spent.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Timings {
+    /// Waiting to run.
+    pub queue: f64,
+    /// In steps that encoded its pictures, encoding.
+    pub media: f64,
+    /// Reading the prompt, without encoding.
+    pub prompt: f64,
+    /// Writing, or weighing choices.
+    pub decode: f64,
+}
+
+/// What the model wrote.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The text, without special tokens and without the stop text.
+    pub text: String,
+    /// All tokens written, a stop token included.
+    pub ids: Vec<u32>,
+    /// The log-probability of each.
+    pub logprobs: Vec<f64>,
+    /// Why it ended.
+    pub finish: Finish,
+    /// What it took.
+    pub usage: Usage,
+    /// Time spent.
+    pub timings: Timings,
+}
+
+/// A prompt's own log-probabilities.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Score {
+    /// Its tokens.
+    pub ids: Vec<u32>,
+    /// For each token its log-probability given all before it; none for the first.
+    pub logprobs: Vec<Option<f64>>,
+    /// What it took.
+    pub usage: Usage,
+    /// Time spent.
+    pub timings: Timings,
+}
+
+/// One of the answers offered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Choice {
+    /// The answer.
+    pub text: String,
+    /// Its tokens.
+    pub ids: Vec<u32>,
+    /// Sum of their log-probabilities.
+    pub sum: f64,
+    /// Their mean: what OpenFlamingo's evaluation ranks by.
+    pub mean: f64,
+}
+
+/// Choices, weighed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Classification {
+    /// In the order given.
+    pub choices: Vec<Choice>,
+    /// What it took.
+    pub usage: Usage,
+    /// Time spent.
+    pub timings: Timings,
+}

@@ -1,0 +1,527 @@
+//! What runs in the next step. Integers only: tokens, pages, pictures by number; no device, no text.
+//!
+//! A job has lines: sequences that share its prompt. Lines that write get their next token first, in every step. What
+//! is left of a step goes to prompts in order of arrival, each at most half of what is left so that a long one does not
+//! keep others waiting, and what nobody else wants in a second round. A token that sees a picture waits for its page;
+//! pages of text that are in the pool already, whoever computed them, even in this same step, are adopted instead of
+//! computed: all keys and values of a step are written before any is read. When pages run out, the job that came last
+//! gives up its own and waits again; when it is resumed, it computes again what it cannot find.
+
+use std::collections::VecDeque;
+
+use blake3::Hash;
+
+use crate::kv::{PAGE_TOKENS, PageCopy, PagePool, PageTable};
+
+/// What a step may hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Jobs that run.
+    pub jobs: usize,
+    /// Tokens of a step.
+    pub tokens: usize,
+    /// Pictures encoded in a step.
+    pub pictures: usize,
+    /// Whether pages are found again by their content.
+    pub sharing: bool,
+}
+
+/// A prompt in numbers.
+#[derive(Debug, Clone, Default)]
+pub struct Tokens {
+    /// Its tokens, at least one.
+    pub ids: Vec<u32>,
+    /// For each token the picture of the prompt, from 0, that it sees. Tokens after the prompt see what the last sees.
+    pub sees: Vec<Option<u32>>,
+    /// For each picture its content.
+    pub pictures: Vec<Hash>,
+    /// Names of the full pages.
+    pub pages: Vec<Hash>,
+}
+
+impl Tokens {
+    /// Names a prompt's pages: each by all tokens up to its end and the pictures they see.
+    pub fn new(ids: Vec<u32>, sees: Vec<Option<u32>>, pictures: Vec<Hash>) -> Tokens {
+        let mut tokens = Tokens { ids, sees, pictures, pages: Vec::new() };
+        while tokens.pages.len() < tokens.ids.len() / PAGE_TOKENS {
+            tokens.name_next(&[]);
+        }
+        tokens
+    }
+
+    /// Names the next page, which ends among the tokens of `suffix` after the prompt.
+    fn name_next(&mut self, suffix: &[u32]) {
+        let mut hasher = blake3::Hasher::new();
+        if let Some(before) = self.pages.last() {
+            hasher.update(before.as_bytes());
+        }
+        let first = self.pages.len() * PAGE_TOKENS;
+        for position in first..first + PAGE_TOKENS {
+            let id = self.ids.get(position).unwrap_or_else(|| &suffix[position - self.ids.len()]);
+            hasher.update(&id.to_le_bytes());
+            match self.seen_at(position) {
+                Some(picture) => hasher.update(self.pictures[picture as usize].as_bytes()),
+                None => hasher.update(&[0; blake3::OUT_LEN]),
+            };
+        }
+        self.pages.push(hasher.finalize());
+    }
+
+    /// The picture that the token at a position sees.
+    pub fn seen_at(&self, position: usize) -> Option<u32> {
+        self.sees[position.min(self.sees.len() - 1)]
+    }
+}
+
+/// One sequence of a job: the prompt, and what follows it.
+#[derive(Debug, Default)]
+pub struct Line {
+    /// Tokens after the prompt.
+    pub suffix: Vec<u32>,
+    /// The first position whose logits are still wanted.
+    wanted: usize,
+    /// Pages of what is computed.
+    table: PageTable,
+    /// Tokens of the step that is being put together.
+    scheduled: usize,
+}
+
+impl Line {
+    /// Its pages, those of the coming step included.
+    pub fn pages(&self) -> &[u32] {
+        self.table.pages()
+    }
+
+    /// Another line with the same past, which goes on with `tokens`; logits are wanted after each of them.
+    pub fn fork(&self, prompt: &Tokens, tokens: &[u32], pool: &mut PagePool) -> Line {
+        let wanted = prompt.ids.len() + self.suffix.len();
+        let suffix = [&self.suffix, tokens].concat();
+        Line { suffix, wanted, table: self.table.fork(pool), scheduled: 0 }
+    }
+
+    /// Goes on with a token, after which logits are wanted.
+    pub fn push(&mut self, prompt: &Tokens, token: u32) {
+        self.suffix.push(token);
+        self.wanted = prompt.ids.len() + self.suffix.len() - 1;
+    }
+
+    /// Gives its pages back.
+    pub fn clear(&mut self, pool: &mut PagePool) {
+        self.table.clear(pool);
+    }
+
+    /// Whether all logits that were wanted are given out.
+    pub fn is_read(&self, prompt: &Tokens) -> bool {
+        self.wanted == prompt.ids.len() + self.suffix.len()
+    }
+
+    /// Tokens to run until all wanted logits are there.
+    fn left(&self, prompt: &Tokens) -> usize {
+        if self.is_read(prompt) { 0 } else { prompt.ids.len() + self.suffix.len() - self.table.length() }
+    }
+}
+
+/// How a job uses its lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// One line that grows by what is written: its pages get names beyond the prompt.
+    Writes,
+    /// Lines that grow together, token by token.
+    Searches,
+    /// Lines of known tokens, to be read when there is room.
+    Reads,
+}
+
+/// A request in numbers, with whatever its owner keeps beside it.
+#[derive(Debug)]
+pub struct Job<T> {
+    /// Its number: later ones came later.
+    pub number: u64,
+    /// The prompt.
+    pub prompt: Tokens,
+    /// Its sequences; later ones are read first.
+    pub lines: Vec<Line>,
+    /// Tokens that were found instead of computed.
+    pub tokens_found: usize,
+    /// Pictures that were encoded.
+    pub pictures_encoded: usize,
+    /// Its owner's.
+    pub work: T,
+    pace: Pace,
+    /// Pictures whose pages it holds, and the pages.
+    held: Vec<(u32, u32)>,
+}
+
+impl<T> Job<T> {
+    /// A job of one line, the prompt; logits are wanted from position `wanted` on.
+    /// There will be at most `room` tokens in it.
+    pub fn new(number: u64, mut prompt: Tokens, pace: Pace, wanted: usize, room: usize, work: T) -> Self {
+        prompt.pages.reserve(room / PAGE_TOKENS - prompt.pages.len());
+        let table = PageTable::with_room(room);
+        let line = Line { suffix: Vec::with_capacity(room - prompt.ids.len()), wanted, table, scheduled: 0 };
+        let (lines, held) = (vec![line], Vec::new());
+        Job { number, prompt, lines, tokens_found: 0, pictures_encoded: 0, work, pace, held }
+    }
+
+    fn is_scheduled(&self) -> bool {
+        self.lines.iter().any(|line| line.scheduled > 0)
+    }
+
+    /// Gives up pictures that no line's next token sees.
+    fn release_seen(&mut self, media: &mut PagePool) {
+        let Job { prompt, lines, held, .. } = self;
+        held.retain(|&(picture, page)| {
+            let needed = lines.iter().any(|line| prompt.seen_at(line.table.length()) == Some(picture));
+            if !needed {
+                media.release(page);
+            }
+            needed
+        });
+    }
+
+    fn page_of(&self, picture: u32) -> Option<u32> {
+        self.held.iter().find(|(held, _)| *held == picture).map(|(_, page)| *page)
+    }
+
+    fn release_all(&mut self, text: &mut PagePool, media: &mut PagePool) {
+        self.lines.iter_mut().for_each(|line| line.clear(text));
+        self.held.drain(..).for_each(|(_, page)| media.release(page));
+    }
+}
+
+/// Some tokens of one line, as rows of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rows {
+    /// The job, by its place among those that run.
+    pub job: usize,
+    /// The line, by its place in the job.
+    pub line: usize,
+    /// The first row.
+    pub first: usize,
+    /// How many.
+    pub count: usize,
+    /// Of how many rows at the end logits are wanted.
+    pub wanted: usize,
+}
+
+/// A picture to be encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Encode {
+    /// The number of the job whose picture it is.
+    pub job: u64,
+    /// Which of its pictures.
+    pub picture: u32,
+    /// The page to fill.
+    pub page: u32,
+}
+
+/// A step: first pages are copied, then pictures encoded, then tokens run.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// Pages to copy, in order.
+    pub copies: Vec<PageCopy>,
+    /// Pictures to encode.
+    pub encode: Vec<Encode>,
+    /// Token of each row.
+    pub ids: Vec<u32>,
+    /// Its position.
+    pub positions: Vec<u32>,
+    /// Which of `rows` it belongs to.
+    pub sequences: Vec<u32>,
+    /// The media page it sees.
+    pub media: Vec<Option<u32>>,
+    /// Which rows are whose.
+    pub rows: Vec<Rows>,
+    /// Text pages that got a name for what this step will put there.
+    named: Vec<u32>,
+}
+
+impl Step {
+    fn clear(&mut self) {
+        let Step { copies, encode, ids, positions, sequences, media, rows, named } = self;
+        [ids, positions, sequences, named].into_iter().for_each(Vec::clear);
+        copies.clear();
+        encode.clear();
+        media.clear();
+        rows.clear();
+    }
+}
+
+/// What is left of a step.
+#[derive(Debug, Clone, Copy)]
+struct Left {
+    tokens: usize,
+    pictures: usize,
+}
+
+/// Jobs that wait and run, and the pages.
+#[derive(Debug)]
+pub struct Scheduler<T> {
+    bounds: Bounds,
+    /// Pages of tokens.
+    pub text: PagePool,
+    /// Pages of pictures.
+    pub media: PagePool,
+    /// Jobs in order of arrival.
+    pub waiting: VecDeque<Job<T>>,
+    /// Jobs in order of arrival, all of which came before those that wait.
+    pub running: Vec<Job<T>>,
+    /// How often a job gave up its pages.
+    pub preemptions: u64,
+    /// The running job that gets its tokens first, because the last step had no room for it.
+    turn: usize,
+}
+
+impl<T> Scheduler<T> {
+    /// No jobs.
+    pub fn new(bounds: Bounds, text_pages: usize, media_pages: usize) -> Self {
+        Scheduler {
+            bounds,
+            text: PagePool::new(text_pages),
+            media: PagePool::new(media_pages),
+            waiting: VecDeque::new(),
+            running: Vec::with_capacity(bounds.jobs),
+            preemptions: 0,
+            turn: 0,
+        }
+    }
+
+    /// Adds a job behind all others.
+    pub fn add(&mut self, job: Job<T>) {
+        self.waiting.push_back(job);
+    }
+
+    /// Takes a job out, wherever it is, and frees what it holds.
+    pub fn remove(&mut self, number: u64) -> Option<Job<T>> {
+        if let Ok(place) = self.running.binary_search_by_key(&number, |job| job.number) {
+            return Some(self.remove_running(place));
+        }
+        let place = self.waiting.binary_search_by_key(&number, |job| job.number).ok()?;
+        self.waiting.remove(place)
+    }
+
+    /// Takes a running job out by its place, and frees what it holds.
+    pub fn remove_running(&mut self, place: usize) -> Job<T> {
+        let mut job = self.running.remove(place);
+        job.release_all(&mut self.text, &mut self.media);
+        job
+    }
+
+    /// Puts the next step together.
+    pub fn schedule(&mut self, step: &mut Step) {
+        step.clear();
+        self.running.iter_mut().for_each(|job| job.release_seen(&mut self.media));
+        let mut left = Left { tokens: self.bounds.tokens, pictures: self.bounds.pictures };
+        self.write(&mut left, step);
+        self.read(&mut left, step, true);
+        self.read(&mut left, step, false);
+        self.emit(step);
+    }
+
+    /// A step has failed: what it was to put into pages is not there.
+    pub fn failed(&mut self, step: &Step) {
+        step.named.iter().for_each(|&page| self.text.forget(page));
+        step.encode.iter().for_each(|encode| self.media.forget(encode.page));
+    }
+
+    /// One token for each line that writes, beginning with the job that had none in the last step.
+    fn write(&mut self, left: &mut Left, step: &mut Step) {
+        let turn = std::mem::take(&mut self.turn);
+        let mut stalled = None;
+        for (from, to) in [(turn, usize::MAX), (0, turn)] {
+            let mut job = from;
+            while job < self.running.len().min(to) {
+                let mut line = 0;
+                while self.running[job].pace != Pace::Reads && line < self.running[job].lines.len() {
+                    let Job { prompt, lines, .. } = &self.running[job];
+                    if lines[line].left(prompt) == 1 && self.allot(job, line, left, step) == 0 {
+                        self.turn = *stalled.get_or_insert(job);
+                    }
+                    line += 1;
+                }
+                job += 1;
+            }
+        }
+    }
+
+    /// Tokens of prompts, and of other lines that are read, in order of arrival; in the first round a job gets at most
+    /// half of what is left, and jobs that wait come in.
+    fn read(&mut self, left: &mut Left, step: &mut Step, first_round: bool) {
+        let mut job = 0;
+        while left.tokens > 0 {
+            if job == self.running.len() && !(first_round && self.admit()) {
+                return;
+            }
+            let mut share = *left;
+            if first_round {
+                share.tokens = left.tokens.div_ceil(2).max(PAGE_TOKENS).min(left.tokens);
+                share.pictures = left.pictures.div_ceil(2);
+            }
+            let before = share;
+            for line in (0..self.running[job].lines.len()).rev() {
+                if share.tokens == 0 {
+                    break;
+                }
+                self.allot(job, line, &mut share, step);
+            }
+            left.tokens -= before.tokens - share.tokens;
+            left.pictures -= before.pictures - share.pictures;
+            job += 1;
+        }
+    }
+
+    /// Lets the first job that waits run, if there is room for it; nobody overtakes it.
+    fn admit(&mut self) -> bool {
+        let Some(job) = self.waiting.front() else { return false };
+        if self.running.len() == self.bounds.jobs {
+            return false;
+        }
+        let tokens = job.prompt.ids.len() + job.lines[0].suffix.len() + 1;
+        let found = job.prompt.pages.iter().take_while(|name| self.bounds.sharing && self.text.is_held(name)).count();
+        let wanted = tokens.div_ceil(PAGE_TOKENS) - found.min(tokens.div_ceil(PAGE_TOKENS));
+        if !self.running.is_empty() && self.text.available() < wanted {
+            return false;
+        }
+        let job = self.waiting.pop_front().expect("it is there");
+        let place = self.running.partition_point(|running| running.number < job.number);
+        self.running.insert(place, job);
+        true
+    }
+
+    /// Gives a line as many of its tokens as `left` has, and as there are pages for; how many.
+    fn allot(&mut self, job: usize, line: usize, left: &mut Left, step: &mut Step) -> usize {
+        self.adopt(job, line);
+        let Job { prompt, lines, .. } = &self.running[job];
+        let mut count = lines[line].left(prompt).min(left.tokens);
+        while self.running[job].lines[line].table.room(&self.text) < count {
+            if !self.give_way(job, line) {
+                count = count.min(self.running[job].lines[line].table.room(&self.text));
+            }
+        }
+        count = self.show(job, line, count, left, step);
+        if count == 0 {
+            return 0;
+        }
+        let Job { prompt, lines, .. } = &mut self.running[job];
+        let Line { table, scheduled, .. } = &mut lines[line];
+        let full_before = table.length() / PAGE_TOKENS;
+        step.copies.extend(table.extend(&mut self.text, count));
+        *scheduled += count;
+        left.tokens -= count;
+        if self.bounds.sharing {
+            let full = full_before..(table.length() / PAGE_TOKENS).min(prompt.pages.len());
+            for place in full {
+                let page = table.pages()[place];
+                self.text.name(page, prompt.pages[place]);
+                step.named.push(page);
+            }
+        }
+        count
+    }
+
+    /// Goes on with pages whose content is there already, as far as no logits in them are wanted.
+    fn adopt(&mut self, job: usize, line: usize) {
+        let Job { prompt, lines, tokens_found, .. } = &mut self.running[job];
+        let Line { table, wanted, .. } = &mut lines[line];
+        while self.bounds.sharing && table.is_aligned() && table.length() + PAGE_TOKENS <= *wanted {
+            let name = prompt.pages.get(table.length() / PAGE_TOKENS);
+            let Some(page) = name.and_then(|name| self.text.find(name)) else { return };
+            table.adopt(page);
+            *tokens_found += PAGE_TOKENS;
+        }
+    }
+
+    /// Sees that the pictures of a line's next `count` tokens have pages; for how many of the tokens they do.
+    fn show(&mut self, job: usize, line: usize, count: usize, left: &mut Left, step: &mut Step) -> usize {
+        let first = self.running[job].lines[line].table.length();
+        let mut last = None;
+        for position in first..first + count {
+            let Some(picture) = self.running[job].prompt.seen_at(position) else { continue };
+            if last == Some(picture) || self.running[job].page_of(picture).is_some() {
+                last = Some(picture);
+                continue;
+            }
+            let name = self.running[job].prompt.pictures[picture as usize];
+            let found = if self.bounds.sharing { self.media.find(&name) } else { None };
+            let page = match found {
+                Some(page) => page,
+                None => {
+                    while left.pictures > 0 && self.media.available() == 0 && self.give_way(job, line) {}
+                    if left.pictures == 0 || self.media.available() == 0 {
+                        return position - first;
+                    }
+                    let page = self.media.take().expect("one is available");
+                    if self.bounds.sharing {
+                        self.media.name(page, name);
+                    }
+                    left.pictures -= 1;
+                    self.running[job].pictures_encoded += 1;
+                    step.encode.push(Encode { job: self.running[job].number, picture, page });
+                    page
+                }
+            };
+            self.running[job].held.push((picture, page));
+            last = Some(picture);
+        }
+        count
+    }
+
+    /// Frees pages for a line: those of the job that came last, if it came after this one and is not in the step yet;
+    /// for the oldest job in the end those of its own other lines.
+    fn give_way(&mut self, job: usize, line: usize) -> bool {
+        let later = self.running.iter().skip(job + 1).rposition(|later| !later.is_scheduled());
+        if let Some(place) = later {
+            let victim = self.remove_running(job + 1 + place);
+            let place = self.waiting.partition_point(|waiting| waiting.number < victim.number);
+            self.waiting.insert(place, victim);
+            self.preemptions += 1;
+            return true;
+        }
+        if job > 0 {
+            return false;
+        }
+        let others = self.running[job].lines.iter_mut().enumerate();
+        let mut holders = others.filter(|(place, other)| {
+            *place != line && other.scheduled == 0 && !other.table.pages().is_empty()
+        });
+        let Some((_, other)) = holders.next() else { return false };
+        other.clear(&mut self.text);
+        true
+    }
+
+    /// Writes the rows of all scheduled lines.
+    fn emit(&mut self, step: &mut Step) {
+        for (place, job) in self.running.iter_mut().enumerate() {
+            for index in 0..job.lines.len() {
+                let line = &mut job.lines[index];
+                let count = std::mem::take(&mut line.scheduled);
+                if count == 0 {
+                    continue;
+                }
+                let (end, first) = (line.table.length(), step.ids.len());
+                let (line, begin, sequence) = (&job.lines[index], end - count, step.rows.len() as u32);
+                for position in begin..end {
+                    let prompt = &job.prompt;
+                    let id = prompt.ids.get(position).unwrap_or_else(|| &line.suffix[position - prompt.ids.len()]);
+                    step.ids.push(*id);
+                    step.positions.push(position as u32);
+                    step.sequences.push(sequence);
+                    let page = |picture| job.page_of(picture).expect("pictures of scheduled tokens have pages");
+                    step.media.push(prompt.seen_at(position).map(page));
+                }
+                let wanted = end.saturating_sub(line.wanted.max(begin));
+                job.lines[index].wanted += wanted;
+                step.rows.push(Rows { job: place, line: index, first, count, wanted });
+            }
+        }
+    }
+
+    /// A job that writes has a new token: a page that is known whole by it gets a name.
+    pub fn name_written(&mut self, job: usize) {
+        let Job { prompt, lines, pace, .. } = &mut self.running[job];
+        let known = prompt.ids.len() + lines[0].suffix.len();
+        if *pace == Pace::Writes && self.bounds.sharing && prompt.pages.len() < known / PAGE_TOKENS {
+            prompt.name_next(&lines[0].suffix);
+        }
+    }
+}

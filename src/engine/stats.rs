@@ -1,0 +1,61 @@
+//! What an engine counts.
+
+use crate::kv::PagePool;
+
+/// Counts since an engine was opened, and what it holds now.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Stats {
+    /// Requests that wait now.
+    pub requests_waiting: usize,
+    /// Requests that run now.
+    pub requests_running: usize,
+    /// Requests that were answered.
+    pub requests_finished: u64,
+    /// Requests that were cancelled.
+    pub requests_cancelled: u64,
+    /// Requests that failed with the device.
+    pub requests_failed: u64,
+    /// Steps that ran tokens.
+    pub steps: u64,
+    /// Tokens that ran.
+    pub tokens_computed: u64,
+    /// Tokens of answered requests that were found in pages instead.
+    pub tokens_cached: u64,
+    /// Tokens of answers; of choices, tokens that had to be read.
+    pub tokens_written: u64,
+    /// Pictures that were encoded.
+    pub pictures_encoded: u64,
+    /// Pictures of answered requests that did not have to be.
+    pub pictures_cached: u64,
+    /// How often a request gave up its pages to an earlier one, to be resumed later.
+    pub preemptions: u64,
+    /// Pages of 16 tokens.
+    pub text_pages: PagesNow,
+    /// Pages of one picture.
+    pub media_pages: PagesNow,
+    /// Seconds of putting steps together.
+    pub schedule_seconds: f64,
+    /// Seconds of encoding pictures.
+    pub media_seconds: f64,
+    /// Seconds of running tokens.
+    pub text_seconds: f64,
+    /// Seconds of choosing tokens and writing text.
+    pub commit_seconds: f64,
+}
+
+/// The pages of a pool.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PagesNow {
+    /// All.
+    pub total: usize,
+    /// Those that requests hold.
+    pub held: usize,
+    /// Those that are kept for their content, until their room is needed.
+    pub cached: usize,
+}
+
+impl PagesNow {
+    pub(super) fn of(pool: &PagePool) -> PagesNow {
+        PagesNow { total: pool.total(), held: pool.total() - pool.available(), cached: pool.kept() }
+    }
+}

@@ -1,0 +1,138 @@
+//! Log-likelihoods of many choices behind one prompt, as a trie of their tokens: what choices have in common is read
+//! once. A line is a stretch of the trie without forks; a choice's last token is never read, its likelihood stands in
+//! the row before it.
+
+use std::collections::HashMap;
+
+use super::{Ending, Found, Place, Want, likelihood_of};
+use crate::engine::request::Choice;
+use crate::engine::scheduler::{Line, Tokens};
+use crate::kv::PagePool;
+
+/// The prompt, from which all choices go on.
+const ROOT: usize = 0;
+
+/// The beginning of some choices.
+#[derive(Debug, Default)]
+struct Node {
+    /// Its last token; none of the root's.
+    token: u32,
+    /// Beginnings that are one token longer.
+    next: Vec<usize>,
+    /// Its log-likelihood, once that is known.
+    likelihood: f64,
+}
+
+/// Choices that are being weighed.
+pub struct Classifying {
+    nodes: Vec<Node>,
+    /// The choices, and the node each ends at.
+    choices: Vec<(Choice, usize)>,
+    /// For each line the nodes whose rows it gives.
+    stretches: Vec<Stretch>,
+    tokens: usize,
+}
+
+#[derive(Debug)]
+struct Stretch {
+    nodes: Vec<usize>,
+    /// How many rows have been taken.
+    taken: usize,
+}
+
+impl Classifying {
+    /// Choices and their tokens, at least one of each.
+    pub fn new(choices: Vec<(String, Vec<u32>)>) -> Self {
+        let mut nodes = vec![Node::default()];
+        let mut found = HashMap::new();
+        let mut place = |ids: &[u32]| {
+            ids.iter().fold(ROOT, |node, &token| {
+                *found.entry((node, token)).or_insert_with(|| {
+                    let next = nodes.len();
+                    nodes.push(Node { token, ..Node::default() });
+                    nodes[node].next.push(next);
+                    next
+                })
+            })
+        };
+        let choices: Vec<(Choice, usize)> = choices
+            .into_iter()
+            .map(|(text, ids)| {
+                let end = place(&ids);
+                (Choice { text, ids, sum: 0.0, mean: 0.0 }, end)
+            })
+            .collect();
+        let stretches = vec![Stretch { nodes: vec![ROOT], taken: 0 }];
+        let tokens = nodes.iter().skip(1).filter(|node| !node.next.is_empty()).count();
+        Classifying { nodes, choices, stretches, tokens }
+    }
+
+    /// Tokens that are read: the least there is to do.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// The one possible next token's likelihood, or all.
+    pub fn want(&self, place: Place) -> Want {
+        let stretch = &self.stretches[place.line];
+        match self.nodes[stretch.nodes[stretch.taken + place.nth]].next[..] {
+            [next] => likelihood_of(self.nodes[next].token),
+            _ => Want::Logits,
+        }
+    }
+
+    /// Takes the next row of a line.
+    pub fn take(&mut self, place: Place, found: Found) {
+        let stretch = &mut self.stretches[place.line];
+        let node = stretch.nodes[stretch.taken];
+        stretch.taken += 1;
+        let tokens = self.nodes[node].next.iter().map(|&next| self.nodes[next].token);
+        let likelihoods = found.log_probabilities(tokens);
+        for (place, likelihood) in likelihoods.into_iter().enumerate() {
+            let next = self.nodes[node].next[place];
+            self.nodes[next].likelihood = self.nodes[node].likelihood + likelihood;
+        }
+    }
+
+    /// Puts lines that go on from finished ones in their place.
+    pub fn settle(&mut self, prompt: &Tokens, lines: &mut Vec<Line>, pool: &mut PagePool) -> Option<Ending> {
+        let mut place = 0;
+        while place < self.stretches.len() {
+            let stretch = &self.stretches[place];
+            if stretch.taken < stretch.nodes.len() {
+                place += 1;
+                continue;
+            }
+            // What follows is read before what stands before it: few lines wait at a time.
+            let stretch = self.stretches.remove(place);
+            let mut line = lines.remove(place);
+            let end = *stretch.nodes.last().expect("a stretch has a node");
+            for first in self.nodes[end].next.clone().into_iter().filter(|&next| !self.nodes[next].next.is_empty()) {
+                let nodes = self.stretch_from(first);
+                let tokens: Vec<u32> = nodes.iter().map(|&node| self.nodes[node].token).collect();
+                lines.push(line.fork(prompt, &tokens, pool));
+                self.stretches.push(Stretch { nodes, taken: 0 });
+            }
+            line.clear(pool);
+        }
+        if !lines.is_empty() {
+            return None;
+        }
+        let ended = std::mem::take(&mut self.choices).into_iter().map(|(choice, end)| {
+            let sum = self.nodes[end].likelihood;
+            Choice { sum, mean: sum / choice.ids.len() as f64, ..choice }
+        });
+        Some(Ending::Classified(ended.collect()))
+    }
+
+    /// The nodes from `first` on that are read in one go: up to a fork, or to where only last tokens follow.
+    fn stretch_from(&self, first: usize) -> Vec<usize> {
+        let mut nodes = vec![first];
+        while let [next] = self.nodes[*nodes.last().expect("it has the first")].next[..]
+            && !self.nodes[next].next.is_empty()
+        {
+            nodes.push(next);
+        }
+        nodes
+    }
+}

@@ -1,0 +1,176 @@
+//! What is done with a prompt, one file a task: what each wants of a row of logits, and how its lines go on after it.
+
+mod classify;
+mod score;
+mod search;
+mod write;
+
+pub use classify::Classifying;
+pub use score::Scoring;
+pub use search::Searching;
+pub use write::Writing;
+
+use super::request::{Choice, EventKind, Finish};
+use super::scheduler::{Line, Tokens};
+use crate::backend::{Chosen, Request};
+use crate::kv::PagePool;
+use crate::sample::{log_probability, log_sum_exp};
+use crate::tokenizer::Tokenizer;
+
+/// A task under way.
+pub enum Task {
+    /// Token after token.
+    Write(Writing),
+    /// Beams.
+    Search(Searching),
+    /// Choices.
+    Classify(Classifying),
+    /// The prompt's own tokens.
+    Score(Scoring),
+}
+
+/// How a task ended.
+pub enum Ending {
+    /// A text.
+    Written {
+        /// The text.
+        text: String,
+        /// Its tokens.
+        ids: Vec<u32>,
+        /// Their log-probabilities.
+        logprobs: Vec<f64>,
+        /// Why it ended.
+        finish: Finish,
+    },
+    /// Choices with their likelihoods.
+    Classified(Vec<Choice>),
+    /// Log-probabilities of the prompt's tokens.
+    Scored(Vec<Option<f64>>),
+}
+
+/// What is wanted of a row of logits, if the device can do it; else the row itself.
+pub enum Want {
+    /// The whole row.
+    Logits,
+    /// A choice, or a target's logit.
+    Choice(Request),
+}
+
+/// What came of a row.
+pub enum Found<'a> {
+    /// All its logits.
+    Logits(&'a mut [f32]),
+    /// What the device found in it.
+    Chosen(Chosen),
+}
+
+impl Found<'_> {
+    /// Log-probability of the token whose logit was wanted.
+    fn log_probability(&self, token: u32) -> f64 {
+        match self {
+            Found::Logits(logits) => log_probability(logits, token),
+            Found::Chosen(chosen) => f64::from(chosen.target_logit) - f64::from(chosen.log_sum_exp),
+        }
+    }
+
+    /// Log-probabilities of several tokens, of a row that was wanted whole if there is more than one.
+    fn log_probabilities(&self, tokens: impl Iterator<Item = u32>) -> Vec<f64> {
+        match self {
+            Found::Logits(logits) => {
+                let total = log_sum_exp(logits);
+                tokens.map(|token| f64::from(logits[token as usize]) - total).collect()
+            }
+            Found::Chosen(_) => tokens.map(|token| self.log_probability(token)).collect(),
+        }
+    }
+}
+
+/// A row: the token whose successor it tells of.
+#[derive(Clone, Copy)]
+pub struct Place {
+    /// The line, by its place in the job.
+    pub line: usize,
+    /// Which of the line's rows in this step.
+    pub nth: usize,
+    /// The token's position.
+    pub position: usize,
+}
+
+/// What all tasks know.
+pub struct Surroundings<'a> {
+    /// Of the model.
+    pub tokenizer: &'a Tokenizer,
+    /// Tokens that are never written, ascending.
+    pub forbidden: &'a [u32],
+}
+
+/// Asks a device for the logit of `target` alone.
+fn likelihood_of(target: u32) -> Want {
+    Want::Choice(Request { temperature: 0.0, top_k: 0, top_p: 1.0, uniform: 0.0, target: Some(target) })
+}
+
+impl Task {
+    /// What is wanted of the row at a place.
+    pub fn want(&self, prompt: &Tokens, place: Place) -> Want {
+        match self {
+            Task::Write(writing) => writing.want(place),
+            Task::Search(_) => Want::Logits,
+            Task::Classify(classifying) => classifying.want(place),
+            Task::Score(scoring) => scoring.want(prompt, place),
+        }
+    }
+
+    /// Takes what was found in a row; rows of a line come in order.
+    pub fn take(
+        &mut self,
+        prompt: &Tokens,
+        lines: &[Line],
+        place: Place,
+        found: Found,
+        around: &Surroundings,
+    ) -> Option<EventKind> {
+        match self {
+            Task::Write(writing) => Some(writing.take(prompt, &lines[0], place, found, around)),
+            Task::Search(searching) => {
+                searching.take(place, found);
+                None
+            }
+            Task::Classify(classifying) => {
+                classifying.take(place, found);
+                None
+            }
+            Task::Score(scoring) => scoring.take(prompt, place, found),
+        }
+    }
+
+    /// Goes on after all rows of a step; how the task ended, if it did.
+    pub fn settle(
+        &mut self,
+        prompt: &Tokens,
+        lines: &mut Vec<Line>,
+        pool: &mut PagePool,
+        around: &Surroundings,
+    ) -> Option<Ending> {
+        match self {
+            Task::Write(writing) => writing.settle(prompt, &mut lines[0]),
+            Task::Search(searching) => searching.settle(prompt, lines, pool, around),
+            Task::Classify(classifying) => classifying.settle(prompt, lines, pool),
+            Task::Score(scoring) => scoring.settle(prompt, &lines[0]),
+        }
+    }
+
+    /// Tokens written so far; for choices, tokens that had to be read.
+    pub fn completion_tokens(&self) -> usize {
+        match self {
+            Task::Write(writing) => writing.tokens(),
+            Task::Search(searching) => searching.tokens(),
+            Task::Classify(classifying) => classifying.tokens(),
+            Task::Score(_) => 0,
+        }
+    }
+}
+
+/// Where the first stop text begins.
+fn first_stop(text: &str, stops: &[String]) -> Option<usize> {
+    stops.iter().filter_map(|stop| text.find(stop.as_str())).min()
+}
