@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::checkpoint::Folder;
-use crate::error::{Error, Result};
 use crate::engine::Generation;
+use crate::error::{Error, Result};
 use crate::flamingo::Flamingo;
 use crate::image::{self, Picture};
 use crate::prompt::Prompt;

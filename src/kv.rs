@@ -376,7 +376,8 @@ mod tests {
                     }
                     2 if !tables.is_empty() => tables.swap_remove(draw(tables.len())).clear(&mut pool),
                     3 if !tables.is_empty() => {
-                        let table = &mut tables[draw(tables.len())];
+                        let place = draw(tables.len());
+                        let table = &mut tables[place];
                         let found = pool.find(&name(draw(100) as u32));
                         match found {
                             Some(page) if table.is_aligned() => table.adopt(page),
@@ -394,7 +395,8 @@ mod tests {
                         }
                     }
                     _ if !tables.is_empty() => {
-                        let table = &mut tables[draw(tables.len())];
+                        let place = draw(tables.len());
+                        let table = &mut tables[place];
                         let count = (1 + draw(40)).min(table.room(&pool));
                         if count > 0 {
                             table.extend(&mut pool, count);

@@ -321,8 +321,7 @@ impl Engine {
             self.running(encode.job).work.media_seconds += media_seconds / step.encode.len() as f64;
         }
         let running = &self.scheduler.running;
-        let tables: Vec<&[u32]> =
-            step.rows.iter().map(|rows| running[rows.job].lines[rows.line].pages()).collect();
+        let tables: Vec<&[u32]> = step.rows.iter().map(|rows| running[rows.job].lines[rows.line].pages()).collect();
         // Rows from which the device chooses come first.
         let mut outputs = Outputs { wanted: Vec::new(), requests: Vec::new(), chosen: Vec::new(), logits: None };
         let mut whole = Vec::new();

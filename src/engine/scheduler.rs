@@ -481,9 +481,8 @@ impl<T> Scheduler<T> {
             return false;
         }
         let others = self.running[job].lines.iter_mut().enumerate();
-        let mut holders = others.filter(|(place, other)| {
-            *place != line && other.scheduled == 0 && !other.table.pages().is_empty()
-        });
+        let mut holders =
+            others.filter(|(place, other)| *place != line && other.scheduled == 0 && !other.table.pages().is_empty());
         let Some((_, other)) = holders.next() else { return false };
         other.clear(&mut self.text);
         true
