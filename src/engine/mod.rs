@@ -1,5 +1,5 @@
-//! Serves many requests at once: each step is put together by the scheduler, run by the executor, and taken apart by the
-//! tasks. Synchronous and on one thread; whoever wants threads puts it on one.
+//! Serves many requests at once: each step is put together by the scheduler, run by the executor, and taken apart by
+//! the tasks. Synchronous and on one thread; whoever wants threads puts it on one.
 //!
 //! A row never depends on its batch, so how a request is scheduled never changes its answer.
 
@@ -327,9 +327,8 @@ impl Engine {
         let mut whole = Vec::new();
         for rows in &step.rows {
             let job = &running[rows.job];
-            for nth in 0..rows.wanted {
-                let row = rows.first + rows.count - rows.wanted + nth;
-                let place = Place { line: rows.line, nth, position: step.positions[row] as usize };
+            for row in rows.first + rows.count - rows.wanted..rows.first + rows.count {
+                let place = Place { line: rows.line, position: step.positions[row] as usize };
                 match job.work.task.want(&job.prompt, place) {
                     Want::Choice(request) if self.executor.chooses() => {
                         outputs.wanted.push(Wanted { row: row as u32, place: outputs.requests.len(), chosen: true });
@@ -398,11 +397,11 @@ impl Engine {
             let Job { number, prompt, lines, work: ticket, .. } = &mut running[place];
             let id = RequestId::from(*number);
             for rows in rows_of_job {
-                for nth in 0..rows.wanted {
+                for _ in 0..rows.wanted {
                     let wanted = wanted.next().expect("as many as the rows wanted");
                     let position = step.positions[wanted.row as usize] as usize;
                     let found = outputs.take(wanted);
-                    let row = Place { line: rows.line, nth, position };
+                    let row = Place { line: rows.line, position };
                     let kind = ticket.task.take(prompt, lines, row, found, &around);
                     events.extend(kind.map(|kind| Event { id, kind }));
                 }

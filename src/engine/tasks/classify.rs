@@ -4,10 +4,11 @@
 
 use std::collections::HashMap;
 
-use super::{Ending, Found, Place, Want, likelihood_of};
+use super::{Ending, Found, Place};
 use crate::engine::request::Choice;
 use crate::engine::scheduler::{Line, Tokens};
 use crate::kv::PagePool;
+use crate::sample::log_sum_exp;
 
 /// The prompt, from which all choices go on.
 const ROOT: usize = 0;
@@ -72,24 +73,16 @@ impl Classifying {
         self.tokens
     }
 
-    /// The one possible next token's likelihood, or all.
-    pub fn want(&self, place: Place) -> Want {
-        let stretch = &self.stretches[place.line];
-        match self.nodes[stretch.nodes[stretch.taken + place.nth]].next[..] {
-            [next] => likelihood_of(self.nodes[next].token),
-            _ => Want::Logits,
-        }
-    }
-
     /// Takes the next row of a line.
     pub fn take(&mut self, place: Place, found: Found) {
         let stretch = &mut self.stretches[place.line];
         let node = stretch.nodes[stretch.taken];
         stretch.taken += 1;
-        let tokens = self.nodes[node].next.iter().map(|&next| self.nodes[next].token);
-        let likelihoods = found.log_probabilities(tokens);
-        for (place, likelihood) in likelihoods.into_iter().enumerate() {
+        let Found::Logits(logits) = found else { unreachable!("choices want whole rows") };
+        let total = log_sum_exp(logits);
+        for place in 0..self.nodes[node].next.len() {
             let next = self.nodes[node].next[place];
+            let likelihood = f64::from(logits[self.nodes[next].token as usize]) - total;
             self.nodes[next].likelihood = self.nodes[node].likelihood + likelihood;
         }
     }

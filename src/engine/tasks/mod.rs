@@ -14,7 +14,7 @@ use super::request::{Choice, EventKind, Finish};
 use super::scheduler::{Line, Tokens};
 use crate::backend::{Chosen, Request};
 use crate::kv::PagePool;
-use crate::sample::{log_probability, log_sum_exp};
+use crate::sample::log_probability;
 use crate::tokenizer::Tokenizer;
 
 /// A task under way.
@@ -72,17 +72,6 @@ impl Found<'_> {
             Found::Chosen(chosen) => f64::from(chosen.target_logit) - f64::from(chosen.log_sum_exp),
         }
     }
-
-    /// Log-probabilities of several tokens, of a row that was wanted whole if there is more than one.
-    fn log_probabilities(&self, tokens: impl Iterator<Item = u32>) -> Vec<f64> {
-        match self {
-            Found::Logits(logits) => {
-                let total = log_sum_exp(logits);
-                tokens.map(|token| f64::from(logits[token as usize]) - total).collect()
-            }
-            Found::Chosen(_) => tokens.map(|token| self.log_probability(token)).collect(),
-        }
-    }
 }
 
 /// A row: the token whose successor it tells of.
@@ -90,8 +79,6 @@ impl Found<'_> {
 pub struct Place {
     /// The line, by its place in the job.
     pub line: usize,
-    /// Which of the line's rows in this step.
-    pub nth: usize,
     /// The token's position.
     pub position: usize,
 }
@@ -104,18 +91,12 @@ pub struct Surroundings<'a> {
     pub forbidden: &'a [u32],
 }
 
-/// Asks a device for the logit of `target` alone.
-fn likelihood_of(target: u32) -> Want {
-    Want::Choice(Request { temperature: 0.0, top_k: 0, top_p: 1.0, uniform: 0.0, target: Some(target) })
-}
-
 impl Task {
     /// What is wanted of the row at a place.
     pub fn want(&self, prompt: &Tokens, place: Place) -> Want {
         match self {
             Task::Write(writing) => writing.want(place),
-            Task::Search(_) => Want::Logits,
-            Task::Classify(classifying) => classifying.want(place),
+            Task::Search(_) | Task::Classify(_) => Want::Logits,
             Task::Score(scoring) => scoring.want(prompt, place),
         }
     }

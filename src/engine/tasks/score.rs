@@ -1,6 +1,7 @@
 //! Log-probabilities of a prompt's own tokens.
 
-use super::{Ending, Found, Place, Want, likelihood_of};
+use super::{Ending, Found, Place, Want};
+use crate::backend::Request;
 use crate::engine::request::EventKind;
 use crate::engine::scheduler::{Line, Tokens};
 
@@ -21,7 +22,9 @@ impl Scoring {
     /// The next token's likelihood, or all.
     pub fn want(&self, prompt: &Tokens, place: Place) -> Want {
         match prompt.ids.get(place.position + 1) {
-            Some(&next) if !self.logits => likelihood_of(next),
+            Some(&next) if !self.logits => {
+                Want::Choice(Request { temperature: 0.0, top_k: 0, top_p: 1.0, uniform: 0.0, target: Some(next) })
+            }
             _ => Want::Logits,
         }
     }
