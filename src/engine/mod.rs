@@ -463,11 +463,7 @@ impl Engine {
 
     /// A step has failed, and with it all requests that were in it.
     fn fail(&mut self, step: &Step, error: &Error, events: &mut Vec<Event>) {
-        self.scheduler.failed(step);
-        let mut places: Vec<usize> = step.rows.iter().map(|rows| rows.job).collect();
-        places.dedup();
-        for place in places.into_iter().rev() {
-            let job = self.scheduler.remove_running(place);
+        for job in self.scheduler.fail(step) {
             self.release(&job);
             self.stats.requests_failed += 1;
             events.push(Event { id: RequestId::from(job.number), kind: EventKind::Failed(error.clone()) });

@@ -1,5 +1,5 @@
-//! Prepares requests: renders prompts, brings pictures to the encoder's size, checks what can be checked. Any thread may
-//! do so while another runs the engine.
+//! Prepares requests: renders prompts, brings pictures to the encoder's size, checks what can be checked. Any thread
+//! may do so while another runs the engine.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -318,10 +318,23 @@ impl<T> Scheduler<T> {
         self.emit(step);
     }
 
-    /// A step has failed: what it was to put into pages is not there.
-    pub fn failed(&mut self, step: &Step) {
+    /// A step has failed: its jobs are out, and what it was to put into pages is not there.
+    pub fn fail(&mut self, step: &Step) -> Vec<Job<T>> {
         step.named.iter().for_each(|&page| self.text.forget(page));
         step.encode.iter().for_each(|encode| self.media.forget(encode.page));
+        // Others may have such pages too, without being in the step themselves.
+        for job in &mut self.running {
+            let lines = &mut job.lines;
+            let spoilt = |line: &Line| line.pages().iter().any(|page| step.named.contains(page));
+            lines.iter_mut().filter(|line| spoilt(line)).for_each(|line| line.clear(&mut self.text));
+            let spoilt = |page| step.encode.iter().any(|encode| encode.page == page);
+            let (lost, held) = job.held.drain(..).partition(|&(_, page)| spoilt(page));
+            job.held = held;
+            lost.into_iter().for_each(|(_, page): (u32, u32)| self.media.release(page));
+        }
+        let mut places: Vec<usize> = step.rows.iter().map(|rows| rows.job).collect();
+        places.dedup();
+        places.into_iter().rev().map(|place| self.remove_running(place)).collect()
     }
 
     /// One token for each line that writes, beginning with the job that had none in the last step.
@@ -422,7 +435,11 @@ impl<T> Scheduler<T> {
     /// Goes on with pages whose content is there already, as far as no logits in them are wanted.
     fn adopt(&mut self, job: usize, line: usize) {
         let Job { prompt, lines, tokens_found, .. } = &mut self.running[job];
-        let Line { table, wanted, .. } = &mut lines[line];
+        let Line { table, wanted, scheduled, .. } = &mut lines[line];
+        // Tokens of one step stand side by side.
+        if *scheduled > 0 {
+            return;
+        }
         while self.bounds.sharing && table.is_aligned() && table.length() + PAGE_TOKENS <= *wanted {
             let name = prompt.pages.get(table.length() / PAGE_TOKENS);
             let Some(page) = name.and_then(|name| self.text.find(name)) else { return };
@@ -524,3 +541,6 @@ impl<T> Scheduler<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,335 @@
+//! Random requests, cancels and failures under random limits, on a device of integers: what a token's keys would be is
+//! a hash of all before it, read from the pages that the scheduler names. Whatever is shared, copied, given up or found
+//! again must come out as if each request had been alone.
+
+use std::collections::HashMap;
+
+use super::*;
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+}
+
+/// What a token's keys are: all before it, itself, and the picture it sees.
+fn key(before: u64, id: u32, picture: Option<Hash>) -> u64 {
+    let picture = picture.map_or(0, |hash| u64::from_le_bytes(hash.as_bytes()[..8].try_into().unwrap()));
+    Random(before ^ (u64::from(id) << 1) ^ picture.rotate_left(17)).next()
+}
+
+/// What a line's last known token must come to.
+fn truth(prompt: &Tokens, suffix: &[u32], position: usize) -> u64 {
+    (0..=position).fold(0, |before, position| {
+        let id = prompt.ids.get(position).copied().unwrap_or_else(|| suffix[position - prompt.ids.len()]);
+        key(before, id, prompt.seen_at(position).map(|picture| prompt.pictures[picture as usize]))
+    })
+}
+
+struct Device {
+    text: Vec<[u64; PAGE_TOKENS]>,
+    media: Vec<Option<Hash>>,
+}
+
+impl Device {
+    /// Runs a step; what each row comes to.
+    fn run(&mut self, step: &Step, scheduler: &Scheduler<Work>) -> Vec<u64> {
+        for copy in &step.copies {
+            self.text[copy.to as usize] = self.text[copy.from as usize];
+        }
+        for encode in &step.encode {
+            let job = scheduler.running.iter().find(|job| job.number == encode.job).unwrap();
+            self.media[encode.page as usize] = Some(job.prompt.pictures[encode.picture as usize]);
+        }
+        // Layer by layer all keys are written before any is read: here that is position by position.
+        let mut order: Vec<usize> = (0..step.ids.len()).collect();
+        order.sort_by_key(|&row| step.positions[row]);
+        let mut out = vec![0; step.ids.len()];
+        for row in order {
+            let before = match step.positions[row] {
+                0 => 0,
+                position => *self.slot(step, scheduler, row, position - 1),
+            };
+            let picture = step.media[row].map(|page| self.media[page as usize].expect("an encoded picture"));
+            out[row] = key(before, step.ids[row], picture);
+            *self.slot(step, scheduler, row, step.positions[row]) = out[row];
+        }
+        out
+    }
+
+    /// Where the line of a row has a position.
+    fn slot(&mut self, step: &Step, scheduler: &Scheduler<Work>, row: usize, position: u32) -> &mut u64 {
+        let rows = step.rows[step.sequences[row] as usize];
+        let pages = scheduler.running[rows.job].lines[rows.line].pages();
+        &mut self.text[pages[position as usize / PAGE_TOKENS] as usize][position as usize % PAGE_TOKENS]
+    }
+
+    /// Leaves what no step should ever read.
+    fn spoil(&mut self, step: &Step, scheduler: &Scheduler<Work>) {
+        for row in 0..step.ids.len() {
+            *self.slot(step, scheduler, row, step.positions[row]) = 0xbad;
+        }
+        step.encode.iter().for_each(|encode| self.media[encode.page as usize] = None);
+    }
+}
+
+/// What a job still does: steps of a line that writes, rounds of a search, or depth of a tree.
+#[derive(Debug, Clone)]
+struct Work {
+    left: usize,
+    /// For each line the positions whose rows have come.
+    came: Vec<Vec<usize>>,
+}
+
+fn tokens(random: &mut Random, shots: &[(Vec<u32>, Hash)], length_max: usize, sharing: bool) -> Tokens {
+    let (mut ids, mut sees, mut pictures) = (Vec::new(), Vec::new(), Vec::new());
+    // Few examples to choose from, in few orders, so that prompts begin alike.
+    let first = random.below(2);
+    for shot in 0..random.below(shots.len() + 1) {
+        let (text, picture) = &shots[(first + shot) % shots.len()];
+        if ids.len() + text.len() + 4 > length_max {
+            break;
+        }
+        pictures.push(*picture);
+        ids.extend(text);
+        sees.resize(ids.len(), Some(pictures.len() as u32 - 1));
+    }
+    for _ in 0..1 + random.below(3) {
+        ids.push(random.below(5) as u32);
+        sees.push(sees.last().copied().flatten());
+    }
+    if sharing { Tokens::new(ids, sees, pictures) } else { Tokens { ids, sees, pictures, pages: Vec::new() } }
+}
+
+/// Lets a job go on after its rows; whether it has ended.
+fn settle(job: &mut Job<Work>, pool: &mut PagePool, results: &HashMap<usize, u64>, random: &mut Random) -> bool {
+    let Job { prompt, lines, work, pace, .. } = job;
+    match pace {
+        Pace::Writes => {
+            if work.left == 0 {
+                return true;
+            }
+            work.left -= 1;
+            lines[0].push(prompt, (results[&0] % 7) as u32);
+        }
+        Pace::Searches => {
+            if !lines.iter().all(|line| line.is_read(prompt)) {
+                return false;
+            }
+            if work.left == 0 {
+                return true;
+            }
+            work.left -= 1;
+            let beams = 3;
+            let grown: Vec<Line> =
+                (0..beams).map(|beam| lines[random.below(lines.len())].fork(prompt, &[beam as u32], pool)).collect();
+            std::mem::replace(lines, grown).iter_mut().for_each(|line| line.clear(pool));
+            work.came = vec![Vec::new(); beams];
+        }
+        Pace::Reads => {
+            let mut place = 0;
+            while place < lines.len() {
+                if !lines[place].is_read(prompt) {
+                    place += 1;
+                    continue;
+                }
+                let mut line = lines.remove(place);
+                work.came.remove(place);
+                for branch in 0..if work.left > 0 { 1 + random.below(4) } else { 0 } {
+                    let stretch: Vec<u32> = (0..1 + random.below(20)).map(|i| (i + branch) as u32).collect();
+                    work.left = work.left.saturating_sub(1);
+                    lines.push(line.fork(prompt, &stretch, pool));
+                    work.came.push(Vec::new());
+                }
+                line.clear(pool);
+            }
+            return lines.is_empty();
+        }
+    }
+    false
+}
+
+/// Steps until all is done, with all that may happen on the way. Counts steps, preemptions and tokens found.
+fn play(seed: u64) -> [usize; 3] {
+    let mut random = Random(seed);
+    let shots: Vec<(Vec<u32>, Hash)> = (0..6)
+        .map(|shot| {
+            let text = (0..3 + random.below(30)).map(|_| random.below(50) as u32).collect();
+            (text, blake3::hash(&[shot % 4]))
+        })
+        .collect();
+    let context = 40 + random.below(120);
+    let sharing = random.below(4) > 0;
+    let bounds =
+        Bounds { jobs: 1 + random.below(8), tokens: 1 + random.below(64), pictures: 1 + random.below(3), sharing };
+    let text_pages = context.div_ceil(PAGE_TOKENS) + 1 + random.below(30);
+    let media_pages = 1 + random.below(6);
+    let mut scheduler: Scheduler<Work> = Scheduler::new(bounds, text_pages, media_pages);
+    let mut device = Device { text: vec![[0; PAGE_TOKENS]; text_pages], media: vec![None; media_pages] };
+    let mut step = Step::default();
+    let (mut open, mut number, mut operations, mut idle, mut found) = (30 + random.below(40), 0, 0, 0, 0);
+    while open > 0 || !scheduler.running.is_empty() || !scheduler.waiting.is_empty() {
+        operations += 1;
+        for _ in 0..random.below(3) {
+            if open > 0 {
+                let prompt = tokens(&mut random, &shots, context / 2, sharing);
+                let room = context;
+                let pace = [Pace::Writes, Pace::Writes, Pace::Searches, Pace::Reads][random.below(4)];
+                let left = random.below(if pace == Pace::Reads { 3 } else { (context - prompt.ids.len()).min(20) });
+                let wanted = if pace == Pace::Reads { random.below(prompt.ids.len()) } else { prompt.ids.len() - 1 };
+                number += 1;
+                open -= 1;
+                let work = Work { left, came: vec![Vec::new()] };
+                // Trees are at most three stretches deep, so they fit the context.
+                let fits = pace != Pace::Reads || prompt.ids.len() + 3 * 21 <= context;
+                let work = Work { left: if fits { work.left } else { 0 }, ..work };
+                scheduler.add(Job::new(number, prompt, pace, wanted, room, work));
+            }
+        }
+        if random.below(12) == 0 {
+            scheduler.remove(1 + random.next() % (number + 1));
+        }
+        scheduler.schedule(&mut step);
+        assert!(step.ids.len() <= bounds.tokens && step.encode.len() <= bounds.pictures);
+        assert!(scheduler.running.len() <= bounds.jobs && scheduler.running.is_sorted_by_key(|job| job.number));
+        assert!(scheduler.waiting.iter().is_sorted_by_key(|job| job.number));
+        let busy = !scheduler.running.is_empty();
+        idle = if busy && step.ids.is_empty() { idle + 1 } else { 0 };
+        assert!(idle < 2, "seed {seed}: nothing runs");
+        let values = device.run(&step, &scheduler);
+        if random.below(25) == 0 && !step.ids.is_empty() {
+            // The device has failed: nobody knows what it wrote.
+            device.spoil(&step, &scheduler);
+            scheduler.fail(&step);
+        } else {
+            let mut ended = Vec::new();
+            for rows_of_job in step.rows.chunk_by(|a, b| a.job == b.job) {
+                let place = rows_of_job[0].job;
+                let Scheduler { running, text, .. } = &mut scheduler;
+                let job = &mut running[place];
+                let mut results = HashMap::new();
+                for rows in rows_of_job {
+                    for row in rows.first + rows.count - rows.wanted..rows.first + rows.count {
+                        let position = step.positions[row] as usize;
+                        let want = truth(&job.prompt, &job.lines[rows.line].suffix, position);
+                        assert_eq!(values[row], want, "seed {seed}, job {}, position {position}", job.number);
+                        let came = &mut job.work.came[rows.line];
+                        assert!(came.last().is_none_or(|last| last + 1 == position), "rows come once and in order");
+                        came.push(position);
+                        results.insert(rows.line, values[row]);
+                    }
+                }
+                if !results.is_empty() {
+                    match settle(job, text, &results, &mut random) {
+                        true => ended.push(place),
+                        false => scheduler.name_written(place),
+                    }
+                }
+            }
+            for place in ended.into_iter().rev() {
+                found += scheduler.remove_running(place).tokens_found;
+            }
+        }
+        scheduler.text.check();
+        scheduler.media.check();
+        let lines = scheduler.running.iter().chain(&scheduler.waiting).flat_map(|job| &job.lines);
+        let held: std::collections::BTreeSet<u32> = lines.flat_map(|line| line.pages().iter().copied()).collect();
+        assert_eq!(held.len(), scheduler.text.total() - scheduler.text.available(), "seed {seed}: pages are lost");
+        assert!(operations < 20_000, "seed {seed}: it does not end");
+    }
+    assert_eq!(scheduler.text.available(), text_pages);
+    assert_eq!(scheduler.media.available(), media_pages);
+    [operations, scheduler.preemptions as usize, found]
+}
+
+#[test]
+fn requests_come_out_as_if_alone_whatever_happens_around_them() {
+    let mut counts = [0; 3];
+    let mut seed = 0;
+    while counts[0] < 100_000 {
+        counts.iter_mut().zip(play(seed)).for_each(|(total, count)| *total += count);
+        seed += 1;
+    }
+    assert!(counts[1] > 1000 && counts[2] > 10_000, "pages ran out and were found again: {counts:?}");
+}
+
+fn prompt(length: usize) -> Tokens {
+    Tokens::new((0..length as u32).collect(), vec![None; length], Vec::new())
+}
+
+fn scheduler(jobs: usize, tokens: usize, pages: usize) -> Scheduler<()> {
+    Scheduler::new(Bounds { jobs, tokens, pictures: 1, sharing: true }, pages, 1)
+}
+
+#[test]
+fn the_second_prompt_adopts_what_the_first_computes_in_the_same_step() {
+    let (mut scheduler, mut step) = (scheduler(4, 256, 32), Step::default());
+    for number in 1..=2 {
+        let mut tokens = prompt(40);
+        tokens.ids.push(number as u32);
+        tokens.sees.push(None);
+        scheduler.add(Job::new(number, tokens, Pace::Writes, 40, 64, ()));
+    }
+    scheduler.schedule(&mut step);
+    assert_eq!(step.rows.iter().map(|rows| rows.count).collect::<Vec<_>>(), [41, 41 - 32]);
+    let pages = |job: usize| scheduler.running[job].lines[0].pages();
+    assert_eq!(pages(0)[..2], pages(1)[..2]);
+    assert_ne!(pages(0)[2], pages(1)[2]);
+}
+
+#[test]
+fn a_long_prompt_leaves_room_for_those_behind_it_and_for_those_that_write() {
+    let (mut scheduler, mut step) = (scheduler(4, 64, 64), Step::default());
+    let add = |scheduler: &mut Scheduler<()>, number: u64, length: usize| {
+        let ids = vec![number as u32; length];
+        let tokens = Tokens::new(ids, vec![None; length], Vec::new());
+        scheduler.add(Job::new(number, tokens, Pace::Writes, length - 1, length + 16, ()));
+    };
+    add(&mut scheduler, 1, 8);
+    scheduler.schedule(&mut step);
+    let Job { prompt, lines, .. } = &mut scheduler.running[0];
+    lines[0].push(prompt, 5);
+    add(&mut scheduler, 2, 500);
+    add(&mut scheduler, 3, 20);
+    scheduler.schedule(&mut step);
+    let counts: Vec<(usize, usize)> = step.rows.iter().map(|rows| (rows.job, rows.count)).collect();
+    // One token is written; the long prompt gets half of what is left, the short one a page, the long one the rest.
+    assert_eq!(counts, [(0, 1), (1, 32 + 15), (2, 16)]);
+}
+
+#[test]
+fn the_last_to_come_gives_way_and_is_resumed() {
+    let (mut scheduler, mut step) = (scheduler(4, 64, 4), Step::default());
+    for number in 1..=2 {
+        let tokens = Tokens::new(vec![number as u32; 31], vec![None; 31], Vec::new());
+        scheduler.add(Job::new(number, tokens, Pace::Writes, 30, 48, ()));
+    }
+    let mut write = |scheduler: &mut Scheduler<()>| {
+        scheduler.schedule(&mut step);
+        for rows in &step.rows {
+            let Job { prompt, lines, .. } = &mut scheduler.running[rows.job];
+            if rows.wanted > 0 {
+                lines[rows.line].push(prompt, 9);
+            }
+        }
+        step.rows.len()
+    };
+    assert_eq!([write(&mut scheduler), write(&mut scheduler)], [2, 2]);
+    // Both are at the end of their second page, and no third is left.
+    assert_eq!(write(&mut scheduler), 1);
+    assert_eq!((scheduler.preemptions, scheduler.waiting[0].number), (1, 2));
+    scheduler.remove(1);
+    assert_eq!(write(&mut scheduler), 1);
+    assert_eq!((scheduler.running[0].number, scheduler.running[0].lines[0].suffix.len()), (2, 3));
+}
