@@ -105,6 +105,11 @@ impl PagePool {
         Some(page)
     }
 
+    /// Whether there is a page of that name.
+    pub fn has(&self, name: &Hash) -> bool {
+        self.named.contains_key(name)
+    }
+
     /// Whether a page of that name is held by somebody.
     pub fn is_held(&self, name: &Hash) -> bool {
         self.named.get(name).is_some_and(|&page| self.pages[page as usize].holders > 0)

@@ -67,7 +67,7 @@ impl From<cuda::Found> for DeviceInfo {
 /// The devices of this machine: the processor, the emulator if it is built in, and each GPU or why there is none.
 pub fn devices() -> Vec<DeviceInfo> {
     let units = available_parallelism().ok().map(|cores| cores.get() as u32);
-    let (memory_total, memory_free) = (host_memory("MemTotal:"), host_memory("MemAvailable:"));
+    let (memory_total, memory_free) = (host_memory("MemTotal:"), memory_available());
     let host = |device| DeviceInfo { units, memory_total, memory_free, ..DeviceInfo::new(device) };
     let mut devices = vec![host(Device::Cpu)];
     if cfg!(feature = "emulated") {
@@ -86,6 +86,11 @@ pub fn devices() -> Vec<DeviceInfo> {
 /// The number of the first GPU that can be used, if there is one.
 pub(super) fn usable_gpu() -> Option<usize> {
     cuda::first_usable(ARCHITECTURES)
+}
+
+/// Bytes of the processor's memory that can be had without swapping, where the system tells.
+pub(super) fn memory_available() -> Option<u64> {
+    host_memory("MemAvailable:")
 }
 
 /// Bytes that Linux gives under that key; none on other systems.

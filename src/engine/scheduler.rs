@@ -406,6 +406,7 @@ impl<T> Scheduler<T> {
         self.adopt(job, line);
         let Job { prompt, lines, .. } = &self.running[job];
         let mut count = lines[line].left(prompt).min(left.tokens);
+        count = self.before_others(job, line, count);
         while self.running[job].lines[line].table.room(&self.text) < count {
             if !self.give_way(job, line) {
                 count = count.min(self.running[job].lines[line].table.room(&self.text));
@@ -446,6 +447,26 @@ impl<T> Scheduler<T> {
             table.adopt(page);
             *tokens_found += PAGE_TOKENS;
         }
+    }
+
+    /// How many of a line's next `count` tokens stand before a page that can be adopted, or that an earlier job is about
+    /// to compute.
+    fn before_others(&self, job: usize, line: usize, count: usize) -> usize {
+        let (begin, names) = (self.running[job].lines[line].table.length(), &self.running[job].prompt.pages);
+        let is_ahead = |page: usize, earlier: &Job<T>| {
+            let line = &earlier.lines[0];
+            earlier.prompt.pages.get(page) == Some(&names[page])
+                && line.table.length() < (page + 1) * PAGE_TOKENS
+                && !line.is_read(&earlier.prompt)
+        };
+        let of_others = |page: usize| {
+            let to_adopt = self.running[job].lines[line].scheduled > 0 || page * PAGE_TOKENS > begin;
+            to_adopt && self.text.has(&names[page]) || self.running[..job].iter().any(|other| is_ahead(page, other))
+        };
+        let whole = if self.bounds.sharing { begin.div_ceil(PAGE_TOKENS)..names.len() } else { 0..0 };
+        let begins = whole.map(|page| (page, page * PAGE_TOKENS)).take_while(|(_, first)| *first < begin + count);
+        let stop = begins.into_iter().find(|(page, _)| of_others(*page));
+        stop.map_or(count, |(_, first)| first - begin)
     }
 
     /// Sees that the pictures of a line's next `count` tokens have pages; for how many of the tokens they do.

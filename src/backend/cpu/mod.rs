@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::{Backend, Batch, Pools};
+use super::devices::memory_available;
+use super::{Backend, Batch, PageCount, Pools};
 use crate::checkpoint::{Dtype, Tensor as Stored};
 use crate::error::{Error, Result};
 use crate::graph::{Epilogue, Extent, Index, Keys, Op, Pages, Plans, Tensor, Which};
@@ -91,13 +92,35 @@ impl Cpu {
             let stays = weight.rows > 1 && weight.interleaved_heads.is_none() && mapped;
             owned.push(if stays { None } else { Some(weights.values(id)?) });
         }
+        let pages = page_counts(&pools, memory_available())?;
         let text = (0..pools.text_layers).map(|_| Pool::new(PAGE_TOKENS, pools.text_width)).collect();
         let media_pool = || Pool::new(pools.media_tokens, pools.media_width);
         let media = std::iter::repeat_with(media_pool).take(pools.media_blocks).collect();
         let memory = Memory { weights, owned, text, media };
-        let pages = (pools.text_pages.most, pools.media_pages.most);
         Ok(Cpu { threads, plans, memory, slots: Vec::new(), output: None, scratch: Scratch::default(), pages })
     }
+}
+
+/// How many text pages and media pages there may be. Where memory decides, half of what is available goes to pages: a
+/// quarter of that to pictures, the rest to text, as far as either is of use.
+fn page_counts(pools: &Pools, available: Option<u64>) -> Result<(usize, usize)> {
+    let bytes = |layers: usize, rows: usize, width: usize| (layers * rows * width * 2 * size_of::<f32>()).max(1) as u64;
+    let text = bytes(pools.text_layers, PAGE_TOKENS, pools.text_width);
+    let media = bytes(pools.media_blocks, pools.media_tokens, pools.media_width);
+    let (text_pages, media_pages) = (pools.text_pages, pools.media_pages);
+    let least = text_pages.least as u64 * text + media_pages.least as u64 * media;
+    let available = available.unwrap_or(u64::MAX);
+    if least > available {
+        let gibibytes = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+        let pages = format!("{} text pages and {} media pages", text_pages.least, media_pages.least);
+        let (wanted, found) = (gibibytes(least), gibibytes(available));
+        return Err(Error::device("cpu", format!("expected {wanted:.1} GiB for {pages}, found {found:.1} GiB")));
+    }
+    let spare = (available - least) / 2;
+    let more = |count: PageCount, bytes: u64, size: u64| (count.most - count.least).min((bytes / size) as usize);
+    let more_media = more(media_pages, spare / 4, media);
+    let more_text = more(text_pages, spare - more_media as u64 * media, text);
+    Ok((text_pages.least + more_text, media_pages.least + more_media))
 }
 
 impl Backend for Cpu {

@@ -1,0 +1,394 @@
+//! Many requests at once: however they are scheduled, each is answered as if it were alone, to the last bit; what is
+//! shared is not computed twice; what passes a limit is refused or waits; everything is given back.
+
+#[path = "common/devices.rs"]
+mod devices;
+
+use std::collections::BTreeMap;
+
+use devices::{PRECISIONS, on_all_cores, with_kernels};
+use flamant::demo::{Episode, Random, Sheet};
+use flamant::{
+    Choice, Device, Engine, EventKind, Finish, Flamingo, Generation, Limits, Options, Precision, Prompt, Request,
+    RequestId, Sampling, Task,
+};
+
+/// What a request came to, without what depends on when it ran.
+#[derive(Debug, Clone, PartialEq)]
+enum Outcome {
+    Written { text: String, ids: Vec<u32>, logprobs: Vec<f64>, finish: Finish },
+    Classified(Vec<Choice>),
+    Scored(Vec<Option<f64>>),
+}
+
+fn outcome(last: EventKind) -> Outcome {
+    match last {
+        EventKind::Written(answer) => {
+            let (text, ids, logprobs) = (answer.text, answer.ids, answer.logprobs);
+            Outcome::Written { text, ids, logprobs, finish: answer.finish }
+        }
+        EventKind::Classified(classification) => Outcome::Classified(classification.choices),
+        EventKind::Scored(score) => Outcome::Scored(score.logprobs),
+        other => panic!("{other:?} is no answer"),
+    }
+}
+
+fn alone(flamingo: &mut Flamingo, request: &Request) -> Outcome {
+    match &request.task {
+        Task::Generate(generation) => {
+            let answer = flamingo.generate(&request.prompt, generation, &mut |_| {}).unwrap();
+            outcome(EventKind::Written(answer))
+        }
+        Task::Classify { choices } => Outcome::Classified(flamingo.classify(&request.prompt, choices).unwrap().choices),
+        Task::Score { .. } => Outcome::Scored(flamingo.score(&request.prompt).unwrap().logprobs),
+        other => panic!("{other:?} is not known here"),
+    }
+}
+
+/// Requests of every kind; many have their first pictures and names in common.
+fn requests(random: &mut Random, sheets: &[Sheet], count: usize, shown_max: usize) -> Vec<Request> {
+    let mut episode = |index: usize| {
+        let (ways, shown) = (2 + random.below(4), random.below(shown_max + 1));
+        Episode::draw(random, &sheets[index], ways, shown)
+    };
+    let episodes: Vec<Episode> = (0..3).map(&mut episode).collect();
+    let mut request = || {
+        let mut episode = episodes[random.below(episodes.len())].clone();
+        episode.shown.truncate(episode.shown.len().saturating_sub(random.below(3)));
+        let way = random.below(episode.names.len());
+        episode.asked.1 = way;
+        let mut prompt = episode.prompt().unwrap();
+        for _ in 0..random.below(4) {
+            prompt.text(["a", "ba.", "ced", "f."][random.below(4)]).unwrap();
+        }
+        let tokens_max = random.below(24);
+        let greedy = Generation { tokens_max, ignore_end: random.below(2) == 0, ..Generation::default() };
+        let task = match random.below(6) {
+            0 => Task::Classify { choices: episode.names.iter().map(|name| format!("{name}.")).collect() },
+            1 => Task::Score { logits: false },
+            2 => Task::Generate(Generation { beams: 2 + random.below(3), ..greedy }),
+            3 => {
+                let sampling = Sampling {
+                    temperature: 0.5 + random.below(3) as f32,
+                    top_k: random.below(3) * 5,
+                    seed: random.below(1000) as u64,
+                    ..Sampling::default()
+                };
+                Task::Generate(Generation { sampling, ..greedy })
+            }
+            4 => {
+                let sampling = Sampling { repetition_penalty: 1.3, ..Sampling::default() };
+                Task::Generate(Generation { sampling, stop: vec!["ba".to_owned(), "u".to_owned()], ..greedy })
+            }
+            _ => Task::Generate(greedy),
+        };
+        Request { prompt, task }
+    };
+    (0..count).map(|_| request()).collect()
+}
+
+fn options(device: Device, precision: Option<Precision>, limits: Limits) -> Options {
+    // A context that a few pages can hold.
+    Options { device, precision, threads: 1, context_max: Some(120), limits }
+}
+
+fn random_limits(random: &mut Random) -> Limits {
+    Limits {
+        sequences: 1 + random.below(12),
+        tokens_per_step: 1 + random.below(100),
+        pictures_per_step: 1 + random.below(6),
+        text_pages: Some(9 + random.below(40)),
+        media_pages: Some(1 + random.below(10)),
+        sharing: random.below(4) > 0,
+        ..Limits::default()
+    }
+}
+
+/// Requests that come, and some of them go, at random; what the others came to.
+fn run(engine: &mut Engine, random: &mut Random, requests: &[Request]) -> BTreeMap<usize, Outcome> {
+    let mut open: Vec<usize> = (0..requests.len()).rev().collect();
+    let mut ids: BTreeMap<RequestId, usize> = BTreeMap::new();
+    let mut outcomes = BTreeMap::new();
+    let mut pieces: BTreeMap<RequestId, String> = BTreeMap::new();
+    while !open.is_empty() || !engine.is_idle() {
+        for _ in 0..random.below(4) {
+            if let Some(index) = open.pop() {
+                ids.insert(engine.submit(requests[index].clone()).unwrap(), index);
+            }
+        }
+        if random.below(20) == 0 {
+            let some = ids.keys().nth(random.below(ids.len().max(1))).copied();
+            if let Some(id) = some.filter(|&id| engine.cancel(id)) {
+                assert!(!engine.cancel(id), "it is gone");
+            }
+        }
+        for event in engine.step() {
+            match event.kind {
+                EventKind::Cancelled => open.push(ids.remove(&event.id).expect("one last event for each request")),
+                EventKind::Token { text, .. } => pieces.entry(event.id).or_default().push_str(&text),
+                last => {
+                    assert!(last.is_last());
+                    let index = ids.remove(&event.id).expect("one last event for each request");
+                    let last = outcome(last);
+                    if let (Outcome::Written { text, .. }, Some(pieces)) = (&last, pieces.get(&event.id)) {
+                        assert_eq!(pieces, text, "pieces add up");
+                    }
+                    outcomes.insert(index, last);
+                }
+            }
+        }
+    }
+    assert!(ids.is_empty());
+    outcomes
+}
+
+fn assert_nothing_held(engine: &Engine) {
+    let stats = engine.stats();
+    assert_eq!((stats.requests_running, stats.requests_waiting), (0, 0));
+    assert_eq!((stats.text_pages.held, stats.media_pages.held), (0, 0));
+}
+
+#[test]
+fn scheduling_never_changes_an_answer_on_the_processor() {
+    let sheets = Sheet::all().unwrap();
+    let seeds: Vec<u64> = (0..24).collect();
+    let counts = on_all_cores(&seeds, |&seed| {
+        let mut random = Random::new(seed);
+        let requests = requests(&mut random, &sheets, 24, 6);
+        let unshared = Limits { sharing: false, ..Limits::default() };
+        let mut flamingo = Flamingo::demo(&options(Device::Cpu, None, unshared)).unwrap();
+        let want: Vec<Outcome> = requests.iter().map(|request| alone(&mut flamingo, request)).collect();
+        let limits = random_limits(&mut random);
+        let mut engine = Engine::demo(&options(Device::Cpu, None, limits.clone())).unwrap();
+        for (index, found) in run(&mut engine, &mut random, &requests) {
+            assert_eq!(found, want[index], "seed {seed}, request {index} of {:?}, {limits:?}", requests[index].task);
+        }
+        assert_nothing_held(&engine);
+        let stats = engine.stats();
+        [stats.preemptions, stats.tokens_cached, stats.requests_cancelled]
+    });
+    let totals = counts.iter().fold([0; 3], |a, b| std::array::from_fn(|i| a[i] + b[i]));
+    assert!(totals.iter().all(|&total| total > 20), "preempted, found again, cancelled: {totals:?}");
+}
+
+#[test]
+fn scheduling_never_changes_an_answer_of_the_kernels() {
+    let sheets = Sheet::all().unwrap();
+    let mut all = Vec::new();
+    for device in with_kernels() {
+        all.extend(PRECISIONS.map(|precision| (device, precision)));
+    }
+    on_all_cores(&all, |&(device, precision)| {
+        let mut random = Random::new(3);
+        let requests = requests(&mut random, &sheets, 8, 2);
+        let unshared = Limits { sharing: false, ..Limits::default() };
+        let mut flamingo = Flamingo::demo(&options(device, Some(precision), unshared)).unwrap();
+        let want: Vec<Outcome> = requests.iter().map(|request| alone(&mut flamingo, request)).collect();
+        let limits = Limits { text_pages: Some(12), ..Limits::default() };
+        let mut engine = Engine::demo(&options(device, Some(precision), limits)).unwrap();
+        for (index, found) in run(&mut engine, &mut random, &requests) {
+            assert_eq!(found, want[index], "{precision} on {device}, {:?}", requests[index].task);
+        }
+        assert_nothing_held(&engine);
+    });
+}
+
+/// An episode of six pictures shown, and questions behind it.
+fn few_shot(sheet: &Sheet) -> Vec<Prompt> {
+    let episode = Episode::draw(&mut Random::new(11), sheet, 5, 6);
+    let ask = |symbol: usize| {
+        let mut episode = episode.clone();
+        episode.asked.0.symbol = symbol;
+        episode.prompt().unwrap()
+    };
+    (0..6).map(ask).collect()
+}
+
+fn greedy(tokens_max: usize) -> Generation {
+    Generation { tokens_max, ignore_end: true, ..Generation::default() }
+}
+
+fn answers(engine: &mut Engine, prompts: &[Prompt]) -> Vec<flamant::Answer> {
+    let ids: Vec<RequestId> =
+        prompts.iter().map(|prompt| engine.submit(Request::generate(prompt.clone(), greedy(4))).unwrap()).collect();
+    let mut answers = BTreeMap::new();
+    while !engine.is_idle() {
+        for event in engine.step() {
+            if let EventKind::Written(answer) = event.kind {
+                answers.insert(event.id, answer);
+            }
+        }
+    }
+    ids.iter().map(|id| answers.remove(id).unwrap()).collect()
+}
+
+#[test]
+fn questions_behind_one_prefix_compute_their_own_tail_alone() {
+    let sheets = Sheet::all().unwrap();
+    let prompts = few_shot(&sheets[0]);
+    let mut engine = Engine::demo(&Options::default()).unwrap();
+    let answers = answers(&mut engine, &prompts);
+    for answer in &answers[1..] {
+        let tail = answer.usage.prompt_tokens - answer.usage.cached_tokens;
+        assert!(tail <= 16 + 8, "{tail} tokens of {} were computed", answer.usage.prompt_tokens);
+        assert_eq!((answer.usage.pictures, answer.usage.pictures_encoded), (7, 1));
+    }
+    // Again: not even the asked picture is encoded.
+    let again = self::answers(&mut engine, &prompts);
+    for (first, again) in answers.iter().zip(&again) {
+        assert_eq!((&first.ids, &first.logprobs), (&again.ids, &again.logprobs));
+        assert_eq!(again.usage.pictures_encoded, 0);
+    }
+    assert_eq!(engine.stats().pictures_encoded as usize, 6 + prompts.len());
+    assert_nothing_held(&engine);
+}
+
+#[test]
+fn without_sharing_everything_is_computed() {
+    let sheets = Sheet::all().unwrap();
+    let prompts = few_shot(&sheets[0]);
+    let mut engine = Engine::builder().sharing(false).demo().unwrap();
+    for answer in answers(&mut engine, &prompts) {
+        assert_eq!((answer.usage.cached_tokens, answer.usage.pictures_encoded), (0, 7));
+    }
+}
+
+#[test]
+fn a_long_prompt_does_not_keep_a_short_one_waiting() {
+    let sheets = Sheet::all().unwrap();
+    let long = Episode::draw(&mut Random::new(1), &sheets[0], 5, 32).prompt().unwrap();
+    let short = Episode::draw(&mut Random::new(2), &sheets[1], 2, 0).prompt().unwrap();
+    let mut engine = Engine::builder().tokens_per_step(32).pictures_per_step(2).demo().unwrap();
+    let writing = engine.submit(Request::generate(short.clone(), greedy(40))).unwrap();
+    engine.step();
+    let long = engine.submit(Request::generate(long, greedy(1))).unwrap();
+    let late = engine.submit(Request::generate(short, greedy(1))).unwrap();
+    let mut order = Vec::new();
+    let (mut steps, mut written) = (0, 0);
+    while order.len() < 2 {
+        steps += 1;
+        for event in engine.step() {
+            match event.kind {
+                EventKind::Token { .. } if event.id == writing => written += 1,
+                kind if kind.is_last() => order.push((event.id, steps)),
+                _ => {}
+            }
+        }
+        assert_eq!(written, steps, "a token in every step");
+    }
+    assert_eq!((order[0], order[1].0), ((late, 1), long));
+}
+
+#[test]
+fn a_thousand_names_cost_about_their_distinct_tokens() {
+    let sheets = Sheet::all().unwrap();
+    let prompt = Episode::draw(&mut Random::new(4), &sheets[0], 3, 3).prompt().unwrap();
+    let (first, second) = ("bcdfghjklm", "aeiou");
+    let names: Vec<String> = first
+        .chars()
+        .flat_map(|a| second.chars().flat_map(move |b| first.chars().map(move |c| format!("{a}{b}{c}."))))
+        .chain((0..500).map(|index| format!("{}{}", &"nopqrstvwx"[index % 10..][..1], "aeiou".repeat(index / 100 + 1))))
+        .collect();
+    let mut engine = Engine::demo(&Options::default()).unwrap();
+    let before = engine.stats().tokens_computed;
+    engine.submit(Request::classify(prompt.clone(), names.clone())).unwrap();
+    let mut found = None;
+    while !engine.is_idle() {
+        for event in engine.step() {
+            if let EventKind::Classified(classification) = event.kind {
+                found = Some(classification);
+            }
+        }
+    }
+    let found = found.unwrap();
+    // One letter is one token; the last is never read.
+    let mut beginnings: Vec<&str> =
+        names.iter().flat_map(|name| (1..name.len()).map(move |end| &name[..end])).collect();
+    beginnings.sort_unstable();
+    beginnings.dedup();
+    assert_eq!(found.usage.completion_tokens, beginnings.len());
+    let computed = (engine.stats().tokens_computed - before) as usize;
+    assert_eq!(computed, found.usage.prompt_tokens + beginnings.len());
+    // Spot checks against one choice at a time.
+    let mut flamingo = Flamingo::demo(&Options::default()).unwrap();
+    for index in [0, 3, 499, 500, 777, 999] {
+        let alone = flamingo.classify(&prompt, &names[index..=index]).unwrap().choices;
+        assert_eq!(found.choices[index], alone[0]);
+    }
+}
+
+#[test]
+fn what_passes_a_limit_is_refused_in_a_line() {
+    let sheets = Sheet::all().unwrap();
+    let prompt = Episode::draw(&mut Random::new(4), &sheets[0], 2, 2).prompt().unwrap();
+    let request = || Request::generate(prompt.clone(), greedy(2));
+    let refused = |limits: Limits, context_max: Option<usize>| {
+        let options = Options { limits, context_max, ..Options::default() };
+        Engine::demo(&options).map(|_| ()).unwrap_err().to_string()
+    };
+    let limits = Limits::default;
+    for (wrong, line) in [
+        (Limits { sequences: 0, ..limits() }, "sequences: expected 1 to 1024, found 0"),
+        (Limits { tokens_per_step: 0, ..limits() }, "tokens-per-step: expected 1 to 8192, found 0"),
+        (Limits { pictures_per_step: 65, ..limits() }, "pictures-per-step: expected 1 to 64, found 65"),
+        (Limits { queue: 0, ..limits() }, "queue: expected 1 to"),
+        (Limits { media_pages: Some(0), ..limits() }, "media-pages: expected 1 to"),
+        (Limits { text_pages: Some(2), ..limits() }, "text-pages: expected 8 to"),
+    ] {
+        let found = refused(wrong, Some(100));
+        assert!(found.starts_with(line) && !found.contains('\n'), "{found}");
+    }
+    // Pages that are asked for by number must fit memory.
+    let found = refused(Limits { text_pages: Some(1 << 27), ..limits() }, None);
+    assert!(found.starts_with("cpu: ") && found.contains("GiB"), "{found}");
+
+    let mut engine = Engine::demo(&Options { limits: Limits { queue: 2, ..limits() }, ..Options::default() }).unwrap();
+    let ids = [engine.submit(request()).unwrap(), engine.submit(request()).unwrap()];
+    let error = engine.submit(request()).unwrap_err().to_string();
+    assert_eq!(error, "requests that wait: 3 is over the limit of 2");
+    assert!(engine.cancel(ids[0]));
+    engine.submit(request()).unwrap();
+
+    let small = Limits { queue_bytes: 1 << 14, ..limits() };
+    let mut engine = Engine::demo(&Options { limits: small, ..Options::default() }).unwrap();
+    let mut taken = 0;
+    let error = loop {
+        let other = Episode::draw(&mut Random::new(taken), &sheets[1], 2, 1).prompt().unwrap();
+        match engine.submit(Request::generate(other, greedy(2))) {
+            Ok(_) => taken += 1,
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!(taken > 0 && error.starts_with("bytes of all requests: "), "{error}");
+
+    let mut other = Engine::demo(&Options::default()).unwrap();
+    let foreign = other.reader().prepare(request()).unwrap();
+    let error = engine.submit_prepared(foreign).unwrap_err().to_string();
+    assert!(error.starts_with("request: expected one prepared by this engine's reader"), "{error}");
+    assert!(!other.cancel(ids[1]), "another engine's request");
+}
+
+#[test]
+fn an_answer_of_no_tokens_costs_nothing() {
+    let sheets = Sheet::all().unwrap();
+    let prompt = Episode::draw(&mut Random::new(4), &sheets[0], 2, 2).prompt().unwrap();
+    let mut engine = Engine::demo(&Options::default()).unwrap();
+    for beams in [1, 3] {
+        let generation = Generation { tokens_max: 0, beams, ..Generation::default() };
+        engine.submit(Request::generate(prompt.clone(), generation)).unwrap();
+        let events = engine.step();
+        let [EventKind::Written(answer)] = &events.into_iter().map(|event| event.kind).collect::<Vec<_>>()[..] else {
+            panic!("one answer");
+        };
+        assert_eq!((answer.text.as_str(), answer.finish), ("", Finish::Length));
+    }
+    assert_eq!((engine.stats().steps, engine.stats().requests_finished), (0, 2));
+}
+
+#[test]
+fn an_engine_may_move_between_threads() {
+    fn is_send<T: Send>() {}
+    fn is_shared<T: Send + Sync + Clone>() {}
+    is_send::<Engine>();
+    is_shared::<flamant::Reader>();
+}
