@@ -1,4 +1,5 @@
-//! Single operations, small graphs and models of made-up weights on any device: what tests compare and benches time.
+//! Single operations, small graphs and models of made-up weights on any device, and the scheduler without a model: what
+//! tests compare and benches time.
 //! Not part of the library's interface; it may change with any version.
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use crate::weights::Weights;
 #[cfg(feature = "emulated")]
 pub use crate::backend::emulated;
 pub use crate::backend::{Batch, Chosen, Device, PageCount, Pools, Precision, Request, Usual, report};
+pub use crate::engine::scheduler::{Bounds, Job, Pace, Scheduler, Step, Tokens};
 pub use crate::graph::{Axis, Epilogue, Extent, Graph, Index, Keys, Op, Pages, Plan, Plans, Tensor, Which};
 pub use crate::kv::{PAGE_TOKENS, PageCopy};
 pub use crate::weights::{Values, WeightId};

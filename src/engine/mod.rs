@@ -6,7 +6,7 @@
 mod limits;
 mod reader;
 mod request;
-mod scheduler;
+pub mod scheduler;
 mod stats;
 mod tasks;
 

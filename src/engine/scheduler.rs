@@ -56,13 +56,19 @@ impl Tokens {
             hasher.update(before.as_bytes());
         }
         let first = self.pages.len() * PAGE_TOKENS;
-        for position in first..first + PAGE_TOKENS {
+        let positions = first..first + PAGE_TOKENS;
+        for position in positions.clone() {
             let id = self.ids.get(position).unwrap_or_else(|| &suffix[position - self.ids.len()]);
             hasher.update(&id.to_le_bytes());
-            match self.seen_at(position) {
-                Some(picture) => hasher.update(self.pictures[picture as usize].as_bytes()),
-                None => hasher.update(&[0; blake3::OUT_LEN]),
-            };
+        }
+        // A picture is seen from some token on.
+        let mut seen = None;
+        for (place, picture) in positions.map(|position| self.seen_at(position)).enumerate() {
+            if place == 0 || picture != seen {
+                let content = picture.map_or([0; blake3::OUT_LEN], |number| *self.pictures[number as usize].as_bytes());
+                hasher.update(&[place as u8]).update(&content);
+                seen = picture;
+            }
         }
         self.pages.push(hasher.finalize());
     }
@@ -449,24 +455,25 @@ impl<T> Scheduler<T> {
         }
     }
 
-    /// How many of a line's next `count` tokens stand before a page that can be adopted, or that an earlier job is about
-    /// to compute.
+    /// How many of a line's next `count` tokens stand before a page that it can adopt in the next step, or that an
+    /// earlier job is about to compute.
     fn before_others(&self, job: usize, line: usize, count: usize) -> usize {
-        let (begin, names) = (self.running[job].lines[line].table.length(), &self.running[job].prompt.pages);
-        let is_ahead = |page: usize, earlier: &Job<T>| {
+        let (earlier, Job { prompt, lines, .. }) = (&self.running[..job], &self.running[job]);
+        let Line { table, wanted, scheduled, .. } = &lines[line];
+        let begin = table.length();
+        let computes = |earlier: &Job<T>, page: usize| {
             let line = &earlier.lines[0];
-            earlier.prompt.pages.get(page) == Some(&names[page])
+            earlier.prompt.pages.get(page) == prompt.pages.get(page)
                 && line.table.length() < (page + 1) * PAGE_TOKENS
                 && !line.is_read(&earlier.prompt)
         };
-        let of_others = |page: usize| {
-            let to_adopt = self.running[job].lines[line].scheduled > 0 || page * PAGE_TOKENS > begin;
-            to_adopt && self.text.has(&names[page]) || self.running[..job].iter().any(|other| is_ahead(page, other))
+        let is_others = |page: usize| {
+            let came_up = *scheduled > 0 || page * PAGE_TOKENS > begin;
+            (came_up && self.text.has(&prompt.pages[page])) || earlier.iter().any(|earlier| computes(earlier, page))
         };
-        let whole = if self.bounds.sharing { begin.div_ceil(PAGE_TOKENS)..names.len() } else { 0..0 };
-        let begins = whole.map(|page| (page, page * PAGE_TOKENS)).take_while(|(_, first)| *first < begin + count);
-        let stop = begins.into_iter().find(|(page, _)| of_others(*page));
-        stop.map_or(count, |(_, first)| first - begin)
+        let adoptable = if self.bounds.sharing { prompt.pages.len().min(wanted / PAGE_TOKENS) } else { 0 };
+        let pages = begin.div_ceil(PAGE_TOKENS)..adoptable.min((begin + count).div_ceil(PAGE_TOKENS));
+        pages.into_iter().find(|&page| is_others(page)).map_or(count, |page| page * PAGE_TOKENS - begin)
     }
 
     /// Sees that the pictures of a line's next `count` tokens have pages; for how many of the tokens they do.
