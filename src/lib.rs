@@ -38,6 +38,8 @@ mod backend;
 mod engine;
 mod error;
 mod executor;
+#[cfg(feature = "capi")]
+mod ffi;
 mod flamingo;
 mod graph;
 mod inspect;

@@ -13,7 +13,7 @@ const STEPS: &[&[&str]] = &[
     &["model", "backend"],
     &["executor", "inspect"],
     &["engine"],
-    &["flamingo", "demo", "convert", "probe"],
+    &["flamingo", "demo", "convert", "probe", "ffi"],
     &["lib", "main", "cli"],
 ];
 
@@ -28,6 +28,10 @@ const UNSAFE: &[&str] = &[
     "src/backend/kernels/cuda/tests.rs",
     "src/backend/kernels/emulated.rs",
     "src/checkpoint/mod.rs",
+    "src/ffi/memory.rs",
+    "src/ffi/mod.rs",
+    "src/ffi/show.rs",
+    "src/ffi/tests.rs",
     "tests/allocations.rs",
 ];
 

@@ -9,6 +9,8 @@ mod shared;
 
 pub use device::{Device, Precision};
 pub use devices::{DeviceInfo, devices};
+#[cfg(feature = "capi")]
+pub(crate) use kernels::ARCHITECTURES;
 #[cfg(feature = "emulated")]
 pub use kernels::emulated;
 pub use kernels::report;

@@ -37,6 +37,22 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Whether a picture may have so many pixels; `source` names it in messages.
+    ///
+    /// # Errors
+    ///
+    /// A side, or their product, over the limit.
+    pub fn check_sides(&self, source: &str, width: u32, height: u32) -> Result<()> {
+        let at_most = |what: &str, limit: u64, found: u64| {
+            if found > limit { Err(Error::limit(format!("{source}: {what}"), limit, found)) } else { Ok(()) }
+        };
+        at_most("width in pixels", self.side_max.into(), width.into())?;
+        at_most("height in pixels", self.side_max.into(), height.into())?;
+        at_most("number of pixels", self.pixels_max, u64::from(width) * u64::from(height))
+    }
+}
+
 /// Decodes a picture from the content of a file.
 ///
 /// `source` names the picture in messages: its path, or "image 3 of the prompt".
@@ -82,14 +98,8 @@ impl<'a> Input<'a> {
 
     /// Holds the sides in a header against the limits.
     fn check_size(&self, width: u32, height: u32) -> Result<(usize, usize)> {
-        let pixels = u64::from(width) * u64::from(height);
-        let at_most = |what: &str, limit: u64, found: u64| {
-            if found > limit { Err(Error::limit(format!("{}: {what}", self.source), limit, found)) } else { Ok(()) }
-        };
-        at_most("width in pixels", self.limits.side_max.into(), width.into())?;
-        at_most("height in pixels", self.limits.side_max.into(), height.into())?;
-        at_most("number of pixels", self.limits.pixels_max, pixels)?;
-        if pixels == 0 {
+        self.limits.check_sides(self.source, width, height)?;
+        if width == 0 || height == 0 {
             return Err(self.damaged(format!("a size of {width} x {height}")));
         }
         Ok((width as usize, height as usize))

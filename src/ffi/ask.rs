@@ -1,0 +1,195 @@
+//! From C's structs to what an engine is opened with and asked for, with the defaults of both.
+
+use std::ptr;
+
+use super::layout::*;
+use super::memory::{array, string, text};
+use crate::engine::{Generation, Limits, Options, Request, Task};
+use crate::error::{Error, Result};
+use crate::image::{self, Picture};
+use crate::prompt::{Prompt, PromptLimits};
+use crate::sample::Sampling;
+
+/// Most choices, or stop texts, of a request.
+const TEXTS_MAX: usize = 1 << 16;
+
+/// What an engine is opened with if nothing is said.
+pub(super) fn default_options() -> EngineOptions {
+    let Options { threads, context_max, limits, .. } = Options::default();
+    EngineOptions {
+        struct_size: size_of::<EngineOptions>(),
+        model: ptr::null(),
+        device: ptr::null(),
+        precision: ptr::null(),
+        threads,
+        context_max: context_max.unwrap_or(0),
+        sequences: limits.sequences,
+        tokens_per_step: limits.tokens_per_step,
+        pictures_per_step: limits.pictures_per_step,
+        text_pages: limits.text_pages.unwrap_or(0),
+        media_pages: limits.media_pages.unwrap_or(0),
+        queue: limits.queue,
+        queue_bytes: limits.queue_bytes,
+        sharing: limits.sharing.into(),
+        unused: 0,
+    }
+}
+
+/// What is asked for if nothing is said: an empty prompt, which an engine refuses.
+pub(super) fn default_request() -> RequestOptions {
+    let Generation { tokens_max, sampling, beams, length_penalty, ignore_end, .. } = Generation::default();
+    let Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed } = sampling;
+    RequestOptions {
+        struct_size: size_of::<RequestOptions>(),
+        parts: ptr::null(),
+        part_count: 0,
+        task: GENERATE,
+        logits: 0,
+        tokens_max,
+        beams,
+        length_penalty,
+        temperature,
+        top_k,
+        top_p,
+        min_p,
+        repetition_penalty,
+        ignore_end: ignore_end.into(),
+        seed,
+        stop: ptr::null(),
+        stop_count: 0,
+        choices: ptr::null(),
+        choice_count: 0,
+    }
+}
+
+/// The folder of a model, if it is not the one in the program, and how to open it.
+pub(super) fn options<'a>(asked: &EngineOptions) -> Result<(Option<&'a str>, Options)> {
+    let given = |count: usize| (count > 0).then_some(count);
+    must_be_zero("flamant_engine_options: unused", asked.unused as usize)?;
+    let device = string("device", asked.device)?.map(str::parse).transpose()?;
+    let precision = string("precision", asked.precision)?.map(str::parse).transpose()?;
+    let limits = Limits {
+        sequences: asked.sequences,
+        tokens_per_step: asked.tokens_per_step,
+        pictures_per_step: asked.pictures_per_step,
+        text_pages: given(asked.text_pages),
+        media_pages: given(asked.media_pages),
+        queue: asked.queue,
+        queue_bytes: asked.queue_bytes,
+        sharing: flag("sharing", asked.sharing)?,
+    };
+    let options = Options {
+        device: device.unwrap_or_default(),
+        precision,
+        threads: asked.threads,
+        context_max: given(asked.context_max),
+        limits,
+    };
+    Ok((string("model", asked.model)?, options))
+}
+
+/// A prompt and what to do with it.
+pub(super) fn request(asked: &RequestOptions) -> Result<Request> {
+    let task = match asked.task {
+        GENERATE => Task::Generate(generation(asked)?),
+        CLASSIFY => Task::Classify { choices: texts("choices", "choice", asked.choices, asked.choice_count)? },
+        SCORE => Task::Score { logits: flag("logits", asked.logits)? },
+        other => return Err(Error::argument(format!("task: expected one of FLAMANT_GENERATE, ..., found {other}"))),
+    };
+    let limits = PromptLimits::default();
+    let parts = array("parts", asked.parts, asked.part_count, limits.parts_max)?;
+    let mut prompt = Prompt::new();
+    for (index, part) in parts.iter().enumerate() {
+        add(&mut prompt, &limits, &format!("part {index}"), part)?;
+    }
+    Ok(Request { prompt, task })
+}
+
+fn generation(asked: &RequestOptions) -> Result<Generation> {
+    Ok(Generation {
+        tokens_max: asked.tokens_max,
+        sampling: Sampling {
+            temperature: asked.temperature,
+            top_k: asked.top_k,
+            top_p: asked.top_p,
+            min_p: asked.min_p,
+            repetition_penalty: asked.repetition_penalty,
+            seed: asked.seed,
+        },
+        beams: asked.beams,
+        length_penalty: asked.length_penalty,
+        stop: texts("stop texts", "stop", asked.stop, asked.stop_count)?,
+        ignore_end: flag("ignore_end", asked.ignore_end)?,
+    })
+}
+
+fn texts(all: &str, one: &str, from: *const Text, count: usize) -> Result<Vec<String>> {
+    let bytes_max = PromptLimits::default().text_bytes_max;
+    let found = array(all, from, count, TEXTS_MAX)?.iter().enumerate();
+    found.map(|(index, &from)| Ok(text(format!("{one} {index}"), from, bytes_max)?.to_owned())).collect()
+}
+
+fn flag(name: &str, value: u32) -> Result<bool> {
+    match value {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => Err(Error::argument(format!("{name}: expected 0 or 1, found {other}"))),
+    }
+}
+
+fn must_be_zero(name: impl std::fmt::Display, value: usize) -> Result<()> {
+    match value {
+        0 => Ok(()),
+        other => Err(Error::argument(format!("{name}: expected 0, found {other}"))),
+    }
+}
+
+/// Adds a part to a prompt. Sizes are held to the limits before anything is copied.
+fn add(prompt: &mut Prompt, limits: &PromptLimits, name: &str, part: &Part) -> Result<()> {
+    must_be_zero(format!("{name}: unused"), part.unused as usize)?;
+    if part.kind != PART_PIXELS {
+        must_be_zero(format!("{name}: width"), part.width as usize)?;
+        must_be_zero(format!("{name}: height"), part.height as usize)?;
+        must_be_zero(format!("{name}: stride"), part.stride)?;
+    }
+    match part.kind {
+        PART_TEXT => {
+            let from = Text { data: part.data.cast(), length: part.length };
+            prompt.text(text(name, from, limits.text_bytes_max)?)?
+        }
+        PART_PICTURE => {
+            let most = usize::try_from(limits.picture.bytes_max).unwrap_or(usize::MAX);
+            let bytes = array(format!("bytes of {name}"), part.data.cast(), part.length, most)?;
+            prompt.image(image::decode(bytes, name, &limits.picture)?)?
+        }
+        PART_PIXELS => prompt.image(pixels(&limits.picture, name, part)?)?,
+        other => {
+            return Err(Error::argument(format!("{name}: kind: expected FLAMANT_PART_TEXT, ..., found {other}")));
+        }
+    };
+    Ok(())
+}
+
+/// A picture from rows that may stand apart.
+fn pixels(limits: &image::Limits, name: &str, part: &Part) -> Result<Picture> {
+    limits.check_sides(name, part.width, part.height)?;
+    let (row, rows) = (part.width as usize * 3, part.height as usize);
+    let stride = if part.stride == 0 { row } else { part.stride };
+    if stride < row {
+        let expected = format!("0, or at least the {row} bytes of a row");
+        return Err(Error::argument(format!("{name}: stride: expected {expected}, found {stride}")));
+    }
+    let wanted = stride.checked_mul(rows.saturating_sub(1)).and_then(|bytes| bytes.checked_add(row));
+    let Some(wanted) = wanted.filter(|&wanted| wanted <= part.length) else {
+        let (width, height, found) = (part.width, part.height, part.length);
+        let expected = format!("{height} rows of {width} pixels, {stride} bytes apart");
+        return Err(Error::argument(format!("{name}: length: expected {expected}, found {found} bytes")));
+    };
+    let bytes: &[u8] = array(format!("bytes of {name}"), part.data.cast(), wanted, usize::MAX)?;
+    let packed = if stride == row { bytes.to_vec() } else { gather(bytes, row, stride) };
+    Ok(Picture::from_rgb(part.width, part.height, packed)?)
+}
+
+fn gather(bytes: &[u8], row: usize, stride: usize) -> Vec<u8> {
+    bytes.chunks(stride).flat_map(|line| &line[..row]).copied().collect()
+}

@@ -1,0 +1,297 @@
+//! The header and this module say the same, structs grow as promised, and nothing but a status leaves an entry.
+
+use std::ffi::CStr;
+use std::fmt::Write as _;
+use std::mem::offset_of;
+use std::process::Command;
+use std::ptr;
+
+use super::layout::*;
+use super::*;
+
+/// A type as C spells it.
+trait Spelled {
+    fn spelled() -> String;
+}
+
+macro_rules! spelled {
+    ($($ours:ty: $theirs:literal),+ $(,)?) => {
+        $(impl Spelled for $ours {
+            fn spelled() -> String {
+                $theirs.to_owned()
+            }
+        })+
+    };
+}
+
+spelled! {
+    u32: "uint32_t", i32: "int32_t", u64: "uint64_t", usize: "size_t", f32: "float", f64: "double", c_char: "char",
+    c_void: "void", Status: "flamant_status", Handle: "flamant_engine *", Text: "flamant_text", Part: "flamant_part",
+    EngineOptions: "flamant_engine_options", RequestOptions: "flamant_request", ChoiceView: "flamant_choice",
+    EventView: "flamant_event", StatsView: "flamant_stats", Option<Callback>: "flamant_callback",
+}
+
+impl<T: Spelled> Spelled for *const T {
+    fn spelled() -> String {
+        match T::spelled() {
+            pointer if pointer.ends_with('*') => format!("{pointer} const *"),
+            value => format!("const {value} *"),
+        }
+    }
+}
+
+impl<T: Spelled> Spelled for *mut T {
+    fn spelled() -> String {
+        format!("{} *", T::spelled())
+    }
+}
+
+macro_rules! spelled_functions {
+    ($($($argument:ident)*;)+) => {
+        $(impl<$($argument: Spelled,)* R: Spelled> Spelled for extern "C" fn($($argument),*) -> R {
+            fn spelled() -> String {
+                let arguments: Vec<String> = vec![$($argument::spelled()),*];
+                let arguments = if arguments.is_empty() { "void".to_owned() } else { arguments.join(", ") };
+                format!("{} (*)({arguments})", R::spelled())
+            }
+        })+
+    };
+}
+
+spelled_functions! {
+    ;
+    A;
+    A B;
+    A B C;
+}
+
+/// What C must agree to: an expression, and its value or its type.
+#[derive(Default)]
+struct Claims(String);
+
+impl Claims {
+    fn value(&mut self, expression: &str, value: i128) {
+        writeln!(self.0, "_Static_assert({expression} == {value}, \"{expression} is not {value}\");").unwrap();
+    }
+
+    fn is_spelled<T: Spelled>(&mut self, expression: &str, _: fn() -> T) {
+        let name = T::spelled();
+        let test = format!("_Generic({expression}, {name}: 1, default: 0)");
+        writeln!(self.0, "_Static_assert({test}, \"{expression} is no {name}\");").unwrap();
+    }
+}
+
+/// Where a field stands, how large it is, and of what type.
+macro_rules! structs {
+    ($claims:ident: $($ours:ident $theirs:ident { $($field:ident)+ })+) => {
+        $(
+            $claims.value(concat!("sizeof(", stringify!($theirs), ")"), size_of::<$ours>() as i128);
+            $(
+                let field = concat!("((", stringify!($theirs), " *)0)->", stringify!($field));
+                let offset = concat!("offsetof(", stringify!($theirs), ", ", stringify!($field), ")");
+                $claims.value(offset, offset_of!($ours, $field) as i128);
+                $claims.is_spelled(field, || {
+                    let value: $ours = bytemuck::Zeroable::zeroed();
+                    value.$field
+                });
+            )+
+        )+
+    };
+}
+
+macro_rules! functions {
+    ($claims:ident: $($name:ident($($argument:ty),*) -> $result:ty;)+) => {
+        $(
+            $claims.is_spelled(concat!("&", stringify!($name)), || {
+                let function: extern "C" fn($($argument),*) -> $result = $name;
+                function
+            });
+        )+
+    };
+}
+
+fn claims() -> String {
+    let mut claims = Claims::default();
+    structs! { claims:
+        Text flamant_text { data length }
+        Part flamant_part { kind width height unused data length stride }
+        EngineOptions flamant_engine_options {
+            struct_size model device precision threads context_max sequences tokens_per_step pictures_per_step
+            text_pages media_pages queue queue_bytes sharing unused
+        }
+        RequestOptions flamant_request {
+            struct_size parts part_count task logits tokens_max beams length_penalty temperature top_k top_p min_p
+            repetition_penalty ignore_end seed stop stop_count choices choice_count
+        }
+        ChoiceView flamant_choice { text ids token_count sum mean }
+        EventView flamant_event {
+            struct_size request kind is_last text token finish logprob position logits logit_count ids logprobs
+            token_count choices choice_count failure unused prompt_tokens cached_tokens completion_tokens pictures
+            pictures_encoded queue_seconds media_seconds prompt_seconds decode_seconds
+        }
+        StatsView flamant_stats {
+            struct_size requests_running requests_waiting requests_finished requests_cancelled requests_failed steps
+            tokens_computed tokens_cached tokens_written pictures_encoded pictures_cached preemptions
+            text_pages_total text_pages_held text_pages_cached media_pages_total media_pages_held media_pages_cached
+            schedule_seconds media_seconds text_seconds commit_seconds
+        }
+    }
+    functions! { claims:
+        flamant_abi_version() -> u32;
+        flamant_version() -> *const c_char;
+        flamant_build_info_json() -> *const c_char;
+        flamant_status_name(i32) -> *const c_char;
+        flamant_last_error() -> *const c_char;
+        flamant_engine_options_init(*mut EngineOptions, usize) -> Status;
+        flamant_request_init(*mut RequestOptions, usize) -> Status;
+        flamant_engine_open(*const EngineOptions, *mut Handle) -> Status;
+        flamant_engine_free(Handle) -> Status;
+        flamant_engine_submit(Handle, *const RequestOptions, *mut u64) -> Status;
+        flamant_engine_cancel(Handle, u64) -> Status;
+        flamant_engine_step(Handle, *mut usize) -> Status;
+        flamant_engine_next_event(Handle, *mut *const EventView) -> Status;
+        flamant_engine_run(Handle, Option<Callback>, *mut c_void) -> Status;
+        flamant_engine_stats(Handle, *mut StatsView, usize) -> Status;
+    }
+    claims.is_spelled("(flamant_request_id)0", || 0u64);
+    for (status, name) in Status::NAMES {
+        claims.value(name.to_str().unwrap(), status as i128);
+    }
+    for (name, value) in [
+        ("FLAMANT_ABI_VERSION", ABI_VERSION),
+        ("FLAMANT_PART_TEXT", PART_TEXT),
+        ("FLAMANT_PART_PICTURE", PART_PICTURE),
+        ("FLAMANT_PART_PIXELS", PART_PIXELS),
+        ("FLAMANT_GENERATE", GENERATE),
+        ("FLAMANT_CLASSIFY", CLASSIFY),
+        ("FLAMANT_SCORE", SCORE),
+        ("FLAMANT_EVENT_TOKEN", EVENT_TOKEN),
+        ("FLAMANT_EVENT_LOGITS", EVENT_LOGITS),
+        ("FLAMANT_EVENT_WRITTEN", EVENT_WRITTEN),
+        ("FLAMANT_EVENT_CLASSIFIED", EVENT_CLASSIFIED),
+        ("FLAMANT_EVENT_SCORED", EVENT_SCORED),
+        ("FLAMANT_EVENT_CANCELLED", EVENT_CANCELLED),
+        ("FLAMANT_EVENT_FAILED", EVENT_FAILED),
+        ("FLAMANT_FINISH_STOP", FINISH_STOP),
+        ("FLAMANT_FINISH_LENGTH", FINISH_LENGTH),
+    ] {
+        claims.value(name, value.into());
+    }
+    claims.0
+}
+
+/// What a C compiler says to the claims; empty: it agrees.
+fn compiler_says(claims: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("claims.c");
+    std::fs::write(&source, format!("#include <flamant.h>\n{claims}")).unwrap();
+    let include = concat!("-I", env!("CARGO_MANIFEST_DIR"), "/include");
+    let flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only", include];
+    let output = Command::new("cc").args(flags).arg(source).output().expect("a C compiler named cc is there");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn the_header_says_what_stands_here() {
+    let claims = claims();
+    assert_eq!(compiler_says(&claims), "");
+    // Every name of the header is spoken of.
+    let header = include_str!("../../include/flamant.h");
+    let words = header.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let names = words.filter(|word| word.to_ascii_lowercase().starts_with("flamant_") && !word.ends_with('_'));
+    for name in names.filter(|name| !["FLAMANT_H", "flamant_engine", "flamant_callback"].contains(name)) {
+        assert!(claims.contains(name), "{name} is held to nothing");
+    }
+    // A compiler that would not look is found out.
+    for (right, wrong) in [("size_t: 1", "int: 1"), ("FLAMANT_BUSY == 13", "FLAMANT_BUSY == 14")] {
+        assert!(claims.contains(right));
+        assert!(compiler_says(&claims.replacen(right, wrong, 1)).contains("static assertion failed"), "{wrong}");
+    }
+}
+
+fn last_error() -> String {
+    // SAFETY: the text stays until the next call on this thread, and is copied before.
+    unsafe { CStr::from_ptr(flamant_last_error()) }.to_str().unwrap().to_owned()
+}
+
+/// A request of a program that was compiled with a later header.
+#[repr(C)]
+struct Later {
+    known: RequestOptions,
+    later: [u64; 2],
+}
+
+#[test]
+fn a_later_program_is_served_unless_it_uses_what_is_not_here() {
+    let mut request = Later { known: ask::default_request(), later: [7; 2] };
+    let to = (&raw mut request).cast::<RequestOptions>();
+    assert_eq!(flamant_request_init(to, size_of::<Later>()), Status::Ok);
+    assert_eq!((request.later, request.known.struct_size), ([0; 2], size_of::<Later>()));
+    assert_eq!(memory::read(to, ask::default_request()).unwrap().tokens_max, 64);
+    request.later[1] = 1 << 40;
+    let refused = memory::read(to, ask::default_request()).err().unwrap().to_string();
+    assert!(refused.starts_with("flamant_request: expected nothing but zeros after the "), "{refused}");
+}
+
+#[test]
+fn an_earlier_program_is_served_with_defaults() {
+    let mut request = ask::default_request();
+    request.tokens_max = 7;
+    request.seed = 5;
+    request.struct_size = offset_of!(RequestOptions, seed);
+    let read = memory::read(&request, ask::default_request()).unwrap();
+    assert_eq!((read.tokens_max, read.seed), (7, 0));
+    // What it does not know is not written to.
+    assert_eq!(flamant_request_init(&mut request, offset_of!(RequestOptions, seed)), Status::Ok);
+    assert_eq!((request.tokens_max, request.seed), (64, 5));
+}
+
+#[test]
+fn sizes_that_cannot_be_are_refused() {
+    let mut request = ask::default_request();
+    for size in [0, 4, size_of::<RequestOptions>() + 1, 1 << 20, usize::MAX] {
+        assert_eq!(flamant_request_init(&mut request, size), Status::InvalidArgument, "{size}");
+        assert!(last_error().ends_with(&format!("found {size}")), "{}", last_error());
+        request.struct_size = size;
+        assert!(memory::read(&request, ask::default_request()).is_err(), "{size}");
+    }
+}
+
+#[test]
+fn a_panic_becomes_a_status() {
+    assert_eq!(answer(|| panic!("one\ntwo {}", 3)), Status::Internal);
+    assert_eq!(last_error(), "a fault of the library: one\\ntwo 3");
+    assert_eq!(answer(|| std::panic::panic_any(4)), Status::Internal);
+    assert_eq!(answer(|| Ok(Status::Ok)), Status::Ok);
+    assert_eq!(last_error(), "");
+}
+
+#[test]
+fn an_engine_that_had_a_fault_can_only_be_freed() {
+    let mut engine = Handle::new(0);
+    assert_eq!(flamant_engine_open(ptr::null(), &mut engine), Status::Ok);
+    assert_eq!(answer(|| registry::visit(engine, |_| panic!("in the middle of a step"))), Status::Internal);
+    assert_eq!(flamant_engine_step(engine, ptr::null_mut()), Status::Internal);
+    assert!(last_error().contains("can only be freed"), "{}", last_error());
+    assert_eq!(flamant_engine_free(engine), Status::Ok);
+    assert_eq!(flamant_engine_free(engine), Status::InvalidHandle);
+}
+
+#[test]
+fn rows_that_stand_apart_are_the_same_picture() {
+    let (width, height, stride) = (5u32, 3u32, 20usize);
+    let packed: Vec<u8> = (0..width as u8 * height as u8 * 3).collect();
+    let mut apart = vec![255; stride * 2 + 15];
+    for (row, line) in packed.chunks(15).enumerate() {
+        apart[row * stride..row * stride + 15].copy_from_slice(line);
+    }
+    let pictures = [(&packed, 0), (&packed, 15), (&apart, stride)].map(|(bytes, stride)| {
+        let (data, length) = (bytes.as_ptr().cast(), bytes.len());
+        let part = Part { kind: PART_PIXELS, width, height, unused: 0, data, length, stride };
+        let asked = RequestOptions { parts: &part, part_count: 1, ..ask::default_request() };
+        let request = ask::request(&asked).unwrap();
+        request.prompt.pictures().next().unwrap().clone()
+    });
+    assert_eq!(pictures[0].pixels(), packed);
+    assert!(pictures.iter().all(|picture| *picture == pictures[0]));
+}
