@@ -1,0 +1,153 @@
+//! The C interface from outside: programs in C, C++ and Python, compiled with all warnings as errors, linked with
+//! the shared or the static library, and run, those in C under a checker of memory.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const C_FLAGS: &[&str] = &["-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pedantic", "-pthread"];
+
+/// The libraries, as they are now: the shared one and the static one.
+fn libraries() -> &'static [PathBuf; 2] {
+    static BUILT: OnceLock<[PathBuf; 2]> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        // The profile that this test was built in, so that what it depends on is there already.
+        let here = std::env::current_exe().unwrap();
+        let target = here.ancestors().nth(2).unwrap();
+        let profile = target.file_name().unwrap().to_str().unwrap().replace("debug", "dev");
+        let arguments = ["build", "--example", "flamant", "--message-format=json", "--profile", &profile];
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(arguments).arg("--target-dir").arg(target.parent().unwrap()).current_dir(ROOT);
+        let built = output(&mut cargo);
+        let mut files = Vec::new();
+        for line in built.lines() {
+            let message: Value = serde_json::from_str(line).unwrap();
+            if message["reason"] == "compiler-artifact" && message["target"]["kind"] == serde_json::json!(["example"]) {
+                files.extend(message["filenames"].as_array().unwrap().iter().map(|file| file.as_str().unwrap().into()));
+            }
+        }
+        let ending = |end: &str| -> PathBuf {
+            let mut found = files.iter().filter(|file: &&PathBuf| file.extension() == Some(OsStr::new(end)));
+            found.next().unwrap_or_else(|| panic!("no library .{end} among {files:?}")).clone()
+        };
+        [ending("so"), ending("a")]
+    })
+}
+
+/// Runs a command that must succeed; what it says.
+fn output(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{told}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Where a program is made.
+fn program(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("capi");
+    std::fs::create_dir_all(&folder).unwrap();
+    folder.join(name)
+}
+
+/// Compiles a source in C and links it with the shared library.
+fn compile(source: &str, name: &str, flags: &[&str]) -> PathBuf {
+    let program = program(name);
+    let folder = libraries()[0].parent().unwrap().display();
+    let mut compiler = Command::new("cc");
+    compiler.args(C_FLAGS).args(flags).arg(format!("-I{ROOT}/include")).arg(format!("{ROOT}/{source}"));
+    compiler.arg(format!("-L{folder}")).arg(format!("-Wl,-rpath,{folder}")).args(["-lflamant", "-lm", "-o"]);
+    output(compiler.arg(&program));
+    program
+}
+
+/// Compiles a program and runs it under valgrind, or where that is not installed, with gcc's own checker of addresses
+/// and leaks. One of both must be there.
+fn checked(source: &str, name: &str, arguments: &[&str]) -> String {
+    let valgrind = ["-q", "--error-exitcode=99", "--leak-check=full", "--show-leak-kinds=definite,indirect"];
+    if Command::new("valgrind").arg("--version").output().is_ok() {
+        let program = compile(source, name, &[]);
+        let mut command = Command::new("valgrind");
+        command.args(valgrind).arg("--errors-for-leak-kinds=definite,indirect").arg(program).args(arguments);
+        return output(&mut command);
+    }
+    let program = compile(source, name, &["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]);
+    output(Command::new(program).args(arguments))
+}
+
+#[test]
+fn the_example_in_c_names_what_it_is_shown() {
+    let said = checked("examples/c/few_shot.c", "few_shot", &[]);
+    assert_eq!(
+        said,
+        "A ring is a kep, a cross is a mul, a Z is a zon. A smaller cross is a mul\n\
+         4 tokens after a prompt of 25 with 4 pictures\n"
+    );
+}
+
+#[test]
+fn the_example_in_python_names_the_same() {
+    let mut python = Command::new("python3");
+    python.arg(format!("{ROOT}/examples/python/flamant.py")).env("FLAMANT_LIBRARY", &libraries()[0]);
+    let said = output(python.env("PYTHONDONTWRITEBYTECODE", "1"));
+    let mut lines = said.lines();
+    assert_eq!(lines.next(), Some("A smaller cross is a mul"));
+    let logprobs: Vec<(&str, f64)> = lines
+        .map(|line| line.split_once(' ').unwrap())
+        .map(|(name, rest)| (name, rest.trim().parse().unwrap()))
+        .collect();
+    assert_eq!(logprobs.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["kep.", "mul.", "zon."]);
+    assert!(logprobs[1].1 > logprobs[0].1 && logprobs[1].1 > logprobs[2].1, "{logprobs:?}");
+}
+
+#[test]
+fn misuse_is_answered_by_a_status() {
+    assert_eq!(checked("tests/capi/misuse.c", "misuse", &[]), "done\n");
+}
+
+#[test]
+fn threads_are_served_or_turned_away() {
+    assert_eq!(checked("tests/capi/threads.c", "threads", &[]), "done\n");
+}
+
+#[test]
+fn calls_in_any_order_are_answered_as_a_model_says() {
+    let program = compile("tests/capi/fuzz.c", "fuzz_fast", &[]);
+    for seed in ["1", "2"] {
+        let said = output(Command::new(&program).args(["50000", seed]));
+        assert!(said.starts_with("50000 calls, "), "{said}");
+    }
+    let said = checked("tests/capi/fuzz.c", "fuzz", &["1000", "3"]);
+    assert!(said.starts_with("1000 calls, "), "{said}");
+}
+
+#[test]
+fn a_program_in_cpp_is_linked_with_the_static_library() {
+    let program = program("include");
+    let mut compiler = Command::new("c++");
+    compiler.args(["-std=c++17", "-Wall", "-Wextra", "-Werror", "-pedantic", "-pthread"]);
+    compiler.arg(format!("-I{ROOT}/include")).arg(format!("{ROOT}/tests/capi/include.cpp")).arg(&libraries()[1]);
+    output(compiler.args(["-ldl", "-lm", "-o"]).arg(&program));
+    assert!(output(&mut Command::new(program)).ends_with("\ndone\n"));
+}
+
+#[test]
+fn the_library_exports_what_the_header_declares_and_nothing_else() {
+    let header = std::fs::read_to_string(Path::new(ROOT).join("include/flamant.h")).unwrap();
+    let code: Vec<&str> = header.lines().filter(|line| !line.starts_with([' ', '/', '#'])).collect();
+    let name = |line: &str| line.split('(').next()?.rsplit([' ', '*']).next().map(str::to_owned);
+    let mut declared: Vec<String> = code
+        .iter()
+        .filter(|line| line.contains("(") && !line.starts_with("typedef"))
+        .filter_map(|line| name(line))
+        .collect();
+    declared.sort();
+    let symbols = output(Command::new("nm").args(["-D", "--defined-only", "--format=posix"]).arg(&libraries()[0]));
+    let mut exported: Vec<&str> = symbols.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    exported.sort_unstable();
+    assert_eq!(declared, exported);
+    assert!(declared.len() >= 15);
+}
