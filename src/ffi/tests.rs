@@ -224,12 +224,12 @@ struct Later {
 #[test]
 fn a_later_program_is_served_unless_it_uses_what_is_not_here() {
     let mut request = Later { known: ask::default_request(), later: [7; 2] };
-    let to = (&raw mut request).cast::<RequestOptions>();
-    assert_eq!(flamant_request_init(to, size_of::<Later>()), Status::Ok);
+    assert_eq!(flamant_request_init((&raw mut request).cast(), size_of::<Later>()), Status::Ok);
     assert_eq!((request.later, request.known.struct_size), ([0; 2], size_of::<Later>()));
-    assert_eq!(memory::read(to, ask::default_request()).unwrap().tokens_max, 64);
+    let read = |request: &Later| memory::read(ptr::from_ref(request).cast(), ask::default_request());
+    assert_eq!(read(&request).unwrap().tokens_max, 64);
     request.later[1] = 1 << 40;
-    let refused = memory::read(to, ask::default_request()).err().unwrap().to_string();
+    let refused = read(&request).err().unwrap().to_string();
     assert!(refused.starts_with("flamant_request: expected nothing but zeros after the "), "{refused}");
 }
 
