@@ -28,7 +28,7 @@
  *
  * Sizes. Options begin with their size, as the caller was compiled; fields are only ever added at the end. Fields that
  * a shorter struct lacks have their defaults; a longer struct is read if all that this library does not know is zero.
- * So a program runs with every library that has the same FLAMANT_ABI_VERSION, older or newer.
+ * So a program runs with every library that has the same FLAMANT_ABI_VERSION, older or newer. Machines have 64 bits.
  */
 #ifndef FLAMANT_H
 #define FLAMANT_H
@@ -63,10 +63,11 @@ enum {
     FLAMANT_NOT_FOUND = 12,        /* no such request in this engine: made up, another engine's, over, or cancelled */
     FLAMANT_BUSY = 13,             /* another call on this engine is at work */
 
-    FLAMANT_LIMIT = 20,        /* a limit would be passed; of a full queue, too */
+    FLAMANT_LIMIT = 20,        /* a limit would be passed */
     FLAMANT_FILE = 21,         /* a file could not be read */
     FLAMANT_INVALID_FILE = 22, /* a model file or a picture holds something else than it must */
     FLAMANT_DEVICE = 23,       /* a device is not there, is full, or has failed */
+    FLAMANT_QUEUE_FULL = 24,   /* a request that would be taken if others were over: step, and submit it again */
 
     FLAMANT_INTERNAL = 30 /* a fault of the library; an engine it happened in answers nothing else and can be freed */
 };

@@ -92,7 +92,7 @@ fn the_example_in_c_names_what_it_is_shown() {
 fn the_example_in_python_names_the_same() {
     let mut python = Command::new("python3");
     python.arg(format!("{ROOT}/examples/python/flamant.py")).env("FLAMANT_LIBRARY", &libraries()[0]);
-    let said = output(python.env("PYTHONDONTWRITEBYTECODE", "1"));
+    let said = output(&mut python);
     let mut lines = said.lines();
     assert_eq!(lines.next(), Some("A smaller cross is a mul"));
     let logprobs: Vec<(&str, f64)> = lines
@@ -101,6 +101,39 @@ fn the_example_in_python_names_the_same() {
         .collect();
     assert_eq!(logprobs.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["kep.", "mul.", "zon."]);
     assert!(logprobs[1].1 > logprobs[0].1 && logprobs[1].1 > logprobs[2].1, "{logprobs:?}");
+}
+
+/// A program that uses the module of the example.
+const PYTHON: &str = r#"
+import math, flamant
+with flamant.Engine(threads=1, device="cpu") as engine:
+    whole = "".join(engine.generate(["kep."], tokens_max=9, ignore_end=1))
+    for count in range(1, 4):
+        # Given up in the middle, and with the last event due.
+        for text in engine.generate(["kep."], tokens_max=count, ignore_end=1):
+            assert whole.startswith(text)
+            break
+    assert "".join(engine.generate(["kep."], tokens_max=9, ignore_end=1)) == whole, whole
+    scores = engine.score(["kep.", "mo"])
+    assert math.isnan(scores[0]) and all(score < 0 for score in scores[1:]), scores
+    for prompt, status in (["<image>"], 10), ([b"no picture"], 22), ([(2, 2, bytes(11))], 10), ([(0, 0, b"")], 10):
+        try:
+            engine.score(prompt)
+            raise AssertionError(prompt)
+        except flamant.FlamantError as error:
+            assert error.status == status and len(str(error)) > 10, error
+try:
+    engine.score(["kep."])
+    raise AssertionError("closed")
+except flamant.FlamantError as error:
+    print(error.status)
+"#;
+
+#[test]
+fn the_module_in_python_gives_up_and_raises() {
+    let mut python = Command::new("python3");
+    python.args(["-B", "-c", PYTHON]).env("FLAMANT_LIBRARY", &libraries()[0]);
+    assert_eq!(output(python.env("PYTHONPATH", format!("{ROOT}/examples/python"))), "11\n");
 }
 
 #[test]

@@ -181,8 +181,9 @@ class Engine:
                         raise FlamantError(event.contents.failure, str(event.contents.text))
                     yield event.contents
         finally:
-            if not over and self.handle:
-                self.library.call("flamant_engine_cancel", self.handle, number)
+            # Given up, unless its last event was just not taken; then, or after close(), there is nothing to cancel.
+            if not over:
+                self.library.functions.flamant_engine_cancel(self.handle, number)
 
 
 def texts(strings):

@@ -22,12 +22,13 @@ pub(super) enum Status {
     File = 21,
     InvalidFile = 22,
     Device = 23,
+    QueueFull = 24,
     Internal = 30,
 }
 
 impl Status {
     /// All of them with the names that C has for them.
-    pub(super) const NAMES: [(Status, &'static CStr); 13] = [
+    pub(super) const NAMES: [(Status, &'static CStr); 14] = [
         (Status::Ok, c"FLAMANT_OK"),
         (Status::NoEvent, c"FLAMANT_NO_EVENT"),
         (Status::Idle, c"FLAMANT_IDLE"),
@@ -40,6 +41,7 @@ impl Status {
         (Status::File, c"FLAMANT_FILE"),
         (Status::InvalidFile, c"FLAMANT_INVALID_FILE"),
         (Status::Device, c"FLAMANT_DEVICE"),
+        (Status::QueueFull, c"FLAMANT_QUEUE_FULL"),
         (Status::Internal, c"FLAMANT_INTERNAL"),
     ];
 }

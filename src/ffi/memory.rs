@@ -21,6 +21,7 @@ const FIELD_SIZE: usize = 8;
 ///
 /// # Safety
 /// Begins with a `usize`, has no padding, and is valid whatever its bytes are.
+// SAFETY: each type below says why it is so.
 pub(super) unsafe trait Growing: Copy {
     /// Its name in C.
     const NAME: &'static str;
@@ -104,7 +105,8 @@ pub(super) fn array<'a, T>(name: impl Display, data: *const T, count: usize, mos
     if count == 0 {
         return Ok(&[]);
     }
-    if count > most.min(isize::MAX as usize / size_of::<T>()) {
+    let most = most.min(isize::MAX as usize / size_of::<T>());
+    if count > most {
         return Err(Error::limit(format!("number of {name}"), most as u64, count as u64));
     }
     not_null(name, data)?;

@@ -27,6 +27,8 @@ use layout::{ABI_VERSION, Callback, EngineOptions, EventView, Handle, RequestOpt
 
 #[cfg(panic = "abort")]
 compile_error!("the C interface answers a fault of the library by a status, which needs panic = \"unwind\"");
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("the structs of the C interface are laid out for machines of 64 bits");
 
 /// What a call comes to.
 type Outcome = Result<Status, Failure>;

@@ -12,11 +12,11 @@ use super::layout::{EventView, Handle, Status};
 use super::show::Shown;
 use super::{Failure, Outcome};
 use crate::engine::{Engine, Event, Request, RequestId, Stats};
+use crate::error::Error;
 
 static SLOTS: Mutex<BTreeMap<usize, Arc<Slot>>> = Mutex::new(BTreeMap::new());
-/// Handles count on from here. Where addresses have 64 bits no memory is ever there, so a program that follows one
-/// faults at once.
-static NEXT: AtomicUsize = AtomicUsize::new(0xF1A7 << (usize::BITS - 16) | 1);
+/// Handles count on from here. No memory is ever there, so a program that follows one faults at once.
+static NEXT: AtomicUsize = AtomicUsize::new(0xF1A7_0000_0000_0001);
 
 /// The place of an engine.
 struct Slot {
@@ -104,7 +104,12 @@ pub(super) fn cancel(handle: Handle, request: u64) -> Outcome {
 
 impl Desk {
     pub(super) fn submit(&mut self, request: Request) -> Result<RequestId, Failure> {
-        let id = self.engine.submit(request)?;
+        let prepared = self.engine.reader().prepare(request)?;
+        let id = self.engine.submit_prepared(prepared).map_err(|error| match error {
+            // What does not fit beside others is another matter than what never fits.
+            Error::Limit { .. } if !self.engine.is_idle() => Failure::new(Status::QueueFull, error),
+            other => other.into(),
+        })?;
         lock(&self.requests).live.insert(id.number());
         Ok(id)
     }

@@ -86,6 +86,8 @@ macro_rules! structs {
     ($claims:ident: $($ours:ident $theirs:ident { $($field:ident)+ })+) => {
         $(
             $claims.value(concat!("sizeof(", stringify!($theirs), ")"), size_of::<$ours>() as i128);
+            let zero: $ours = bytemuck::Zeroable::zeroed();
+            assert_eq!(0 $(+ size_of_val(&zero.$field))+, size_of::<$ours>(), "padding or a field that is not named");
             $(
                 let field = concat!("((", stringify!($theirs), " *)0)->", stringify!($field));
                 let offset = concat!("offsetof(", stringify!($theirs), ", ", stringify!($field), ")");

@@ -134,7 +134,7 @@ static void submit(struct engine *engine)
         }
     }
     flamant_status status = flamant_engine_submit(engine->handle, &request, &id);
-    CHECK(broken ? status >= FLAMANT_INVALID_ARGUMENT : status == FLAMANT_OK || status == FLAMANT_LIMIT);
+    CHECK(broken ? status >= FLAMANT_INVALID_ARGUMENT : status == FLAMANT_OK || status == FLAMANT_QUEUE_FULL);
     CHECK((status == FLAMANT_OK) == (id != 0));
     if (status == FLAMANT_OK) {
         submitted++;

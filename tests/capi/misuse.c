@@ -219,11 +219,17 @@ static void requests(void)
     EXPECT(FLAMANT_OK, flamant_engine_options_init(&options, sizeof options));
     options.queue = 2;
     EXPECT(FLAMANT_OK, flamant_engine_open(&options, &engine));
-    EXPECT(FLAMANT_OK, flamant_engine_open(NULL, &other));
     EXPECT(FLAMANT_OK, flamant_request_init(&request, sizeof request));
     flamant_part part = text_part("kep.");
     request.parts = &part;
     request.part_count = 1;
+
+    /* One that would not fit if it were alone. */
+    options.queue_bytes = 8;
+    EXPECT(FLAMANT_OK, flamant_engine_open(&options, &other));
+    EXPECT(FLAMANT_LIMIT, flamant_engine_submit(other, &request, &id));
+    EXPECT(FLAMANT_OK, flamant_engine_free(other));
+    EXPECT(FLAMANT_OK, flamant_engine_open(NULL, &other));
     request.tokens_max = 3;
     request.ignore_end = 1;
 
@@ -231,7 +237,7 @@ static void requests(void)
     EXPECT(FLAMANT_OK, flamant_engine_submit(engine, &request, &id));
     EXPECT(FLAMANT_OK, flamant_engine_submit(engine, &request, &second));
     CHECK(id != second && id != 0);
-    EXPECT(FLAMANT_LIMIT, flamant_engine_submit(engine, &request, &second));
+    EXPECT(FLAMANT_QUEUE_FULL, flamant_engine_submit(engine, &request, &second));
     EXPECT(FLAMANT_NOT_FOUND, flamant_engine_cancel(other, id));
     EXPECT(FLAMANT_OK, flamant_engine_cancel(engine, id));
     EXPECT(FLAMANT_NOT_FOUND, flamant_engine_cancel(engine, id));
