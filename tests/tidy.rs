@@ -65,11 +65,15 @@ fn text(file: &Path) -> String {
     std::fs::read_to_string(root().join(file)).unwrap()
 }
 
-/// Sources of kernels and of the emulator.
-fn kernel_files() -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(root().join("kernels")).unwrap();
-    let files: Vec<PathBuf> = entries.map(|entry| Path::new("kernels").join(entry.unwrap().file_name())).collect();
-    assert!(!files.is_empty());
+/// Sources of kernels and of the emulator, and all that is for C, C++ and Python.
+fn other_files() -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for folder in ["kernels", "include", "examples/c", "examples/python", "tests/capi"].map(Path::new) {
+        let entries = std::fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path());
+        let before = files.len();
+        files.extend(entries.filter(|path| path.is_file()).map(|path| folder.join(path.file_name().unwrap())));
+        assert!(files.len() > before);
+    }
     files
 }
 
@@ -124,7 +128,7 @@ fn unsafe_stands_only_where_it_may_and_says_why() {
 #[test]
 fn lines_and_files_have_a_length_one_can_read() {
     let rust = ["src", "tests", "benches", "examples", "build"].into_iter().flat_map(rust_files);
-    for file in rust.chain(kernel_files()) {
+    for file in rust.chain(other_files()) {
         let text = text(&file);
         assert!(text.lines().count() <= FILE_LINES_MAX, "{}: more than {FILE_LINES_MAX} lines", file.display());
         for (number, line) in text.lines().enumerate() {
@@ -140,7 +144,8 @@ fn files_open_with_what_they_are() {
     for file in ["src", "tests", "benches", "examples"].into_iter().flat_map(rust_files) {
         assert!(text(&file).starts_with("//!"), "{}: no words on what it is", file.display());
     }
-    for file in kernel_files() {
-        assert!(text(&file).starts_with("//"), "{}: no words on what it is", file.display());
+    for file in other_files() {
+        let opens = ["//", "/*", "\"\"\""].iter().any(|comment| text(&file).starts_with(comment));
+        assert!(opens, "{}: no words on what it is", file.display());
     }
 }
