@@ -187,7 +187,7 @@ fn pixels(limits: &image::Limits, name: &str, part: &Part) -> Result<Picture> {
     };
     let bytes: &[u8] = array(format!("bytes of {name}"), part.data.cast(), wanted, usize::MAX)?;
     let packed = if stride == row { bytes.to_vec() } else { gather(bytes, row, stride) };
-    Ok(Picture::from_rgb(part.width, part.height, packed)?)
+    Picture::from_rgb(part.width, part.height, packed)
 }
 
 fn gather(bytes: &[u8], row: usize, stride: usize) -> Vec<u8> {
