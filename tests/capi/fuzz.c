@@ -55,6 +55,20 @@ static void take(struct engine *engine, const flamant_event *event)
     }
 }
 
+static void cancel(struct engine *engine)
+{
+    flamant_request_id id = engine->live[below(REQUESTS)];
+    flamant_request_id *place = find(engine->cancelled, 0);
+    if (id == 0 || place == NULL)
+        return;
+    /* Over already, if its last event waits to be taken. */
+    if (EXPECT_EITHER(FLAMANT_OK, FLAMANT_NOT_FOUND, flamant_engine_cancel(engine->handle, id)) == FLAMANT_OK) {
+        *find(engine->live, id) = 0;
+        *place = id;
+    }
+    EXPECT(FLAMANT_NOT_FOUND, flamant_engine_cancel(engine->handle, id));
+}
+
 struct stopping {
     struct engine *engine;
     uint32_t events;
@@ -64,6 +78,8 @@ static int on_event(const flamant_event *event, void *user)
 {
     struct stopping *stopping = user;
     take(stopping->engine, event);
+    if (below(8) == 0)
+        cancel(stopping->engine);
     if (below(8) == 0)
         EXPECT(FLAMANT_BUSY, flamant_engine_step(stopping->engine->handle, NULL));
     return stopping->events-- == 0;
@@ -163,19 +179,9 @@ static void call(struct engine *engine)
     case 5: case 6:
         submit(engine);
         break;
-    case 7: case 8: {
-        flamant_request_id id = engine->live[below(REQUESTS)];
-        flamant_request_id *place = find(engine->cancelled, 0);
-        if (id != 0 && place != NULL) {
-            /* Over already, if its last event waits to be taken. */
-            if (EXPECT_EITHER(FLAMANT_OK, FLAMANT_NOT_FOUND, flamant_engine_cancel(engine->handle, id)) == FLAMANT_OK) {
-                *find(engine->live, id) = 0;
-                *place = id;
-            }
-            EXPECT(FLAMANT_NOT_FOUND, flamant_engine_cancel(engine->handle, id));
-        }
+    case 7: case 8:
+        cancel(engine);
         break;
-    }
     case 9: {
         struct engine *other = &engines[below(ENGINES)];
         flamant_request_id id = other->live[below(REQUESTS)];
