@@ -34,6 +34,8 @@ pub mod probe;
 pub mod sample;
 pub mod search;
 
+#[cfg(feature = "async")]
+mod async_engine;
 mod backend;
 mod engine;
 mod error;
@@ -50,6 +52,8 @@ mod prompt;
 mod tokenizer;
 mod weights;
 
+#[cfg(feature = "async")]
+pub use async_engine::{AsyncEngine, Blocking, Events};
 pub use backend::{Device, DeviceInfo, Precision, devices};
 pub use engine::{
     Answer, Builder, Choice, Classification, Engine, Event, EventKind, Finish, Generation, Limits, Options, PagesNow,

@@ -3,11 +3,10 @@
 use std::io::Write as _;
 
 use clap::Args;
-use flamant::{Answer, Finish, Generation, Sampling};
-use serde_json::json;
+use flamant::{Generation, Sampling};
 
 use super::input::{ModelArguments, PromptArguments};
-use super::{Outcome, print_json};
+use super::{Outcome, print_json, report};
 
 /// Write after a prompt of texts and pictures
 #[derive(Args)]
@@ -75,7 +74,7 @@ impl Generate {
         let mut flamingo = self.model.open()?;
         if self.json {
             let answer = flamingo.generate(&prompt, &options, &mut |_| {})?;
-            return print_json(&report(&answer));
+            return print_json(&report::answer(&answer));
         }
         let mut out = std::io::stdout().lock();
         let mut written = Ok(());
@@ -88,26 +87,4 @@ impl Generate {
         writeln!(out)?;
         Ok(())
     }
-}
-
-fn report(answer: &Answer) -> serde_json::Value {
-    json!({
-        "text": answer.text,
-        "token_ids": answer.ids,
-        "logprobs": answer.logprobs,
-        "finish_reason": match answer.finish {
-            Finish::Stop => "stop",
-            Finish::Length => "length",
-        },
-        "usage": {
-            "prompt_tokens": answer.usage.prompt_tokens,
-            "completion_tokens": answer.ids.len(),
-            "pictures": answer.usage.pictures,
-        },
-        "timings": {
-            "media_seconds": answer.timings.media,
-            "prompt_seconds": answer.timings.prompt,
-            "decode_seconds": answer.timings.decode,
-        },
-    })
 }

@@ -7,6 +7,7 @@ mod devices;
 mod generate;
 mod input;
 mod inspect;
+mod report;
 mod score;
 
 use std::io::Write as _;

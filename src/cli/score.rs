@@ -9,7 +9,7 @@ use flamant::Error;
 use serde_json::json;
 
 use super::input::{ModelArguments, PromptArguments};
-use super::{Outcome, print_json};
+use super::{Outcome, print_json, report};
 
 /// Log-probability of each token of a prompt, given those before it
 #[derive(Args)]
@@ -44,12 +44,12 @@ impl Score {
         if let Some(file) = file {
             file.finish()?;
         }
-        let tokens: Vec<String> = score.ids.iter().map(|&id| flamingo.tokenizer().token(id)).collect();
         if self.json {
-            return print_json(&json!({"token_ids": score.ids, "tokens": tokens, "logprobs": score.logprobs}));
+            return print_json(&report::score(&score, flamingo.tokenizer()));
         }
         let mut out = std::io::stdout().lock();
-        for (token, logprob) in tokens.iter().zip(&score.logprobs) {
+        for (&id, logprob) in score.ids.iter().zip(&score.logprobs) {
+            let token = flamingo.tokenizer().token(id);
             match logprob {
                 Some(logprob) => writeln!(out, "{logprob:10.4}  {token}")?,
                 None => writeln!(out, "{:>10}  {token}", "")?,
