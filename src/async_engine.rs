@@ -46,7 +46,7 @@ impl AsyncEngine {
     pub fn new(engine: Engine) -> Result<AsyncEngine> {
         let (commands, waiting) = channel();
         let failure = Arc::new(OnceLock::new());
-        let reader = engine.reader();
+        let reader = engine.reader().clone();
         let told = failure.clone();
         thread::Builder::new()
             .name("flamant-engine".to_owned())

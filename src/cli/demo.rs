@@ -3,18 +3,17 @@
 mod page;
 mod terminal;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
 use flamant::demo::{ALPHABETS, Episode, Random, Sheet};
 use flamant::{Error, Flamingo};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::input::DeviceArguments;
-use super::{Outcome, print_json};
+use super::{Outcome, print_json, progress};
 
 /// Show the model in the box: it learns made-up names of symbols from a prompt
 #[derive(Args)]
@@ -145,7 +144,7 @@ impl Report {
             ALPHABETS.iter().filter_map(|name| sheets.iter().find(|sheet| sheet.name == *name)).collect();
         let others = sheets.iter().filter(|sheet| !ALPHABETS.contains(&sheet.name.as_str()));
         let cells = sheets.len() * WAYS.len() + held_out.len() * (2 * SHOTS.len() + 3 * CONTROL_WAYS.len());
-        let bar = progress((cells * prompts) as u64);
+        let bar = progress((cells * prompts) as u64, "measuring {bar:40} {pos}/{len} prompts, {eta} left");
         let mut random = Random::new(seed);
         let mut tally = |each: &mut dyn FnMut(&mut Random, &mut Tally) -> Result<(), Error>, cost: u64| {
             let mut tally = Tally::default();
@@ -246,12 +245,4 @@ impl Report {
             }).collect::<Vec<_>>(),
         })
     }
-}
-
-fn progress(steps: u64) -> ProgressBar {
-    if steps == 0 || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("measuring {bar:40} {pos}/{len} prompts, {eta} left");
-    ProgressBar::new(steps).with_style(style.expect("the template is well formed"))
 }

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Args, FromArgMatches};
-use flamant::{Device, Error, Flamingo, Options, Precision, Prompt, PromptLimits};
+use flamant::{Device, Engine, Error, Flamingo, Limits, Options, Precision, Prompt, PromptLimits};
 
 /// Where a model runs.
 #[derive(Args)]
@@ -21,15 +21,70 @@ pub struct DeviceArguments {
 }
 
 impl DeviceArguments {
-    /// Opens a model here. Where the device was left open, standard error says which it is.
+    /// Opens a model here.
     pub fn open(&self, open: impl FnOnce(&Options) -> Result<Flamingo, Error>) -> Result<Flamingo, Error> {
-        let options =
-            Options { device: self.device, precision: self.dtype, threads: self.threads, ..Options::default() };
-        let flamingo = open(&options)?;
-        if self.device == Device::Auto {
-            eprintln!("flamant: device {}", flamingo.device());
-        }
+        let flamingo = open(&self.options(Limits::default()))?;
+        self.tell(flamingo.device());
         Ok(flamingo)
+    }
+
+    /// Opens an engine here.
+    pub fn engine(
+        &self,
+        limits: &LimitArguments,
+        open: impl FnOnce(&Options) -> Result<Engine, Error>,
+    ) -> Result<Engine, Error> {
+        let engine = open(&self.options(limits.limits()))?;
+        self.tell(engine.device());
+        Ok(engine)
+    }
+
+    fn options(&self, limits: Limits) -> Options {
+        Options { device: self.device, precision: self.dtype, threads: self.threads, limits, ..Options::default() }
+    }
+
+    /// Where the device was left open, standard error says which it is.
+    fn tell(&self, device: Device) {
+        if self.device == Device::Auto {
+            eprintln!("flamant: device {device}");
+        }
+    }
+}
+
+/// What an engine may use.
+#[derive(Args)]
+pub struct LimitArguments {
+    /// Requests that run at a time
+    #[arg(long, value_name = "N", default_value_t = Limits::default().sequences)]
+    sequences: usize,
+    /// Tokens of one step
+    #[arg(long, value_name = "N", default_value_t = Limits::default().tokens_per_step)]
+    tokens_per_step: usize,
+    /// Pictures encoded in one step
+    #[arg(long, value_name = "N", default_value_t = Limits::default().pictures_per_step)]
+    pictures_per_step: usize,
+    /// Pages of 16 tokens; what memory allows and is of use, if not given
+    #[arg(long, value_name = "N")]
+    text_pages: Option<usize>,
+    /// Pages of one picture; what memory allows, 256 at most, if not given
+    #[arg(long, value_name = "N")]
+    media_pages: Option<usize>,
+    /// Compute what prompts have in common for each of them again
+    #[arg(long)]
+    no_sharing: bool,
+}
+
+impl LimitArguments {
+    fn limits(&self) -> Limits {
+        Limits {
+            sequences: self.sequences,
+            tokens_per_step: self.tokens_per_step,
+            pictures_per_step: self.pictures_per_step,
+            text_pages: self.text_pages,
+            media_pages: self.media_pages,
+            sharing: !self.no_sharing,
+            ..Limits::default()
+        }
     }
 }
 
@@ -46,6 +101,11 @@ impl ModelArguments {
     /// Opens the model.
     pub fn open(&self) -> Result<Flamingo, Error> {
         self.device.open(|options| Flamingo::open(&self.model, options))
+    }
+
+    /// Opens an engine of the model.
+    pub fn engine(&self, limits: &LimitArguments) -> Result<Engine, Error> {
+        self.device.engine(limits, |options| Engine::open(&self.model, options))
     }
 }
 

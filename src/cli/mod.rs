@@ -1,20 +1,24 @@
 //! The commands, one file each.
 
+mod batch;
+mod bench;
 mod classify;
 mod convert;
 mod demo;
 mod devices;
+mod feed;
 mod generate;
 mod input;
 mod inspect;
 mod report;
 mod score;
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use flamant::Error;
+use indicatif::{ProgressBar, ProgressStyle};
 
 /// Runs few-shot visual language models of the Flamingo family (OpenFlamingo, IDEFICS).
 #[derive(Parser)]
@@ -30,6 +34,8 @@ enum Command {
     Generate(generate::Generate),
     Score(score::Score),
     Classify(classify::Classify),
+    Batch(batch::Batch),
+    Bench(bench::Bench),
     Inspect(inspect::Inspect),
     Devices(devices::Devices),
     Convert(convert::Convert),
@@ -65,6 +71,8 @@ pub fn main() -> ExitCode {
         Command::Generate(command) => command.run(),
         Command::Score(command) => command.run(),
         Command::Classify(command) => command.run(),
+        Command::Batch(command) => command.run(),
+        Command::Bench(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Devices(command) => command.run(),
         Command::Convert(command) => command.run(),
@@ -81,6 +89,14 @@ fn complain(line: &str) -> ExitCode {
     // Nobody is left to tell if this fails too.
     let _ = writeln!(std::io::stderr(), "flamant: {line}");
     ExitCode::from(1)
+}
+
+/// A bar of progress, if standard error is a terminal.
+fn progress(length: u64, template: &str) -> ProgressBar {
+    if length == 0 || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    ProgressBar::new(length).with_style(ProgressStyle::with_template(template).expect("the template is well formed"))
 }
 
 /// Prints one line of JSON.

@@ -1,0 +1,203 @@
+//! `flamant batch`: answers a file of requests, and goes on where it was stopped.
+
+mod answers;
+mod requests;
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use clap::Args;
+use flamant::{Engine, Error, EventKind, Prepared, Reader, Stats, Tokenizer};
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
+
+use super::feed::{self, Load, Supply};
+use super::input::{LimitArguments, ModelArguments};
+use super::{Failure, Outcome, progress, report};
+use answers::Answers;
+use requests::{Line, Parsed, Requests};
+
+/// Answer a file of requests, one a line; started again, it goes on where it was stopped
+#[derive(Args)]
+#[command(
+    after_help = "A line of the input: {\"prompt\": [{\"text\": ...} or {\"image\": ...}, ...]}, and as one likes \
+    \"id\", \"task\" (\"generate\", \"classify\" with \"choices\" and \"mean\", \"score\") and the settings of \
+    generate: \"max_new_tokens\", \"num_beams\", \"length_penalty\", \"temperature\", \"top_k\", \"top_p\", \"min_p\", \
+    \"repetition_penalty\", \"seed\", \"stop\", \"ignore_eos\". Pictures are paths relative to the input, or data URIs. \
+    A line of the output: \"line\", \"id\", and what --json of the task prints, or \"error\"; in the order in which \
+    they are done."
+)]
+pub struct Batch {
+    #[command(flatten)]
+    model: ModelArguments,
+    /// Requests, one JSON object a line; - reads standard input
+    #[arg(long, value_name = "FILE.jsonl")]
+    input: PathBuf,
+    /// Answers, one JSON object a line, appended as they are done
+    #[arg(long, value_name = "FILE.jsonl")]
+    output: PathBuf,
+    #[command(flatten)]
+    limits: LimitArguments,
+}
+
+impl Batch {
+    pub fn run(self) -> Outcome {
+        let (answers, answered) = Answers::open(&self.output)?;
+        let before = answered.len();
+        // A file is read once for its own sake: nothing is appended to the answers of another one.
+        let total = match self.input.as_os_str() == "-" {
+            true => None,
+            false => Some(Requests::open(&self.input, &self.output, answered.clone())?.count()?),
+        };
+        let answers = answers.begin()?;
+        if total == Some(before as u64) {
+            eprintln!("flamant: all {before} requests were answered before");
+            return Ok(());
+        }
+        let mut engine = self.model.engine(&self.limits)?;
+        let requests = Requests::open(&self.input, &self.output, answered)?;
+        let begun = Instant::now();
+        let bar = match total {
+            Some(total) => progress(total, "{bar:40} {pos}/{len} requests, {eta} left"),
+            None => progress(u64::MAX, "{spinner} {pos} requests, {per_sec}"),
+        };
+        bar.set_position(before as u64);
+        let (waiting, workers) = prepare(requests, engine.reader());
+        // As many wait in the engine as run, so that a step is never short of work.
+        let most = (2 * engine.limits().sequences).min(engine.limits().queue);
+        let tokenizer = engine.reader().clone();
+        let mut job = Job { waiting, answers, bar, tokenizer, answered: 0, errors: 0 };
+        feed::run(&mut engine, most, &mut job)?;
+        for worker in workers {
+            // Our own mistake, and requests that nobody has answered.
+            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
+        job.bar.finish_and_clear();
+        summary(&job, before, begun.elapsed().as_secs_f64(), &engine.stats());
+        Ok(())
+    }
+}
+
+/// What the workers hand on: a request that is ready or refused, or why there are no more.
+type Passed = Result<(Ticket, Result<Box<Prepared>, Error>), Error>;
+
+/// Reads and prepares requests on a few threads, a few ahead.
+fn prepare(requests: Requests, reader: &Reader) -> (Receiver<Passed>, Vec<JoinHandle<()>>) {
+    let count = thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX);
+    let (sender, waiting) = sync_channel(count);
+    let requests = Arc::new(Mutex::new(requests));
+    let worker = |_| {
+        let (requests, sender, reader) = (requests.clone(), sender.clone(), reader.clone());
+        thread::spawn(move || {
+            loop {
+                // A worker that panicked is reported when all have ended.
+                let next = requests.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let passed = match next {
+                    Ok(Some(line)) => Ok(read(&line, &reader)),
+                    Ok(None) => return,
+                    Err(error) => Err(error),
+                };
+                let failed = passed.is_err();
+                // Nobody listens any more if the command has failed.
+                if sender.send(passed).is_err() || failed {
+                    return;
+                }
+            }
+        })
+    };
+    (waiting, (0..count).map(worker).collect())
+}
+
+/// Threads that prepare requests: enough to keep a fast device busy.
+const WORKERS_MAX: usize = 8;
+
+fn read(line: &Line, reader: &Reader) -> (Ticket, Result<Box<Prepared>, Error>) {
+    let Parsed { id, mean, request } = line.parse();
+    let ticket = Ticket { line: line.number, digest: line.digest, id, mean };
+    (ticket, request.and_then(|request| reader.prepare(request)).map(Box::new))
+}
+
+/// A request that is not answered yet.
+struct Ticket {
+    line: u64,
+    digest: u64,
+    id: Option<String>,
+    mean: bool,
+}
+
+/// Everything between the workers and the file of answers.
+struct Job {
+    waiting: Receiver<Passed>,
+    answers: Answers,
+    bar: ProgressBar,
+    tokenizer: Reader,
+    answered: u64,
+    errors: u64,
+}
+
+impl Job {
+    fn write(&mut self, ticket: &Ticket, report: &Value) -> Outcome {
+        self.answers.add(ticket.line, ticket.digest, ticket.id.as_deref(), report)?;
+        self.answered += 1;
+        self.bar.inc(1);
+        Ok(())
+    }
+}
+
+impl Load for Job {
+    type Ticket = Ticket;
+
+    fn next(&mut self, wait: bool) -> Result<Supply<Ticket>, Failure> {
+        loop {
+            let passed = match wait {
+                true => self.waiting.recv().map_err(|_| TryRecvError::Disconnected),
+                false => self.waiting.try_recv(),
+            };
+            match passed {
+                Ok(Ok((ticket, Ok(prepared)))) => return Ok(Supply::Request(ticket, prepared)),
+                Ok(Ok((ticket, Err(error)))) => self.refused(ticket, error)?,
+                Ok(Err(error)) => return Err(error.into()),
+                Err(TryRecvError::Empty) => return Ok(Supply::Later),
+                Err(TryRecvError::Disconnected) => return Ok(Supply::End),
+            }
+        }
+    }
+
+    fn refused(&mut self, ticket: Ticket, error: Error) -> Outcome {
+        self.errors += 1;
+        self.write(&ticket, &json!({"error": error.to_string()}))
+    }
+
+    fn happened(&mut self, ticket: &mut Ticket, event: EventKind) -> Outcome {
+        let tokenizer: &Tokenizer = self.tokenizer.tokenizer();
+        let report = match event {
+            EventKind::Written(answer) => report::answer(&answer),
+            EventKind::Classified(classification) => report::classification(&classification, ticket.mean),
+            EventKind::Scored(score) => report::score(&score, tokenizer),
+            // No fault of the request: it is left for the next start.
+            EventKind::Failed(error) => return Err(error.into()),
+            _ => return Ok(()),
+        };
+        self.write(ticket, &report)
+    }
+
+    fn stepped(&mut self, _: &Engine) {}
+}
+
+/// What was done, for people.
+fn summary(job: &Job, before: usize, seconds: f64, stats: &Stats) {
+    let percent = |part: u64, rest: u64| 100.0 * part as f64 / (part + rest).max(1) as f64;
+    let resumed = if before > 0 { format!(", {before} before") } else { String::new() };
+    eprintln!(
+        "flamant: {} requests answered in {seconds:.1} s{resumed}, {} of them with an error; {:.1} tokens/s written; \
+         {:.0} % of prompt tokens and {:.0} % of pictures were there already",
+        job.answered,
+        job.errors,
+        stats.tokens_written as f64 / seconds,
+        percent(stats.tokens_cached, stats.tokens_computed),
+        percent(stats.pictures_cached, stats.pictures_encoded),
+    );
+}

@@ -1,0 +1,160 @@
+//! `flamant bench`: made-up requests, and how fast they are answered.
+
+mod figures;
+mod synthetic;
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::thread;
+use std::time::Instant;
+
+use clap::Args;
+use flamant::{Engine, Error, EventKind, Prepared};
+
+use super::feed::{self, Load, Supply};
+use super::input::{DeviceArguments, LimitArguments};
+use super::{Failure, Outcome, print_json};
+use figures::{Figures, Sample};
+use synthetic::{Shape, Synthetic};
+
+/// Run made-up requests and tell how fast they are answered
+#[derive(Args)]
+pub struct Bench {
+    /// Model folder
+    #[arg(required_unless_present = "demo")]
+    model: Option<PathBuf>,
+    /// Take the model in the program
+    #[arg(long, conflicts_with = "model")]
+    demo: bool,
+    /// Requests to run
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    requests: u64,
+    /// Requests that are in the engine at a time; as many as it runs, if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    concurrency: Option<u64>,
+    /// Pictures with text in a prompt, before the picture that is asked about
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(..=255))]
+    shots: u64,
+    /// Tokens of text after each picture, roughly
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    prompt_tokens: u64,
+    /// Tokens to write for each request
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    max_new_tokens: u64,
+    /// Begin all prompts with the same shots
+    #[arg(long)]
+    shared_prefix: bool,
+    /// Requests in a row that ask about the same picture
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    picture_reuse: u64,
+    /// Seed of pictures and texts
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    device: DeviceArguments,
+    #[command(flatten)]
+    limits: LimitArguments,
+    /// Print one line of JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+impl Bench {
+    pub fn run(self) -> Outcome {
+        let mut engine = self.device.engine(&self.limits, |options| match &self.model {
+            Some(folder) => Engine::open(folder, options),
+            None => Engine::demo(options),
+        })?;
+        let shape = Shape {
+            shots: self.shots as usize,
+            tokens: self.prompt_tokens as usize,
+            tokens_max: self.max_new_tokens as usize,
+            shared: self.shared_prefix,
+            reuse: self.picture_reuse,
+        };
+        // One request that has nothing in common with the others: weights are read for the first time.
+        let warm_up = Synthetic::new(&engine, Shape { shared: false, ..shape }, self.seed.wrapping_add(1))?;
+        run(&mut engine, &warm_up, 1, 1)?;
+        let synthetic = Synthetic::new(&engine, shape, self.seed)?;
+        let concurrency = self.concurrency.unwrap_or(engine.limits().sequences as u64);
+        let figures = run(&mut engine, &synthetic, self.requests, concurrency)?;
+        match self.json {
+            true => print_json(&figures.json()),
+            false => figures.print(),
+        }
+    }
+}
+
+/// Runs so many requests, prepared on a thread of their own.
+fn run(engine: &mut Engine, synthetic: &Synthetic, requests: u64, concurrency: u64) -> Result<Figures, Failure> {
+    let before = engine.stats();
+    let (sender, waiting) = sync_channel(4);
+    let (reader, maker) = (engine.reader().clone(), synthetic.clone());
+    let worker = thread::spawn(move || {
+        for number in 0..requests {
+            let prepared = maker.request(number).and_then(|request| reader.prepare(request));
+            // Nobody listens any more if the command has failed.
+            if sender.send(prepared.map(Box::new)).is_err() {
+                return;
+            }
+        }
+    });
+    let mut job = Job { waiting, figures: Figures::new(requests, concurrency) };
+    let begun = Instant::now();
+    feed::run(engine, usize::try_from(concurrency).unwrap_or(usize::MAX), &mut job)?;
+    worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    job.figures.finish(begun.elapsed().as_secs_f64(), &before, &engine.stats());
+    Ok(job.figures)
+}
+
+/// Measures what goes by.
+struct Job {
+    waiting: Receiver<Result<Box<Prepared>, Error>>,
+    figures: Figures,
+}
+
+/// Of a request that runs: when it was submitted, and when its last token came.
+struct Ticket {
+    submitted: Instant,
+    token: Option<Instant>,
+}
+
+impl Load for Job {
+    type Ticket = Ticket;
+
+    fn next(&mut self, wait: bool) -> Result<Supply<Ticket>, Failure> {
+        let prepared = match wait {
+            true => self.waiting.recv().map_err(|_| TryRecvError::Disconnected),
+            false => self.waiting.try_recv(),
+        };
+        match prepared {
+            Ok(prepared) => Ok(Supply::Request(Ticket { submitted: Instant::now(), token: None }, prepared?)),
+            Err(TryRecvError::Empty) => Ok(Supply::Later),
+            Err(TryRecvError::Disconnected) => Ok(Supply::End),
+        }
+    }
+
+    fn refused(&mut self, _: Ticket, error: Error) -> Outcome {
+        Err(error.into())
+    }
+
+    fn happened(&mut self, ticket: &mut Ticket, event: EventKind) -> Outcome {
+        match event {
+            EventKind::Token { .. } => {
+                let now = Instant::now();
+                match ticket.token.replace(now) {
+                    None => self.figures.add(Sample::First(now - ticket.submitted)),
+                    Some(before) => self.figures.add(Sample::Between(now - before)),
+                }
+            }
+            EventKind::Written(answer) => self.figures.answered(&answer),
+            EventKind::Failed(error) => return Err(error.into()),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn stepped(&mut self, engine: &Engine) {
+        self.figures.stepped(&engine.stats());
+    }
+}

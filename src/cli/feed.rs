@@ -1,0 +1,83 @@
+//! Keeps an engine supplied: requests come prepared from other threads, run as many at a time as the engine takes, and
+//! what happens to them is handed on.
+
+use std::collections::HashMap;
+
+use flamant::{Engine, Error, EventKind, Prepared, RequestId};
+
+use super::{Failure, Outcome};
+
+/// Where requests come from and what becomes of them.
+pub trait Load {
+    /// What is kept of a request while it runs.
+    type Ticket;
+
+    /// The next request; waits for it if told to.
+    fn next(&mut self, wait: bool) -> Result<Supply<Self::Ticket>, Failure>;
+
+    /// The engine will not have the request.
+    fn refused(&mut self, ticket: Self::Ticket, error: Error) -> Outcome;
+
+    /// Something happened to the request.
+    fn happened(&mut self, ticket: &mut Self::Ticket, event: EventKind) -> Outcome;
+
+    /// A step is over.
+    fn stepped(&mut self, engine: &Engine);
+}
+
+/// What there is to run.
+pub enum Supply<T> {
+    /// A request.
+    Request(T, Box<Prepared>),
+    /// Nothing yet.
+    Later,
+    /// Nothing more.
+    End,
+}
+
+/// Runs all requests, up to `most` at a time, running or waiting in the engine.
+pub fn run<L: Load>(engine: &mut Engine, most: usize, load: &mut L) -> Outcome {
+    let mut open: HashMap<RequestId, L::Ticket> = HashMap::new();
+    let mut held: Option<(L::Ticket, Box<Prepared>)> = None;
+    let mut ended = false;
+    loop {
+        while open.len() < most {
+            let (ticket, prepared) = match held.take() {
+                Some(request) => request,
+                None if ended => break,
+                None => match load.next(engine.is_idle())? {
+                    Supply::Request(ticket, prepared) => (ticket, prepared),
+                    Supply::Later => break,
+                    Supply::End => {
+                        ended = true;
+                        break;
+                    }
+                },
+            };
+            // What is too much now has room once others have ended; alone it is too much for ever.
+            if !open.is_empty() && !engine.has_room(&prepared) {
+                held = Some((ticket, prepared));
+                break;
+            }
+            match engine.submit_prepared(*prepared) {
+                Ok(id) => drop(open.insert(id, ticket)),
+                Err(error) => load.refused(ticket, error)?,
+            }
+        }
+        if engine.is_idle() {
+            if ended {
+                return Ok(());
+            }
+            continue;
+        }
+        for event in engine.step() {
+            let Some(ticket) = open.get_mut(&event.id) else { continue };
+            let last = event.kind.is_last();
+            load.happened(ticket, event.kind)?;
+            if last {
+                open.remove(&event.id);
+            }
+        }
+        load.stepped(engine);
+    }
+}
