@@ -13,7 +13,7 @@ const STEPS: &[&[&str]] = &[
     &["model", "backend"],
     &["executor", "inspect"],
     &["engine"],
-    &["flamingo", "demo", "convert", "probe", "ffi"],
+    &["async_engine", "flamingo", "demo", "convert", "probe", "ffi"],
     &["lib", "main", "cli"],
 ];
 

@@ -223,15 +223,7 @@ impl Engine {
         if !prepared.reader.is_same(&self.reader) {
             return Err(Error::argument("request: expected one prepared by this engine's reader, found another's"));
         }
-        let waiting = self.scheduler.waiting.len();
-        if waiting >= self.limits.queue {
-            return Err(Error::limit("requests that wait", self.limits.queue as u64, waiting as u64 + 1));
-        }
-        let bytes = self.bytes + self.bytes_of(&prepared);
-        if bytes > self.limits.queue_bytes {
-            return Err(Error::limit("bytes of all requests", self.limits.queue_bytes, bytes));
-        }
-        self.bytes = bytes;
+        self.bytes = self.bytes_with(&prepared)?;
         prepared.pixels.iter().for_each(|pixels| *self.pictures.entry(pixels.content).or_default() += 1);
         let id = RequestId::next();
         let Prepared { prompt, pixels, task, pace, wanted, tokens_max, .. } = prepared;
@@ -255,6 +247,11 @@ impl Engine {
             self.scheduler.add(job);
         }
         Ok(id)
+    }
+
+    /// Whether there is room for a request now: whether [`Engine::submit_prepared`] would not refuse it for a limit.
+    pub fn has_room(&self, prepared: &Prepared) -> bool {
+        self.bytes_with(prepared).is_ok()
     }
 
     /// Ends a request early; its last event, [`EventKind::Cancelled`], comes with the next step. False if there is no
@@ -468,6 +465,19 @@ impl Engine {
             self.stats.requests_failed += 1;
             events.push(Event { id: RequestId::from(job.number), kind: EventKind::Failed(error.clone()) });
         }
+    }
+
+    /// Bytes of all requests with one more.
+    fn bytes_with(&self, prepared: &Prepared) -> Result<u64> {
+        let waiting = self.scheduler.waiting.len();
+        if waiting >= self.limits.queue {
+            return Err(Error::limit("requests that wait", self.limits.queue as u64, waiting as u64 + 1));
+        }
+        let bytes = self.bytes + self.bytes_of(prepared);
+        if bytes > self.limits.queue_bytes {
+            return Err(Error::limit("bytes of all requests", self.limits.queue_bytes, bytes));
+        }
+        Ok(bytes)
     }
 
     /// Bytes that a request adds to those held: a picture that others hold too is there once.
