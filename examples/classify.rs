@@ -1,28 +1,48 @@
-//! Few-shot classification: shows a few pictures with their labels, then ranks the labels for another picture:
-//! `cargo run --release --example classify -- MODEL cat=a.png dog=b.png cat=c.png ?=d.png`
+//! Ranks a thousand names for one picture. They are read as one tree behind the prompt: what names have in common at
+//! their beginning is computed once.
+//! `cargo run --release --example classify -- [MODEL PICTURE NAMES.txt]`; without arguments, the model in the program
+//! ranks made-up names for a symbol, after five that it was shown.
 
+use flamant::demo::{Episode, Random, Sheet};
 use flamant::{Error, Flamingo, Options, Prompt};
 
 fn main() -> flamant::Result<()> {
-    let mut arguments = std::env::args().skip(1);
-    let model = arguments.next().ok_or_else(|| Error::argument("usage: classify MODEL LABEL=PICTURE... ?=PICTURE"))?;
-    let mut flamingo = Flamingo::open(model, &Options::default())?;
-    let mut prompt = Prompt::new();
-    let mut labels: Vec<String> = Vec::new();
-    for argument in arguments {
-        let (label, picture) = argument.split_once('=').ok_or_else(|| Error::argument("expected LABEL=PICTURE"))?;
-        prompt.image_file(picture)?;
-        if label == "?" {
-            prompt.text("Output:")?;
-            let choices = flamingo.classify(&prompt, &labels)?.choices;
-            let best = choices.iter().max_by(|a, b| a.mean.total_cmp(&b.mean));
-            println!("{picture}: {}", best.map_or("no label was shown", |choice| &choice.text));
-            return Ok(());
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (mut flamingo, prompt, names) = match &arguments[..] {
+        [] => {
+            let sheets = Sheet::all()?;
+            let episode = Episode::draw(&mut Random::new(2), &sheets[0], 5, 5);
+            println!("shown were {}; right is {}", episode.names.join(", "), episode.answer());
+            let mut names: Vec<String> = made_up().take(1000).collect();
+            names.extend(episode.names.iter().map(|name| format!("{name}.")));
+            (Flamingo::demo(&Options::default())?, episode.prompt()?, names)
         }
-        prompt.text(format!("Output:{label}<|endofchunk|>"))?;
-        if !labels.iter().any(|known| known == label) {
-            labels.push(label.to_owned());
+        [model, picture, file] => {
+            let names = std::fs::read_to_string(file).map_err(|error| Error::file(file, error))?;
+            let mut prompt = Prompt::new();
+            prompt.image_file(picture)?.text("Output: a photo of")?;
+            let names = names.lines().map(|name| format!(" {name}")).collect();
+            (Flamingo::open(model, &Options::default())?, prompt, names)
         }
+        _ => return Err(Error::argument("usage: classify [MODEL PICTURE NAMES.txt]")),
+    };
+    let classification = flamingo.classify(&prompt, &names)?;
+    let mut choices = classification.choices;
+    choices.sort_by(|a, b| b.sum.total_cmp(&a.sum));
+    for choice in choices.iter().take(5) {
+        println!("{:9.4} {}", choice.sum, choice.text);
     }
-    Err(Error::argument("expected ?=PICTURE at the end"))
+    let tokens: usize = choices.iter().map(|choice| choice.ids.len()).sum();
+    let read = classification.usage.completion_tokens;
+    println!("{} names of {tokens} tokens, {read} of which were computed", choices.len());
+    Ok(())
+}
+
+/// Consonant, vowel, consonant, full stop.
+fn made_up() -> impl Iterator<Item = String> {
+    let consonants = "bcdfghjklmnpqrstvwxz".chars();
+    consonants.clone().flat_map(move |first| {
+        let last = consonants.clone();
+        "aeiou".chars().flat_map(move |vowel| last.clone().map(move |last| format!("{first}{vowel}{last}.")))
+    })
 }

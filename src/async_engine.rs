@@ -257,8 +257,7 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Generation;
-    use crate::flamingo::Options;
+    use crate::engine::{Generation, Options};
     use crate::prompt::Prompt;
 
     fn request(tokens_max: usize) -> Request {
@@ -282,5 +281,21 @@ mod tests {
         }
         assert_eq!(engine.submit(request(1)).err().unwrap().to_string(), error);
         assert_eq!(engine.stats().unwrap_err().to_string(), error);
+    }
+
+    #[test]
+    fn the_thread_ends_when_nobody_is_left() {
+        let engine = Engine::demo(&Options::default()).unwrap();
+        let prepared = Box::new(engine.reader().prepare(request(200)).unwrap());
+        let (commands, waiting) = channel();
+        let (events, receiver) = async_channel::unbounded();
+        let (reply, answer) = sync_channel(1);
+        commands.send(Command::Submit { prepared, events, reply }).unwrap();
+        let thread = thread::spawn(move || run(engine, waiting, &OnceLock::new()));
+        commands.send(Command::Cancel(answer.recv().unwrap().unwrap())).unwrap();
+        drop(commands);
+        thread.join().unwrap();
+        let events: Vec<EventKind> = std::iter::from_fn(|| receiver.try_recv().ok()).collect();
+        assert_eq!(events.last(), Some(&EventKind::Cancelled));
     }
 }

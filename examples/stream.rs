@@ -1,0 +1,41 @@
+//! Writes to a terminal as the model writes: `cargo run --release --example stream -- [MODEL TEXT PICTURE...]`; without
+//! arguments, the model in the program names a symbol. The engine runs on a thread of its own (`--features async`).
+
+use std::io::Write as _;
+
+use flamant::demo::{Episode, Random, Sheet};
+use flamant::{AsyncEngine, Engine, Error, EventKind, Generation, Options, Prompt, Request};
+
+fn main() -> flamant::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (engine, prompt) = match &arguments[..] {
+        [] => {
+            let sheets = Sheet::all()?;
+            (Engine::demo(&Options::default())?, Episode::draw(&mut Random::new(3), &sheets[1], 5, 5).prompt()?)
+        }
+        [model, text, pictures @ ..] => {
+            let mut prompt = Prompt::new();
+            for picture in pictures {
+                prompt.image_file(picture)?;
+            }
+            prompt.text(text)?;
+            (Engine::open(model, &Options::default())?, prompt)
+        }
+        _ => return Err(Error::argument("usage: stream [MODEL TEXT PICTURE...]")),
+    };
+    let engine = AsyncEngine::new(engine)?;
+    let generation = Generation { tokens_max: 60, ..Generation::default() };
+    for event in engine.submit(Request::generate(prompt, generation))? {
+        match event {
+            EventKind::Token { text, .. } => {
+                print!("{text}");
+                // What cannot be shown early is shown late.
+                let _ = std::io::stdout().flush();
+            }
+            EventKind::Written(answer) => println!("\n({} tokens, {:?})", answer.ids.len(), answer.finish),
+            EventKind::Failed(error) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
