@@ -52,10 +52,11 @@ fn symbols() -> flamant::Result<Vec<(String, Prompt)>> {
     let sheets = Sheet::all()?;
     let shown = Episode::draw(&mut Random::new(1), &sheets[2], 4, 8);
     let mut prompts = Vec::new();
-    for (drawing, way) in &shown.shown[..4] {
+    for way in 0..4 {
         // Another drawing of a symbol that was shown.
-        let asked = Drawing { column: (drawing.column + 1) % shown.sheet.columns, ..*drawing };
-        let episode = Episode { asked: (asked, *way), ..shown.clone() };
+        let drawing = shown.shown.iter().find(|(_, shown)| *shown == way).expect("each is shown").0;
+        let asked = Drawing { column: (drawing.column + 1) % shown.sheet.columns, ..drawing };
+        let episode = Episode { asked: (asked, way), ..shown.clone() };
         prompts.push((format!("is it {}?", episode.answer()), episode.prompt()?));
     }
     Ok(prompts)
