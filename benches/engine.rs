@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use flamant::image::Picture;
-use flamant::{Engine, EventKind, Generation, Options, Prompt, Request, Stats};
+use flamant::{Engine, EventKind, Generation, Prompt, Request, Stats};
 use serde_json::json;
 
 /// Rounds of each figure.

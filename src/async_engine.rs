@@ -8,7 +8,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::thread;
@@ -36,7 +36,7 @@ enum Command {
 }
 
 /// Takes one answer, and is dropped without one if the thread ends.
-type Reply<T> = std::sync::mpsc::SyncSender<T>;
+type Reply<T> = SyncSender<T>;
 
 impl AsyncEngine {
     /// Starts the thread.
@@ -210,12 +210,9 @@ fn work(mut engine: Engine, commands: &Receiver<Command>, senders: &mut Senders)
             let Ok(command) = commands.recv() else { return };
             obey(command, &mut engine, senders);
         }
-        loop {
-            match commands.try_recv() {
-                Ok(command) => obey(command, &mut engine, senders),
-                // Nobody is left, but what they cancelled as they went still has to end.
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-            }
+        // If nobody is left to send more, what they cancelled as they went still has to end.
+        while let Ok(command) = commands.try_recv() {
+            obey(command, &mut engine, senders);
         }
         for event in engine.step() {
             let last = event.kind.is_last();
