@@ -1,5 +1,5 @@
 //! Writes to a terminal as the model writes: `cargo run --release --example stream -- [MODEL TEXT PICTURE...]`; without
-//! arguments, the model in the program names a symbol. The engine runs on a thread of its own (`--features async`).
+//! arguments, the model in the program names a symbol. The engine runs on a thread of its own.
 
 use std::io::Write as _;
 

@@ -43,6 +43,14 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[test]
+fn handles_and_events_go_where_they_are_needed() {
+    fn is_shared<T: Clone + Send + Sync + 'static>() {}
+    fn is_sent<T: Send + Unpin + 'static>() {}
+    is_shared::<AsyncEngine>();
+    is_sent::<Events>();
+}
+
+#[test]
 fn many_threads_get_the_answers_of_the_simple_face() {
     let prompts = prompts(24);
     let settings = |number: usize| match number % 3 {

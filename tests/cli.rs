@@ -119,8 +119,10 @@ fn an_answer_has_the_documented_keys() {
     let answer: Value = serde_json::from_str(&line).unwrap();
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(keys(&answer), ["finish_reason", "logprobs", "text", "timings", "token_ids", "usage"]);
-    assert_eq!(keys(&answer["usage"]), ["completion_tokens", "pictures", "prompt_tokens"]);
-    assert_eq!(keys(&answer["timings"]), ["decode_seconds", "media_seconds", "prompt_seconds"]);
+    let usage = ["cached_tokens", "completion_tokens", "pictures", "pictures_encoded", "prompt_tokens"];
+    assert_eq!(keys(&answer["usage"]), usage);
+    let timings = ["decode_seconds", "media_seconds", "prompt_seconds", "queue_seconds"];
+    assert_eq!(keys(&answer["timings"]), timings);
     let tokens = answer["token_ids"].as_array().unwrap().len();
     assert_eq!((&answer["usage"]["completion_tokens"], &answer["usage"]["pictures"]), (&json!(tokens), &json!(1)));
     // Begin, fence, picture, fence, letter.
@@ -287,10 +289,49 @@ fn help_and_version() {
         &["classify", "-h"],
         &["inspect", "-h"],
         &["convert", "-h"],
+        &["batch", "--help"],
+        &["bench", "-h"],
     ] {
         assert!(run(command).contains("Usage: flamant"), "{command:?}");
     }
     assert_eq!(run(&["--version"]), format!("flamant {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+/// The load is what was asked for, and sharing does what it says.
+#[test]
+fn made_up_requests_are_counted() {
+    let load = ["bench", "--demo", "--requests", "12", "--shots", "3", "--prompt-tokens", "7", "--max-new-tokens", "5"];
+    let shared = ["--shared-prefix", "--picture-reuse", "4", "--sequences", "3"];
+    let report = json(&[&load[..], &shared].concat());
+    let count = |report: &Value, key: &str| report[key].as_u64().unwrap_or_else(|| panic!("{key}: {report}"));
+    // Begin, and four pictures with their fences and seven letters.
+    let all = [("requests", 12), ("tokens", 60), ("pictures", 48), ("prompt_tokens", 12 * (1 + 4 * 10))];
+    for (key, expected) in all {
+        assert_eq!(count(&report, key), expected, "{key}");
+    }
+    assert_eq!(count(&report, "pictures_encoded"), 3 + 12 / 4);
+    assert!(close(report["pictures_cached"].as_f64().unwrap(), 42.0 / 48.0), "{report}");
+    assert!(report["prompt_tokens_cached"].as_f64().unwrap() > 0.5, "{report}");
+    assert_eq!((&report["concurrency"], &report["text_pages"]["held"]), (&json!(3), &json!(0)));
+    let held = count(&report["text_pages"], "most_held");
+    assert!(held > 0 && held < count(&report["text_pages"], "total"), "{report}");
+    for times in ["first_token_seconds", "between_tokens_seconds"] {
+        let times = ["p50", "p95", "p99"].map(|quantile| report[times][quantile].as_f64().unwrap());
+        assert!(times[0] > 0.0 && times.is_sorted(), "{times:?}");
+    }
+    for key in ["requests", "pictures", "prompt_tokens", "tokens"] {
+        let rate = report[format!("{key}_per_second")].as_f64().unwrap();
+        assert!(close(rate * report["seconds"].as_f64().unwrap() / count(&report, key) as f64, 1.0), "{key}");
+    }
+    let alone = json(&[&load[..], &shared, &["--no-sharing"]].concat());
+    assert_eq!(count(&alone, "pictures_encoded"), 48);
+    assert_eq!((&alone["pictures_cached"], &alone["prompt_tokens_cached"]), (&json!(0.0), &json!(0.0)));
+    let own = json(&[&load[..], &["--concurrency", "2"]].concat());
+    assert_eq!((count(&own, "pictures_encoded"), &own["concurrency"]), (48, &json!(2)));
+    let table = run(&[&load[..], &shared].concat());
+    for line in ["requests", "first token", "between tokens", "pictures", "text pages", "the scheduler took"] {
+        assert!(table.contains(line), "{line} is not in:\n{table}");
+    }
 }
 
 /// As in `flamant ... | head -c 1`.

@@ -1,4 +1,4 @@
-//! The examples run: those that can on the model in the program, the others on a copy of it and pictures from the tests.
+//! The examples run: those that can on the model in the program, the others on its folder and pictures from the tests.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ fn run(example: &str, arguments: &[&str]) -> String {
     // `cargo test` has built them, if it was not told to build this test alone; then this does.
     let mut cargo = Command::new(env!("CARGO"));
     let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
-    cargo.current_dir(ROOT).args(["run", "--quiet", "--profile", profile, "--features", "async", "--example", example]);
+    cargo.current_dir(ROOT).args(["run", "--quiet", "--profile", profile, "--example", example]);
     let output = cargo.arg("--").args(arguments).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{example}: {told}");

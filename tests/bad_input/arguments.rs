@@ -48,6 +48,11 @@ fn usage_errors() {
     usage(&["generate"], &["required arguments"]);
     usage(&["classify", &model, "--text", "a"], &["required arguments"]);
     usage(&["convert", "--output", "x"], &["required arguments"]);
+    usage(&["batch", &model, "--input", "x"], &["required arguments"]);
+    usage(&["bench"], &["required arguments"]);
+    usage(&["bench", &model, "--demo"], &["cannot be used with"]);
+    usage(&["bench", "--demo", "--requests", "0"], &["'0'", "--requests"]);
+    usage(&["bench", "--demo", "--sequences", "few"], &["'few'", "--sequences"]);
     usage(&["conjure"], &["conjure"]);
     usage(&["inspect"], &["required arguments"]);
 }
@@ -189,4 +194,20 @@ fn zip(name: &str, content: &[u8]) -> Vec<u8> {
     let directory = [&b"PK\x01\x02\0\0"[..], &fields, &[0; 14], name.as_bytes()].concat();
     let (start, size) = ((local.len() as u32).to_le_bytes(), (directory.len() as u32).to_le_bytes());
     [&local[..], &directory, b"PK\x05\x06\0\0\0\0\x01\0\x01\0", &size, &start, &[0; 2]].concat()
+}
+
+#[test]
+fn limits_out_of_range() {
+    let table: [(&[&str], &str); 7] = [
+        (&["--sequences", "0"], "sequences: expected 1 to 1024, found 0"),
+        (&["--sequences", "5000"], "sequences: expected 1 to 1024, found 5000"),
+        (&["--tokens-per-step", "0"], "tokens-per-step: expected 1 to 8192, found 0"),
+        (&["--pictures-per-step", "65"], "pictures-per-step: expected 1 to 64, found 65"),
+        (&["--text-pages", "3"], "text-pages: expected 129 to"),
+        (&["--media-pages", "0"], "media-pages: expected 1 to"),
+        (&["--shots", "255", "--prompt-tokens", "100"], "tokens of a sequence"),
+    ];
+    for (arguments, mention) in table {
+        refused(&[&["bench", "--demo", "--requests", "1"], arguments].concat(), &arguments.join(" "), &[mention]);
+    }
 }
