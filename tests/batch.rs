@@ -301,6 +301,13 @@ fn requests_come_from_standard_input_too() {
     fs::write(folder.output(), format!("{first}\n{{\"li")).unwrap();
     assert!(piped("requests.jsonl").output().unwrap().status.success());
     assert_eq!(folder.answers(), expected);
+    // A pipe is read once, whatever its name.
+    fs::remove_file(folder.output()).unwrap();
+    let shell = "cat requests.jsonl | \"$0\" batch \"$1\" --input /dev/stdin --output answers.jsonl";
+    let mut pipe = Command::new("sh");
+    pipe.args(["-c", shell, env!("CARGO_BIN_EXE_flamant"), DEMO]).current_dir(folder.root.path());
+    assert!(pipe.output().unwrap().status.success());
+    assert_eq!(folder.answers(), expected);
     folder.write(&many(1));
     assert!(folder.refused(piped("requests.jsonl")).contains("lines of standard input"));
 }

@@ -26,7 +26,8 @@ use requests::{Line, Parsed, Requests};
     after_help = "A line of the input: {\"prompt\": [{\"text\": ...} or {\"image\": ...}, ...]}, and as one likes \
     \"id\", \"task\" (\"generate\", \"classify\" with \"choices\" and \"mean\", \"score\") and the settings of \
     generate: \"max_new_tokens\", \"num_beams\", \"length_penalty\", \"temperature\", \"top_k\", \"top_p\", \"min_p\", \
-    \"repetition_penalty\", \"seed\", \"stop\", \"ignore_eos\". Pictures are paths relative to the input, or data URIs. \
+    \"repetition_penalty\", \"seed\", \"stop\", \"ignore_eos\". Pictures are data URIs, or paths relative to the input \
+    (from a pipe: to the working directory). \
     A line of the output: \"line\", \"id\", and what --json of the task prints, or \"error\"; in the order in which \
     they are done."
 )]
@@ -47,18 +48,19 @@ impl Batch {
     pub fn run(self) -> Outcome {
         let (answers, answered) = Answers::open(&self.output)?;
         let before = answered.len();
-        // A file is read once for its own sake: nothing is appended to the answers of another one.
-        let total = match self.input.as_os_str() == "-" {
-            true => None,
-            false => Some(Requests::open(&self.input, &self.output, answered.clone())?.count()?),
+        // A file is read once for its own sake, so that nothing is appended to the answers of another one. What can be
+        // read only once is held to the answers as it comes.
+        let total = match std::fs::metadata(&self.input).is_ok_and(|input| input.is_file()) {
+            true => Some(Requests::open(&self.input, &self.output, answered.clone())?.count()?),
+            false => None,
         };
+        let requests = Requests::open(&self.input, &self.output, answered)?;
         let answers = answers.begin()?;
         if total == Some(before as u64) {
             eprintln!("flamant: all {before} requests were answered before");
             return Ok(());
         }
         let mut engine = self.model.engine(&self.limits)?;
-        let requests = Requests::open(&self.input, &self.output, answered)?;
         let begun = Instant::now();
         let bar = match total {
             Some(total) => progress(total, "{bar:40} {pos}/{len} requests, {eta} left"),
@@ -70,16 +72,20 @@ impl Batch {
         let most = (2 * engine.limits().sequences).min(engine.limits().queue);
         let tokenizer = engine.reader().clone();
         let mut job = Job { waiting, answers, bar, tokenizer, answered: 0, errors: 0 };
-        feed::run(&mut engine, most, &mut job)?;
+        let outcome = feed::run(&mut engine, most, &mut job);
+        job.bar.finish_and_clear();
+        outcome?;
         for worker in workers {
             // Our own mistake, and requests that nobody has answered.
             worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
-        job.bar.finish_and_clear();
         summary(&job, before, begun.elapsed().as_secs_f64(), &engine.stats());
         Ok(())
     }
 }
+
+/// Threads that prepare requests: enough to keep a fast device busy.
+const WORKERS_MAX: usize = 8;
 
 /// What the workers hand on: a request that is ready or refused, or why there are no more.
 type Passed = Result<(Ticket, Result<Box<Prepared>, Error>), Error>;
@@ -110,9 +116,6 @@ fn prepare(requests: Requests, reader: &Reader) -> (Receiver<Passed>, Vec<JoinHa
     };
     (waiting, (0..count).map(worker).collect())
 }
-
-/// Threads that prepare requests: enough to keep a fast device busy.
-const WORKERS_MAX: usize = 8;
 
 fn read(line: &Line, reader: &Reader) -> (Ticket, Result<Box<Prepared>, Error>) {
     let Parsed { id, mean, request } = line.parse();

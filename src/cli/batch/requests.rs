@@ -55,14 +55,19 @@ type Fields<'a> = BTreeMap<String, &'a RawValue>;
 impl Requests {
     /// Opens a file, or standard input for `-`. `answered` are the lines that `output` answers.
     pub fn open(input: &Path, output: &Path, answered: Answered) -> Result<Requests, Error> {
-        let (source, reader): (_, Box<dyn BufRead + Send>) = match input.as_os_str() == "-" {
-            true => ("standard input".to_owned(), Box::new(BufReader::new(std::io::stdin()))),
+        let (mut source, mut folder) = ("standard input".to_owned(), PathBuf::new());
+        let reader: Box<dyn BufRead + Send> = match input.as_os_str() == "-" {
+            true => Box::new(BufReader::new(std::io::stdin())),
             false => {
                 let file = File::open(input).map_err(|error| Error::file(input, error))?;
-                (input.display().to_string(), Box::new(BufReader::new(file)))
+                source = input.display().to_string();
+                // A pipe may have a name, but no files beside it.
+                if file.metadata().is_ok_and(|input| input.is_file()) {
+                    folder = input.parent().unwrap_or(Path::new("")).to_owned();
+                }
+                Box::new(BufReader::new(file))
             }
         };
-        let folder = input.parent().unwrap_or(Path::new("")).to_owned();
         Ok(Requests { source, folder, reader, line: 0, answered, output: output.to_owned() })
     }
 
