@@ -1,5 +1,5 @@
 //! The engine on the processor: queries behind one few-shot prefix, decoding side by side, the scheduler's own time, a
-//! thousand names behind one picture. `cargo bench --bench engine -- few-shot decode scheduler names` runs all, or those
+//! thousand names behind one picture. `cargo bench --bench engine` runs all; `-- few-shot decode scheduler names` those
 //! that are named.
 //!
 //! A round of what is compared takes its turn after the other, and the median of the rounds is printed: one round takes

@@ -1,6 +1,6 @@
 //! Few-shot visual question answering: all questions come after the same shots, which are computed once.
-//! `cargo run --release --example few_shot -- [MODEL SHOTS.json PICTURE QUESTION...]`, where SHOTS.json is a prompt file
-//! that ends before the picture asked about; without arguments, the model in the program names symbols.
+//! `cargo run --release --example few_shot -- [MODEL SHOTS.json PICTURE QUESTION...]`; SHOTS.json is a prompt file that
+//! ends before the picture asked about. Without arguments, the model in the program names symbols.
 
 use flamant::demo::{Drawing, Episode, Random, Sheet};
 use flamant::{Engine, Error, EventKind, Generation, Options, Prompt, PromptLimits, Request};
