@@ -79,13 +79,46 @@ struct CausalAttentionArguments {
     const uint32_t* tables;
     const QueryTile* tiles;
     const float* slopes;  // ALiBi: score -= slope[head] * distance; or null
-    float* partials;      // split form: f32 (tile_count, heads, key_tiles, tile_rows, head_width + 2); else unused
     uint32_t tile_count;
     uint32_t heads;
     uint32_t head_width;
-    uint32_t key_tiles;  // split form: most tiles of 64 keys that any query tile sees
-    float scale;         // above 0
-    uint32_t tile_rows;  // split form: most rows of a query tile, 1 to 16
+    float scale;  // above 0
+};
+
+/// A token whose keys are split over blocks: row `token` of the batch. Its partial results stand one after the other.
+struct SplitRow {
+    uint32_t token;
+    uint32_t position;
+    uint32_t partial;  // its first partial result: of the tiles of keys that are walked, from the first key on
+    uint32_t slots;    // its partial results, 1 or more: the walk's, then one for each further tile that it sees
+};
+
+/// What one block does for one head: rows first..first + count of the split rows meet some tiles of keys. Either slot is
+/// 0, and up to 32 rows walk all keys of the item; they are in order of position, or each of them sees all these keys.
+/// Or up to 16 rows of one sequence meet one tile a warp, `tile` and the next.
+struct SplitItem {
+    uint32_t first;
+    uint32_t count;  // 0: nothing to do
+    uint32_t table;  // where the page numbers begin in `tables`
+    uint32_t tile;   // first tile of keys
+    uint32_t slot;   // which of a row's partial results that tile gives
+    uint32_t keys;   // keys there are
+};
+
+/// flash_attention.cu, causal as above, for tokens whose keys are split over blocks.
+struct SplitAttentionArguments {
+    Rows query;
+    Rows out;
+    Pages pages;
+    const uint32_t* tables;
+    const SplitRow* rows;
+    const SplitItem* items;
+    const float* slopes;  // as above
+    float* partials;      // f32 (partial results, heads, head_width + 2)
+    uint32_t row_count;
+    uint32_t heads;
+    uint32_t head_width;
+    float scale;  // above 0
 };
 
 /// flash_attention.cu (one source: vision) and perceiver_attention.cu (two: context, then latents). All query_rows of a

@@ -3,7 +3,8 @@
 // A kernel is a function template over its storage type that takes one struct of arguments. KERNEL(name, Arguments,
 // threads) { ... } gives an instance its name and its number of threads a block; its body reads `arguments`. Under nvcc
 // it becomes an extern "C" __global__ function, under a C++ compiler a body that the emulator can start. All shared
-// memory is dynamic: shared_memory() is its start, 16-byte aligned; the launch says how much there is.
+// memory is dynamic: shared_memory() is its start, 16-byte aligned; the launch says how much there is. LARGE_KERNEL is
+// for kernels that need so much of it that few blocks run at once anyway: their threads may have all registers.
 #pragma once
 #include <math.h>
 
@@ -60,6 +61,12 @@ DEVICE float block_sum(float value, float* scratch) {
 /// A word that all lanes of a warp need, asked for once. All lanes must call.
 DEVICE uint32_t load_for_warp(const uint32_t* address) {
     return shuffle(threadIdx.x % LANES == 0 ? load_global(address) : 0, 0);
+}
+
+/// Four words at once, likewise.
+DEVICE Word4 load_for_warp(const Word4* address) {
+    const Word4 words = threadIdx.x % LANES == 0 ? load_global(address) : Word4{0, 0, 0, 0};
+    return {shuffle(words.x, 0), shuffle(words.y, 0), shuffle(words.z, 0), shuffle(words.w, 0)};
 }
 
 /// The nonlinearity, in f32.

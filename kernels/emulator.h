@@ -18,6 +18,7 @@
 #define DEVICE inline __attribute__((always_inline))
 
 /// Defines a kernel and enters it in the table that launches look names up in.
+#define LARGE_KERNEL KERNEL
 #define KERNEL(name, Arguments, threads)                                                                       \
     static void name##_body(const Arguments& arguments);                                                       \
     static const emulator::Registration name##_registration(                                                   \

@@ -10,6 +10,8 @@
 #define DEVICE __device__ __forceinline__
 #define KERNEL(name, Arguments, threads) \
     extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Arguments arguments)
+#define LARGE_KERNEL(name, Arguments, threads) \
+    extern "C" __global__ void __launch_bounds__(threads, 1) name(const __grid_constant__ Arguments arguments)
 
 using bf16 = __nv_bfloat16;
 using f16 = __half;
@@ -20,7 +22,7 @@ using f16 = __half;
 #define SITE
 #define AND_SITE
 #else
-#include "emulator.h"  // DEVICE, KERNEL, bf16, f16, threadIdx, blockIdx, blockDim, gridDim
+#include "emulator.h"  // DEVICE, KERNEL, LARGE_KERNEL, bf16, f16, threadIdx, blockIdx, blockDim, gridDim
 
 #define EITHER(device, emulation) emulation
 #define SITE emulator::Site site = emulator::Site::here()

@@ -16,10 +16,12 @@ mod numbers;
 #[path = "cases/similar.rs"]
 mod similar;
 
+use std::collections::BTreeMap;
+
 use flamant::config::{Activation, Norm};
 use flamant::probe::{
-    Axis, Batch, Extent, Keys, Numbers, Op, PageCopy, Place, Plan, Plans, Pools, Precision, Probe, Tensor, Usual,
-    WeightId, Which,
+    Axis, Batch, Extent, Keys, Numbers, Op, PAGE_TOKENS, PageCopy, Place, Plan, Plans, Pools, Precision, Probe, Tensor,
+    Usual, WeightId, Which,
 };
 
 pub use build::*;
@@ -193,10 +195,7 @@ impl Case {
                 Op::Broadcast { rows, .. } => STORED * self.weights[rows.0].rows * self.weights[rows.0].columns,
                 Op::ClassAndPosition { out, .. } => STORED * out.rows * out.width,
                 Op::Append { key, .. } => 2 * STORED * size(key),
-                Op::Attention { query, keys: Keys::Causal { .. }, .. } => {
-                    let keys = run.pieces.iter().map(|piece| (piece.from + piece.count) as usize);
-                    2 * STORED * query.width * keys.sum::<usize>()
-                }
+                Op::Attention { query, keys: Keys::Causal { .. }, .. } => 2 * STORED * query.width * run.keys(),
                 Op::Attention { query, keys: Keys::Preceding { .. }, .. } => {
                     let mut seen: Vec<u32> = run.media.iter().flatten().copied().collect();
                     seen.sort_unstable();
@@ -300,6 +299,18 @@ impl Run {
 
     fn extent(&self) -> Extent {
         Extent { images: self.pictures.len(), tokens: self.tokens(), outputs: self.outputs.len() }
+    }
+
+    /// Keys that its tokens see; those of a page that several sequences have are one.
+    fn keys(&self) -> usize {
+        let mut seen = BTreeMap::new();
+        for Piece { table, from, count, .. } in &self.pieces {
+            for (page, first) in table.iter().zip((0..(from + count) as usize).step_by(PAGE_TOKENS)) {
+                let rows = seen.entry(page).or_insert(0);
+                *rows = PAGE_TOKENS.min((from + count) as usize - first).max(*rows);
+            }
+        }
+        seen.values().sum()
     }
 
     /// Calls `with` with the batch.
@@ -488,6 +499,15 @@ fn small_attention() -> Vec<Case> {
     let steps: Vec<(usize, u32)> = (0..66).map(|sequence| (sequence, 1)).collect();
     cases.push(causal(Small, "decode66", heads(1, 64), Order::Alibi, &lengths, &[&steps]));
     cases.push(causal(Small, "decode17", heads(2, 80), Order::Rotary(80), &lengths[..17], &[&steps[..17]]));
+    for (heads, order) in [
+        (heads(2, 64), Order::Rotary(64)),
+        (heads(3, 80), Order::Alibi),
+        (heads(1, 96), Order::None),
+        (heads(2, 128), Order::Alibi),
+    ] {
+        cases.push(forked_few(heads, order, true));
+    }
+    cases.push(forked_many(heads(2, 48), Order::Alibi, true));
     cases.push(sharp(causal(Small, "prefill", heads(2, 64), Order::None, &[0], &[&[(0, 150)]])));
     cases.push(sharp(causal(Small, "decode", heads(2, 128), Order::Alibi, &filled, decodes)));
     cases.push(sharp(vision(Small, 1, 200, heads(2, 80))));
@@ -531,6 +551,24 @@ fn small_attention() -> Vec<Case> {
         cases.push(gated(Small, family, width, heads, media_tokens, 3, seen.list(count, 3)));
     }
     cases
+}
+
+/// Two families and one that is alone; decoding, some of several tokens, and a chunk beside.
+pub fn forked_few(heads: Heads, order: Order, in_common: bool) -> Case {
+    let past = |family, common, filled| Past { common, family, filled };
+    let pasts =
+        [past(0, 144, 150), past(1, 64, 64), past(0, 144, 200), Past::own(70), past(1, 64, 130), past(0, 80, 97)];
+    let steps: &[(usize, u32)] = &[(0, 1), (1, 1), (2, 1), (3, 1), (4, 1), (5, 1)];
+    let several: &[(usize, u32)] = &[(4, 2), (2, 16), (3, 5), (1, 1), (0, 7)];
+    let mixed: &[(usize, u32)] = &[(1, 1), (3, 20), (0, 1), (4, 3)];
+    forked(Size::Small, "few", heads, order, &pasts, in_common, &[steps, several, mixed])
+}
+
+/// More sequences of one past than a block holds.
+pub fn forked_many(heads: Heads, order: Order, in_common: bool) -> Case {
+    let pasts: Vec<Past> = (0..35).map(|i| Past { common: 128, family: 0, filled: 128 + i * 29 % 70 }).collect();
+    let steps: Vec<(usize, u32)> = (0..35).map(|sequence| (sequence, 1)).collect();
+    forked(Size::Small, "many", heads, order, &pasts, in_common, &[&steps])
 }
 
 /// Shapes of CLIP ViT-L/14 and ViT-H/14, MPT-1B, RedPajama 3B, MPT-7B and LLaMA-7B with their gated blocks.
@@ -617,6 +655,11 @@ fn real_attention() -> Vec<Case> {
         cases.push(causal(Real, &format!("{what}/decode1at2048"), heads, order, &[2047], &[&[(0, 1)]]));
         let all: Vec<(usize, u32)> = (0..16).map(|sequence| (sequence, 1)).collect();
         cases.push(causal(Real, &format!("{what}/decode16at512"), heads, order, &[511; 16], &[&all]));
+        let all: Vec<(usize, u32)> = (0..64).map(|sequence| (sequence, 1)).collect();
+        let pasts = [Past { common: 896, family: 0, filled: 1023 }; 64];
+        for in_common in [true, false] {
+            cases.push(forked(Real, &format!("{what}/decode64at1024"), heads, order, &pasts, in_common, &[&all]));
+        }
     }
     let open_flamingo = heads(8, 64);
     for (heads, normed) in [(open_flamingo, false), (llama, true)] {

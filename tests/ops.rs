@@ -247,6 +247,32 @@ fn sequences_are_the_same_alone_and_together() {
     none_failed(failures.concat());
 }
 
+/// Keys in pages that sequences have in common are read once for many of them: that is less to read, and nothing else.
+#[test]
+fn keys_in_common_are_read_together_with_the_same_bits() {
+    let failures = on_all_cores(&ATTENTION, |&(heads, order)| {
+        let mut failures = Vec::new();
+        for forked in [cases::forked_few, cases::forked_many] {
+            let [together, apart] = [true, false].map(|in_common| forked(heads, order, in_common));
+            let read = |case: &Case| -> u64 {
+                let counted = Arc::new(Mutex::new(Vec::new()));
+                let settings = Settings { counted: Some(counted.clone()), ..Settings::default() };
+                case.run(&place(Device::Emulated, Precision::Bf16, settings)).unwrap();
+                let launches = counted.lock().unwrap();
+                let split = launches.iter().filter(|(kernel, _)| kernel.starts_with("flash_attention_split"));
+                split.map(|(_, counters)| counters.global_load_bytes).sum()
+            };
+            let (less, more) = (read(&together), read(&apart));
+            if 10 * less > 8 * more {
+                failures.push(format!("{}: {less} bytes read together, {more} apart", together.name));
+            }
+            failures.extend(other_rows(&together, &[(apart, 0)]));
+        }
+        failures
+    });
+    none_failed(failures.concat());
+}
+
 /// The fused kernel of few tokens is the parts that many tokens take.
 #[test]
 fn gated_blocks_are_the_same_fused_and_in_parts() {

@@ -9,29 +9,43 @@ pub(super) struct Shared {
     pub pages: usize,
 }
 
-/// Puts each sequence in one group. A group grows as long as that saves reading pages: `n` sequences with `p` pages in
+/// Puts each sequence in one group, so that as many pages as possible need not be read: `n` sequences with `p` pages in
 /// common save `(n - 1) p`.
 pub(super) fn shared_prefixes(tables: &[&[u32]]) -> Vec<Shared> {
-    // Tables that begin alike stand together once they are sorted.
+    // Tables that begin alike stand together once they are sorted; so does each group.
     let mut order: Vec<u32> = (0..tables.len() as u32).collect();
     order.sort_by_key(|&sequence| tables[sequence as usize]);
-    let mut groups: Vec<Shared> = Vec::new();
-    for sequence in order {
-        let table = tables[sequence as usize];
-        if let Some(group) = groups.last_mut() {
-            let last = tables[*group.sequences.last().expect("a group has a sequence") as usize];
-            let in_common = last.iter().zip(table).take_while(|(a, b)| a == b).count();
-            let count = group.sequences.len();
-            // One alone has all of its pages in common with itself.
-            let pages = if count == 1 { in_common } else { in_common.min(group.pages) };
-            if pages > 0 && count * pages >= (count - 1) * group.pages {
-                group.sequences.push(sequence);
-                group.pages = pages;
-                continue;
+    let in_common = |pair: &[u32]| {
+        let [a, b] = [pair[0], pair[1]].map(|sequence| tables[sequence as usize]);
+        a.iter().zip(b).take_while(|(a, b)| a == b).count()
+    };
+    let in_common: Vec<usize> = order.windows(2).map(in_common).collect();
+
+    // Of the first sequences, so many: the most pages that are saved, and the last group's first sequence and pages.
+    let mut best = vec![(0, 0, 0)];
+    for end in 1..=order.len() {
+        let mut found = (best[end - 1].0, end - 1, 0);
+        let mut pages = usize::MAX;
+        for first in (0..end - 1).rev() {
+            pages = pages.min(in_common[first]);
+            if pages == 0 {
+                break;
+            }
+            let saved = best[first].0 + (end - 1 - first) * pages;
+            if saved > found.0 {
+                found = (saved, first, pages);
             }
         }
-        groups.push(Shared { sequences: vec![sequence], pages: 0 });
+        best.push(found);
     }
+    let mut groups = Vec::new();
+    let mut end = order.len();
+    while end > 0 {
+        let (_, first, pages) = best[end];
+        groups.push(Shared { sequences: order[first..end].to_vec(), pages });
+        end = first;
+    }
+    groups.reverse();
     groups
 }
 
@@ -46,6 +60,9 @@ mod tests {
         // With the fourth, which has one page in common, three would save 3 pages instead of 6.
         assert_eq!(groups, [shared(&[4, 0, 2], 3), shared(&[3], 0), shared(&[1], 0)]);
         assert_eq!(shared_prefixes(&[&[1], &[2]]), [shared(&[0], 0), shared(&[1], 0)]);
+        // Few pages in common with the first do not keep the others from sharing more.
+        let groups = shared_prefixes(&[&[1, 0], &[1, 2, 3, 4, 5], &[1, 2, 3, 4, 6], &[1, 2, 3, 4, 7]]);
+        assert_eq!(groups, [shared(&[0], 0), shared(&[1, 2, 3], 4)]);
         assert!(shared_prefixes(&[]).is_empty());
     }
 }

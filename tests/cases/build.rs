@@ -312,17 +312,103 @@ fn deal(lengths: &[u32]) -> (Vec<Vec<u32>>, u32) {
     (tables, total)
 }
 
+/// What a sequence has before the runs of a case.
+#[derive(Debug, Clone, Copy)]
+pub struct Past {
+    /// Its first so many tokens are those of a family, whole pages of them.
+    pub common: u32,
+    /// Which family's.
+    pub family: u32,
+    /// All of its tokens.
+    pub filled: u32,
+}
+
+impl Past {
+    /// Nothing in common with others.
+    pub fn own(filled: u32) -> Past {
+        Past { common: 0, family: 0, filled }
+    }
+
+    /// Who the family's tokens belong to.
+    fn ancestor(self) -> u32 {
+        1000 + self.family
+    }
+}
+
+/// Pages of sequences: those of their own, and those of their families where sequences have these in common.
+struct Tables {
+    sequences: Vec<Vec<u32>>,
+    families: Vec<Vec<u32>>,
+    pages: u32,
+}
+
+impl Tables {
+    fn new(pasts: &[Past], lengths: &[u32], in_common: bool) -> Tables {
+        assert!(pasts.iter().all(|past| past.common <= past.filled && past.common.is_multiple_of(PAGE_TOKENS as u32)));
+        let families = pasts.iter().map(|past| past.family + 1).max().unwrap_or(0);
+        let longest = |family| pasts.iter().filter(|past| past.family == family).map(|past| past.common).max();
+        let mut dealt: Vec<u32> = pasts.iter().zip(lengths).map(|(past, &length)| length - past.common).collect();
+        dealt.extend((0..families).map(|family| longest(family).filter(|_| in_common).unwrap_or(0)));
+        if !in_common {
+            dealt[..lengths.len()].copy_from_slice(lengths);
+        }
+        let (mut sequences, pages) = deal(&dealt);
+        let families = sequences.split_off(lengths.len());
+        if in_common {
+            for (own, past) in sequences.iter_mut().zip(pasts) {
+                let common = &families[past.family as usize][..past.common as usize / PAGE_TOKENS];
+                *own = [common, own].concat();
+            }
+        }
+        Tables { sequences, families, pages }
+    }
+
+    /// What fills them.
+    fn fill(&self, pasts: &[Past]) -> Vec<Piece> {
+        let piece =
+            |sequence, table: &[u32], from, to: u32| Piece { sequence, table: table.to_vec(), from, count: to - from };
+        let mut pieces = Vec::new();
+        for (family, table) in (0..).zip(&self.families) {
+            let past = Past { family, ..Past::own(0) };
+            pieces.push(piece(past.ancestor(), table, 0, (table.len() * PAGE_TOKENS) as u32));
+        }
+        for ((sequence, past), table) in (0..).zip(pasts).zip(&self.sequences) {
+            if self.families[past.family as usize].is_empty() {
+                pieces.push(piece(past.ancestor(), table, 0, past.common));
+            }
+            pieces.push(piece(sequence, table, past.common, past.filled));
+        }
+        pieces.retain(|piece| piece.count > 0);
+        pieces
+    }
+}
+
 /// Rotary embedding, keys and values to pages, causal attention. Sequences first get `filled` tokens whose keys and
 /// values are what they are; then each of `runs` adds tokens: (sequence, count).
 pub fn causal(size: Size, what: &str, heads: Heads, order: Order, filled: &[u32], runs: &[&[(usize, u32)]]) -> Case {
+    let pasts: Vec<Past> = filled.iter().map(|&filled| Past::own(filled)).collect();
+    forked(size, what, heads, order, &pasts, true, runs)
+}
+
+/// The same of sequences with such pasts. What these have in common stands in the same pages, or in pages of each.
+pub fn forked(
+    size: Size,
+    what: &str,
+    heads: Heads,
+    order: Order,
+    pasts: &[Past],
+    in_common: bool,
+    runs: &[&[(usize, u32)]],
+) -> Case {
     let layer = match size {
         Size::Small => 1,
         Size::Real => 0,
     };
     let width = heads.all();
-    let mut lengths = filled.to_vec();
+    let mut lengths: Vec<u32> = pasts.iter().map(|past| past.filled).collect();
     runs.iter().flat_map(|run| run.iter()).for_each(|&(sequence, count)| lengths[sequence] += count);
-    let (tables, pages) = deal(&lengths);
+    let tables = Tables::new(pasts, &lengths, in_common);
+    let pages = tables.pages;
 
     let mut draft = Draft::new();
     let count = PageCount { least: pages as usize + 1, most: pages as usize + 1 };
@@ -346,16 +432,15 @@ pub fn causal(size: Size, what: &str, heads: Heads, order: Order, filled: &[u32]
     (0..=layer).for_each(|layer| filler.append(key, value, Pages::Text { layer }));
     draft.media = filler.plan(&[key, value], None);
 
-    let mut reached = vec![0; lengths.len()];
+    let mut reached: Vec<u32> = pasts.iter().map(|past| past.filled).collect();
     let mut piece = |sequence: usize, count: u32| {
         let from = reached[sequence];
         reached[sequence] += count;
-        Piece { sequence: sequence as u32, table: tables[sequence].clone(), from, count }
+        Piece { sequence: sequence as u32, table: tables.sequences[sequence].clone(), from, count }
     };
     let mut steps = Vec::new();
-    for (sequence, &count) in filled.iter().enumerate().filter(|(_, count)| **count > 0) {
-        let fill = run(&[], vec![piece(sequence, count)]);
-        steps.push(Step::Run(Run { which: Which::Media, outputs: Vec::new(), ..fill }));
+    for filled in tables.fill(pasts) {
+        steps.push(Step::Run(Run { which: Which::Media, outputs: Vec::new(), ..run(&[], vec![filled]) }));
     }
     for pieces in runs {
         steps.push(Step::Run(run(&[], pieces.iter().map(|&(sequence, count)| piece(sequence, count)).collect())));
@@ -365,7 +450,9 @@ pub fn causal(size: Size, what: &str, heads: Heads, order: Order, filled: &[u32]
         Order::Rotary(rotated) => format!("rotary{rotated}"),
         Order::Alibi => "alibi".to_owned(),
     };
-    let name = format!("causal/{what}/{}x{}/{order}", heads.count, heads.width);
+    let shared = pasts.iter().any(|past| past.common > 0);
+    let kind = if shared { if in_common { "forked/in common/" } else { "forked/apart/" } } else { "" };
+    let name = format!("causal/{kind}{what}/{}x{}/{order}", heads.count, heads.width);
     draft.finish(name, size, &[qkv], out, steps)
 }
 

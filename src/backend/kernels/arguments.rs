@@ -102,13 +102,49 @@ pub struct CausalAttention {
     pub tables: Address,
     pub tiles: Address,
     pub slopes: Address,
-    pub partials: Address,
     pub tile_count: u32,
     pub heads: u32,
     pub head_width: u32,
-    pub key_tiles: u32,
     pub scale: f32,
-    pub tile_rows: u32,
+}
+
+/// A token whose keys are split over blocks, and where its partial results stand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct SplitRow {
+    pub token: u32,
+    pub position: u32,
+    pub partial: u32,
+    pub slots: u32,
+}
+
+/// Some of these tokens and the keys that one block lets them meet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct SplitItem {
+    pub first: u32,
+    pub count: u32,
+    pub table: u32,
+    pub tile: u32,
+    pub slot: u32,
+    pub keys: u32,
+}
+
+#[derive(Debug, Clone, Copy, Default, NoUninit)]
+#[repr(C)]
+pub struct SplitAttention {
+    pub query: Rows,
+    pub out: Rows,
+    pub pages: Pages,
+    pub tables: Address,
+    pub rows: Address,
+    pub items: Address,
+    pub slopes: Address,
+    pub partials: Address,
+    pub row_count: u32,
+    pub heads: u32,
+    pub head_width: u32,
+    pub scale: f32,
 }
 
 #[derive(Debug, Clone, Copy, Default, NoUninit)]

@@ -1,7 +1,8 @@
-//! A batch as kernels want it: tokens cut into tiles of queries that share a sequence, and into tiles that share a
-//! picture. Integers only.
+//! A batch as kernels want it: tokens cut into tiles of queries that share a sequence, or, where a sequence has few, into
+//! rows whose keys are split; and into tiles that share a picture. Integers only.
 
-use super::arguments::{MediaTile, NO_PICTURE, QueryTile};
+use super::arguments::{MediaTile, NO_PICTURE, QueryTile, SplitItem};
+use super::split::{Sequence, Splitting, items_most, split};
 use crate::backend::Batch;
 
 /// Queries of one tile of causal or image attention (`kernels/attention.cuh`).
@@ -11,7 +12,7 @@ pub const TILE_KEYS: usize = 64;
 /// Sequences whose new tokens are this few are decoded: keys are split over many blocks.
 pub const SPLIT_ROWS: usize = 16;
 /// Most tokens of a batch whose launches are kept and replayed.
-const KEPT_TOKENS: usize = 64;
+pub const KEPT_TOKENS: usize = 256;
 
 /// All that decides the launches of a run. Two batches of one shape differ only in what device memory holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,21 +23,21 @@ pub struct Shape {
     pub tokens: usize,
     /// Tokens whose logits are wanted.
     pub outputs: usize,
-    /// Tiles of queries.
+    /// Tiles of queries, which walk their keys.
     pub query_tiles: usize,
-    /// Split form: tiles of keys that the longest sequence may have, rounded up; 0: tiles of queries walk their keys.
-    pub key_tiles: usize,
-    /// Most queries of a tile.
-    pub tile_rows: usize,
+    /// Tokens whose keys are split over blocks: all that are not in a tile of queries.
+    pub split_rows: usize,
+    /// Items of work on these, empty ones included.
+    pub split_items: usize,
     /// Tiles of tokens that share a picture, empty ones included.
     pub media_tiles: usize,
+    /// Whether all sequences are decoded: launches of such a shape come again and again, and are worth keeping.
+    pub recurs: bool,
 }
 
-impl Shape {
-    /// Whether launches of this shape come again and again, and are worth keeping.
-    pub fn recurs(&self) -> bool {
-        self.key_tiles > 0 && self.tokens <= KEPT_TOKENS
-    }
+/// A count that changes from step to step, rounded up so that shapes recur: by an eighth at most, or to 4.
+fn rounded(count: usize) -> usize {
+    count.next_multiple_of((count.next_power_of_two() / 8).max(4))
 }
 
 /// Where each list of a batch stands in device memory, in words from the start; fixed by what there is room for.
@@ -107,8 +108,21 @@ impl Layout {
         9 * self.tokens_max
     }
 
-    pub fn images(&self) -> usize {
+    pub fn split_rows(&self) -> usize {
         13 * self.tokens_max
+    }
+
+    pub fn split_items(&self) -> usize {
+        17 * self.tokens_max
+    }
+
+    /// Items there is room for.
+    fn items_max(&self) -> usize {
+        items_most(self.tokens_max, self.table_words_max)
+    }
+
+    pub fn images(&self) -> usize {
+        self.split_items() + size_of::<SplitItem>() / 4 * self.items_max()
     }
 
     pub fn tables(&self) -> usize {
@@ -122,7 +136,7 @@ impl Layout {
 }
 
 /// Writes a batch into `words`, which becomes as long as needed; its shape.
-pub fn write(batch: &Batch, layout: &Layout, words: &mut Vec<u32>) -> Shape {
+pub fn write(batch: &Batch, layout: &Layout, splitting: &Splitting, words: &mut Vec<u32>) -> Shape {
     let tables_end = layout.tables() + batch.tables.iter().map(|table| table.len()).sum::<usize>();
     words.clear();
     words.resize(tables_end, 0);
@@ -142,59 +156,99 @@ pub fn write(batch: &Batch, layout: &Layout, words: &mut Vec<u32>) -> Shape {
     let table_of: Vec<u32> = batch.sequences.iter().map(|&sequence| starts[sequence as usize]).collect();
     put(layout.table_of(), &table_of);
 
-    let runs: Vec<&[u32]> = batch.sequences.chunk_by(|a, b| a == b).collect();
-    let split = runs.iter().all(|run| run.len() <= SPLIT_ROWS) && !runs.is_empty();
-    let mut query_tiles = Vec::new();
-    let mut first = 0;
-    for run in &runs {
-        for start in (0..run.len()).step_by(TILE_ROWS) {
-            let token = first + start;
-            query_tiles.push(QueryTile {
-                first: token as u32,
-                count: (run.len() - start).min(TILE_ROWS) as u32,
-                position: batch.positions[token],
-                table: table_of[token],
-            });
-        }
-        first += run.len();
-    }
+    let sequences = sequences(batch, &starts);
+    let recurs = !sequences.is_empty()
+        && batch.ids.len() <= KEPT_TOKENS
+        && sequences.iter().all(|sequence| sequence.count <= SPLIT_ROWS);
+    let (few, walking) = divided(sequences, splitting);
+    let query_tiles = query_tiles(&walking);
     put(layout.query_tiles(), bytemuck::cast_slice(&query_tiles));
+    let (rows, items) = split(&few, splitting.sharers_least);
+    assert!(items.len() <= layout.items_max(), "sequences have pages for all of their tokens");
+    put(layout.split_rows(), bytemuck::cast_slice(&rows));
+    put(layout.split_items(), bytemuck::cast_slice(&items));
+    let (order, media_tiles) = by_picture(batch.media);
+    put(layout.order(), &order);
+    put(layout.media_tiles(), bytemuck::cast_slice(&media_tiles));
 
-    let page = |token: u32| batch.media[token as usize].unwrap_or(NO_PICTURE);
-    let mut order: Vec<u32> = (0..batch.media.len() as u32).collect();
-    order.sort_by_key(|&token| page(token));
-    let mut media_tiles = Vec::new();
-    let mut first = 0;
-    for seen in order.chunk_by(|&a, &b| page(a) == page(b)) {
-        for tokens in seen.chunks(TILE_ROWS) {
-            let tile = MediaTile { first, count: tokens.len() as u32, page: page(tokens[0]), unused: 0 };
-            media_tiles.push(tile);
-            first += tile.count;
-        }
-    }
-    let key_tiles = batch.positions.iter().max().map_or(0, |&last| (last as usize + 1).div_ceil(TILE_KEYS));
-    let mut shape = Shape {
+    // Tiles and items beyond those that were written are zeros: empty.
+    let with_empty = |count: usize, most: usize| if recurs { rounded(count).min(most) } else { count };
+    Shape {
         images: batch.images.len(),
         tokens: batch.ids.len(),
         outputs: batch.outputs.len(),
         query_tiles: query_tiles.len(),
-        key_tiles: if split { key_tiles.next_power_of_two() } else { 0 },
-        tile_rows: query_tiles.iter().map(|tile| tile.count as usize).max().unwrap_or(0),
-        media_tiles: media_tiles.len(),
-    };
-    if shape.recurs() {
-        // As many tiles as there can be, so that the shape does not depend on who sees what.
-        media_tiles.resize(shape.tokens, MediaTile::default());
-        shape.media_tiles = shape.tokens;
+        split_rows: rows.len(),
+        split_items: with_empty(items.len(), layout.items_max()),
+        media_tiles: with_empty(media_tiles.len(), batch.media.len()),
+        recurs,
     }
-    put(layout.order(), &order);
-    put(layout.media_tiles(), bytemuck::cast_slice(&media_tiles));
-    shape
+}
+
+/// The new tokens of each sequence.
+fn sequences<'a>(batch: &Batch<'a>, starts: &[u32]) -> Vec<Sequence<'a>> {
+    let mut first = 0;
+    let runs = batch.sequences.chunk_by(|a, b| a == b).map(|run| {
+        let (table, start) = (batch.tables[run[0] as usize], starts[run[0] as usize]);
+        let position = batch.positions[first] as usize;
+        let sequence = Sequence { first, count: run.len(), position, table, start };
+        first += run.len();
+        sequence
+    });
+    runs.collect()
+}
+
+/// Sequences whose keys are split over blocks, as far as there is room for partial results, and the others. Where none
+/// of the former has more than a tile of keys, there is nothing to split.
+fn divided<'a>(sequences: Vec<Sequence<'a>>, splitting: &Splitting) -> (Vec<Sequence<'a>>, Vec<Sequence<'a>>) {
+    let is_few = |sequence: &Sequence| sequence.count <= SPLIT_ROWS;
+    if !sequences.iter().any(|sequence| is_few(sequence) && sequence.tiles() > 1) {
+        return (Vec::new(), sequences);
+    }
+    let mut slots = 0;
+    sequences.into_iter().partition(|sequence| {
+        let fits = is_few(sequence) && slots + sequence.slots() <= splitting.slots_max;
+        slots += if fits { sequence.slots() } else { 0 };
+        fits
+    })
+}
+
+fn query_tiles(sequences: &[Sequence]) -> Vec<QueryTile> {
+    let tiles = sequences.iter().flat_map(|sequence| {
+        (0..sequence.count).step_by(TILE_ROWS).map(|token| QueryTile {
+            first: (sequence.first + token) as u32,
+            count: (sequence.count - token).min(TILE_ROWS) as u32,
+            position: (sequence.position + token) as u32,
+            table: sequence.start,
+        })
+    });
+    tiles.collect()
+}
+
+/// Tokens sorted by the picture they see, and cut into tiles.
+fn by_picture(media: &[Option<u32>]) -> (Vec<u32>, Vec<MediaTile>) {
+    let page = |token: u32| media[token as usize].unwrap_or(NO_PICTURE);
+    let mut order: Vec<u32> = (0..media.len() as u32).collect();
+    order.sort_by_key(|&token| page(token));
+    let mut tiles = Vec::new();
+    let mut first = 0;
+    for seen in order.chunk_by(|&a, &b| page(a) == page(b)) {
+        for tokens in seen.chunks(TILE_ROWS) {
+            let tile = MediaTile { first, count: tokens.len() as u32, page: page(tokens[0]), unused: 0 };
+            tiles.push(tile);
+            first += tile.count;
+        }
+    }
+    (order, tiles)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::backend::kernels::arguments::SplitRow;
+
+    const PLENTY: Splitting = Splitting { slots_max: 1000, sharers_least: 2 };
 
     #[test]
     fn tokens_are_cut_by_sequence_and_sorted_by_picture() {
@@ -213,8 +267,8 @@ mod tests {
         };
         let layout = Layout::new(80, 4, 16);
         let mut words = Vec::new();
-        let shape = write(&batch, &layout, &mut words);
-        assert_eq!((shape.query_tiles, shape.key_tiles, shape.tile_rows, shape.media_tiles), (3, 0, 64, 3));
+        let shape = write(&batch, &layout, &PLENTY, &mut words);
+        assert_eq!((shape.query_tiles, shape.split_rows, shape.media_tiles, shape.recurs), (3, 0, 3, false));
         let tiles: &[QueryTile] = bytemuck::cast_slice(&words[layout.query_tiles()..][..12]);
         let last = QueryTile { first: 70, count: 3, position: 30, table: 5 };
         assert_eq!((tiles[1].first, tiles[1].count, tiles[1].position, tiles[2]), (64, 6, 64, last));
@@ -236,10 +290,37 @@ mod tests {
                 outputs: &[0, 1],
                 ..Batch::default()
             };
-            write(&batch, &Layout::new(8, 0, 64), &mut Vec::new())
+            write(&batch, &Layout::new(8, 0, 64), &PLENTY, &mut Vec::new())
         };
-        assert_eq!(shape(300, None), shape(511, Some(3)));
-        assert!(shape(300, None).recurs());
-        assert_ne!(shape(300, None), shape(512, None));
+        assert_eq!(shape(300, None), shape(383, Some(3)));
+        assert!(shape(300, None).recurs);
+        assert_eq!(shape(384, Some(2)), shape(639, None));
+        assert_ne!(shape(300, None), shape(384, None));
+    }
+
+    #[test]
+    fn few_tokens_are_split_beside_many_as_far_as_there_is_room() {
+        let positions: Vec<u32> = [200].into_iter().chain(0..70).chain([5, 6]).collect();
+        let sequences: Vec<u32> = [0].into_iter().chain([1; 70]).chain([2; 2]).collect();
+        let batch = Batch {
+            ids: &[1; 73],
+            positions: &positions,
+            sequences: &sequences,
+            tables: &[&[0; 13], &[1; 5], &[2]],
+            media: &[None; 73],
+            ..Batch::default()
+        };
+        let written = |slots_max| {
+            let (layout, mut words) = (Layout::new(80, 0, 20), Vec::new());
+            let shape = write(&batch, &layout, &Splitting { slots_max, ..PLENTY }, &mut words);
+            let rows: &[SplitRow] = bytemuck::cast_slice(&words[layout.split_rows()..][..4 * shape.split_rows]);
+            let tiles: &[QueryTile] = bytemuck::cast_slice(&words[layout.query_tiles()..][..4 * shape.query_tiles]);
+            assert!(!shape.recurs);
+            let split: Vec<u32> = rows.iter().map(|row| row.token).collect();
+            (split, tiles.iter().map(|tile| (tile.first, tile.count)).collect::<Vec<_>>(), shape.split_items)
+        };
+        assert_eq!(written(6), (vec![71, 72, 0], vec![(1, 64), (65, 6)], 3));
+        assert_eq!(written(5), (vec![0], vec![(1, 64), (65, 6), (71, 2)], 2));
+        assert_eq!(written(3), (vec![71, 72], vec![(0, 1), (1, 64), (65, 6)], 1));
     }
 }

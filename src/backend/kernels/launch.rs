@@ -25,7 +25,7 @@ const VECTOR: u32 = 8;
 /// Up to so many rows a linear layer reads its weights straight from memory (`linear.cu`, rows form).
 const LINEAR_ROWS_MAX: u32 = 16;
 const LANES: u32 = 32;
-/// Key tiles that one block of split attention takes, one a warp.
+/// Warps of a block of split attention.
 const SPLIT_WARPS: u32 = 2;
 /// Bytes of shared memory of such a block for each padded column: two tiles of keys and values, and queries.
 const SPLIT_SHARED_ROWS: u32 = 576;
@@ -69,12 +69,6 @@ fn interned(name: String) -> &'static str {
 /// The width that an attention kernel is compiled for.
 fn compiled_width(head_width: usize) -> usize {
     [64, 80, 96, 128].into_iter().find(|&width| width >= head_width).expect("head widths are checked at open")
-}
-
-/// Bytes of the partial results of split attention: for each tile of queries, head, tile of keys and row, the output,
-/// the maximum and the sum.
-pub fn partials_bytes(query_tiles: usize, heads: usize, head_width: usize, key_tiles: usize, rows: usize) -> u64 {
-    (query_tiles * heads * key_tiles * rows * (head_width + 2) * 4) as u64
 }
 
 fn activation_code(activation: Option<Activation>) -> u32 {
@@ -387,11 +381,11 @@ impl Launcher<'_> {
         launch(self.name(kernel, Some(width.to_string())), grid, ATTENTION_THREADS, attention_shared(width), &arguments)
     }
 
+    /// Tiles of queries, then rows whose keys are split: each token is in one of them.
     fn causal_attention(&self, attention: &Attention, layer: usize, launches: &mut Vec<Launch>) {
-        let heads = attention.query.width / attention.head_width;
-        let Shape { query_tiles, key_tiles, tile_rows, .. } = self.shape;
-        let partials = partials_bytes(query_tiles, heads, attention.head_width, key_tiles, tile_rows);
-        let split = key_tiles > 1 && partials <= self.memory.partials_bytes;
+        let heads = (attention.query.width / attention.head_width) as u32;
+        let width = compiled_width(attention.head_width);
+        let variant = Some(width.to_string());
         let arguments = args::CausalAttention {
             query: self.rows(&attention.query),
             out: self.rows(&attention.out),
@@ -399,29 +393,36 @@ impl Launcher<'_> {
             tables: self.list(Layout::tables),
             tiles: self.list(Layout::query_tiles),
             slopes: self.memory.slopes(layer),
-            partials: self.memory.partials,
-            tile_count: query_tiles as u32,
-            heads: heads as u32,
+            tile_count: self.shape.query_tiles as u32,
+            heads,
             head_width: attention.head_width as u32,
-            key_tiles: key_tiles as u32,
             scale: attention.scale,
-            tile_rows: tile_rows as u32,
         };
-        let width = compiled_width(attention.head_width);
-        let variant = Some(width.to_string());
-        let (tiles, heads) = (arguments.tile_count, arguments.heads);
-        if split {
-            let grid = [arguments.key_tiles.div_ceil(SPLIT_WARPS), tiles, heads];
-            let kernel = self.name("flash_attention_split", variant);
-            let shared_bytes = SPLIT_SHARED_ROWS * (width as u32 + VECTOR);
-            launches.extend(launch(kernel, grid, LANES * SPLIT_WARPS, shared_bytes, &arguments));
-            let grid = [(heads * arguments.tile_rows).div_ceil(COMBINE_WARPS), tiles, 1];
-            let kernel = self.name("flash_attention_combine", None);
-            launches.extend(launch(kernel, grid, LANES * COMBINE_WARPS, 0, &arguments));
-        } else {
-            let kernel = self.name("flash_attention_causal", variant);
-            launches.extend(launch(kernel, [tiles, heads, 1], ATTENTION_THREADS, attention_shared(width), &arguments));
-        }
+        let kernel = self.name("flash_attention_causal", variant.clone());
+        let grid = [arguments.tile_count, heads, 1];
+        launches.extend(launch(kernel, grid, ATTENTION_THREADS, attention_shared(width), &arguments));
+
+        let arguments = args::SplitAttention {
+            query: arguments.query,
+            out: arguments.out,
+            pages: arguments.pages,
+            tables: arguments.tables,
+            rows: self.list(Layout::split_rows),
+            items: self.list(Layout::split_items),
+            slopes: arguments.slopes,
+            partials: self.memory.partials,
+            row_count: self.shape.split_rows as u32,
+            heads,
+            head_width: arguments.head_width,
+            scale: arguments.scale,
+        };
+        let kernel = self.name("flash_attention_split", variant);
+        let shared_bytes = SPLIT_SHARED_ROWS * (width as u32 + VECTOR);
+        let grid = [heads, self.shape.split_items as u32, 1];
+        launches.extend(launch(kernel, grid, LANES * SPLIT_WARPS, shared_bytes, &arguments));
+        let kernel = self.name("flash_attention_combine", None);
+        let grid = [heads.div_ceil(COMBINE_WARPS), arguments.row_count, 1];
+        launches.extend(launch(kernel, grid, LANES * COMBINE_WARPS, 0, &arguments));
     }
 
     fn image_attention(&self, attention: &Attention, block: usize) -> Option<Launch> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use super::arguments::{Pages, Rows, SampleRequest, SampleResult};
-use super::batch::{Layout, TILE_ROWS};
+use super::batch::{KEPT_TOKENS, Layout, TILE_KEYS};
 use super::driver::{Address, Driver};
 use super::storage::{self, BYTES, store_rows};
 use crate::backend::{Opening, PageCount, Pools, Precision};
@@ -31,8 +31,8 @@ const GUARDED_PAGES_BYTES: u64 = 128 << 20;
 pub const DRAWN_ROWS: usize = 64;
 /// Tokens that are never chosen, at most.
 pub const FORBIDDEN_MAX: usize = 256;
-/// Workspace of a fused or split kernel at most.
-const WORKSPACE_BYTES: u64 = 64 << 20;
+/// Partial results of split attention at most: 256 tokens at 2048 of a model with 32 heads of 128.
+const WORKSPACE_BYTES: u64 = 128 << 20;
 
 /// Columns of a buffer's row in memory.
 pub fn padded(columns: usize) -> usize {
@@ -401,18 +401,10 @@ fn suggested(weights: &Weights) -> Precision {
     if all_f16 { Precision::F16 } else { Precision::Bf16 }
 }
 
-/// Partial results of split attention for a usual batch.
+/// Partial results of split attention for a usual batch that is decoded.
 fn partials_most(plans: &Plans, tokens: usize, pools: &Pools) -> u64 {
-    let key_tiles = (pools.text_pages.least * PAGE_TOKENS).div_ceil(super::batch::TILE_KEYS).next_power_of_two();
-    let heads = plans.text.ops.iter().filter_map(|op| match op {
-        Op::Attention { query, keys: Keys::Causal { .. }, head_width, .. } => {
-            Some((query.width / head_width, *head_width))
-        }
-        _ => None,
-    });
-    let most =
-        heads.map(|(heads, width)| super::launch::partials_bytes(tokens.min(TILE_ROWS), heads, width, key_tiles, 1));
-    most.max().unwrap_or(0)
+    let key_tiles = (pools.text_pages.least * PAGE_TOKENS).div_ceil(TILE_KEYS);
+    (tokens.min(KEPT_TOKENS) * key_tiles * super::split::slot_bytes(&plans.text)) as u64
 }
 
 /// ALiBi's slopes, once for each decoder layer that has them.

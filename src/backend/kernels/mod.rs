@@ -10,6 +10,7 @@ pub mod emulated;
 mod fuse;
 mod launch;
 mod memory;
+mod split;
 mod storage;
 
 use std::collections::HashMap;
@@ -27,6 +28,7 @@ use driver::{Captured, Driver, Launch};
 use fuse::Step;
 use launch::Launcher;
 use memory::{FORBIDDEN_MAX, Memory};
+use split::Splitting;
 use storage::store_values;
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
@@ -38,6 +40,7 @@ const KEPT_SHAPES: usize = 64;
 pub(crate) struct Kernels {
     driver: Box<dyn Driver>,
     memory: Memory,
+    splitting: Splitting,
     weights: Weights,
     plans: Arc<Plans>,
     steps: HashMap<Which, Vec<Step>>,
@@ -67,10 +70,12 @@ impl Kernels {
         let device = opening.device.to_string();
         memory::check_widths(&device, &plans, &weights)?;
         let memory = Memory::open(driver.as_mut(), &device, opening, &weights, &pools, &plans)?;
+        let splitting = Splitting::new(&plans.text, memory.partials_bytes, driver.properties().multiprocessors);
         let steps = [Which::Media, Which::Text].map(|which| (which, fuse::steps(&plans.get(which).ops)));
         Ok(Kernels {
             driver,
             memory,
+            splitting,
             weights,
             plans,
             steps: HashMap::from(steps),
@@ -97,7 +102,7 @@ impl Kernels {
 
     /// Starts a plan. A shape that recurs is captured at its second run and replayed from then on.
     fn start(&mut self, which: Which, shape: Shape) -> Result<()> {
-        if !shape.recurs() {
+        if !shape.recurs {
             return self.launches(which, shape).iter().try_for_each(|launch| self.driver.launch(launch));
         }
         self.run += 1;
@@ -153,7 +158,7 @@ impl Kernels {
                 self.driver.copy_in(self.memory.rows(which, input).data, &stored)?;
             }
         }
-        let shape = batch::write(batch, &self.memory.layout(), &mut self.words);
+        let shape = batch::write(batch, &self.memory.layout(), &self.splitting, &mut self.words);
         self.driver.copy_in(self.memory.activations.batch, bytemuck::cast_slice(&self.words))?;
         Ok(shape)
     }
