@@ -80,6 +80,14 @@ impl Lists {
         }
     }
 
+    /// The last of `to` tokens of so many sequences, which have the pages of the first `common` tokens in common.
+    fn forked(sequences: usize, common: usize, to: usize) -> Lists {
+        let shared = (common / PAGE_TOKENS) as u32;
+        let own = to.div_ceil(PAGE_TOKENS) as u32 - shared;
+        let table = |sequence: u32| (0..shared).chain((0..own).map(|page| shared + sequence * own + page)).collect();
+        Lists { tables: (0..sequences as u32).map(table).collect(), ..Lists::text(sequences, to - 1, to) }
+    }
+
     /// As many tokens of one sequence, which see these many pictures one after the other.
     fn seeing(tokens: usize, pictures: usize) -> Lists {
         let media = (0..tokens).map(|token| Some((token * pictures / tokens) as u32)).collect();
@@ -326,9 +334,6 @@ fn text_pools(width: usize, sequences: usize, tokens: usize) -> Pools {
 /// Attention of sequences to themselves: all tokens but the last `new` are in pages already.
 fn causal(sequences: usize, tokens: usize, new: usize, heads: usize, head_width: usize, alibi: bool) -> Trial {
     let width = heads * head_width;
-    let mut fill = Graph::new();
-    let [key, value] = [(); 2].map(|()| fill.input(Axis::Tokens, 1, width));
-    fill.append(key, value, Pages::Text { layer: 0 });
     let mut graph = Graph::new();
     let query = graph.input(Axis::Tokens, 1, width);
     let slopes = alibi.then(|| (0..heads).map(|head| 0.5f32.powi(head as i32 + 1)).collect());
@@ -341,10 +346,36 @@ fn causal(sequences: usize, tokens: usize, new: usize, heads: usize, head_width:
         by_memory: new == 1,
         least_bytes: 2 * sequences * width * (new + tokens) * STORED,
         least_flops: 4 * sequences * keys_seen * width,
-        before: Some((fill.plan(&[key, value], None), Lists::text(sequences, 0, tokens))),
+        before: Some((filler(width), Lists::text(sequences, 0, tokens))),
         pools: text_pools(width, sequences, tokens),
         ..Trial::new(what, graph.plan(&[query], None), Numbers::default(), lists)
     }
+}
+
+/// Decoding of sequences that begin with the same pages: the least is to read these once.
+fn forked(sequences: usize, common: usize, tokens: usize, heads: usize, head_width: usize) -> Trial {
+    let own = tokens - common;
+    let width = heads * head_width;
+    let distinct = common + sequences * own;
+    // Pages are numbered one after the other: what fills them may be one long sequence.
+    Trial {
+        what: format!(
+            "causal attention, {sequences} x 1 tokens at {tokens}, {common} of them in common, {heads} heads of {head_width}"
+        ),
+        least_bytes: 2 * width * (sequences + distinct) * STORED,
+        lists: Lists::forked(sequences, common, tokens),
+        before: Some((filler(width), Lists::text(1, 0, distinct))),
+        pools: text_pools(width, 1, distinct),
+        ..causal(sequences, tokens, 1, heads, head_width, false)
+    }
+}
+
+/// A plan that fills text pages.
+fn filler(width: usize) -> Plan {
+    let mut fill = Graph::new();
+    let [key, value] = [(); 2].map(|()| fill.input(Axis::Tokens, 1, width));
+    fill.append(key, value, Pages::Text { layer: 0 });
+    fill.plan(&[key, value], None)
 }
 
 /// Pages of so many pictures, and what fills them.
@@ -456,6 +487,7 @@ fn trials() -> Vec<Trial> {
         linear(1024, 256, 1024, Around::Gated),
         causal(1, 1024, 1, 8, 128, false),
         causal(4, 512, 1, 8, 64, true),
+        forked(64, 896, 1024, 2, 128),
         causal(1, 256, 256, 2, 128, false),
         image_attention(1, 1, 8, 64),
         image_attention(16, 16, 8, 128),

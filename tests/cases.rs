@@ -553,11 +553,11 @@ fn small_attention() -> Vec<Case> {
     cases
 }
 
-/// Two families and one that is alone; decoding, some of several tokens, and a chunk beside.
+/// Two families and one that is alone; decoding, some of several tokens that see different tiles, and a chunk beside.
 pub fn forked_few(heads: Heads, order: Order, in_common: bool) -> Case {
     let past = |family, common, filled| Past { common, family, filled };
     let pasts =
-        [past(0, 144, 150), past(1, 64, 64), past(0, 144, 200), Past::own(70), past(1, 64, 130), past(0, 80, 97)];
+        [past(0, 144, 150), past(1, 64, 64), past(0, 144, 182), Past::own(70), past(1, 64, 130), past(0, 80, 97)];
     let steps: &[(usize, u32)] = &[(0, 1), (1, 1), (2, 1), (3, 1), (4, 1), (5, 1)];
     let several: &[(usize, u32)] = &[(4, 2), (2, 16), (3, 5), (1, 1), (0, 7)];
     let mixed: &[(usize, u32)] = &[(1, 1), (3, 20), (0, 1), (4, 3)];

@@ -29,8 +29,8 @@ pub struct Check {
 pub fn all() -> Vec<Check> {
     let mut checks: Vec<Check> = cases::small().into_iter().map(against_the_processor).collect();
     let heads = Heads { count: 2, width: 128 };
-    let whole = cases::causal(Size::Small, "whole", heads, Order::None, &[0], &[&[(0, 336)]]);
-    let split = cases::causal(Size::Small, "split", heads, Order::None, &[0], &[&[(0, 320)], &[(0, 16)]]);
+    let whole = cases::causal(Size::Small, "whole", heads, Order::None, &[0], &[&[(0, 656)]]);
+    let split = cases::causal(Size::Small, "split", heads, Order::None, &[0], &[&[(0, 640)], &[(0, 16)]]);
     let logits = Besides { logits: true, ..PLAIN };
     let linear = |count| cases::linear(Size::Small, count, 272, 40, logits);
     checks.extend([

@@ -40,10 +40,10 @@ pub fn slot_bytes(plan: &Plan) -> usize {
 }
 
 impl Splitting {
-    /// Any two sequences save bytes if they read keys together. But keys that each reads for itself are spread over all
-    /// multiprocessors, and a walk has one block a head, which keeps one tile under way, twice a multiprocessor's share
-    /// of what must be under way to keep memory busy: so many sequences are together that all these blocks read no
-    /// slower than each sequence by itself.
+    /// Two sequences are enough to save bytes. But a walk has one block a head, while keys that sequences read for
+    /// themselves are spread over all multiprocessors. A block that walks has one tile under way, some twice what keeps
+    /// a multiprocessor's share of memory busy (reckoned from latency and bandwidth, not measured): with so many
+    /// sequences a walk takes no longer than the reads that it saves.
     pub fn new(plan: &Plan, partials_bytes: u64, multiprocessors: u32) -> Splitting {
         let heads = causal_heads(plan).map(|(heads, _)| heads).min().unwrap_or(1);
         Splitting {
@@ -88,7 +88,7 @@ pub fn items_most(tokens: usize, pages: usize) -> usize {
 /// The tokens of these sequences as rows, and the items in which they meet their keys: walks, the longest first, then
 /// the rest.
 pub fn split(sequences: &[Sequence], sharers_least: usize) -> (Vec<SplitRow>, Vec<SplitItem>) {
-    // Pages that are full before the step: no sequence writes to what others read.
+    // Pages that are full before a sequence's new tokens: it sees all of their keys, and does not write to them.
     let old = |sequence: &Sequence| sequence.table.len().min(sequence.position / PAGE_TOKENS);
     let tables: Vec<&[u32]> = sequences.iter().map(|sequence| &sequence.table[..old(sequence)]).collect();
     let (mut rows, mut walks, mut others) = (Vec::<SplitRow>::new(), Vec::new(), Vec::new());
