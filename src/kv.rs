@@ -393,10 +393,9 @@ mod tests {
                     4 => pool.forget(draw(count) as u32),
                     5 if !tables.is_empty() => {
                         let table = &tables[draw(tables.len())];
-                        if let Some(&page) = table.pages().first().filter(|_| table.length() >= PAGE_TOKENS) {
-                            if pool.pages[page as usize].name.is_none() {
-                                pool.name(page, name(draw(100) as u32));
-                            }
+                        let full = table.pages().first().filter(|_| table.length() >= PAGE_TOKENS);
+                        if let Some(&page) = full.filter(|&&page| pool.pages[page as usize].name.is_none()) {
+                            pool.name(page, name(draw(100) as u32));
                         }
                     }
                     _ if !tables.is_empty() => {

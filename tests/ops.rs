@@ -364,7 +364,7 @@ fn choices_are_the_same_in_any_batch() {
         top_k: [0, 9][row % 2],
         top_p: [1.0, 0.7, 0.9, 1.0][row % 4],
         uniform: row as f64 / ROWS as f64,
-        target: (row % 5 == 0).then_some(row as u32 % TOKENS as u32),
+        target: row.is_multiple_of(5).then_some(row as u32 % TOKENS as u32),
     };
     let requests: Vec<Request> = (0..ROWS - 1).map(request).collect();
     for device in with_kernels() {

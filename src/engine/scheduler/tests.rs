@@ -220,14 +220,15 @@ fn play(seed: u64) -> [usize; 3] {
                 let job = &mut running[place];
                 let mut results = HashMap::new();
                 for rows in rows_of_job {
-                    for row in rows.first + rows.count - rows.wanted..rows.first + rows.count {
-                        let position = step.positions[row] as usize;
+                    let end = rows.first + rows.count;
+                    let positions = step.positions[end - rows.wanted..end].iter().map(|&position| position as usize);
+                    for (position, &value) in positions.zip(&values[end - rows.wanted..end]) {
                         let want = truth(&job.prompt, &job.lines[rows.line].suffix, position);
-                        assert_eq!(values[row], want, "seed {seed}, job {}, position {position}", job.number);
+                        assert_eq!(value, want, "seed {seed}, job {}, position {position}", job.number);
                         let came = &mut job.work.came[rows.line];
                         assert!(came.last().is_none_or(|last| last + 1 == position), "rows come once and in order");
                         came.push(position);
-                        results.insert(rows.line, values[row]);
+                        results.insert(rows.line, value);
                     }
                 }
                 if !results.is_empty() {
