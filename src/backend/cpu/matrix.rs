@@ -1,6 +1,8 @@
 //! The matrix product x Wᵀ. Both operands have their common dimension contiguous, so a tile of dot products needs no
 //! packing: weights are read where they lie, each once for a block of rows, and 16-bit ones are widened on the way.
 
+use std::cell::RefCell;
+
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -133,25 +135,32 @@ pub(super) fn product(x: &[&[f32]], weight: &Matrix, width: usize, panels: &mut 
     let words = if pairs { columns / 2 } else { columns };
     let block = (BLOCK_WORDS / words).clamp(TILE, BLOCK_ROWS_MAX).next_multiple_of(TILE);
     let panels = &*panels;
-    let task = |scratch: &mut Vec<f32>, (index, out): (usize, &mut [f32])| {
+    let task = |(index, out): (usize, &mut [f32])| {
         let from = index * block;
-        weight.rows(from, from + out.len() / rows, pairs, scratch, |first, w| {
-            let out = &mut out[(first - from) * rows..][..w.len() / words * rows];
-            if pairs && rows >= MANY_ROWS {
-                let mut unpaired = Vec::new();
-                let words = dispatch(Unpair { pairs: w, words, out: &mut unpaired });
-                dispatch(Block { panels, w: bytemuck::cast_slice(&unpaired), words, pairs: false, rows, out });
-            } else {
-                dispatch(Block { panels, w, words, pairs, rows, out });
-            }
+        WIDENED.with_borrow_mut(|[widened, unpaired]| {
+            weight.rows(from, from + out.len() / rows, pairs, widened, |first, w| {
+                let out = &mut out[(first - from) * rows..][..w.len() / words * rows];
+                if pairs && rows >= MANY_ROWS {
+                    let w: &[u32] = bytemuck::cast_slice(dispatch(Unpair { pairs: w, words, out: &mut *unpaired }));
+                    let words = w.len() * rows / out.len();
+                    dispatch(Block { panels, w, words, pairs: false, rows, out });
+                } else {
+                    dispatch(Block { panels, w, words, pairs, rows, out });
+                }
+            });
         });
     };
     if parallel {
-        out.par_chunks_mut(block * rows).enumerate().for_each_init(Vec::new, task);
+        out.par_chunks_mut(block * rows).enumerate().for_each(task);
     } else {
-        let mut scratch = Vec::new();
-        out.chunks_mut(block * rows).enumerate().for_each(|chunk| task(&mut scratch, chunk));
+        out.chunks_mut(block * rows).enumerate().for_each(task);
     }
+}
+
+thread_local! {
+    /// A worker's memory for a block of weights that are widened, and for one of pairs taken apart: kept, since memory
+    /// as large as this is given back when it is freed, and costs more to get anew than to fill.
+    static WIDENED: RefCell<[Vec<f32>; 2]> = const { RefCell::new([const { Vec::new() }; 2]) };
 }
 
 /// Rows of a panel: as many as the registers hold sums for, beside one vector of each weight row of a tile.
@@ -159,8 +168,9 @@ const fn panel_rows<S: Simd>() -> usize {
     if S::REGISTER_COUNT >= 32 { 6 } else { 2 }
 }
 
-/// Cuts `x` into panels of rows, vector by vector interleaved, so that a tile reads one stream; the last rows stand
-/// alone. For pairs, a vector of even columns comes before one of odd columns. Columns are filled up with zeros.
+/// Cuts `x` into panels of rows, vector by vector interleaved, so that a tile reads one stream; the last panel has the
+/// rows that are left. For pairs, a vector of even columns comes before one of odd columns. Columns are filled up with
+/// zeros.
 struct Pack<'a> {
     x: &'a [&'a [f32]],
     columns: usize,
@@ -179,8 +189,6 @@ impl WithSimd for Pack<'_> {
         let group = if pairs { 2 * lanes } else { lanes };
         let padded = columns.next_multiple_of(group);
         panels.resize(x.len() * padded, 0.0);
-        let (tiled, alone) = x.split_at(x.len() - x.len() % panel_rows::<S>());
-        let (tiled_panels, alone_panels) = panels.split_at_mut(tiled.len() * padded);
         let parts = group / lanes;
         let fill = |rows: &[&[f32]], panel: &mut [f32]| {
             for (r, row) in rows.iter().enumerate() {
@@ -199,30 +207,29 @@ impl WithSimd for Pack<'_> {
             }
         };
         let size = panel_rows::<S>();
+        let panels = &mut panels[..x.len() * padded];
         if parallel {
-            let panels = tiled_panels.par_chunks_exact_mut(size * padded);
-            tiled.par_chunks_exact(size).zip(panels).for_each(|(rows, panel)| fill(rows, panel));
+            let panels = panels.par_chunks_mut(size * padded);
+            x.par_chunks(size).zip(panels).for_each(|(rows, panel)| fill(rows, panel));
         } else {
-            let panels = tiled_panels.chunks_exact_mut(size * padded);
-            tiled.chunks_exact(size).zip(panels).for_each(|(rows, panel)| fill(rows, panel));
+            x.chunks(size).zip(panels.chunks_mut(size * padded)).for_each(|(rows, panel)| fill(rows, panel));
         }
-        alone.chunks_exact(1).zip(alone_panels.chunks_exact_mut(padded)).for_each(|(rows, panel)| fill(rows, panel));
     }
 }
 
 /// Takes pairs apart, to a vector of even columns, then one of odd ones, as [`Pack`] has them: a product is then the
-/// same to the last bit. Returns the words of a row, filled up with zeros.
+/// same to the last bit. Returns the rows, each filled up with zeros.
 struct Unpair<'a> {
     pairs: &'a [u32],
     words: usize,
     out: &'a mut Vec<f32>,
 }
 
-impl WithSimd for Unpair<'_> {
-    type Output = usize;
+impl<'a> WithSimd for Unpair<'a> {
+    type Output = &'a [f32];
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> usize {
+    fn with_simd<S: Simd>(self, simd: S) -> &'a [f32] {
         let Unpair { pairs, words, out } = self;
         let padded = 2 * words.next_multiple_of(S::F32_LANES);
         out.resize(pairs.len() / words * padded, 0.0);
@@ -236,7 +243,7 @@ impl WithSimd for Unpair<'_> {
                 (halves[0], halves[1]) = (even_columns(simd, word), odd_columns(simd, word));
             }
         }
-        padded
+        out
     }
 }
 
@@ -267,28 +274,29 @@ impl WithSimd for Block<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        match (panel_rows::<S>(), self.pairs) {
-            (6, false) => self.tiles::<S, 6, 1>(simd),
-            (6, true) => self.tiles::<S, 6, 2>(simd),
-            (_, false) => self.tiles::<S, 2, 1>(simd),
-            (_, true) => self.tiles::<S, 2, 2>(simd),
-        }
+        if self.pairs { self.panels::<S, 2>(simd) } else { self.panels::<S, 1>(simd) }
     }
 }
 
 impl Block<'_> {
-    /// `R` rows of a panel, `V` values in a word.
+    /// Panel by panel; `V` values in a word.
     #[inline(always)]
-    fn tiles<S: Simd, const R: usize, const V: usize>(self, simd: S) {
+    fn panels<S: Simd, const V: usize>(self, simd: S) {
         let Block { panels, w, words, rows, out, .. } = self;
         let vectors = words.div_ceil(S::F32_LANES) * V;
-        let whole = rows - rows % R;
-        let (tiled, alone) = S::as_simd_f32s(panels).0.split_at(whole * vectors);
-        for (panel, first) in tiled.chunks_exact(R * vectors).zip((0..).step_by(R)) {
-            panel_product::<S, R, V>(simd, panel, w, words, rows, first, out);
-        }
-        for (panel, first) in alone.chunks_exact(vectors).zip(whole..) {
-            panel_product::<S, 1, V>(simd, panel, w, words, rows, first, out);
+        let most = panel_rows::<S>();
+        let panels = S::as_simd_f32s(panels).0[..rows * vectors].chunks(most * vectors);
+        for (panel, first) in panels.zip((0..).step_by(most)) {
+            match panel.len() / vectors {
+                1 => panel_product::<S, 1, V>(simd, panel, w, words, rows, first, out),
+                2 => panel_product::<S, 2, V>(simd, panel, w, words, rows, first, out),
+                // Vectors of machines with few registers end here.
+                3 if most > 2 => panel_product::<S, 3, V>(simd, panel, w, words, rows, first, out),
+                4 if most > 2 => panel_product::<S, 4, V>(simd, panel, w, words, rows, first, out),
+                5 if most > 2 => panel_product::<S, 5, V>(simd, panel, w, words, rows, first, out),
+                6 if most > 2 => panel_product::<S, 6, V>(simd, panel, w, words, rows, first, out),
+                count => unreachable!("a panel of {count} rows"),
+            }
         }
     }
 }
@@ -397,7 +405,7 @@ mod tests {
 
     #[test]
     fn products_meet_a_plain_sum_and_never_depend_on_the_batch() {
-        for (rows, columns, width) in [(1, 5, 3), (4, 16, 8), (7, 33, 21), (13, 64, 130), (2, 1000, 70)] {
+        for (rows, columns, width) in [(1, 5, 3), (4, 16, 8), (7, 33, 21), (9, 64, 13), (16, 64, 130), (5, 1000, 70)] {
             let x = noise(rows * columns, 1);
             let w = noise(width * columns, 2);
             let split = width / 3 * columns;
@@ -408,7 +416,7 @@ mod tests {
 
     #[test]
     fn products_with_pairs_meet_it_too() {
-        for (rows, columns, width) in [(1, 6, 3), (4, 32, 8), (7, 34, 21), (13, 64, 130), (2, 1000, 70)] {
+        for (rows, columns, width) in [(1, 6, 3), (4, 32, 8), (7, 34, 21), (9, 64, 13), (16, 64, 130), (5, 1000, 70)] {
             let x = noise(rows * columns, 1);
             let halves: Vec<half::bf16> = noise(width * columns, 2).into_iter().map(half::bf16::from_f32).collect();
             let w: Vec<f32> = halves.iter().map(|half| half.to_f32()).collect();
