@@ -4,6 +4,8 @@
 
 use std::collections::BTreeSet;
 
+use pulp::{Arch, NullaryFnOnce};
+
 use crate::error::{Error, Result};
 
 /// How the next token is chosen.
@@ -78,13 +80,14 @@ impl Sampling {
         let logits = penalised(logits, seen, self.repetition_penalty);
         let scaled = logits.iter().map(|logit| logit / self.temperature);
         let mut order: Vec<(u32, f32)> = (0..).zip(scaled).filter(|(_, logit)| *logit > f32::NEG_INFINITY).collect();
-        // Equal logits keep the order of their ids.
-        order.sort_by(|a, b| b.1.total_cmp(&a.1));
-        if self.top_k > 0 && !order.is_empty() {
+        if self.top_k > 0 && self.top_k < order.len() {
             // Ties with the k-th stay, as in transformers.
-            let last = order[self.top_k.min(order.len()) - 1].1;
+            let mut logits: Vec<f32> = order.iter().map(|(_, logit)| *logit).collect();
+            let last = *logits.select_nth_unstable_by(self.top_k - 1, |a, b| b.total_cmp(a)).1;
             order.retain(|(_, logit)| *logit >= last);
         }
+        // Equal logits keep the order of their ids.
+        order.sort_by(|a, b| b.1.total_cmp(&a.1));
         if self.top_p < 1.0 {
             let mut reached = 0.0;
             let mut kept = 0;
@@ -142,9 +145,59 @@ pub fn argmax(logits: &[f32]) -> u32 {
 
 /// ln Σ e^logit: what turns logits into log-probabilities.
 pub fn log_sum_exp(logits: &[f32]) -> f64 {
-    let most = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let total: f64 = logits.iter().map(|&logit| (f64::from(logit) - most).exp()).sum();
-    most + total.ln()
+    Arch::new().dispatch(LogSumExp(logits))
+}
+
+/// [`log_sum_exp`] in vectors: a vocabulary has tens of thousands of logits, and each row of a step needs it.
+struct LogSumExp<'a>(&'a [f32]);
+
+impl NullaryFnOnce for LogSumExp<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn call(self) -> f64 {
+        /// Sums side by side, whatever the machine has.
+        const LANES: usize = 16;
+        let (chunks, rest) = self.0.as_chunks::<LANES>();
+        let mut largest = [f32::NEG_INFINITY; LANES];
+        for chunk in chunks {
+            for (largest, &logit) in largest.iter_mut().zip(chunk) {
+                *largest = largest.max(logit);
+            }
+        }
+        let most = f64::from(largest.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max));
+        let mut sums = [0.0; LANES];
+        for chunk in chunks {
+            for (sum, &logit) in sums.iter_mut().zip(chunk) {
+                *sum += exp(f64::from(logit) - most);
+            }
+        }
+        for (sum, &logit) in sums.iter_mut().zip(rest) {
+            *sum += exp(f64::from(logit) - most);
+        }
+        most + sums.iter().sum::<f64>().ln()
+    }
+}
+
+/// e^x of a number that is not above 0, to the last places of f64, without branches; 0 below the smallest normal number.
+#[inline(always)]
+fn exp(x: f64) -> f64 {
+    /// A number so large that its last bits count ones: adding it rounds, and leaves the exponent of 2^n in those bits.
+    const ROUND: f64 = 1.5 * (1u64 << 52) as f64 + 1023.0;
+    const LN_2_HIGH: f64 = 0.693_147_180_369_123_8;
+    const LN_2_LOW: f64 = 1.908_214_929_270_587_7e-10;
+    let clamped = x.clamp(-708.0, 0.0);
+    let rounded = clamped.mul_add(std::f64::consts::LOG2_E, ROUND);
+    let n = rounded - ROUND;
+    let r = n.mul_add(-LN_2_LOW, n.mul_add(-LN_2_HIGH, clamped));
+    // Taylor's series: |r| <= ln 2 / 2, and what is left out is below 2e-16.
+    let mut p = 1.0;
+    let mut k = 12.0;
+    while k > 0.0 {
+        p = (p * r).mul_add(1.0 / k, 1.0);
+        k -= 1.0;
+    }
+    if x < -708.0 { 0.0 } else { p * f64::from_bits(rounded.to_bits() << 52) }
 }
 
 /// Log-probability of one token, which must have a logit.
@@ -186,6 +239,25 @@ mod tests {
         assert!(
             (0..50).any(|position| sampling.choose(&logits, &[], position) != other.choose(&logits, &[], position))
         );
+    }
+
+    #[test]
+    fn sums_of_exponentials_are_those_of_the_library() {
+        for count in [1, 7, 16, 50, 1000] {
+            for spread in [0.0, 0.3, 20.0, 2000.0] {
+                let logits: Vec<f32> = (0..count).map(|i| ((i * 7919 % 1009) as f32 / 1009.0 - 0.5) * spread).collect();
+                let most = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+                let want = most + logits.iter().map(|&x| (f64::from(x) - most).exp()).sum::<f64>().ln();
+                let found = log_sum_exp(&logits);
+                assert!((found - want).abs() <= 1e-14 * want.abs().max(1.0), "{found} is not {want}");
+            }
+        }
+        // What is never generated counts for nothing.
+        assert_eq!(log_sum_exp(&[f32::NEG_INFINITY, 1.5, f32::NEG_INFINITY]), 1.5);
+        assert!(log_sum_exp(&[1.5, f32::NAN]).is_nan());
+        for x in (0..7080).map(|i| f64::from(i) * -0.1) {
+            assert!((exp(x) - x.exp()).abs() <= 4e-16 * x.exp(), "exp({x})");
+        }
     }
 
     #[test]
