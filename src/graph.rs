@@ -423,6 +423,19 @@ impl Plans {
 }
 
 impl Plan {
+    /// The width of the heads that attend to these pages, if any do.
+    pub fn head_width(&self, pages: Pages) -> Option<usize> {
+        self.ops.iter().find_map(|op| {
+            let Op::Attention { keys, head_width, .. } = op else { return None };
+            let read = match keys {
+                Keys::Causal { layer, .. } => Pages::Text { layer: *layer },
+                Keys::Preceding { block } => Pages::Media { block: *block },
+                Keys::Picture(_) => return None,
+            };
+            (read == pages).then_some(*head_width)
+        })
+    }
+
     fn new(graph: Graph, inputs: &[Tensor], output: Option<Tensor>) -> Plan {
         let Graph { buffers, mut ops } = graph;
         let mut last_use = vec![0; buffers.len()];

@@ -6,6 +6,7 @@ mod matrix;
 mod pointwise;
 mod pool;
 mod simd;
+mod tiles;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -20,10 +21,11 @@ use crate::error::{Error, Result};
 use crate::graph::{Epilogue, Extent, Index, Keys, Op, Pages, Plans, Tensor, Which};
 use crate::kv::{PAGE_TOKENS, PageCopy};
 use crate::weights::{WeightId, Weights};
-use attention::Attend;
+use attention::{Rows, Strip};
 use matrix::{Matrix, Values, product};
 use pointwise::{add, finish, normalise, patch_row, rotate};
 use pool::Pool;
+use tiles::{Heads, Row, Tiles};
 
 /// Most worker threads.
 const THREADS_MAX: usize = 1024;
@@ -31,10 +33,6 @@ const THREADS_MAX: usize = 1024;
 const WIDENED_BYTES_MAX: u64 = 64 << 20;
 /// Elementwise work on fewer values stays on one thread.
 const PARALLEL_MIN: usize = 1 << 15;
-/// Attention with fewer multiply-adds of scores stays on one thread.
-const ATTENTION_PARALLEL_MIN: usize = 1 << 16;
-/// Queries of one picture that share a pass over the keys.
-const QUERY_ROWS: usize = 4;
 
 /// The processor, with a model's weights, pages and activations.
 pub(super) struct Cpu {
@@ -93,9 +91,16 @@ impl Cpu {
             owned.push(if stays { None } else { Some(weights.values(id)?) });
         }
         let pages = page_counts(&pools, memory_available())?;
-        let text = (0..pools.text_layers).map(|_| Pool::new(PAGE_TOKENS, pools.text_width)).collect();
-        let media_pool = || Pool::new(pools.media_tokens, pools.media_width);
-        let media = std::iter::repeat_with(media_pool).take(pools.media_blocks).collect();
+        let text_pool = |layer| {
+            let head_width = plans.text.head_width(Pages::Text { layer }).unwrap_or(pools.text_width);
+            Pool::new(PAGE_TOKENS, pools.text_width, head_width)
+        };
+        let media_pool = |block| {
+            let head_width = plans.text.head_width(Pages::Media { block }).unwrap_or(pools.media_width);
+            Pool::new(pools.media_tokens, pools.media_width, head_width)
+        };
+        let text = (0..pools.text_layers).map(text_pool).collect();
+        let media = (0..pools.media_blocks).map(media_pool).collect();
         let memory = Memory { weights, owned, text, media };
         Ok(Cpu { threads, plans, memory, slots: Vec::new(), output: None, scratch: Scratch::default(), pages })
     }
@@ -137,9 +142,11 @@ impl Backend for Cpu {
         for (input, values) in plan.inputs.iter().zip(batch.inputs) {
             slots[input.buffer][..values.len()].copy_from_slice(values);
         }
+        let latents = memory.media.first().map_or(0, |pool| pool.rows);
+        let tiles = [Tiles::causal(batch), Tiles::preceding(batch, latents)];
         threads.install(|| -> Result<()> {
             for op in &plan.ops {
-                memory.run(op, batch, &extent, slots, scratch)?;
+                memory.run(op, batch, &extent, &tiles, slots, scratch)?;
             }
             Ok(())
         })?;
@@ -191,6 +198,15 @@ fn for_rows(out: &mut [f32], width: usize, each: impl Fn(usize, &mut [f32]) + Sy
     }
 }
 
+/// Some columns of the rows that one picture has in a pair of tensors.
+fn strip<'a>(slots: &'a [Vec<f32>], key: &Tensor, value: &Tensor, image: usize, columns: &Range<usize>) -> Strip<'a> {
+    let rows = |tensor: &Tensor| {
+        let start = tensor.start(image * tensor.rows) + columns.start;
+        Rows { values: &slots[tensor.buffer][start..], stride: tensor.stride }
+    };
+    Strip { keys: rows(key), values: rows(value), count: key.rows }
+}
+
 impl Memory {
     fn vector(&self, id: WeightId) -> &[f32] {
         self.owned[id.0].as_deref().expect("vectors are loaded at start")
@@ -217,6 +233,7 @@ impl Memory {
         op: &Op,
         batch: &Batch,
         extent: &Extent,
+        tiles: &[Tiles; 2],
         slots: &mut [Vec<f32>],
         scratch: &mut Scratch,
     ) -> Result<()> {
@@ -238,7 +255,8 @@ impl Memory {
                 self.linear(&x, *weight, *bias, epilogue, &written, out, slots, scratch)
             }
             Op::Attention { query, keys, head_width, scale, .. } => {
-                self.attention(query, keys, *head_width, *scale, batch, slots, out);
+                let heads = Heads { width: *head_width, scale: *scale, slopes: None };
+                self.attention(query, keys, heads, tiles, slots, out);
                 Ok(())
             }
             Op::Gather { table, index, add, .. } => self.gather(*table, *index, add.as_ref(), batch, slots, out),
@@ -353,80 +371,39 @@ impl Memory {
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "an operation's operands, taken apart once")]
-    fn attention(
-        &self,
+    fn attention<'s>(
+        &'s self,
         query: &Tensor,
         keys: &Keys,
-        head_width: usize,
-        scale: f32,
-        batch: &Batch,
-        slots: &[Vec<f32>],
+        heads: Heads,
+        [causal, preceding]: &[Tiles; 2],
+        slots: &'s [Vec<f32>],
         out: &mut [f32],
     ) {
-        let heads = query.width / head_width;
-        let size = out.len();
-        let work = |keys: usize| size * keys;
+        let query_row = |index| row(slots, query, index);
         match keys {
             Keys::Picture(sources) => {
-                // Tiles of query rows never straddle pictures.
-                let tiles = out.chunks_exact_mut(query.rows * query.width).enumerate().flat_map(|(image, rows)| {
-                    let tiles = rows.chunks_mut(QUERY_ROWS * query.width).enumerate();
-                    tiles.map(move |(tile, rows)| (image * query.rows + tile * QUERY_ROWS, rows))
-                });
-                let task = |scores: &mut Vec<f32>, (first, out): (usize, &mut [f32])| {
-                    picture_attention(query, sources, head_width, scale, first, slots, scores, out);
+                let pictures = out.len() / (query.rows * query.width);
+                let keys = sources.iter().map(|(key, _)| key.rows).sum();
+                let columns = |head: usize| head * heads.width..(head + 1) * heads.width;
+                // A row has all keys of its picture in common with the other rows of its tile.
+                let strips = |of: &Row, head: usize, keys: Range<usize>, strips: &mut Vec<Strip<'s>>| {
+                    let image = of.index / query.rows;
+                    if !keys.is_empty() {
+                        strips
+                            .extend(sources.iter().map(|(key, value)| strip(slots, key, value, image, &columns(head))));
+                    }
                 };
-                let keys: usize = sources.iter().map(|(key, _)| key.rows).sum();
-                if work(keys) < ATTENTION_PARALLEL_MIN {
-                    let mut scores = Vec::new();
-                    tiles.for_each(|tile| task(&mut scores, tile));
-                } else {
-                    tiles.collect::<Vec<_>>().into_par_iter().for_each_init(Vec::new, task);
-                }
+                Tiles::pictures(pictures, query.rows, keys).attend(heads, query_row, strips, out);
             }
             Keys::Causal { layer, slopes } => {
                 let pool = &self.text[*layer];
-                let task = |scores: &mut Vec<f32>, (index, out): (usize, &mut [f32])| {
-                    let (token, head) = (index / heads, index % heads);
-                    let position = batch.positions[token] as usize;
-                    let table = batch.tables[batch.sequences[token] as usize];
-                    let columns = head * head_width..(head + 1) * head_width;
-                    let slope = slopes.as_ref().map_or(0.0, |slopes| slopes[head]);
-                    Attend {
-                        queries: [&row(slots, query, token)[columns.clone()]],
-                        keys: position + 1,
-                        key: |j| pool.key(table[j / PAGE_TOKENS], j % PAGE_TOKENS, &columns),
-                        value: |j| pool.value(table[j / PAGE_TOKENS], j % PAGE_TOKENS, &columns),
-                        bias: |j| -slope * (position - j) as f32,
-                        scale,
-                        scores,
-                        out: [out],
-                    }
-                    .run();
-                };
-                let longest = batch.positions.iter().max().map_or(0, |position| *position as usize + 1);
-                for_heads(out, head_width, work(longest), task);
+                let heads = Heads { slopes: slopes.as_deref(), ..heads };
+                causal.attend(heads, query_row, |row, head, keys, to| pool.strips(row.table, head, keys, to), out);
             }
             Keys::Preceding { block } => {
                 let pool = &self.media[*block];
-                let task = |scores: &mut Vec<f32>, (index, out): (usize, &mut [f32])| {
-                    let (token, head) = (index / heads, index % heads);
-                    let columns = head * head_width..(head + 1) * head_width;
-                    let (page, keys) = batch.media[token].map_or((0, 0), |page| (page, pool.rows));
-                    Attend {
-                        queries: [&row(slots, query, token)[columns.clone()]],
-                        keys,
-                        key: |j| pool.key(page, j, &columns),
-                        value: |j| pool.value(page, j, &columns),
-                        bias: |_| 0.0,
-                        scale,
-                        scores,
-                        out: [out],
-                    }
-                    .run();
-                };
-                for_heads(out, head_width, work(pool.rows), task);
+                preceding.attend(heads, query_row, |row, head, keys, to| pool.strips(row.table, head, keys, to), out);
             }
         }
     }
@@ -506,63 +483,5 @@ impl Memory {
             out.copy_from_slice(matrix.row(index % written.rows, &mut scratch));
         }
         Ok(())
-    }
-}
-
-/// `task(scores, (token * heads + head, columns of that head))` for every token and head; `work` is the multiply-adds
-/// of all scores.
-fn for_heads(
-    out: &mut [f32],
-    head_width: usize,
-    work: usize,
-    task: impl Fn(&mut Vec<f32>, (usize, &mut [f32])) + Sync + Send,
-) {
-    if work < ATTENTION_PARALLEL_MIN {
-        let mut scores = Vec::new();
-        out.chunks_exact_mut(head_width).enumerate().for_each(|head| task(&mut scores, head));
-    } else {
-        out.par_chunks_exact_mut(head_width).enumerate().for_each_init(Vec::new, task);
-    }
-}
-
-/// Up to [`QUERY_ROWS`] queries of one picture, from row `first`, all heads.
-#[expect(clippy::too_many_arguments, reason = "an operation's operands, taken apart once")]
-fn picture_attention(
-    query: &Tensor,
-    sources: &[(Tensor, Tensor)],
-    head_width: usize,
-    scale: f32,
-    first: usize,
-    slots: &[Vec<f32>],
-    scores: &mut Vec<f32>,
-    out: &mut [f32],
-) {
-    let image = first / query.rows;
-    let keys: usize = sources.iter().map(|(key, _)| key.rows).sum();
-    for from in (0..query.width).step_by(head_width) {
-        let columns = from..from + head_width;
-        let find = |mut j: usize, value: bool| {
-            for (key_rows, value_rows) in sources {
-                if j < key_rows.rows {
-                    let tensor = if value { value_rows } else { key_rows };
-                    return &row(slots, tensor, image * tensor.rows + j)[columns.clone()];
-                }
-                j -= key_rows.rows;
-            }
-            unreachable!("keys are counted from the sources")
-        };
-        let (key, value) = (|j| find(j, false), |j| find(j, true));
-        let query_row = |r: usize| &row(slots, query, first + r)[columns.clone()];
-        let mut rows = out.chunks_exact_mut(query.width).map(|row| &mut row[columns.clone()]);
-        let bias = |_| 0.0;
-        if rows.len() == QUERY_ROWS {
-            let out: [&mut [f32]; QUERY_ROWS] = std::array::from_fn(|_| rows.next().expect("a whole tile"));
-            let queries = std::array::from_fn(query_row);
-            Attend { queries, keys, key, value, bias, scale, scores, out }.run();
-        } else {
-            for (r, out) in rows.enumerate() {
-                Attend { queries: [query_row(r)], keys, key, value, bias, scale, scores, out: [out] }.run();
-            }
-        }
     }
 }

@@ -1,0 +1,257 @@
+//! Which rows of a batch attend together. A tile is a few rows and the number of keys that all of them begin with:
+//! tokens of one sequence, tokens of sequences that begin with the same pages, tokens that see one picture, rows of one
+//! picture. Tiles decide what is read once for several rows; a row's result is the same in any of them.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::attention::{Attend, QUERIES_MAX, Strip};
+use crate::backend::Batch;
+use crate::backend::shared::shared_prefixes;
+use crate::kv::PAGE_TOKENS;
+
+/// Attention with fewer multiply-adds of scores stays on one thread.
+const PARALLEL_MIN: usize = 1 << 16;
+
+/// A row of queries.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Row<'a> {
+    /// Which one of the batch.
+    pub index: usize,
+    /// The pages that its keys are in; none if they are in none.
+    pub table: &'a [u32],
+    /// How many keys it has.
+    pub keys: usize,
+}
+
+/// The rows of a batch, cut into tiles.
+#[derive(Debug, Default)]
+pub(super) struct Tiles<'a> {
+    rows: Vec<Row<'a>>,
+    tiles: Vec<Tile>,
+}
+
+/// Some rows, in the order of [`Tiles::rows`], and how many keys they begin with in common.
+#[derive(Debug, Clone, PartialEq)]
+struct Tile {
+    rows: Range<usize>,
+    shared: usize,
+}
+
+/// The heads of an operation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Heads<'a> {
+    pub width: usize,
+    pub scale: f32,
+    /// [`Attend::slope`] of each head, if there are any.
+    pub slopes: Option<&'a [f32]>,
+}
+
+impl<'a> Tiles<'a> {
+    /// Each token with the tokens before it and itself, in text pages.
+    pub fn causal(batch: &Batch<'a>) -> Self {
+        let mut rows = vec![Vec::new(); batch.tables.len()];
+        for (index, (&sequence, &position)) in batch.sequences.iter().zip(batch.positions).enumerate() {
+            let table = batch.tables[sequence as usize];
+            rows[sequence as usize].push(Row { index, table, keys: position as usize + 1 });
+        }
+        let mut tiles = Tiles::default();
+        for group in shared_prefixes(batch.tables) {
+            // With the last tile of the group before, nothing.
+            let mut in_common = 0;
+            let segments = group.sequences.iter().flat_map(|&sequence| rows[sequence as usize].chunks(QUERIES_MAX));
+            for segment in segments {
+                tiles.push(segment, in_common);
+                in_common = group.pages * PAGE_TOKENS;
+            }
+        }
+        tiles
+    }
+
+    /// Each token with the `latents` of the picture that precedes it, in media pages.
+    pub fn preceding(batch: &Batch<'a>, latents: usize) -> Self {
+        let tables = batch.media.iter().map(Option::as_slice);
+        let mut rows: Vec<Row> =
+            tables.enumerate().map(|(index, table)| Row { index, table, keys: table.len() * latents }).collect();
+        rows.sort_by_key(|row| row.table);
+        let mut tiles = Tiles::default();
+        for seen in rows.chunk_by(|a, b| a.table == b.table) {
+            seen.chunks(QUERIES_MAX).for_each(|segment| tiles.push(segment, 0));
+        }
+        tiles
+    }
+
+    /// `rows` rows of each of `count` pictures, with so many keys of the same picture.
+    pub fn pictures(count: usize, rows: usize, keys: usize) -> Self {
+        let mut tiles = Tiles::default();
+        let all: Vec<Row> = (0..count * rows).map(|index| Row { index, table: &[], keys }).collect();
+        for picture in all.chunks(rows) {
+            picture.chunks(QUERIES_MAX).for_each(|segment| tiles.push(segment, 0));
+        }
+        tiles
+    }
+
+    /// Adds rows of one sequence, or of one picture. They join the last tile, with whose rows they begin with
+    /// `in_common` keys in common, if that saves reading more keys than it costs: `n` rows that share `s` keys save
+    /// `(n - 1) s`.
+    fn push(&mut self, segment: &[Row<'a>], in_common: usize) {
+        let shortest = segment.iter().map(|row| row.keys).min().unwrap_or(0);
+        let end = self.rows.len() + segment.len();
+        self.rows.extend(segment);
+        if let Some(Tile { rows, shared }) = self.tiles.last_mut() {
+            let in_common = in_common.min(*shared).min(shortest);
+            let apart = (rows.len() - 1) * *shared + (segment.len() - 1) * shortest;
+            let together = end - rows.start;
+            if together <= QUERIES_MAX && in_common > 0 && (together - 1) * in_common >= apart {
+                (rows.end, *shared) = (end, in_common);
+                return;
+            }
+        }
+        self.tiles.push(Tile { rows: end - segment.len()..end, shared: shortest });
+    }
+
+    /// Attention of all heads. `query(index)` is a row of the heads' queries; `strips(row, head, keys, to)` adds keys of
+    /// a row to a list. The rows of `out` are whole, in the order of their indices.
+    pub fn attend<'k>(
+        &self,
+        heads: Heads,
+        query: impl Fn(usize) -> &'k [f32] + Sync,
+        strips: impl Fn(&Row, usize, Range<usize>, &mut Vec<Strip<'k>>) + Sync,
+        out: &mut [f32],
+    ) {
+        if self.rows.is_empty() {
+            return;
+        }
+        let width = out.len() / self.rows.len();
+        let head_count = width / heads.width;
+        let parallel = self.rows.iter().map(|row| row.keys * width).sum::<usize>() >= PARALLEL_MIN;
+        // Tiles are cut where there are fewer than threads.
+        let threads = if parallel { rayon::current_num_threads() } else { 1 };
+        let passes = |most: usize| self.tiles.iter().map(|tile| tile.rows.len().div_ceil(most)).sum::<usize>();
+        let mut most = QUERIES_MAX;
+        while most > 1 && passes(most) * head_count < threads {
+            most /= 2;
+        }
+        let mut columns: Vec<&mut [f32]> = out.chunks_exact_mut(heads.width).collect();
+        let mut tasks = Vec::with_capacity(passes(most) * head_count);
+        // Head by head: tiles that share keys find them in the cache.
+        for head in 0..head_count {
+            for tile in &self.tiles {
+                for rows in self.rows[tile.rows.clone()].chunks(most) {
+                    let mut out = <[&mut [f32]; QUERIES_MAX]>::default();
+                    for (out, row) in out.iter_mut().zip(rows) {
+                        *out = std::mem::take(&mut columns[row.index * head_count + head]);
+                    }
+                    tasks.push(Pass { head, rows, shared: tile.shared, out });
+                }
+            }
+        }
+        let run = |(found, scores): &mut (Vec<Strip<'k>>, Vec<f32>), pass: Pass| {
+            let Pass { head, rows, shared, .. } = pass;
+            found.clear();
+            strips(&rows[0], head, 0..shared, found);
+            let mut ends = [found.len(); QUERIES_MAX + 1];
+            for (place, row) in rows.iter().enumerate() {
+                strips(row, head, shared..row.keys, found);
+                ends[place + 1] = found.len();
+            }
+            let columns = head * heads.width..(head + 1) * heads.width;
+            let found = Found { strips: found, ends, scores };
+            let query = |row: &Row| &query(row.index)[columns.clone()];
+            match rows.len() {
+                1 => pass.attend::<1>(heads, query, found),
+                2 => pass.attend::<2>(heads, query, found),
+                3 => pass.attend::<3>(heads, query, found),
+                4 => pass.attend::<4>(heads, query, found),
+                5 => pass.attend::<5>(heads, query, found),
+                6 => pass.attend::<6>(heads, query, found),
+                7 => pass.attend::<7>(heads, query, found),
+                8 => pass.attend::<8>(heads, query, found),
+                count => unreachable!("a tile of {count} rows"),
+            }
+        };
+        if parallel {
+            tasks.into_par_iter().for_each_init(Default::default, run);
+        } else {
+            let mut scratch = Default::default();
+            tasks.into_iter().for_each(|pass| run(&mut scratch, pass));
+        }
+    }
+}
+
+/// One head of some rows of a tile.
+struct Pass<'t, 'a, 'o> {
+    head: usize,
+    rows: &'t [Row<'a>],
+    shared: usize,
+    /// Where each row's result goes.
+    out: [&'o mut [f32]; QUERIES_MAX],
+}
+
+/// The keys of a pass, and memory for their scores.
+struct Found<'k, 'f> {
+    /// The shared ones, then each row's own.
+    strips: &'f [Strip<'k>],
+    /// Where the shared ones end, and each row's.
+    ends: [usize; QUERIES_MAX + 1],
+    scores: &'f mut Vec<f32>,
+}
+
+impl<'a> Pass<'_, 'a, '_> {
+    /// Attends with `R` rows, which is how many there are.
+    fn attend<'k, const R: usize>(
+        mut self,
+        heads: Heads,
+        query: impl Fn(&Row<'a>) -> &'k [f32],
+        Found { strips, ends, scores }: Found<'k, '_>,
+    ) {
+        Attend::<R> {
+            queries: std::array::from_fn(|r| query(&self.rows[r])),
+            lengths: std::array::from_fn(|r| self.rows[r].keys),
+            shared: &strips[..ends[0]],
+            own: std::array::from_fn(|r| &strips[ends[r]..ends[r + 1]]),
+            scale: heads.scale,
+            slope: heads.slopes.map_or(0.0, |slopes| slopes[self.head]),
+            scores,
+            out: std::array::from_fn(|r| std::mem::take(&mut self.out[r])),
+        }
+        .run();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows by index and keys in common of each tile.
+    fn cut(tiles: &Tiles) -> Vec<(Vec<usize>, usize)> {
+        let indices = |tile: &Tile| tiles.rows[tile.rows.clone()].iter().map(|row| row.index).collect();
+        tiles.tiles.iter().map(|tile| (indices(tile), tile.shared)).collect()
+    }
+
+    #[test]
+    fn tokens_share_what_saves_reading() {
+        // A chunk of 10 tokens and one token behind the same two pages, one behind the first only, one with its own.
+        let tables: [&[u32]; 4] = [&[1, 2, 3, 4], &[1, 2, 5], &[1, 6, 7, 8], &[9]];
+        let sequences = [[0; 10].as_slice(), &[1, 2, 3]].concat();
+        let positions: Vec<u32> = (48..58).chain([40, 60, 3]).collect();
+        let batch = Batch { tables: &tables, sequences: &sequences, positions: &positions, ..Batch::default() };
+        let found = cut(&Tiles::causal(&batch));
+        assert_eq!(found, [((0..8).collect(), 49), (vec![8, 9], 57), (vec![10, 11], 16), (vec![12], 4)]);
+        // Two sequences with two tokens each behind three pages: four rows share 48 keys instead of twice two 50.
+        let tables: [&[u32]; 2] = [&[1, 2, 3, 4], &[1, 2, 3, 5]];
+        let (sequences, positions) = ([0, 0, 1, 1], [49, 50, 49, 50]);
+        let batch = Batch { tables: &tables, sequences: &sequences, positions: &positions, ..Batch::default() };
+        assert_eq!(cut(&Tiles::causal(&batch)), [(vec![0, 1, 2, 3], 48)]);
+    }
+
+    #[test]
+    fn tokens_of_a_picture_stand_together() {
+        let media = [Some(2), None, Some(1), Some(2), None, Some(2)];
+        let found = cut(&Tiles::preceding(&Batch { media: &media, ..Batch::default() }, 64));
+        assert_eq!(found, [(vec![1, 4], 0), (vec![2], 64), (vec![0, 3, 5], 64)]);
+        let found = cut(&Tiles::pictures(2, 9, 70));
+        assert_eq!(found, [((0..8).collect(), 70), (vec![8], 70), ((9..17).collect(), 70), (vec![17], 70)]);
+    }
+}

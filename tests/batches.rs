@@ -1,0 +1,173 @@
+//! Attention on the processor in any batch: sequences that fork and share their first pages, chunks beside single
+//! tokens, pictures that several sequences see. Every row has the bits that it has alone.
+
+use flamant::probe::{
+    Axis, Batch, Device, Graph, Keys, Numbers, PAGE_TOKENS, PageCount, Pages, Place, Plans, Pools, Probe, Usual, Which,
+};
+
+/// Text pages and media pages, all filled beforehand.
+const PAGES: usize = 40;
+const PICTURES: usize = 5;
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % end
+    }
+
+    fn rows(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| self.below(1 << 12) as f32 / 2048.0 - 1.0).collect()
+    }
+}
+
+/// One operation of attention over pages.
+#[derive(Clone, Copy)]
+struct Shape {
+    heads: usize,
+    head_width: usize,
+    latents: usize,
+    alibi: bool,
+}
+
+/// Opens attention to `keys` over pages with numbers of their own.
+fn open(shape: Shape, keys: Keys, threads: usize) -> Probe {
+    let Shape { heads, head_width, latents, .. } = shape;
+    let width = heads * head_width;
+    let mut filler = Graph::new();
+    let text = filler.input(Axis::Tokens, 1, 2 * width);
+    let media = filler.input(Axis::Images, latents, 2 * width);
+    let ([text_key, text_value], [media_key, media_value]) = (text.split(), media.split());
+    filler.append(text_key, text_value, Pages::Text { layer: 0 });
+    filler.append(media_key, media_value, Pages::Media { block: 0 });
+    let mut graph = Graph::new();
+    let query = graph.input(Axis::Tokens, 1, width);
+    let out = graph.attention(query, keys, head_width, 0.4);
+    let out = graph.select(out);
+    let plans = Plans { media: filler.plan(&[text, media], None), text: graph.plan(&[query], Some(out)) };
+    let exactly = |count| PageCount { least: count, most: count };
+    let pools = Pools {
+        text_layers: 1,
+        text_width: width,
+        text_pages: exactly(PAGES),
+        media_blocks: 1,
+        media_width: width,
+        media_tokens: latents,
+        media_pages: exactly(PICTURES),
+    };
+    let place = Place { threads, ..Place::new(Device::Cpu, None) };
+    let mut probe = Probe::open(&place, Numbers::default(), plans, pools, Usual { images: 1, tokens: 64 }).unwrap();
+
+    let tokens = PAGES * PAGE_TOKENS;
+    let mut random = Random(3);
+    let inputs = [random.rows(tokens * 2 * width), random.rows(PICTURES * latents * 2 * width)];
+    let filled = Batch {
+        inputs: &[&inputs[0], &inputs[1]],
+        images: &(0..PICTURES as u32).collect::<Vec<_>>(),
+        ids: &vec![0; tokens],
+        positions: &(0..tokens as u32).collect::<Vec<_>>(),
+        sequences: &vec![0; tokens],
+        tables: &[&(0..PAGES as u32).collect::<Vec<_>>()],
+        media: &vec![None; tokens],
+        ..Batch::default()
+    };
+    probe.run(Which::Media, &filled).unwrap();
+    probe
+}
+
+/// A token with all that its row may depend on.
+struct Token {
+    sequence: u32,
+    position: u32,
+    media: Option<u32>,
+    query: Vec<f32>,
+}
+
+fn run(probe: &mut Probe, tables: &[Vec<u32>], tokens: &[&Token]) -> Vec<f32> {
+    let list = |of: fn(&Token) -> u32| tokens.iter().map(|token| of(token)).collect::<Vec<u32>>();
+    let queries: Vec<f32> = tokens.iter().flat_map(|token| token.query.iter().copied()).collect();
+    let batch = Batch {
+        inputs: &[&queries],
+        ids: &vec![0; tokens.len()],
+        positions: &list(|token| token.position),
+        sequences: &list(|token| token.sequence),
+        tables: &tables.iter().map(Vec::as_slice).collect::<Vec<_>>(),
+        media: &tokens.iter().map(|token| token.media).collect::<Vec<_>>(),
+        outputs: &(0..tokens.len() as u32).collect::<Vec<_>>(),
+        ..Batch::default()
+    };
+    probe.run(Which::Text, &batch).unwrap()
+}
+
+/// Sequences that begin as an earlier one does, up to anywhere, and go on in any pages.
+fn forks(random: &mut Random, count: usize) -> Vec<Vec<u32>> {
+    let mut tables: Vec<Vec<u32>> = Vec::new();
+    for _ in 0..count {
+        let mut table = match tables.len() {
+            0 => Vec::new(),
+            past => tables[random.below(past)].clone(),
+        };
+        table.truncate(random.below(table.len() + 2));
+        table.extend((0..1 + random.below(5)).map(|_| random.below(PAGES) as u32));
+        tables.push(table);
+    }
+    tables
+}
+
+/// Some consecutive tokens of each sequence, often one.
+fn tokens(random: &mut Random, tables: &[Vec<u32>], width: usize) -> Vec<Token> {
+    let mut tokens = Vec::new();
+    for (sequence, table) in (0..).zip(tables) {
+        let room = table.len() * PAGE_TOKENS;
+        let count = [0, 1, 1, 1, 2, 3, 9, 30][random.below(8)].min(room);
+        let first = random.below(room - count + 1);
+        for position in first..first + count {
+            let media = random.below(PICTURES + 1).checked_sub(1).map(|page| page as u32);
+            tokens.push(Token { sequence, position: position as u32, media, query: random.rows(width) });
+        }
+    }
+    tokens
+}
+
+fn assert_rows_are_as_alone(shape: Shape, keys: &Keys) {
+    let width = shape.heads * shape.head_width;
+    let mut random = Random(shape.head_width as u64);
+    let mut alone = open(shape, keys.clone(), 1);
+    for threads in [1, 3] {
+        let mut together = open(shape, keys.clone(), threads);
+        for count in [2, 3, 5, 9, 20, 20, 40] {
+            let tables = forks(&mut random, count);
+            let tokens = tokens(&mut random, &tables, width);
+            let all: Vec<&Token> = tokens.iter().collect();
+            let found = run(&mut together, &tables, &all);
+            for (token, found) in tokens.iter().zip(found.chunks_exact(width)) {
+                let want = run(&mut alone, &tables, &[token]);
+                let same = found.iter().zip(&want).all(|(found, want)| found.to_bits() == want.to_bits());
+                assert!(same, "position {} of {:?}", token.position, tables[token.sequence as usize]);
+            }
+        }
+    }
+}
+
+const SHAPES: [Shape; 4] = [
+    Shape { heads: 3, head_width: 20, latents: 9, alibi: true },
+    Shape { heads: 2, head_width: 64, latents: 64, alibi: false },
+    Shape { heads: 1, head_width: 80, latents: 66, alibi: true },
+    Shape { heads: 5, head_width: 48, latents: 1, alibi: false },
+];
+
+#[test]
+fn tokens_attend_to_pages_as_they_do_alone() {
+    for shape in SHAPES {
+        let slopes = shape.alibi.then(|| (1..=shape.heads).map(|head| 0.5 / head as f32).collect());
+        assert_rows_are_as_alone(shape, &Keys::Causal { layer: 0, slopes });
+    }
+}
+
+#[test]
+fn tokens_attend_to_pictures_as_they_do_alone() {
+    for shape in SHAPES {
+        assert_rows_are_as_alone(shape, &Keys::Preceding { block: 0 });
+    }
+}
