@@ -1,5 +1,6 @@
 //! A model of 400 million random weights on the processor: a prompt of 4 pictures and 128 tokens, and single tokens
-//! after it. The same folder is what `benches/peers/transformers_cpu.py` times. Reports FLOPs and bytes over time too.
+//! after it; also one token of each of several sequences in one run. The same folder is what
+//! `benches/peers/transformers_cpu.py` times. Reports FLOPs and bytes over time too.
 
 mod synthetic;
 
@@ -7,6 +8,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use flamant::probe::{Batch, Device, PAGE_TOKENS, PageCopy, PageCount, Place, Probe, Usual, Which};
 use flamant::{Flamingo, Generation, Options, Prompt};
 use rayon::prelude::*;
 
@@ -18,6 +20,68 @@ const STEPS: usize = 16;
 fn timed(flamingo: &mut Flamingo, prompt: &Prompt, tokens_max: usize) -> flamant::Timings {
     let options = Generation { tokens_max, ignore_end: true, ..Generation::default() };
     flamingo.generate(prompt, &options, &mut |_| {}).expect("the synthetic model runs").timings
+}
+
+/// Sequences that are decoded together, each at this position.
+const SEQUENCES: usize = 16;
+const POSITION: usize = 320;
+
+/// One more token of each of 1 and of [`SEQUENCES`] sequences, which have pages of their own or share all but the last.
+fn together(criterion: &mut Criterion, dtype: synthetic::Dtype) {
+    let pages = POSITION / PAGE_TOKENS + 1;
+    let exactly = |count| PageCount { least: count, most: count };
+    let place = Place::new(Device::Cpu, None);
+    let usual = Usual { images: 1, tokens: POSITION };
+    let count = [exactly(SEQUENCES * pages), exactly(1)];
+    let (mut probe, config) =
+        Probe::folder(&place, &synthetic::folder(dtype), count, usual).expect("the synthetic model opens");
+    let own = |sequence: usize| (0..pages as u32).map(move |page| (sequence * pages) as u32 + page);
+    let apart: Vec<Vec<u32>> = (0..SEQUENCES).map(|sequence| own(sequence).collect()).collect();
+    let shared: Vec<Vec<u32>> =
+        (0..SEQUENCES).map(|sequence| own(0).take(pages - 1).chain(own(sequence).skip(pages - 1)).collect()).collect();
+    let pixels = vec![0.5; 3 * config.vision.image_size.pow(2)];
+    probe.run(Which::Media, &Batch { inputs: &[&pixels], images: &[0], ..Batch::default() }).expect("a picture");
+    let batch = |positions: &[u32], sequences: &[u32], tables: &[Vec<u32>], with: &mut dyn FnMut(&Batch)| {
+        let tokens = positions.len();
+        let tables: Vec<&[u32]> = tables.iter().map(Vec::as_slice).collect();
+        let ids: Vec<u32> = (0..tokens).map(|token| (token * 7919 % config.decoder.vocabulary) as u32).collect();
+        let outputs: Vec<u32> = (0..tokens as u32).filter(|&token| token as usize + SEQUENCES >= tokens).collect();
+        let media = vec![Some(0); tokens];
+        let ids = &ids[..];
+        with(&Batch {
+            ids,
+            positions,
+            sequences,
+            tables: &tables,
+            media: &media,
+            outputs: &outputs,
+            ..Batch::default()
+        });
+    };
+    let (prompt, alone): (Vec<u32>, _) = ((0..POSITION as u32).collect(), [0; POSITION]);
+    batch(&prompt, &alone, &apart, &mut |batch| drop(probe.run(Which::Text, batch).expect("a prompt")));
+    for (from, table) in
+        apart.iter().skip(1).flat_map(|table| own(0).zip(table)).filter(|(from, _)| *from + 1 < pages as u32)
+    {
+        probe.copy_text_page(PageCopy { from, to: *table }).expect("a page");
+    }
+    let mut group = criterion.benchmark_group(format!("400M {dtype:?} at {POSITION}"));
+    group.sample_size(10);
+    for (name, count, tables) in
+        [("1 sequence", 1, &apart), ("16 apart", SEQUENCES, &apart), ("16 sharing", SEQUENCES, &shared)]
+    {
+        group.throughput(Throughput::Elements(count as u64));
+        let sequences: Vec<u32> = (0..count as u32).collect();
+        batch(&vec![POSITION as u32; count], &sequences, tables, &mut |batch| {
+            group.bench_function(name, |bencher| {
+                bencher.iter_custom(|runs| {
+                    let each = probe.measure(Which::Text, batch, runs as usize).expect("it runs");
+                    Duration::from_secs_f64(each * runs as f64)
+                });
+            });
+        });
+    }
+    group.finish();
 }
 
 fn cpu(criterion: &mut Criterion) {
@@ -40,6 +104,7 @@ fn cpu(criterion: &mut Criterion) {
             });
         });
         group.finish();
+        together(criterion, dtype);
     }
     // The limit of a token's time: how fast this machine reads weights at all.
     let numbers = vec![1.0f32; 1 << 28];

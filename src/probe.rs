@@ -3,9 +3,11 @@
 //! Not part of the library's interface; it may change with any version.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::backend::{self, Backend, Opening};
+use crate::checkpoint::Folder;
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::model;
@@ -100,6 +102,20 @@ impl Probe {
         let mut weights = Weights::random();
         let plans = Arc::new(model::record(config, &mut weights)?);
         Probe::with(place, weights, plans, Pools::of(config, pages), usual)
+    }
+
+    /// Opens a device for the model of a folder.
+    ///
+    /// # Errors
+    /// As for a model.
+    pub fn folder(place: &Place, folder: &Path, pages: [PageCount; 2], usual: Usual) -> Result<(Probe, ModelConfig)> {
+        let folder = Folder::Disk(folder);
+        let checkpoint = Arc::new(folder.checkpoint()?);
+        let config = ModelConfig::from_checkpoint(folder, &checkpoint)?;
+        let mut weights = Weights::new(checkpoint, &config);
+        let plans = Arc::new(model::record(&config, &mut weights)?);
+        let probe = Probe::with(place, weights, plans, Pools::of(&config, pages), usual)?;
+        Ok((probe, config))
     }
 
     fn with(place: &Place, weights: Weights, plans: Arc<Plans>, pools: Pools, usual: Usual) -> Result<Probe> {
