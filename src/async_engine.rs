@@ -1,8 +1,8 @@
 //! An engine on a thread of its own, for programs whose requests come from many threads or tasks.
 //!
 //! The thread owns the [`Engine`]. Between two steps it takes all commands that wait; without requests it sleeps. What
-//! happens to a request comes out of its [`Events`], as an iterator that blocks or as a stream that any runtime can
-//! poll. Whoever drops a request's events before the last has no more use for it: the request is cancelled.
+//! happens to a request comes out of its [`Events`], in a loop that waits or as a stream that any runtime can poll.
+//! Whoever drops a request's events before the last has no more use for it: the request is cancelled.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -108,7 +108,8 @@ impl AsyncEngine {
 
     /// Why the thread has ended while somebody wanted something of it.
     fn reason(&self) -> Error {
-        self.failure.get().cloned().expect("a thread that ends early says why")
+        // It ends early by a panic only; what it held goes first, and what it says of it comes then.
+        self.failure.wait().clone()
     }
 }
 

@@ -354,10 +354,16 @@ fn what_passes_a_limit_is_refused_in_a_line() {
     let mut taken = 0;
     let error = loop {
         let other = Episode::draw(&mut Random::new(taken), &sheets[1], 2, 1).prompt().unwrap();
-        match engine.submit(Request::generate(other, greedy(2))) {
+        let prepared = engine.reader().prepare(Request::generate(other, greedy(2))).unwrap();
+        let room = engine.has_room(&prepared);
+        match engine.submit_prepared(prepared) {
             Ok(_) => taken += 1,
-            Err(error) => break error.to_string(),
+            Err(error) => {
+                assert!(!room, "{error}");
+                break error.to_string();
+            }
         }
+        assert!(room, "taken, where there is no room");
     };
     assert!(taken > 0 && error.starts_with("bytes of all requests: "), "{error}");
 
