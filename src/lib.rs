@@ -28,6 +28,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod convert;
 pub mod demo;
+pub mod eval;
 pub mod image;
 #[doc(hidden)]
 pub mod probe;

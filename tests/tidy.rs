@@ -14,6 +14,7 @@ const STEPS: &[&[&str]] = &[
     &["executor", "inspect"],
     &["engine"],
     &["async_engine", "flamingo", "demo", "convert", "probe", "ffi"],
+    &["eval"],
     &["lib", "main", "cli"],
 ];
 

@@ -1,0 +1,3 @@
+//! Few-shot evaluation as the published numbers were made.
+
+pub mod metrics;
