@@ -433,14 +433,13 @@ def okvqa():
 
 def answers():
     draw = random.Random(5)
-    vqa_metric = original("vqa_metric")
+    coco_metric, vqa_metric = original("coco_metric"), original("vqa_metric")
     pieces = ["yes", " no", ", ", ",", " ", "\n", "Question", "Answer", "Short", "Output", "output", "short", '"', ":"]
     pieces += ["Question:what", "Short answer:", "a dog", "Outputs", "Que", "caf\u00e9", "."]
     texts = ["", *pieces] + ["".join(draw.choices(pieces, k=draw.randint(1, 9))) for _ in range(300)]
     return {
-        # coco_metric.py cannot be loaded without COCO's own package; its function is this one expression, and the
-        # quotation marks are removed where it is called, in evaluate.py.
-        "captions": [[text, text.split("Output", 1)[0].replace('"', "")] for text in texts],
+        # The quotation marks are removed where the function is called, in evaluate.py.
+        "captions": [[text, coco_metric.postprocess_captioning_generation(text).replace('"', "")] for text in texts],
         "short_answers": [[text, vqa_metric.postprocess_vqa_generation(text)] for text in texts],
     }
 
