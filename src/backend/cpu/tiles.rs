@@ -238,7 +238,7 @@ mod tests {
         let positions: Vec<u32> = (48..58).chain([40, 60, 3]).collect();
         let batch = Batch { tables: &tables, sequences: &sequences, positions: &positions, ..Batch::default() };
         let found = cut(&Tiles::causal(&batch));
-        assert_eq!(found, [((0..8).collect(), 49), (vec![8, 9], 57), (vec![10, 11], 16), (vec![12], 4)]);
+        assert_eq!(found, [((0..8).collect(), 49), (vec![8, 9, 10], 32), (vec![11], 61), (vec![12], 4)]);
         // Two sequences with two tokens each behind three pages: four rows share 48 keys instead of twice two 50.
         let tables: [&[u32]; 2] = [&[1, 2, 3, 4], &[1, 2, 3, 5]];
         let (sequences, positions) = ([0, 0, 1, 1], [49, 50, 49, 50]);
