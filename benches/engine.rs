@@ -57,10 +57,14 @@ fn open(sharing: bool) -> Engine {
     Engine::builder().sharing(sharing).context_max(512).open(folder).expect("the synthetic model opens")
 }
 
-/// A picture that no other number gives.
+/// A picture of noise that no other number gives.
 fn picture(number: usize) -> Picture {
-    let pixels = (0..224 * 224 * 3).map(|place| ((place * 7 + number * 31 + place / 251 * number) % 251) as u8);
-    Picture::from_rgb(224, 224, pixels.collect()).expect("the size is right")
+    let mut state = number as u32;
+    let mut pixel = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    Picture::from_rgb(224, 224, (0..224 * 224 * 3).map(|_| pixel()).collect()).expect("the size is right")
 }
 
 /// Letters that depend on a number.
