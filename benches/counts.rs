@@ -357,11 +357,11 @@ fn forked(sequences: usize, common: usize, tokens: usize, heads: usize, head_wid
     let own = tokens - common;
     let width = heads * head_width;
     let distinct = common + sequences * own;
+    let heads_of = format!("{heads} heads of {head_width}");
+    let what = format!("causal attention, {sequences} x 1 tokens at {tokens}, {common} in common, {heads_of}");
     // Pages are numbered one after the other: what fills them may be one long sequence.
     Trial {
-        what: format!(
-            "causal attention, {sequences} x 1 tokens at {tokens}, {common} of them in common, {heads} heads of {head_width}"
-        ),
+        what,
         least_bytes: 2 * width * (sequences + distinct) * STORED,
         lists: Lists::forked(sequences, common, tokens),
         before: Some((filler(width), Lists::text(1, 0, distinct))),

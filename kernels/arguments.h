@@ -93,9 +93,9 @@ struct SplitRow {
     uint32_t slots;    // its partial results, 1 or more: the walk's, then one for each further tile that it sees
 };
 
-/// What one block does for one head: rows first..first + count of the split rows meet some tiles of keys. Either slot is
-/// 0, and up to 32 rows walk all keys of the item; they are in order of position, or each of them sees all these keys.
-/// Or up to 16 rows of one sequence meet one tile a warp, `tile` and the next.
+/// What one block does for one head: rows first..first + count of the split rows meet some tiles of keys. Either slot
+/// is 0, and up to 32 rows walk all keys of the item; they are in order of position, or each sees all of these keys. Or
+/// up to 16 rows of one sequence meet one tile a warp, `tile` and the next.
 struct SplitItem {
     uint32_t first;
     uint32_t count;  // 0: nothing to do

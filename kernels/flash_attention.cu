@@ -6,10 +6,10 @@
 //   Grid (tile_count, heads), 128 threads, shared bytes 512 * (WIDTH + 8): two tiles of 64 keys and values. Bound: the
 //   matrix units for long prompts.
 // flash_attention_split, then flash_attention_combine: decoding, sequences of up to 16 new tokens, whose keys are split
-//   over blocks. The first keys of a sequence are walked, with a running softmax as in the causal form: by up to 32 rows
-//   of several sequences where these keys are in pages that the sequences share, so that they are read once for all. Of
-//   the tiles after them each is worked out by itself, one a warp. Each walk and each tile gives a row a partial result,
-//   its maximum (an exponent of two), sum and output; `combine` folds them from left to right. As a walk begins with the
+//   over blocks. The first keys of a sequence are walked, with a running softmax as in the causal form. Where sequences
+//   have these keys in the same pages, up to 32 of their rows walk together, and the keys are read once for all. Each
+//   tile after them is worked out by itself, one a warp. Each walk and each tile gives a row a partial result: its
+//   maximum (an exponent of two), sum and output. `combine` folds them from left to right. As a walk begins with the
 //   first key, this is the order of the causal form, with the same bits.
 //   split: grid (heads, items), 64 threads, shared bytes 576 * (WIDTH + 8). The longest walks come first.
 //   combine: grid (ceil(heads / 4), row_count), 128 threads, no shared memory; a warp folds one row of one head.

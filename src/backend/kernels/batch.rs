@@ -1,5 +1,5 @@
-//! A batch as kernels want it: tokens cut into tiles of queries that share a sequence, or, where a sequence has few, into
-//! rows whose keys are split; and into tiles that share a picture. Integers only.
+//! A batch as kernels want it: tokens cut into tiles of queries that share a sequence, or, where a sequence has few,
+//! into rows whose keys are split; and into tiles that share a picture. Integers only.
 
 use super::arguments::{MediaTile, NO_PICTURE, QueryTile, SplitItem};
 use super::split::{Sequence, Splitting, items_most, split};

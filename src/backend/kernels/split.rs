@@ -1,6 +1,6 @@
-//! Decoding as work for blocks: tokens of sequences with few new ones, whose keys are split over blocks. Where sequences
-//! begin with the same pages, their tokens walk these keys together. Integers only; `kernels/flash_attention.cu` says
-//! what comes of it.
+//! Decoding as work for blocks: tokens of sequences with few new ones, whose keys are split over blocks. Where
+//! sequences begin with the same pages, their tokens walk these keys together. Integers only; what blocks do with it is
+//! said in `kernels/flash_attention.cu`.
 
 use std::cmp::Reverse;
 
