@@ -1,6 +1,7 @@
 //! A step of causal attention on the processor: one more token of each of 64 sequences, with a prompt in common and
 //! with prompts of their own; and a chunk of one prompt. GB/s count queries, results and every key and value once.
 
+#[expect(dead_code, reason = "the processor is measured, whether there is a GPU or not")]
 mod figures;
 
 use std::time::Duration;

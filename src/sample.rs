@@ -179,7 +179,7 @@ impl NullaryFnOnce for LogSumExp<'_> {
     }
 }
 
-/// e^x of a number that is not above 0, to the last places of f64, without branches; 0 below the smallest normal number.
+/// e^x of a number not above 0, to the last places of f64, without branches; 0 below the smallest normal number.
 #[inline(always)]
 fn exp(x: f64) -> f64 {
     /// A number so large that its last bits count ones: adding it rounds, and leaves the exponent of 2^n in those bits.

@@ -111,8 +111,8 @@ impl<'a> Tiles<'a> {
         self.tiles.push(Tile { rows: end - segment.len()..end, shared: shortest });
     }
 
-    /// Attention of all heads. `query(index)` is a row of the heads' queries; `strips(row, head, keys, to)` adds keys of
-    /// a row to a list. The rows of `out` are whole, in the order of their indices.
+    /// Attention of all heads. `query(index)` is a row of the heads' queries; `strips(row, head, keys, to)` adds keys
+    /// of a row to a list. The rows of `out` are whole, in the order of their indices.
     pub fn attend<'k>(
         &self,
         heads: Heads,
@@ -232,7 +232,8 @@ mod tests {
 
     #[test]
     fn tokens_share_what_saves_reading() {
-        // A chunk of 10 tokens and one token behind the same two pages, one behind the first only, one with its own.
+        // A chunk of 10 tokens and one token behind the same two pages, one behind the first only, one with its own:
+        // three rows that share 32 keys save more than two that share 57.
         let tables: [&[u32]; 4] = [&[1, 2, 3, 4], &[1, 2, 5], &[1, 6, 7, 8], &[9]];
         let sequences = [[0; 10].as_slice(), &[1, 2, 3]].concat();
         let positions: Vec<u32> = (48..58).chain([40, 60, 3]).collect();
