@@ -1,6 +1,5 @@
-//! The engine on the processor: queries behind one few-shot prefix, decoding side by side, the scheduler's own time, a
-//! thousand names behind one picture. `cargo bench --bench engine` runs all; `-- few-shot decode scheduler names` those
-//! that are named.
+//! The engine on the processor: queries behind one few-shot prefix, decoding side by side, a thousand names behind one
+//! picture. `cargo bench --bench engine` runs all; `-- few-shot decode names` those that are named.
 //!
 //! A round of what is compared takes its turn after the other, and the median of the rounds is printed: one round takes
 //! up to a minute, too long for criterion's ten samples. Each round has pictures and texts of its own, so that nothing
@@ -43,9 +42,6 @@ fn main() {
     }
     if wanted("decode") {
         decode();
-    }
-    if wanted("scheduler") {
-        scheduler();
     }
     if wanted("names") {
         names();
@@ -233,32 +229,6 @@ fn decode() {
             println!("{}", json!({"name": format!("decode {dtype:?}"), "sequences": count, "tokens_per_second": rate}));
         }
     }
-}
-
-fn scheduler() {
-    const SEQUENCES: usize = 256;
-    const STEPS: u64 = 200;
-    let mut engine = Engine::builder().sequences(SEQUENCES).demo().expect("the model in the program opens");
-    let generation = Generation { tokens_max: 500, ignore_end: true, ..Generation::default() };
-    for sequence in 0..SEQUENCES {
-        let mut prompt = Prompt::new();
-        prompt.text(letters(40, sequence)).expect("few parts");
-        engine.submit(Request::generate(prompt, generation.clone())).expect("the queue is long enough");
-    }
-    let mut writing = BTreeSet::new();
-    while writing.len() < SEQUENCES {
-        writing.extend(engine.step().iter().map(|event| event.id));
-    }
-    let before = engine.stats();
-    let begun = Instant::now();
-    while engine.stats().steps < before.steps + STEPS {
-        engine.step();
-    }
-    let (seconds, after) = (begun.elapsed().as_secs_f64(), engine.stats());
-    let microseconds = 1e6 * (after.schedule_seconds - before.schedule_seconds) / STEPS as f64;
-    let share = 100.0 * (after.schedule_seconds - before.schedule_seconds) / seconds;
-    println!("scheduling {SEQUENCES} sequences: {microseconds:.1} us a step, {share:.2} % of a step of the demo model");
-    println!("{}", json!({"name": "scheduler", "sequences": SEQUENCES, "microseconds_per_step": microseconds}));
 }
 
 /// A thousand names of eight letters, each fifty with the same five first.

@@ -398,7 +398,9 @@ impl<T> Scheduler<T> {
         let tokens = job.prompt.ids.len() + job.lines[0].suffix.len() + 1;
         let found = job.prompt.pages.iter().take_while(|name| self.bounds.sharing && self.text.is_held(name)).count();
         let wanted = tokens.div_ceil(PAGE_TOKENS) - found.min(tokens.div_ceil(PAGE_TOKENS));
-        if !self.running.is_empty() && self.text.available() < wanted {
+        // One that came in only to find no page for its picture would go out again at once.
+        let no_picture = !job.prompt.pictures.is_empty() && self.media.available() == 0;
+        if !self.running.is_empty() && (self.text.available() < wanted || no_picture) {
             return false;
         }
         let job = self.waiting.pop_front().expect("it is there");

@@ -1,5 +1,6 @@
-//! What answers are worth: the metrics of few-shot evaluation, each held against the tool that the published numbers were
-//! made with; what little differs is said in its file. They are pure functions of text and numbers and know no model.
+//! What answers are worth: the metrics of few-shot evaluation, each held against the tool that the published numbers
+//! were made with; what little differs is said in its file. They are pure functions of text and numbers and know no
+//! model.
 //!
 //! All scores are shares between 0 and 1 (CIDEr: between 0 and 10), as the tools compute them; papers print them times
 //! 100.
