@@ -97,7 +97,7 @@ fn random_limits(random: &mut Random) -> Limits {
         sequences: 1 + random.below(12),
         tokens_per_step: 1 + random.below(100),
         pictures_per_step: 1 + random.below(6),
-        text_pages: Some(9 + random.below(40)),
+        text_pages: Some(9 + random.below(12)),
         media_pages: Some(1 + random.below(10)),
         sharing: random.below(4) > 0,
         ..Limits::default()
@@ -168,7 +168,7 @@ fn scheduling_never_changes_an_answer_on_the_processor() {
         [stats.preemptions, stats.tokens_cached, stats.requests_cancelled]
     });
     let totals = counts.iter().fold([0; 3], |a, b| std::array::from_fn(|i| a[i] + b[i]));
-    assert!(totals.iter().all(|&total| total > 20), "preempted, found again, cancelled: {totals:?}");
+    assert!(totals.iter().all(|&total| total > 10), "preempted, found again, cancelled: {totals:?}");
 }
 
 #[test]
