@@ -105,7 +105,7 @@ typedef struct flamant_engine_options {
     const char *precision;    /* "bf16" or "f16" on devices that run kernels; null: what suits the weights */
     size_t threads;           /* workers on the processor; 0: one for each core */
     size_t context_max;       /* tokens of a sequence at most, prompt and answer; 0: what the model was made for */
-    size_t sequences;         /* sequences of one step at most */
+    size_t sequences;         /* requests that run at a time at most; the others wait */
     size_t tokens_per_step;   /* tokens of one step at most */
     size_t pictures_per_step; /* pictures encoded in one step at most */
     size_t text_pages;        /* pages of 16 tokens; 0: what memory allows */

@@ -19,7 +19,7 @@ pub struct Limits {
     pub pictures_per_step: usize,
     /// Pages of 16 tokens; none: as many as memory allows and are of use.
     pub text_pages: Option<usize>,
-    /// Pages of one picture; none: as many as memory allows, 256 at most.
+    /// Pages of one picture; none: as many as memory allows, at most 256, or one for each sequence if that is more.
     pub media_pages: Option<usize>,
     /// Requests that wait.
     pub queue: usize,
@@ -52,13 +52,17 @@ const MEDIA_PAGES_USUAL: usize = 256;
 /// More pages than any memory holds.
 const PAGES_MAX: usize = 1 << 28;
 
+/// Whether a setting is in its range.
+pub(super) fn within(name: &str, found: usize, least: usize, most: usize) -> Result<()> {
+    match (least..=most).contains(&found) {
+        true => Ok(()),
+        false => Err(Error::argument(format!("{name}: expected {least} to {most}, found {found}"))),
+    }
+}
+
 impl Limits {
     /// Whether every number is usable.
     pub(super) fn check(&self) -> Result<()> {
-        let within = |name: &str, found: usize, least: usize, most: usize| match (least..=most).contains(&found) {
-            true => Ok(()),
-            false => Err(Error::argument(format!("{name}: expected {least} to {most}, found {found}"))),
-        };
         within("sequences", self.sequences, 1, SEQUENCES_MAX)?;
         within("tokens-per-step", self.tokens_per_step, 1, TOKENS_PER_STEP_MAX)?;
         within("pictures-per-step", self.pictures_per_step, 1, PICTURES_PER_STEP_MAX)?;
@@ -69,9 +73,9 @@ impl Limits {
     pub(super) fn pages(&self, context_max: usize) -> Result<[PageCount; 2]> {
         // With one page more, a sequence of full length that forks can copy the page it writes.
         let least = context_max.div_ceil(PAGE_TOKENS) + 1;
-        let exactly = |name: &str, count: usize, least: usize| match (least..=PAGES_MAX).contains(&count) {
-            true => Ok(PageCount { least: count, most: count }),
-            false => Err(Error::argument(format!("{name}: expected {least} to {PAGES_MAX}, found {count}"))),
+        let exactly = |name: &str, count: usize, least: usize| {
+            within(name, count, least, PAGES_MAX)?;
+            Ok(PageCount { least: count, most: count })
         };
         let text = match self.text_pages {
             Some(count) => exactly("text-pages", count, least)?,

@@ -81,7 +81,6 @@ pub struct Engine {
 struct Ticket {
     task: tasks::Task,
     pixels: Vec<Arc<Pixels>>,
-    prompt_tokens: usize,
     submitted: Instant,
     /// When its first token ran, and when its prompt was read.
     begun: Option<Instant>,
@@ -92,9 +91,8 @@ struct Ticket {
 /// The rows of a step whose logits are wanted, in order, and what came of them.
 struct Outputs {
     wanted: Vec<Wanted>,
-    requests: Vec<backend::Request>,
     chosen: Vec<Chosen>,
-    logits: Option<Logits>,
+    logits: Logits,
 }
 
 /// A row whose logits are wanted.
@@ -109,9 +107,9 @@ struct Wanted {
 
 impl Outputs {
     fn take(&mut self, wanted: Wanted) -> Found<'_> {
-        match (&mut self.logits, wanted.chosen) {
-            (Some(logits), false) => Found::Logits(logits.row_mut(wanted.place)),
-            _ => Found::Chosen(self.chosen[wanted.place]),
+        match wanted.chosen {
+            true => Found::Chosen(self.chosen[wanted.place]),
+            false => Found::Logits(self.logits.row_mut(wanted.place)),
         }
     }
 }
@@ -227,16 +225,8 @@ impl Engine {
         prepared.pixels.iter().for_each(|pixels| *self.pictures.entry(pixels.content).or_default() += 1);
         let id = RequestId::next();
         let Prepared { prompt, pixels, task, pace, wanted, tokens_max, .. } = prepared;
-        let ticket = Ticket {
-            task,
-            pixels,
-            prompt_tokens: prompt.ids.len(),
-            submitted: Instant::now(),
-            begun: None,
-            read: None,
-            media_seconds: 0.0,
-        };
-        let nothing_to_write = pace != Pace::Reads && tokens_max == ticket.prompt_tokens;
+        let ticket = Ticket { task, pixels, submitted: Instant::now(), begun: None, read: None, media_seconds: 0.0 };
+        let nothing_to_write = pace != Pace::Reads && tokens_max == prompt.ids.len();
         let job = Job::new(id.number(), prompt, pace, wanted, tokens_max, ticket);
         if nothing_to_write {
             self.release(&job);
@@ -320,25 +310,24 @@ impl Engine {
         let running = &self.scheduler.running;
         let tables: Vec<&[u32]> = step.rows.iter().map(|rows| running[rows.job].lines[rows.line].pages()).collect();
         // Rows from which the device chooses come first.
-        let mut outputs = Outputs { wanted: Vec::new(), requests: Vec::new(), chosen: Vec::new(), logits: None };
-        let mut whole = Vec::new();
+        let (mut wanted, mut requests, mut whole) = (Vec::new(), Vec::new(), Vec::new());
         for rows in &step.rows {
             let job = &running[rows.job];
             for row in rows.first + rows.count - rows.wanted..rows.first + rows.count {
                 let place = Place { line: rows.line, position: step.positions[row] as usize };
                 match job.work.task.want(&job.prompt, place) {
                     Want::Choice(request) if self.executor.chooses() => {
-                        outputs.wanted.push(Wanted { row: row as u32, place: outputs.requests.len(), chosen: true });
-                        outputs.requests.push(request);
+                        wanted.push(Wanted { row: row as u32, place: requests.len(), chosen: true });
+                        requests.push(request);
                     }
                     _ => {
-                        outputs.wanted.push(Wanted { row: row as u32, place: whole.len(), chosen: false });
+                        wanted.push(Wanted { row: row as u32, place: whole.len(), chosen: false });
                         whole.push(row as u32);
                     }
                 }
             }
         }
-        let chosen = outputs.wanted.iter().filter(|wanted| wanted.chosen).map(|wanted| wanted.row);
+        let chosen = wanted.iter().filter(|wanted| wanted.chosen).map(|wanted| wanted.row);
         let rows: Vec<u32> = chosen.chain(whole).collect();
         let batch = Batch {
             ids: &step.ids,
@@ -351,14 +340,14 @@ impl Engine {
         };
         let running = Instant::now();
         let forbidden = self.reader.surroundings().forbidden;
-        let (chosen, logits) = self.executor.step(&batch, &outputs.requests, forbidden)?;
+        let (chosen, logits) = self.executor.step(&batch, &requests, forbidden)?;
         self.stats.text_seconds += running.elapsed().as_secs_f64();
         self.stats.tokens_computed += step.ids.len() as u64;
         self.stats.pictures_encoded += step.encode.len() as u64;
         for rows in &step.rows {
             self.scheduler.running[rows.job].work.begun.get_or_insert(begun);
         }
-        Ok(Outputs { chosen, logits: Some(logits), ..outputs })
+        Ok(Outputs { wanted, chosen, logits })
     }
 
     /// A job that runs.
@@ -427,10 +416,11 @@ impl Engine {
         let pictures = ticket.pixels.len();
         let completion_tokens = match &ending {
             Ending::Written { ids, .. } => ids.len(),
-            Ending::Classified(_) | Ending::Scored(_) => ticket.task.completion_tokens(),
+            Ending::Classified { tokens, .. } => *tokens,
+            Ending::Scored(_) => 0,
         };
         let usage = Usage {
-            prompt_tokens: ticket.prompt_tokens,
+            prompt_tokens: prompt.ids.len(),
             cached_tokens: tokens_found,
             completion_tokens,
             pictures,
@@ -453,7 +443,7 @@ impl Engine {
             Ending::Written { text, ids, logprobs, finish } => {
                 EventKind::Written(Answer { text, ids, logprobs, finish, usage, timings })
             }
-            Ending::Classified(choices) => EventKind::Classified(Classification { choices, usage, timings }),
+            Ending::Classified { choices, .. } => EventKind::Classified(Classification { choices, usage, timings }),
             Ending::Scored(logprobs) => EventKind::Scored(Score { ids: prompt.ids, logprobs, usage, timings }),
         }
     }

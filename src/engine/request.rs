@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::limits::within;
 use crate::error::{Error, Result};
 use crate::prompt::Prompt;
 use crate::sample::Sampling;
@@ -88,9 +89,7 @@ impl Generation {
     /// Whether every number is usable.
     pub(super) fn check(&self) -> Result<()> {
         self.sampling.check()?;
-        if !(1..=BEAMS_MAX).contains(&self.beams) {
-            return Err(Error::argument(format!("num-beams: expected 1 to {BEAMS_MAX}, found {}", self.beams)));
-        }
+        within("num-beams", self.beams, 1, BEAMS_MAX)?;
         if !self.length_penalty.is_finite() {
             return Err(Error::argument(format!("length-penalty: expected a number, found {}", self.length_penalty)));
         }

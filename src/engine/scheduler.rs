@@ -58,8 +58,7 @@ impl Tokens {
         let first = self.pages.len() * PAGE_TOKENS;
         let positions = first..first + PAGE_TOKENS;
         for position in positions.clone() {
-            let id = self.ids.get(position).unwrap_or_else(|| &suffix[position - self.ids.len()]);
-            hasher.update(&id.to_le_bytes());
+            hasher.update(&self.id_at(position, suffix).to_le_bytes());
         }
         // A picture is seen from some token on.
         let mut seen = None;
@@ -71,6 +70,11 @@ impl Tokens {
             }
         }
         self.pages.push(hasher.finalize());
+    }
+
+    /// The token at a position, of the prompt or of `suffix` after it.
+    fn id_at(&self, position: usize, suffix: &[u32]) -> u32 {
+        self.ids.get(position).copied().unwrap_or_else(|| suffix[position - self.ids.len()])
     }
 
     /// The picture that the token at a position sees.
@@ -397,7 +401,7 @@ impl<T> Scheduler<T> {
         }
         let tokens = job.prompt.ids.len() + job.lines[0].suffix.len() + 1;
         let found = job.prompt.pages.iter().take_while(|name| self.bounds.sharing && self.text.is_held(name)).count();
-        let wanted = tokens.div_ceil(PAGE_TOKENS) - found.min(tokens.div_ceil(PAGE_TOKENS));
+        let wanted = tokens.div_ceil(PAGE_TOKENS).saturating_sub(found);
         // One that came in only to find no page for its picture would go out again at once.
         let no_picture = !job.prompt.pictures.is_empty() && self.media.available() == 0;
         if !self.running.is_empty() && (self.text.available() < wanted || no_picture) {
@@ -548,8 +552,7 @@ impl<T> Scheduler<T> {
                 let (line, begin, sequence) = (&job.lines[index], end - count, step.rows.len() as u32);
                 for position in begin..end {
                     let prompt = &job.prompt;
-                    let id = prompt.ids.get(position).unwrap_or_else(|| &line.suffix[position - prompt.ids.len()]);
-                    step.ids.push(*id);
+                    step.ids.push(prompt.id_at(position, &line.suffix));
                     step.positions.push(position as u32);
                     step.sequences.push(sequence);
                     let page = |picture| job.page_of(picture).expect("pictures of scheduled tokens have pages");

@@ -31,6 +31,7 @@ pub struct Classifying {
     choices: Vec<(Choice, usize)>,
     /// For each line the nodes whose rows it gives.
     stretches: Vec<Stretch>,
+    /// Tokens that are read: the least there is to do.
     tokens: usize,
 }
 
@@ -66,11 +67,6 @@ impl Classifying {
         let stretches = vec![Stretch { nodes: vec![ROOT], taken: 0 }];
         let tokens = nodes.iter().skip(1).filter(|node| !node.next.is_empty()).count();
         Classifying { nodes, choices, stretches, tokens }
-    }
-
-    /// Tokens that are read: the least there is to do.
-    pub fn tokens(&self) -> usize {
-        self.tokens
     }
 
     /// Takes the next row of a line.
@@ -115,7 +111,7 @@ impl Classifying {
             let sum = self.nodes[end].likelihood;
             Choice { sum, mean: sum / choice.ids.len() as f64, ..choice }
         });
-        Some(Ending::Classified(ended.collect()))
+        Some(Ending::Classified { choices: ended.collect(), tokens: self.tokens })
     }
 
     /// The nodes from `first` on that are read in one go: up to a fork, or to where only last tokens follow.

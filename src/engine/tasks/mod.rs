@@ -43,7 +43,12 @@ pub enum Ending {
         finish: Finish,
     },
     /// Choices with their likelihoods.
-    Classified(Vec<Choice>),
+    Classified {
+        /// In the order given.
+        choices: Vec<Choice>,
+        /// Tokens that had to be read.
+        tokens: usize,
+    },
     /// Log-probabilities of the prompt's tokens.
     Scored(Vec<Option<f64>>),
 }
@@ -137,16 +142,6 @@ impl Task {
             Task::Search(searching) => searching.settle(prompt, lines, pool, around),
             Task::Classify(classifying) => classifying.settle(prompt, lines, pool),
             Task::Score(scoring) => scoring.settle(prompt, &lines[0]),
-        }
-    }
-
-    /// Tokens written so far; for choices, tokens that had to be read.
-    pub fn completion_tokens(&self) -> usize {
-        match self {
-            Task::Write(writing) => writing.tokens(),
-            Task::Search(searching) => searching.tokens(),
-            Task::Classify(classifying) => classifying.tokens(),
-            Task::Score(_) => 0,
         }
     }
 }

@@ -13,7 +13,8 @@ pub struct Searching {
     stop: Vec<String>,
     /// For each line the logits after it, once they are there.
     logits: Vec<Option<Vec<f32>>>,
-    tokens: usize,
+    /// Whether the prompt is read and its line has become beams.
+    begun: bool,
 }
 
 impl Searching {
@@ -22,11 +23,7 @@ impl Searching {
         let Generation { beams, length_penalty, stop, ignore_end, .. } = options;
         let stops = if ignore_end { Vec::new() } else { around.tokenizer.stops.clone() };
         let search = BeamSearch { beams, length_penalty, tokens_max, stops, forbidden: around.forbidden.to_vec() };
-        Searching { search: search.start(), beams, stop, logits: vec![None], tokens: 0 }
-    }
-
-    pub fn tokens(&self) -> usize {
-        self.tokens
+        Searching { search: search.start(), beams, stop, logits: vec![None], begun: false }
     }
 
     /// Keeps the logits after a line.
@@ -49,14 +46,14 @@ impl Searching {
         let rows: Vec<Vec<f32>> = self.logits.drain(..).flatten().collect();
         let step = match rows.as_slice() {
             // After the prompt all beams are one.
-            [row] if self.tokens == 0 => self.search.step(&vec![row; self.beams]),
+            [row] if !self.begun => self.search.step(&vec![row; self.beams]),
             rows => self.search.step(rows),
         };
-        self.tokens += 1;
+        self.begun = true;
         match step {
             Step::Done(hypothesis) => Some(self.ending(hypothesis, around)),
             Step::Advance { parents, tokens } => {
-                // A search of one step more than the prompt has one line; all beams fork from it.
+                // After the prompt there is one line, from which all beams fork.
                 let parent = |beam: usize| if lines.len() == 1 { &lines[0] } else { &lines[beam] };
                 let grown = parents.iter().zip(&tokens);
                 let grown = grown.map(|(&beam, &token)| parent(beam).fork(prompt, &[token], pool)).collect();

@@ -29,10 +29,6 @@ impl Writing {
         Writing { options, tokens_max, stream, text, given: 0, ids, logprobs, finish: None }
     }
 
-    pub fn tokens(&self) -> usize {
-        self.ids.len()
-    }
-
     /// The device chooses where it knows the settings, and always or never for one request.
     pub fn want(&self, place: Place) -> Want {
         let Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed } = self.options.sampling;
