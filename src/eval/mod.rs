@@ -1,3 +1,5 @@
-//! Few-shot evaluation as the published numbers were made.
+//! Few-shot evaluation as the published numbers were made: sets, prompts, shown examples, metrics, and the page that
+//! tells of it. Nothing here runs a model.
 
+pub mod data;
 pub mod metrics;
