@@ -83,7 +83,7 @@ fn attention(criterion: &mut Criterion) {
     let [query, key, value] = qkv.split();
     graph.append(key, value, Pages::Text { layer: 0 });
     graph.attention(query, Keys::Causal { layer: 0, slopes: None }, HEAD, 1.0 / (HEAD as f32).sqrt());
-    let plans = Plans { media: Graph::new().plan(&[], None), text: graph.plan(&[qkv], None) };
+    let plans = Plans { media: Graph::new().plan(&[], None), text: graph.plan(&[qkv], None), features: None };
     let count = SEQUENCES * (PAGES + 1);
     let text_pages = PageCount { least: count, most: count };
     let pools = Pools { text_layers: 1, text_width: WIDTH, text_pages, ..Pools::default() };

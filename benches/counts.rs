@@ -111,7 +111,7 @@ impl Random {
 fn run(probe: &mut Probe, which: Which, plan: &Plan, lists: &Lists) {
     let mut random = Random(1);
     let units = |axis| match axis {
-        Axis::Images => lists.images.len(),
+        Axis::Frames | Axis::Images => lists.images.len(),
         Axis::Tokens | Axis::Outputs => lists.positions.len(),
     };
     let inputs: Vec<Vec<f32>> =
@@ -121,6 +121,7 @@ fn run(probe: &mut Probe, which: Which, plan: &Plan, lists: &Lists) {
     let batch = Batch {
         inputs: &inputs,
         images: &lists.images,
+        frames: &[],
         ids: &lists.positions,
         positions: &lists.positions,
         sequences: &lists.sequences,
@@ -154,7 +155,7 @@ impl Trial {
         let (media, filled) = self.before.unwrap_or_else(|| (Graph::new().plan(&[], None), Lists::default()));
         let most = |units: fn(&Lists) -> usize| units(&self.lists).max(units(&filled)).max(1);
         let usual = Usual { images: most(|lists| lists.images.len()), tokens: most(|lists| lists.positions.len()) };
-        let plans = Plans { media: media.clone(), text: self.plan.clone() };
+        let plans = Plans { media: media.clone(), text: self.plan.clone(), features: None };
         let mut probe = Probe::open(&place, self.numbers, plans, self.pools, usual).expect("the emulator opens");
         run(&mut probe, Which::Media, &media, &filled);
         log.lock().expect("no thread died").clear();

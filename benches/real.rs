@@ -99,7 +99,7 @@ fn vit_huge() -> VisionConfig {
 
 fn open_flamingo_resampler(depth: usize, latents: usize, heads: usize, mlp_width: usize) -> ResamplerConfig {
     let (activation, qk_norm) = (Activation::Gelu, false);
-    ResamplerConfig { depth, latents, heads, head_width: 64, mlp_width, activation, qk_norm }
+    ResamplerConfig { depth, latents, heads, head_width: 64, mlp_width, activation, qk_norm, frame_embeddings: None }
 }
 
 fn idefics_resampler(
@@ -109,7 +109,16 @@ fn idefics_resampler(
     head_width: usize,
     mlp_width: usize,
 ) -> ResamplerConfig {
-    ResamplerConfig { depth, latents, heads, head_width, mlp_width, activation: Activation::Relu, qk_norm: true }
+    ResamplerConfig {
+        depth,
+        latents,
+        heads,
+        head_width,
+        mlp_width,
+        activation: Activation::Relu,
+        qk_norm: true,
+        frame_embeddings: None,
+    }
 }
 
 fn open_flamingo_gated(decoder: &DecoderConfig, interval: usize, heads: usize) -> GatedConfig {

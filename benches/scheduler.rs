@@ -12,14 +12,14 @@ const TAIL: u32 = 20;
 const ROOM: usize = 600;
 
 fn jobs(count: u32) -> Scheduler<()> {
-    let bounds = Bounds { jobs: 256, tokens: 8192, pictures: 4, sharing: true };
+    let bounds = Bounds { jobs: 256, tokens: 8192, frames: 4, sharing: true };
     let mut scheduler = Scheduler::new(bounds, 256 * 40, 64);
     let picture = blake3::hash(b"a picture");
     for number in 0..count {
         let ids: Vec<u32> = (0..PREFIX).chain((0..TAIL).map(|token| 1000 + number * TAIL + token)).collect();
         let sees = vec![Some(0); ids.len()];
         let wanted = ids.len() - 1;
-        let tokens = Tokens::new(ids, sees, vec![picture]);
+        let tokens = Tokens::new(ids, sees, vec![picture], vec![1]);
         scheduler.add(Job::new(number.into(), tokens, Pace::Writes, wanted, ROOM, ()));
     }
     scheduler

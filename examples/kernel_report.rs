@@ -41,6 +41,7 @@ const FAMILIES: &[Family] = &[
     Family { name: "gated_cross_attention", variants: WIDTHS, threads: 256, shared_bytes: two_tiles },
     Family { name: "patches", variants: ONE, threads: 256, shared_bytes: |_| 0 },
     Family { name: "class_and_position", variants: ONE, threads: 256, shared_bytes: |_| 0 },
+    Family { name: "frame_embedding", variants: ONE, threads: 256, shared_bytes: |_| 0 },
     Family { name: "gather", variants: ONE, threads: 256, shared_bytes: |_| 0 },
     Family { name: "repeat", variants: ONE, threads: 256, shared_bytes: |_| 0 },
     // Of heads of 128 columns that all rotate.

@@ -130,8 +130,10 @@ struct PictureAttentionArguments {
     Rows value[2];
     HeadNorm query_norm;
     HeadNorm key_norm;
+    // Or null. Else the first source is in frames: picture i has frames frame_starts[i] .. frame_starts[i + 1].
+    const uint32_t* frame_starts;
     uint32_t query_rows;   // queries of a picture
-    uint32_t key_rows[2];  // keys of a picture in each source; the second may be 0
+    uint32_t key_rows[2];  // keys of a picture (of a frame) in each source; the second may be 0
     uint32_t images;
     uint32_t heads;
     uint32_t head_width;
@@ -206,6 +208,24 @@ struct ClassAndPositionArguments {
     uint32_t images;
     uint32_t patches_count;
     uint32_t width;
+    uint32_t unused;
+};
+
+/// Where a frame stands in its video.
+struct FramePlace {
+    uint32_t number;
+    uint32_t count;  // frames of the video
+};
+
+/// pointwise.cu: the embedding of a frame's place added to all rows of the frame.
+struct FrameEmbeddingArguments {
+    Rows x;
+    Rows table;  // T (table_rows, width)
+    Rows out;
+    const FramePlace* places;  // of each frame
+    uint32_t count;            // rows of out
+    uint32_t width;
+    uint32_t table_rows;
     uint32_t unused;
 };
 

@@ -368,17 +368,22 @@ DEVICE void store_rows(const Attended<WIDTH>& attended, const Rows& out, uint32_
     }
 }
 
-/// The keys of picture `image` in source `which`, for one head.
+/// The keys of picture `image` in source `which`, for one head; in frames, those of all of its frames.
 template <typename T>
 DEVICE KeySource<T> picture_keys(const PictureAttentionArguments& arguments, uint32_t which, uint32_t image,
                                  uint32_t head) {
     const Rows &key = arguments.key[which], &value = arguments.value[which];
     const uint32_t column = head * arguments.head_width;
-    return {row_of<T>(key, image * key.rows) + column,
-            row_of<T>(value, image * value.rows) + column,
+    uint32_t first = image, units = 1;
+    if (which == 0 && arguments.frame_starts != nullptr) {
+        first = load_for_warp(arguments.frame_starts + image);
+        units = load_for_warp(arguments.frame_starts + image + 1) - first;
+    }
+    return {row_of<T>(key, first * key.rows) + column,
+            row_of<T>(value, first * value.rows) + column,
             key.stride,
             value.stride,
-            arguments.key_rows[which],
+            units * arguments.key_rows[which],
             nullptr,
             0};
 }

@@ -1,4 +1,4 @@
-// What moves rows about between matrix products: pixels to patches, class row and position embedding, gathers, rotary
+// What moves rows about between matrix products: pixels to patches, class row and embeddings of places, gathers, rotary
 // embedding with the append to pages, copies of pages. All are bound by memory: every value is read once and written
 // once, 16 bytes a thread, neighbouring threads at neighbouring addresses (but for pixels, which come singly and
 // through L1). Widths are multiples of 8.
@@ -6,6 +6,7 @@
 // One thread for each vector of 8 columns, threads 256, shared bytes 0:
 //   patches_<bf16|f16>             grid divide_up(images * (side / patch)^2 * width / 8, 256)
 //   class_and_position_<bf16|f16>  grid divide_up((patches_count + 1) * width / 8, 256), all pictures by one thread
+//   frame_embedding_<bf16|f16>     grid divide_up(count * width / 8, 256)
 //   gather_<bf16|f16>              grid divide_up(count * width / 8, 256)
 //   repeat_<bf16|f16>              grid divide_up(table_rows * width / 8, 256), all copies of a row by one thread
 // One block for each row:
@@ -95,6 +96,31 @@ DEVICE void class_and_position(const ClassAndPositionArguments& arguments) {
         for (uint32_t i = 0; i < VECTOR; ++i) value[i] = (place.row > 0 ? value[i] : class_row[i]) + position[i];
         write(row_of<T>(arguments.out, image * rows + place.row) + place.column, value);
     }
+}
+
+/// out (count, width): x, and to each row the embedding of its frame's place: a row of the table, or, in a video with
+/// more frames than the table has rows, what lies between two.
+template <typename T>
+DEVICE void frame_embedding(const FrameEmbeddingArguments& arguments) {
+    const Place place = place_of_thread(arguments.width);
+    if (place.row >= arguments.count) return;
+
+    const uint32_t* frame = reinterpret_cast<const uint32_t*>(arguments.places + place.row / arguments.x.rows);
+    const uint32_t number = load_global(frame), frames = load_global(frame + 1), last = arguments.table_rows - 1;
+    uint32_t row = number;
+    float share = 0.0f;
+    if (frames > arguments.table_rows) {
+        const float stretched = static_cast<float>(number) * static_cast<float>(last) / static_cast<float>(frames - 1);
+        row = static_cast<uint32_t>(stretched);
+        share = stretched - static_cast<float>(row);
+    }
+    float value[VECTOR], before[VECTOR], after[VECTOR];
+    read(value, row_of<T>(arguments.x, place.row) + place.column);
+    read(before, row_of<T>(arguments.table, row) + place.column);
+    read(after, row_of<T>(arguments.table, row < last ? row + 1 : last) + place.column);
+#pragma unroll
+    for (uint32_t i = 0; i < VECTOR; ++i) value[i] += fmaf(after[i] - before[i], share, before[i]);
+    write(row_of<T>(arguments.out, place.row) + place.column, value);
 }
 
 /// out (count, width): row index(i) + offset of a table, and row i of `add`.
@@ -269,6 +295,7 @@ DEVICE void random(const RandomArguments& arguments) {
 
 KERNEL(patches_bf16, PatchesArguments, 256) { patches<bf16>(arguments); }
 KERNEL(class_and_position_bf16, ClassAndPositionArguments, 256) { class_and_position<bf16>(arguments); }
+KERNEL(frame_embedding_bf16, FrameEmbeddingArguments, 256) { frame_embedding<bf16>(arguments); }
 KERNEL(gather_bf16, GatherArguments, 256) { gather<bf16>(arguments); }
 KERNEL(repeat_bf16, GatherArguments, 256) { repeat<bf16>(arguments); }
 KERNEL(append_bf16, AppendArguments, 256) { append<bf16>(arguments); }
@@ -276,6 +303,7 @@ KERNEL(random_bf16, RandomArguments, 256) { random<bf16>(arguments); }
 
 KERNEL(patches_f16, PatchesArguments, 256) { patches<f16>(arguments); }
 KERNEL(class_and_position_f16, ClassAndPositionArguments, 256) { class_and_position<f16>(arguments); }
+KERNEL(frame_embedding_f16, FrameEmbeddingArguments, 256) { frame_embedding<f16>(arguments); }
 KERNEL(gather_f16, GatherArguments, 256) { gather<f16>(arguments); }
 KERNEL(repeat_f16, GatherArguments, 256) { repeat<f16>(arguments); }
 KERNEL(append_f16, AppendArguments, 256) { append<f16>(arguments); }

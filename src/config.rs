@@ -155,6 +155,8 @@ pub struct ResamplerConfig {
     pub depth: usize,
     /// Latents that stand for one picture.
     pub latents: usize,
+    /// Rows of the table of embeddings for a frame's place in its video, if there is one (`frame_embs`).
+    pub frame_embeddings: Option<usize>,
     /// Attention heads.
     pub heads: usize,
     /// Width of a head.
@@ -352,6 +354,7 @@ fn resampler(fields: &Fields, vision: &VisionConfig) -> Result<ResamplerConfig> 
     Ok(ResamplerConfig {
         depth: fields.count("resampler_depth", Some(6), 1024)?,
         latents: fields.count("resampler_n_latents", Some(64), 65_536)?,
+        frame_embeddings: None,
         heads: fields.count("resampler_n_heads", Some(16), 1024)?,
         head_width: fields.count("resampler_head_dim", Some(96), 65_536)?,
         mlp_width: 4 * vision.width,
@@ -393,12 +396,14 @@ fn open_flamingo(fields: &Fields, checkpoint: &Checkpoint) -> Result<ModelConfig
         Ok(inner / OPEN_FLAMINGO_HEAD_WIDTH)
     };
     let depth = (0..).take_while(|i| checkpoint.contains(&format!("perceiver.layers.{i}.0.to_q.weight"))).count();
-    if checkpoint.contains("perceiver.frame_embs") || checkpoint.contains("perceiver.media_time_embs") {
-        return Err(fields.invalid("perceiver", "a resampler for single pictures", "temporal embeddings"));
+    if checkpoint.contains("perceiver.media_time_embs") {
+        let expected = "a resampler that knows no number of a picture in its prompt";
+        return Err(fields.invalid("perceiver.media_time_embs", expected, "such embeddings"));
     }
     let resampler = ResamplerConfig {
         depth,
         latents: rows("perceiver.latents")?,
+        frame_embeddings: checkpoint.shape("perceiver.frame_embs").map(|shape| shape[0]),
         heads: heads_of("perceiver.layers.0.0.to_q.weight")?,
         head_width: OPEN_FLAMINGO_HEAD_WIDTH,
         mlp_width: rows("perceiver.layers.0.1.1.weight")?,

@@ -15,7 +15,7 @@ use crate::weights::Weights;
 pub(crate) struct Executor {
     backend: Box<dyn Backend>,
     plans: Arc<Plans>,
-    picture_values: usize,
+    frame_values: usize,
     vocabulary: usize,
 }
 
@@ -28,8 +28,8 @@ impl Executor {
         let plans = Arc::new(model::record(config, &mut weights)?);
         let pools = Pools::of(config, pages);
         let backend = backend::open(opening, weights, pools, plans.clone())?;
-        let picture_values = 3 * config.vision.image_size.pow(2);
-        Ok(Executor { backend, plans, picture_values, vocabulary: config.decoder.vocabulary })
+        let frame_values = 3 * config.vision.image_size.pow(2);
+        Ok(Executor { backend, plans, frame_values, vocabulary: config.decoder.vocabulary })
     }
 
     /// Text pages and media pages that the device has.
@@ -37,10 +37,27 @@ impl Executor {
         self.backend.pages()
     }
 
-    /// Encodes pictures (normalised pixels, (3, side, side) each) into media pages.
-    pub fn encode(&mut self, pixels: &[f32], pages: &[u32]) -> Result<()> {
-        assert_eq!(pixels.len(), pages.len() * self.picture_values);
-        self.backend.run(Which::Media, &Batch { inputs: &[pixels], images: pages, ..Batch::default() })
+    /// Encodes pictures and videos, of so many `frames` each (normalised pixels, (3, side, side) a frame), into media
+    /// pages.
+    pub fn encode(&mut self, pixels: &[f32], frames: &[u32], pages: &[u32]) -> Result<()> {
+        assert_eq!(pixels.len(), frames.iter().sum::<u32>() as usize * self.frame_values);
+        assert_eq!(frames.len(), pages.len());
+        self.backend.run(Which::Media, &Batch { inputs: &[pixels], images: pages, frames, ..Batch::default() })
+    }
+
+    /// Whether there is a plan for [`Executor::features`].
+    pub fn has_features(&self) -> bool {
+        self.plans.features.is_some()
+    }
+
+    /// What the vision tower compares pictures by: features (frames, width) of normalised pixels (frames, 3, side,
+    /// side), to `out`.
+    pub fn features(&mut self, pixels: &[f32], out: &mut Vec<f32>) -> Result<()> {
+        let frames = pixels.len() / self.frame_values;
+        // They fill no page.
+        let batch = Batch { inputs: &[pixels], images: &vec![0; frames], ..Batch::default() };
+        self.backend.run(Which::Features, &batch)?;
+        self.backend.fetch(0..frames, out)
     }
 
     /// Whether the device chooses tokens itself.
@@ -81,7 +98,7 @@ impl Executor {
     /// Floating-point operations of encoding `pictures`, and of reading `tokens` tokens of one sequence with the logits
     /// of the last.
     pub fn flops(&self, pictures: usize, tokens: usize) -> [u64; 2] {
-        let media = Extent { images: pictures, ..Extent::default() };
+        let media = Extent { frames: pictures, images: pictures, ..Extent::default() };
         let text = Extent { tokens, outputs: 1, ..Extent::default() };
         [self.plans.media.flops(&media, 0), self.plans.text.flops(&text, tokens / 2)]
     }

@@ -10,7 +10,9 @@ use crate::weights::WeightId;
 /// What the rows of a tensor are counted in; bound to numbers by each batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Axis {
-    /// Pictures of the batch.
+    /// Frames of all pictures and videos of the batch: a picture is one frame.
+    Frames,
+    /// Pictures and videos of the batch.
     Images,
     /// Text tokens of the batch.
     Tokens,
@@ -21,7 +23,9 @@ pub enum Axis {
 /// How many units each axis has in one batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Extent {
-    /// Pictures.
+    /// Frames of all pictures and videos.
+    pub frames: usize,
+    /// Pictures and videos.
     pub images: usize,
     /// Text tokens.
     pub tokens: usize,
@@ -33,6 +37,7 @@ impl Extent {
     /// Units along one axis.
     pub fn units(&self, axis: Axis) -> usize {
         match axis {
+            Axis::Frames => self.frames,
             Axis::Images => self.images,
             Axis::Tokens => self.tokens,
             Axis::Outputs => self.outputs,
@@ -79,6 +84,11 @@ impl Tensor {
     pub fn rows_from(self, first: usize) -> Tensor {
         assert!(first < self.rows);
         Tensor { rows: self.rows - first, row_offset: self.row_offset + first, ..self }
+    }
+
+    /// Each unit's first row.
+    pub fn first_row(self) -> Tensor {
+        Tensor { rows: 1, ..self }
     }
 
     /// Rows in a batch of so many units.
@@ -128,7 +138,8 @@ pub enum Pages {
 /// What queries attend to.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Keys {
-    /// All rows of the query's own picture, from several (key, value) sources in order. No mask.
+    /// All rows of the query's own picture, from several (key, value) sources in order. No mask. The first source may
+    /// be in frames where queries are in pictures: then it is the rows of all frames of the picture, in order.
     Picture(Vec<(Tensor, Tensor)>),
     /// The query's sequence up to and with itself, from text pages; with ALiBi slopes for each head.
     Causal {
@@ -171,12 +182,15 @@ impl Epilogue {
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs, reason = "an operation's line names its operands")]
 pub enum Op {
-    /// Pixels (3, side, side) of each picture to rows (channel, y, x) of each patch, the grid row by row.
+    /// Pixels (3, side, side) of each frame to rows (channel, y, x) of each patch, the grid row by row.
     Patches { pixels: Tensor, out: Tensor, side: usize, patch: usize },
-    /// The class row before the patches of each picture, and the position embedding added to all.
+    /// The class row before the patches of each frame, and the position embedding added to all.
     ClassAndPosition { patches: Tensor, class: WeightId, position: WeightId, out: Tensor },
     /// The same learned rows for each picture.
     Broadcast { rows: WeightId, out: Tensor },
+    /// To all rows of a frame the embedding of its place in its video (paper 2.1): row i of the table for frame i, or,
+    /// of a video with more frames than the table has rows, the table stretched linearly over all of them.
+    FrameEmbedding { x: Tensor, table: WeightId, out: Tensor },
     /// Rows of a table, picked by token; `add` is added.
     Gather { table: WeightId, index: Index, add: Option<Tensor>, out: Tensor },
     /// The rows of tokens whose logits are wanted.
@@ -201,7 +215,7 @@ impl Op {
             Op::ClassAndPosition { patches, .. } => vec![*patches],
             Op::Broadcast { .. } => vec![],
             Op::Gather { add, .. } => add.iter().copied().collect(),
-            Op::Select { x, .. } | Op::Norm { x, .. } | Op::Rope { x, .. } => vec![*x],
+            Op::FrameEmbedding { x, .. } | Op::Select { x, .. } | Op::Norm { x, .. } | Op::Rope { x, .. } => vec![*x],
             Op::Linear { x, epilogue, .. } => [Some(*x), epilogue.residual].into_iter().flatten().collect(),
             Op::Append { key, value, .. } => vec![*key, *value],
             Op::Attention { query, keys, .. } => match keys {
@@ -217,6 +231,7 @@ impl Op {
             Op::Patches { out, .. }
             | Op::ClassAndPosition { out, .. }
             | Op::Broadcast { out, .. }
+            | Op::FrameEmbedding { out, .. }
             | Op::Gather { out, .. }
             | Op::Select { out, .. }
             | Op::Norm { out, .. }
@@ -230,15 +245,17 @@ impl Op {
     /// Multiply-adds of the matrix product, each counted as two operations; the rest of a plan is small beside them.
     /// `keys` is how many keys a query of causal or preceding-image attention has on average.
     pub fn flops(&self, extent: &Extent, keys: usize) -> u64 {
-        let per_row = match self {
-            Op::Linear { x, epilogue, out, .. } => 2 * x.width * epilogue.weight_rows(out.width),
+        let rows = self.writes().map_or(0, |out| out.row_count(extent));
+        let flops = match self {
+            Op::Linear { x, epilogue, out, .. } => 2 * x.width * epilogue.weight_rows(out.width) * rows,
             Op::Attention { query, keys: Keys::Picture(sources), .. } => {
-                4 * query.width * sources.iter().map(|(key, _)| key.rows).sum::<usize>()
+                let keys: usize = sources.iter().map(|(key, _)| key.row_count(extent)).sum();
+                4 * query.width * query.rows * keys
             }
-            Op::Attention { query, .. } => 4 * query.width * keys,
+            Op::Attention { query, .. } => 4 * query.width * keys * rows,
             _ => 0,
         };
-        per_row as u64 * self.writes().map_or(0, |out| out.row_count(extent)) as u64
+        flops as u64
     }
 }
 
@@ -296,6 +313,14 @@ impl Graph {
     pub fn broadcast(&mut self, rows: WeightId, count: usize, width: usize) -> Tensor {
         let out = self.input(Axis::Images, count, width);
         self.ops.push(Op::Broadcast { rows, out });
+        out
+    }
+
+    /// See [`Op::FrameEmbedding`].
+    pub fn frame_embedding(&mut self, x: Tensor, table: WeightId) -> Tensor {
+        assert_eq!(x.axis, Axis::Frames);
+        let out = self.like(x, x.width);
+        self.ops.push(Op::FrameEmbedding { x, table, out });
         out
     }
 
@@ -368,7 +393,13 @@ impl Graph {
     pub fn attention(&mut self, query: Tensor, keys: Keys, head_width: usize, scale: f32) -> Tensor {
         assert_eq!(query.width % head_width, 0);
         if let Keys::Picture(sources) = &keys {
-            assert!(sources.iter().all(|(key, value)| key.width == query.width && value.width == query.width));
+            let fits = |(place, (key, value)): (usize, &(Tensor, Tensor))| {
+                let whole = key.rows == key.row_pitch && value.rows == value.row_pitch;
+                let of_frames = place == 0 && key.axis == Axis::Frames && query.axis == Axis::Images && whole;
+                let same = key.axis == value.axis && key.width == query.width && value.width == query.width;
+                same && (key.axis == query.axis || of_frames)
+            };
+            assert!(sources.iter().enumerate().all(fits));
         }
         let out = self.like(query, query.width);
         self.ops.push(Op::Attention { query, keys, head_width, scale, out });
@@ -394,20 +425,24 @@ pub struct Plan {
     pub output: Option<Tensor>,
 }
 
-/// Which of a model's two plans.
+/// Which of a model's plans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Which {
     /// Pictures to media pages.
     Media,
+    /// Pictures to features that tell how alike they are.
+    Features,
     /// Tokens to logits.
     Text,
 }
 
-/// The two plans of a model.
+/// The plans of a model.
 #[derive(Debug)]
 pub struct Plans {
-    /// Pixels (images, 3 * side * side) to media pages.
+    /// Pixels (frames, 3 * side * side) to media pages.
     pub media: Plan,
+    /// Pixels (frames, 3 * side * side) to features (frames, width); none where the checkpoint has no norm for them.
+    pub features: Option<Plan>,
     /// Tokens to logits (outputs, vocabulary).
     pub text: Plan,
 }
@@ -417,8 +452,15 @@ impl Plans {
     pub fn get(&self, which: Which) -> &Plan {
         match which {
             Which::Media => &self.media,
+            Which::Features => self.features.as_ref().expect("features are asked for where there are some"),
             Which::Text => &self.text,
         }
+    }
+
+    /// All there are.
+    pub fn all(&self) -> impl Iterator<Item = (Which, &Plan)> {
+        let features = self.features.iter().map(|plan| (Which::Features, plan));
+        [(Which::Media, &self.media), (Which::Text, &self.text)].into_iter().chain(features)
     }
 }
 
@@ -513,6 +555,7 @@ impl Op {
             Op::Patches { pixels: x, out, .. }
             | Op::ClassAndPosition { patches: x, out, .. }
             | Op::Select { x, out }
+            | Op::FrameEmbedding { x, out, .. }
             | Op::Norm { x, out, .. } => vec![x, out],
             Op::Broadcast { out, .. } => vec![out],
             Op::Gather { add, out, .. } => add.iter_mut().chain([out]).collect(),

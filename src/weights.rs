@@ -28,8 +28,19 @@ pub struct Weight {
     pub columns: usize,
     /// The checkpoint's tensors, from the first row to the last.
     pub parts: Vec<String>,
-    /// Rows stand (head, q/k/v, entry) in the file and are wanted (q/k/v, head, entry); the number of heads.
-    pub interleaved_heads: Option<usize>,
+    /// How its values stand in the file.
+    pub layout: Layout,
+}
+
+/// How the values of a weight stand in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// As they are wanted.
+    Rows,
+    /// Rows stand (head, q/k/v, entry) for so many heads, and are wanted (q/k/v, head, entry).
+    Interleaved(usize),
+    /// Columns stand where rows are wanted.
+    Transposed,
 }
 
 /// The checkpoint and the list of what the model takes from it.
@@ -118,7 +129,8 @@ impl Weights {
         if self.are_random() { Ok(self.push_whole(name, usual, columns)) } else { self.table(name, columns) }
     }
 
-    fn table(&mut self, name: &str, columns: usize) -> Result<WeightId> {
+    /// Asks for the matrix `name` with as many rows as the file has.
+    pub fn table(&mut self, name: &str, columns: usize) -> Result<WeightId> {
         let parts = self.parts(name, "weight");
         // Parts that may be absent: the added vocabulary of IDEFICS.
         let parts: Vec<String> = parts
@@ -128,6 +140,10 @@ impl Weights {
                 None => Some(part),
             })
             .collect();
+        let layout = self.layout(name);
+        if layout == Layout::Transposed {
+            return self.transposed(name, parts, columns);
+        }
         let mut rows = 0;
         for part in &parts {
             let shape = self.shape(part)?;
@@ -142,8 +158,24 @@ impl Weights {
             let shape = format!("({rows}, {columns})");
             return Err(Error::invalid(self.file_of(&parts[0]), &parts[0], "at least one row and column", shape));
         }
-        let interleaved_heads = self.interleaved_heads(name);
-        Ok(self.push(Weight { name: name.to_owned(), rows, columns, parts, interleaved_heads }))
+        Ok(self.push(Weight { name: name.to_owned(), rows, columns, parts, layout }))
+    }
+
+    fn transposed(&mut self, name: &str, parts: Vec<String>, columns: usize) -> Result<WeightId> {
+        match *self.shape(&parts[0])? {
+            [found, rows] if found == columns && rows > 0 => {
+                Ok(self.push(Weight { name: name.to_owned(), rows, columns, parts, layout: Layout::Transposed }))
+            }
+            ref shape => {
+                let (expected, found) = (format!("{columns} rows"), format!("shape {shape:?}"));
+                Err(Error::invalid(self.file_of(&parts[0]), &parts[0], expected, found))
+            }
+        }
+    }
+
+    /// Whether the checkpoint has a matrix or norm `name`. What is made up has nothing that may be absent.
+    pub fn has(&self, name: &str) -> bool {
+        !self.are_random() && self.parts(name, "weight").iter().all(|part| self.contains(part))
     }
 
     /// Asks for the bias of matrix `name`, or the bias of a norm.
@@ -177,8 +209,8 @@ impl Weights {
             let file = self.file_of(&parts[0]);
             return Err(Error::invalid(file, &parts[0], format!("{length} values"), format!("{found} values")));
         }
-        let interleaved_heads = self.interleaved_heads(name);
-        Ok(self.push(Weight { name: name.to_owned(), rows: 1, columns: length, parts, interleaved_heads }))
+        let layout = self.layout(name);
+        Ok(self.push(Weight { name: name.to_owned(), rows: 1, columns: length, parts, layout }))
     }
 
     /// The tensors that make up what we call `name`.
@@ -189,10 +221,10 @@ impl Weights {
         }
     }
 
-    fn interleaved_heads(&self, name: &str) -> Option<usize> {
+    fn layout(&self, name: &str) -> Layout {
         match &self.source {
-            Source::Checkpoint(_, naming) => naming.interleaved_heads(name),
-            Source::Random | Source::Values(_) => None,
+            Source::Checkpoint(_, naming) => naming.layout(name),
+            Source::Random | Source::Values(_) => Layout::Rows,
         }
     }
 
@@ -221,7 +253,7 @@ impl Weights {
     /// A weight that is one tensor under our own name, with numbers that are made up.
     fn push_whole(&mut self, name: &str, rows: usize, columns: usize) -> WeightId {
         let parts = vec![format!("{name}.{}", self.list.len())];
-        self.push(Weight { name: name.to_owned(), rows, columns, parts, interleaved_heads: None })
+        self.push(Weight { name: name.to_owned(), rows, columns, parts, layout: Layout::Rows })
     }
 
     fn expect_rows(&self, id: WeightId, rows: usize) -> Result<()> {
@@ -234,7 +266,12 @@ impl Weights {
         Err(Error::invalid(file, parts, format!("{rows} rows"), format!("{} rows", weight.rows)))
     }
 
+    /// What is asked for again is there.
     fn push(&mut self, weight: Weight) -> WeightId {
+        let same = |known: &Weight| known.name == weight.name && known.parts == weight.parts;
+        if let Some(place) = self.list.iter().position(same) {
+            return WeightId(place);
+        }
         self.list.push(weight);
         WeightId(self.list.len() - 1)
     }
@@ -278,10 +315,11 @@ impl Weights {
         for tensor in self.tensors(id)? {
             values.extend(to_f32(&tensor));
         }
-        if let Some(heads) = weight.interleaved_heads {
-            values = uninterleaved(&values, heads, values.len() / (3 * heads));
-        }
-        Ok(values)
+        Ok(match weight.layout {
+            Layout::Rows => values,
+            Layout::Interleaved(heads) => uninterleaved(&values, heads, values.len() / (3 * heads)),
+            Layout::Transposed => transposed(&values, weight.rows),
+        })
     }
 }
 
@@ -293,6 +331,11 @@ fn to_f32<'a>(tensor: &'a Tensor<'_>) -> Box<dyn Iterator<Item = f32> + 'a> {
         Dtype::F16 => Box::new(bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32())),
         Dtype::Bf16 => Box::new(bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32())),
     }
+}
+
+/// (columns, rows) to (rows, columns).
+fn transposed(values: &[f32], rows: usize) -> Vec<f32> {
+    (0..rows).flat_map(|row| values.iter().skip(row).step_by(rows)).copied().collect()
 }
 
 /// (head, q/k/v, entries) to (q/k/v, head, entries); `entries` values for each pair.
@@ -315,7 +358,10 @@ type Table = &'static [(&'static str, &'static str)];
 #[derive(Debug)]
 struct Naming {
     tables: Vec<(&'static str, Table)>,
+    /// Heads of GPT-NeoX, whose queries, keys and values stand head by head.
     interleaved_heads: Option<usize>,
+    /// open_clip multiplies by its projection from the right.
+    projection_transposed: bool,
     /// Decoder layer that gated block `i` is named after: first + i * interval (OpenFlamingo), or `i` itself.
     gated: (usize, usize),
 }
@@ -326,12 +372,10 @@ impl Naming {
         let interleaved_heads = (decoder.architecture == Architecture::GptNeoX).then_some(decoder.heads);
         if config.family == Family::Idefics {
             let tables = vec![("model.vision_model.", CLIP), ("model.", IDEFICS), ("", IDEFICS_VOCABULARY)];
-            return Naming { tables, interleaved_heads, gated: (0, 1) };
+            return Naming { tables, interleaved_heads, projection_transposed: false, gated: (0, 1) };
         }
-        let vision = match checkpoint.contains("vision_encoder.conv1.weight") {
-            true => OPEN_CLIP,
-            false => CLIP,
-        };
+        let open_clip = checkpoint.contains("vision_encoder.conv1.weight");
+        let vision = if open_clip { OPEN_CLIP } else { CLIP };
         let (prefix, language, block): (_, _, Table) = match decoder.architecture {
             Architecture::Llama => ("lang_encoder.", LLAMA, &[("gated.{}", "lang_encoder.model.layers.{}")]),
             Architecture::Mpt => {
@@ -345,7 +389,8 @@ impl Naming {
         };
         let tables =
             vec![("vision_encoder.", vision), ("perceiver.", OPEN_FLAMINGO_RESAMPLER), (prefix, language), ("", block)];
-        Naming { tables, interleaved_heads, gated: (config.gated.first, config.gated.interval) }
+        let gated = (config.gated.first, config.gated.interval);
+        Naming { tables, interleaved_heads, projection_transposed: open_clip, gated }
     }
 
     /// The checkpoint's names of all parts of our `name`.
@@ -373,8 +418,13 @@ impl Naming {
         unreachable!("no naming table knows {name}")
     }
 
-    fn interleaved_heads(&self, name: &str) -> Option<usize> {
-        self.interleaved_heads.filter(|_| name.starts_with("decoder.") && name.ends_with(".qkv"))
+    fn layout(&self, name: &str) -> Layout {
+        let is_qkv = name.starts_with("decoder.") && name.ends_with(".qkv");
+        match self.interleaved_heads.filter(|_| is_qkv) {
+            Some(heads) => Layout::Interleaved(heads),
+            None if name == "vision.projection" && self.projection_transposed => Layout::Transposed,
+            None => Layout::Rows,
+        }
     }
 }
 
@@ -407,6 +457,8 @@ const CLIP: Table = &[
     ("vision.layers.{}.norm_mlp", "encoder.layers.{}.layer_norm2.%"),
     ("vision.layers.{}.up", "encoder.layers.{}.mlp.fc1.%"),
     ("vision.layers.{}.down", "encoder.layers.{}.mlp.fc2.%"),
+    ("vision.norm_post", "post_layernorm.%"),
+    ("vision.projection", "visual_projection.%"),
 ];
 
 /// CLIP as open_clip and OpenAI name it.
@@ -421,6 +473,8 @@ const OPEN_CLIP: Table = &[
     ("vision.layers.{}.norm_mlp", "transformer.resblocks.{}.ln_2.%"),
     ("vision.layers.{}.up", "transformer.resblocks.{}.mlp.c_fc.%"),
     ("vision.layers.{}.down", "transformer.resblocks.{}.mlp.c_proj.%"),
+    ("vision.norm_post", "ln_post.%"),
+    ("vision.projection", "proj"),
 ];
 
 /// IDEFICS under `model.`: resampler, gated blocks and decoder.
@@ -470,6 +524,7 @@ const IDEFICS_VOCABULARY: Table = &[("decoder.head", "lm_head.%+lm_head.addition
 /// OpenFlamingo's resampler, under `perceiver.`.
 const OPEN_FLAMINGO_RESAMPLER: Table = &[
     ("resampler.latents", "latents"),
+    ("resampler.frames", "frame_embs"),
     ("resampler.layers.{}.norm_media", "layers.{}.0.norm_media.%"),
     ("resampler.layers.{}.norm_latents", "layers.{}.0.norm_latents.%"),
     ("resampler.layers.{}.query", "layers.{}.0.to_q.%"),

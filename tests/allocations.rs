@@ -39,14 +39,14 @@ static ALLOCATOR: Counting = Counting;
 #[test]
 fn a_step_of_writing_allocates_nothing() {
     const SEQUENCES: usize = 256;
-    let bounds = Bounds { jobs: SEQUENCES, tokens: 512, pictures: 4, sharing: true };
+    let bounds = Bounds { jobs: SEQUENCES, tokens: 512, frames: 4, sharing: true };
     let mut scheduler: Scheduler<()> = Scheduler::new(bounds, SEQUENCES * 40, 64);
     let picture = blake3::hash(b"a picture");
     for number in 0..SEQUENCES as u64 {
         // A prefix that all share, and a tail of one's own.
         let ids: Vec<u32> = (0..48).chain([number as u32 + 100; 9]).collect();
         let sees = vec![Some(0); ids.len()];
-        let tokens = Tokens::new(ids, sees, vec![picture]);
+        let tokens = Tokens::new(ids, sees, vec![picture], vec![1]);
         scheduler.add(Job::new(number, tokens, Pace::Writes, 56, 600, ()));
     }
     let mut step = Step::default();

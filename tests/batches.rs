@@ -45,7 +45,8 @@ fn open(shape: Shape, keys: Keys, threads: usize) -> Probe {
     let query = graph.input(Axis::Tokens, 1, width);
     let out = graph.attention(query, keys, head_width, 0.4);
     let out = graph.select(out);
-    let plans = Plans { media: filler.plan(&[text, media], None), text: graph.plan(&[query], Some(out)) };
+    let (media_plan, text_plan) = (filler.plan(&[text, media], None), graph.plan(&[query], Some(out)));
+    let plans = Plans { media: media_plan, text: text_plan, features: None };
     let exactly = |count| PageCount { least: count, most: count };
     let pools = Pools {
         text_layers: 1,

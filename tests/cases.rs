@@ -77,6 +77,8 @@ struct Run {
     which: Which,
     /// Media page of each picture.
     pictures: Vec<u32>,
+    /// Frames of each; one each if empty.
+    frames: Vec<u32>,
     pieces: Vec<Piece>,
     /// For each token; none at all if empty.
     media: Vec<Option<u32>>,
@@ -127,9 +129,9 @@ impl Case {
             fill(&mut values, rows * columns, seed_of([1, index as u64, 0, 0]), mean, deviation);
             assert_eq!(numbers.matrix(rows, columns, values), WeightId(index));
         }
-        let plans = Plans { media: self.media.clone(), text: self.text.clone() };
+        let plans = Plans { media: self.media.clone(), text: self.text.clone(), features: None };
         let most = |count: fn(&Run) -> usize| self.runs().map(count).max().unwrap_or(0);
-        let usual = Usual { images: most(|run| run.pictures.len()), tokens: most(|run| run.tokens()).max(64) };
+        let usual = Usual { images: most(|run| run.extent().frames), tokens: most(|run| run.tokens()).max(64) };
         Ok(Opened { case: self, probe: Probe::open(place, numbers, plans, self.pools, usual)? })
     }
 
@@ -192,6 +194,7 @@ impl Case {
                 }
                 Op::Norm { weight, bias, .. } => vector(&Some(*weight)) + vector(bias),
                 Op::Gather { out, .. } => STORED * size(out),
+                Op::FrameEmbedding { table, .. } => STORED * self.weights[table.0].rows * self.weights[table.0].columns,
                 Op::Broadcast { rows, .. } => STORED * self.weights[rows.0].rows * self.weights[rows.0].columns,
                 Op::ClassAndPosition { out, .. } => STORED * out.rows * out.width,
                 Op::Append { key, .. } => 2 * STORED * size(key),
@@ -260,6 +263,7 @@ impl Case {
     fn lists(&self, run: &Run) -> Lists {
         let plan = match run.which {
             Which::Media => &self.media,
+            Which::Features => unreachable!("a case has none"),
             Which::Text => &self.text,
         };
         let tokens: Vec<(u32, u32)> =
@@ -268,6 +272,7 @@ impl Case {
         for (place, input) in plan.inputs.iter().enumerate() {
             // Who a row belongs to.
             let units: Vec<(u32, u32)> = match input.axis {
+                Axis::Frames => (0..run.extent().frames as u32).map(|frame| (2000 + frame, 0)).collect(),
                 Axis::Images => run.pictures.iter().map(|&page| (1000 + page, 0)).collect(),
                 Axis::Tokens | Axis::Outputs => tokens.clone(),
             };
@@ -298,7 +303,9 @@ impl Run {
     }
 
     fn extent(&self) -> Extent {
-        Extent { images: self.pictures.len(), tokens: self.tokens(), outputs: self.outputs.len() }
+        let images = self.pictures.len();
+        let frames = if self.frames.is_empty() { images } else { self.frames.iter().sum::<u32>() as usize };
+        Extent { frames, images, tokens: self.tokens(), outputs: self.outputs.len() }
     }
 
     /// Keys that its tokens see; those of a page that several sequences have are one.
@@ -320,6 +327,7 @@ impl Run {
         with(&Batch {
             inputs: &inputs,
             images: &self.pictures,
+            frames: &self.frames,
             ids: &lists.ids,
             positions: &lists.positions,
             sequences: &lists.sequences,
@@ -384,6 +392,9 @@ pub fn small() -> Vec<Case> {
         patches(Small, 3, 28, 14, 40),
         class_and_position(Small, 2, 5, 24),
         broadcast(Small, 3, 5, 48),
+        // As many frames as the table has rows, fewer, and more, over which it is stretched.
+        frame_embedding(Small, &[4, 1, 9, 3], 5, 48, 4),
+        frame_embedding(Small, &[1, 2], 3, 272, 1),
         gather(Small, 7, 48, false),
         gather(Small, 19, 272, true),
         select(Small, 23, 40),
@@ -525,6 +536,9 @@ fn small_attention() -> Vec<Case> {
         picture(Small, 2, heads(1, 32), 9, &[64, 9], true),
         picture(Small, 1, heads(1, 128), 3, &[17, 3], true),
         picture(Small, 1, heads(1, 80), 4, &[33, 4], false),
+        video(Small, &[3, 1, 2], heads(2, 64), 7, [50, 7], false),
+        video(Small, &[1, 5], heads(1, 96), 65, [33, 65], true),
+        video(Small, &[4], heads(2, 48), 5, [16, 5], true),
     ]);
     for (heads, media_tokens, pictures, count, seen, normed) in [
         (heads(2, 64), 9, 3, 22, Seen::Interleaved, false),
@@ -580,6 +594,7 @@ pub fn real() -> Vec<Case> {
         class_and_position(Real, 8, 256, 1024),
         class_and_position(Real, 8, 256, 1280),
         broadcast(Real, 8, 64, 1280),
+        frame_embedding(Real, &[8, 8], 256, 1024, 8),
         gather(Real, 512, 4096, false),
         gather(Real, 512, 2048, true),
         select(Real, 512, 4096),
@@ -643,6 +658,7 @@ fn real_attention() -> Vec<Case> {
         vision(Real, 8, 257, heads(16, 80)),
         picture(Real, 8, heads(8, 64), 64, &[256, 64], false),
         picture(Real, 8, heads(16, 96), 64, &[257, 64], true),
+        video(Real, &[8, 8], heads(8, 64), 64, [256, 64], false),
     ];
     for (what, heads, order) in [
         ("llama", llama, Order::Rotary(128)),

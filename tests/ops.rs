@@ -128,9 +128,16 @@ fn every_kernel_is_started() {
     let started: BTreeSet<&str> = counted.lock().unwrap().iter().map(|(kernel, _)| *kernel).collect();
     let mut wanted: BTreeSet<String> = BTreeSet::from(["copy_page".to_owned()]);
     for precision in PRECISIONS {
-        for kernel in
-            ["norm_heads", "patches", "class_and_position", "gather", "repeat", "append", "flash_attention_combine"]
-        {
+        for kernel in [
+            "norm_heads",
+            "patches",
+            "class_and_position",
+            "frame_embedding",
+            "gather",
+            "repeat",
+            "append",
+            "flash_attention_combine",
+        ] {
             wanted.insert(format!("{kernel}_{precision}"));
         }
         for kernel in [
@@ -374,7 +381,8 @@ fn choices_are_the_same_in_any_batch() {
             let wanted = graph.select(input);
             let weight = weights.matrix(TOKENS, COLUMNS, matrix.clone());
             let logits = graph.linear(wanted, weight, TOKENS, None, Epilogue::default());
-            let plans = Plans { media: Graph::new().plan(&[], None), text: graph.plan(&[input], Some(logits)) };
+            let (media, text) = (Graph::new().plan(&[], None), graph.plan(&[input], Some(logits)));
+            let plans = Plans { media, text, features: None };
             let (place, usual) = (plain(device, precision), Usual { images: 0, tokens: 8 });
             let mut probe = Probe::open(&place, weights, plans, Pools::default(), usual).unwrap();
             let mut choose = |outputs: &[u32], requests: &[Request]| {

@@ -229,15 +229,26 @@ def readable(folder):
 
 
 def prompt_parts(folder, prompt, seed):
-    """Writes prompt.json and its pictures. A prompt is a list of strings and of (mode, width, height)."""
-    parts, files = [], []
+    """Writes prompt.json and its pictures. A prompt is a list of strings, of (mode, width, height), and of lists of
+    these, which are the frames of a video. The parts, and the files of each picture or video."""
+    parts, media = [], []
+
+    def drawn(kind):
+        count = sum(map(len, media)) + len(files)
+        name = "abcdefghijklmnopqrstuvwxyz"[count] + ".png"
+        picture(folder / name, kind, seed * 31 + count)
+        files.append(folder / name)
+        return name
+
     for item in prompt:
         if isinstance(item, str):
             parts.append({"text": item})
+            continue
+        files = []
+        if isinstance(item, list):
+            parts.append({"video": [drawn(kind) for kind in item]})
         else:
-            name = "abcdefgh"[len(files)] + ".png"
-            picture(folder / name, item, seed * 31 + len(files))
-            files.append(folder / name)
-            parts.append({"image": name})
+            parts.append({"image": drawn(item)})
+        media.append(files)
     write_json(folder / "prompt.json", parts)
-    return parts, files
+    return parts, media

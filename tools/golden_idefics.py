@@ -246,7 +246,8 @@ class Names:
 def make(folder, name, seed):
     options, changes, prompt = CASES[name]
     common.fresh(folder)
-    parts, files = common.prompt_parts(folder, prompt, sum(name.encode()))
+    parts, media = common.prompt_parts(folder, prompt, sum(name.encode()))
+    files = [file for files in media for file in files]
     utterance, inside = options.get("utterance", False), options.get("inside", False)
     extra = ["<fake_token_around_image>", "<image>"] + ["<end_of_utterance>"] * utterance
     specials = ["<unk>", "<s>", "</s>"]

@@ -80,6 +80,7 @@ DEFAULTS = {
     "vision_heads": 1,
     "depth": 1,
     "latents": 5,
+    "frames": None,
     "prompt": PAIR,
 }
 WIDE = {
@@ -252,6 +253,66 @@ CASES = {
         2,
         2,
         {**WIDE, "lm": {"num_attention_heads": 2, "rotary_pct": 0.25, "use_parallel_residual": True}},
+    ),
+    "open_flamingo-mpt-video": (
+        "mpt",
+        2,
+        1,
+        {
+            "frames": 4,
+            "depth": 2,
+            "prompt": [
+                [(RGB, 40, 31), (RGB, 40, 31), (RGB, 40, 31)],
+                "Output: a fox runs." + EOC,
+                [(RGB, 30, 30), (RGB, 30, 30), (RGB, 30, 30)],
+                "Output:",
+            ],
+        },
+    ),
+    "open_flamingo-neox-video": (
+        "neox",
+        2,
+        2,
+        {
+            "frames": 4,
+            "depth": 2,
+            "prompt": [
+                (RGB, 31, 40),
+                "Output: a fox." + EOC,
+                [(RGB, 40, 31)] * 6,
+                "Output: it runs." + EOC,
+                [(GREY, 28, 28)] * 2,
+                "Output:",
+            ],
+        },
+    ),
+    "open_flamingo-llama-video": (
+        "llama",
+        2,
+        2,
+        {
+            "vision": "transformers",
+            "depth": 2,
+            "prompt": [[(RGB, 33, 33)] * 3, "Output: two birds." + EOC, (RGB, 50, 30), "Output:"],
+        },
+    ),
+    "open_flamingo-opt-video-kernels": (
+        "opt",
+        2,
+        2,
+        {
+            **WIDE,
+            "lm": {"num_attention_heads": 2, "ffn_dim": 80},
+            "frames": 3,
+            "prompt": [
+                [(RGB, 47, 35)] * 5,
+                "Output: a small house" + EOC,
+                (RGB, 28, 28),
+                "Output: two dogs" + EOC,
+                [(RGB, 22, 64)] * 2,
+                "Output:",
+            ],
+        },
     ),
     "open_flamingo-opt-kernels": ("opt", 2, 2, {**WIDE, "lm": {"num_attention_heads": 2, "ffn_dim": 80}}),
 }
@@ -473,7 +534,7 @@ def make(folder, name, seed):
     options = {**DEFAULTS, **changes}
     specials, prefix, padding = FAMILIES[family][3]
     common.fresh(folder)
-    parts, files = common.prompt_parts(folder, options["prompt"], sum(name.encode()))
+    parts, media_files = common.prompt_parts(folder, options["prompt"], sum(name.encode()))
 
     tokens = common.bpe(TOKENS, specials, prefix=prefix, pairs="mpt" in name)
     tokenizer = common.tokenizer_of(tokens)
@@ -496,7 +557,10 @@ def make(folder, name, seed):
     save_vision(folder, tower, options)
     model = Flamingo(tower, language, eoc, media, options["vision_width"], every)
     model.perceiver = PerceiverResampler(
-        dim=options["vision_width"], depth=options["depth"], num_latents=options["latents"]
+        dim=options["vision_width"],
+        depth=options["depth"],
+        num_latents=options["latents"],
+        max_num_frames=options["frames"],
     )
     model.perceiver._use_gradient_checkpointing = False
     weights(model.perceiver, seed + 2)
@@ -513,23 +577,31 @@ def make(folder, name, seed):
     model.eval()
 
     size = options["image"]
-    pictures = torch.stack([common.open_clip_pixels(file, size) for file in files] or [torch.zeros(3, size, size)])
-    pictures = pictures[None, :, None]
+    pictures = [torch.stack([common.open_clip_pixels(file, size) for file in files]) for files in media_files]
+    has_videos = any(len(frames) > 1 for frames in pictures)
+    if has_videos:  # open_flamingo's model refuses them, its resampler does not
+        model._encode_vision_x = lambda vision_x: encode_videos(model, pictures, len(vision_x))
+
+    def vision_x_of(media):
+        return torch.stack(media)[None] if media and not has_videos else torch.zeros(1, 1, 1, 3, size, size)
 
     def step(rows):
         batch = torch.tensor(rows)
+        vision_x = vision_x_of(pictures)
         return model(
-            pictures.expand(len(rows), *pictures.shape[1:]), batch, torch.ones_like(batch), use_cache=False
+            vision_x.expand(len(rows), *vision_x.shape[1:]), batch, torch.ones_like(batch), use_cache=False
         ).logits
 
     expected = common.expect(step, ids, [media], margin)
     if expected is None:
         return None
-    check_generate(model, expected, ids, pictures, media)
-    if files:
+    check_generate(model, expected, ids, vision_x_of(pictures), media)
+    if pictures:
         with torch.no_grad():
+            features = tower(torch.cat(pictures))[0]
+            expected["features"] = [[round(float(v), 6) for v in row] for row in torch.nn.functional.normalize(features)]
             before = step([ids])
-            pictures = pictures.flip(1, 4)
+            pictures[:] = [video.flip(-1) for video in reversed(pictures)]
             moved = float((step([ids]) - before).abs().max())
         assert moved > 0.1, (name, moved)
         expected["picture_effect"] = round(moved, 3)
@@ -544,6 +616,24 @@ def make(folder, name, seed):
     common.write_json(folder / "expected.json", expected, None)
     common.readable(folder)
     return expected
+
+
+def encode_videos(model, media, rows):
+    """What Flamingo._encode_vision_x does, for media of any number of frames. The table of a frame's place is
+    stretched over more frames than it has rows, as the paper does it."""
+    perceiver, latents = model.perceiver, []
+    table = perceiver.frame_embs
+    for frames in media:
+        if table is not None and len(frames) > len(table):
+            stretched = torch.nn.functional.interpolate(
+                table.T[None], size=len(frames), mode="linear", align_corners=True
+            )
+            perceiver.frame_embs = torch.nn.Parameter(stretched[0].T)
+        latents.append(perceiver(model.vision_encoder(frames)[1][None, None]))
+        perceiver.frame_embs = table
+    latents = torch.cat(latents, dim=1).expand(rows, -1, -1, -1)
+    for layer in model.lang_encoder._get_decoder_layers():
+        layer.condition_vis_x(latents)
 
 
 def check_generate(model, expected, ids, pictures, media):

@@ -74,7 +74,7 @@ pub struct PageCount {
 /// Units that one run usually has: what a device makes room for at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usual {
-    /// Pictures of a run.
+    /// Pictures of a run, or frames of videos.
     pub images: usize,
     /// Tokens of a run.
     pub tokens: usize,
@@ -84,10 +84,12 @@ pub struct Usual {
 /// own tokens come in order and together.
 #[derive(Debug, Clone, Default)]
 pub struct Batch<'a> {
-    /// Values of the plan's inputs: for the media plan, normalised pixels (images, 3, side, side).
+    /// Values of the plan's inputs: for pictures, normalised pixels (frames, 3, side, side).
     pub inputs: &'a [&'a [f32]],
-    /// For each picture, the media page to fill.
+    /// For each picture or video, the media page to fill.
     pub images: &'a [u32],
+    /// For each of them, how many frames it has, one after the other in the input; empty: one each.
+    pub frames: &'a [u32],
     /// For each token, its id.
     pub ids: &'a [u32],
     /// For each token, its position in its sequence.
@@ -105,7 +107,51 @@ pub struct Batch<'a> {
 impl Batch<'_> {
     /// How many units it has along each axis.
     pub fn extent(&self) -> Extent {
-        Extent { images: self.images.len(), tokens: self.ids.len(), outputs: self.outputs.len() }
+        let images = self.images.len();
+        let frames = if self.frames.is_empty() { images } else { self.frames.iter().sum::<u32>() as usize };
+        Extent { frames, images, tokens: self.ids.len(), outputs: self.outputs.len() }
+    }
+
+    /// How many frames each picture or video has.
+    fn frame_counts(&self) -> impl Iterator<Item = u32> {
+        (0..self.images.len()).map(|image| self.frames.get(image).copied().unwrap_or(1))
+    }
+
+    /// The first frame of each picture or video, and the end of the last.
+    fn frame_starts(&self) -> Vec<u32> {
+        let mut end = 0;
+        let ends = self.frame_counts().map(|count| {
+            end += count;
+            end
+        });
+        [0].into_iter().chain(ends).collect()
+    }
+
+    /// The place of each frame.
+    fn frame_places(&self) -> impl Iterator<Item = FramePlace> {
+        self.frame_counts().flat_map(|count| (0..count).map(move |number| FramePlace { number, count }))
+    }
+}
+
+/// Where a frame stands in its video.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::NoUninit)]
+#[repr(C)]
+struct FramePlace {
+    /// Which frame, from 0.
+    number: u32,
+    /// Of how many.
+    count: u32,
+}
+
+impl FramePlace {
+    /// Its place in a table of embeddings of so many rows: a row, and the share of the next one. The table is stretched
+    /// over a video that has more frames (paper, appendix B.1).
+    fn stretched(self, rows: usize) -> (usize, f32) {
+        if self.count as usize <= rows {
+            return (self.number as usize, 0.0);
+        }
+        let place = self.number as f32 * (rows - 1) as f32 / (self.count - 1) as f32;
+        (place as usize, place.fract())
     }
 }
 

@@ -15,7 +15,7 @@ pub struct Limits {
     pub sequences: usize,
     /// Tokens of a step: bounds how long a step takes, and the memory of activations.
     pub tokens_per_step: usize,
-    /// Pictures encoded in a step, likewise.
+    /// Pictures or frames of videos encoded in a step, likewise; a video that has more is encoded by itself.
     pub pictures_per_step: usize,
     /// Pages of 16 tokens; none: as many as memory allows and are of use.
     pub text_pages: Option<usize>,

@@ -30,6 +30,7 @@ use crate::checkpoint::Folder;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::executor::{Executor, Logits};
+use crate::image::Picture;
 use crate::preprocessor;
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
@@ -157,7 +158,7 @@ impl Engine {
         let bounds = Bounds {
             jobs: limits.sequences,
             tokens: limits.tokens_per_step,
-            pictures: limits.pictures_per_step,
+            frames: limits.pictures_per_step,
             sharing: limits.sharing,
         };
         Ok(Engine {
@@ -203,6 +204,41 @@ impl Engine {
     /// Floating-point operations of the matrix products of a prompt: encoding its pictures, and reading its tokens.
     pub fn flops(&self, pictures: usize, tokens: usize) -> [u64; 2] {
         self.executor.flops(pictures, tokens)
+    }
+
+    /// What the model's own vision tower compares pictures by (paper, appendix B.2): the class token after the tower's
+    /// last norm, projected where the checkpoint has CLIP's projection; of a video the mean of its frames. Each is a
+    /// unit vector, so that the dot product of two is how alike they are.
+    ///
+    /// # Errors
+    /// A checkpoint without the tower's last norm; a device that is lost or full.
+    pub fn features(&mut self, media: &[&[Picture]]) -> Result<Vec<Vec<f32>>> {
+        if !self.executor.has_features() {
+            let file = self.reader.checkpoint().file_of("vision.norm_post");
+            return Err(Error::invalid(file, "vision tower", "its last norm, for features", "none"));
+        }
+        let pixels: Vec<Arc<Pixels>> = media.iter().map(|frames| self.reader.pixels(frames)).collect();
+        let mut planes = Vec::new();
+        pixels.iter().for_each(|pixels| pixels.normalise(self.reader.preprocessor(), &mut planes));
+        // No more frames at a time than any step encodes.
+        let frame_values = 3 * self.config().vision.image_size.pow(2);
+        let mut values = Vec::new();
+        for frames in planes.chunks(self.limits.pictures_per_step * frame_values) {
+            self.executor.features(frames, &mut values)?;
+        }
+        let width = values.len() / (planes.len() / frame_values).max(1);
+        let mut frames = values.chunks_exact_mut(width.max(1));
+        let mean = |pixels: &Arc<Pixels>| {
+            let mut sum = Vec::new();
+            for frame in frames.by_ref().take(pixels.frames) {
+                unit(frame);
+                sum.resize(frame.len(), 0.0);
+                sum.iter_mut().zip(frame).for_each(|(sum, value)| *sum += *value);
+            }
+            unit(&mut sum);
+            sum
+        };
+        Ok(pixels.iter().map(mean).collect())
     }
 
     /// Takes a request; its events come with the next steps.
@@ -362,13 +398,14 @@ impl Engine {
             return Ok(());
         }
         self.pixels.clear();
-        let mut pages = Vec::with_capacity(step.encode.len());
+        let (mut frames, mut pages) = (Vec::new(), Vec::new());
         for encode in &step.encode {
             let pixels = self.running(encode.job).work.pixels[encode.picture as usize].clone();
-            self.reader.preprocessor().normalise(&pixels.rgb, &mut self.pixels);
+            pixels.normalise(self.reader.preprocessor(), &mut self.pixels);
+            frames.push(pixels.frames as u32);
             pages.push(encode.page);
         }
-        self.executor.encode(&self.pixels, &pages)
+        self.executor.encode(&self.pixels, &frames, &pages)
     }
 
     /// Hands the rows to their tasks, and lets the lines go on.
@@ -492,5 +529,13 @@ impl Engine {
                 self.bytes -= pixels.rgb.len() as u64;
             }
         }
+    }
+}
+
+/// Brings a vector to length 1, if it has any.
+fn unit(vector: &mut [f32]) {
+    let length = vector.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+    if length > 0.0 {
+        vector.iter_mut().for_each(|value| *value = (f64::from(*value) / length) as f32);
     }
 }

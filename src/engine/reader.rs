@@ -38,12 +38,22 @@ struct Inner {
     kept: Mutex<Kept>,
 }
 
-/// A picture as the encoder wants it, before normalisation.
+/// A picture or video as the encoder wants it, before normalisation.
 pub(super) struct Pixels {
     /// What was in the picture, whatever its size.
     pub content: Hash,
-    /// (side, side, 3), 8 bits.
+    /// (frames, side, side, 3), 8 bits.
     pub rgb: Vec<u8>,
+    /// How many there are.
+    pub frames: usize,
+}
+
+impl Pixels {
+    /// Appends each frame as planes of red, green and blue.
+    pub fn normalise(&self, preprocessor: &Preprocessor, planes: &mut Vec<f32>) {
+        let frames = self.rgb.chunks_exact(self.rgb.len() / self.frames);
+        frames.for_each(|frame| preprocessor.normalise(frame, planes));
+    }
 }
 
 /// Pictures resized lately. What has not been asked for since half of the bytes were filled is let go.
@@ -175,9 +185,11 @@ impl Reader {
             }
             Asked::Score { logits } => (Task::Score(Scoring::new(logits)), Pace::Reads, 0, length),
         };
-        let pixels: Vec<Arc<Pixels>> = prompt.pictures().map(|picture| self.pixels(picture)).collect();
+        let pixels: Vec<Arc<Pixels>> =
+            prompt.pictures().map(|picture| self.pixels(std::slice::from_ref(picture))).collect();
         let contents = pixels.iter().map(|pixels| pixels.content).collect();
-        let prompt = Tokens::new(rendered.ids, rendered.media, contents);
+        let frames = pixels.iter().map(|pixels| pixels.frames).collect();
+        let prompt = Tokens::new(rendered.ids, rendered.media, contents, frames);
         Ok(Prepared { prompt, pixels, task, pace, wanted, tokens_max, reader: self.clone() })
     }
 
@@ -208,15 +220,25 @@ impl Reader {
         choices.into_iter().map(tokens_of).collect()
     }
 
-    /// A picture at the encoder's size; the one that was made before, if there is one.
-    fn pixels(&self, picture: &Picture) -> Arc<Pixels> {
-        let content = picture.content();
+    /// A picture, or the frames of a video, at the encoder's size; what was made before, if it is there.
+    pub(super) fn pixels(&self, frames: &[Picture]) -> Arc<Pixels> {
+        let content = match frames {
+            [picture] => picture.content(),
+            frames => {
+                let mut hasher = blake3::Hasher::new();
+                for frame in frames {
+                    hasher.update(frame.content().as_bytes());
+                }
+                hasher.finalize()
+            }
+        };
         let kept = || self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pixels) = kept().find(&content) {
             return pixels;
         }
         // Not under the lock: others may resize theirs meanwhile.
-        let pixels = Arc::new(Pixels { content, rgb: self.inner.preprocessor.rgb(picture) });
+        let rgb = frames.iter().flat_map(|frame| self.inner.preprocessor.rgb(frame)).collect();
+        let pixels = Arc::new(Pixels { content, rgb, frames: frames.len() });
         kept().keep(pixels.clone());
         pixels
     }

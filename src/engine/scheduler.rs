@@ -20,8 +20,8 @@ pub struct Bounds {
     pub jobs: usize,
     /// Tokens of a step.
     pub tokens: usize,
-    /// Pictures encoded in a step.
-    pub pictures: usize,
+    /// Frames encoded in a step; a picture is one, a video that has more is encoded without another.
+    pub frames: usize,
     /// Whether pages are found again by their content.
     pub sharing: bool,
 }
@@ -35,14 +35,16 @@ pub struct Tokens {
     pub sees: Vec<Option<u32>>,
     /// For each picture its content.
     pub pictures: Vec<Hash>,
+    /// And of how many frames it is.
+    pub frames: Vec<usize>,
     /// Names of the full pages.
     pub pages: Vec<Hash>,
 }
 
 impl Tokens {
     /// Names a prompt's pages: each by all tokens up to its end and the pictures they see.
-    pub fn new(ids: Vec<u32>, sees: Vec<Option<u32>>, pictures: Vec<Hash>) -> Tokens {
-        let mut tokens = Tokens { ids, sees, pictures, pages: Vec::new() };
+    pub fn new(ids: Vec<u32>, sees: Vec<Option<u32>>, pictures: Vec<Hash>, frames: Vec<usize>) -> Tokens {
+        let mut tokens = Tokens { ids, sees, pictures, frames, pages: Vec::new() };
         while tokens.pages.len() < tokens.ids.len() / PAGE_TOKENS {
             tokens.name_next(&[]);
         }
@@ -232,6 +234,8 @@ pub struct Step {
     pub copies: Vec<PageCopy>,
     /// Pictures to encode.
     pub encode: Vec<Encode>,
+    /// Frames of all these.
+    pub frames: usize,
     /// Token of each row.
     pub ids: Vec<u32>,
     /// Its position.
@@ -248,7 +252,8 @@ pub struct Step {
 
 impl Step {
     fn clear(&mut self) {
-        let Step { copies, encode, ids, positions, sequences, media, rows, named } = self;
+        let Step { copies, encode, frames, ids, positions, sequences, media, rows, named } = self;
+        *frames = 0;
         [ids, positions, sequences, named].into_iter().for_each(Vec::clear);
         copies.clear();
         encode.clear();
@@ -261,7 +266,16 @@ impl Step {
 #[derive(Debug, Clone, Copy)]
 struct Left {
     tokens: usize,
-    pictures: usize,
+    /// How many frames the step may come to.
+    frames_end: usize,
+}
+
+impl Left {
+    /// Whether a picture or video of so many frames can be encoded in the step: what is too much for any is encoded
+    /// where nothing else is.
+    fn has_room(&self, step: &Step, frames: usize) -> bool {
+        step.encode.is_empty() || step.frames + frames <= self.frames_end
+    }
 }
 
 /// Jobs that wait and run, and the pages.
@@ -321,7 +335,7 @@ impl<T> Scheduler<T> {
     pub fn schedule(&mut self, step: &mut Step) {
         step.clear();
         self.running.iter_mut().for_each(|job| job.release_seen(&mut self.media));
-        let mut left = Left { tokens: self.bounds.tokens, pictures: self.bounds.pictures };
+        let mut left = Left { tokens: self.bounds.tokens, frames_end: self.bounds.frames };
         self.write(&mut left, step);
         self.read(&mut left, step, true);
         self.read(&mut left, step, false);
@@ -378,17 +392,16 @@ impl<T> Scheduler<T> {
             let mut share = *left;
             if first_round {
                 share.tokens = left.tokens.div_ceil(2).max(PAGE_TOKENS).min(left.tokens);
-                share.pictures = left.pictures.div_ceil(2);
+                share.frames_end -= left.frames_end.saturating_sub(step.frames) / 2;
             }
-            let before = share;
+            let before = share.tokens;
             for line in (0..self.running[job].lines.len()).rev() {
                 if share.tokens == 0 {
                     break;
                 }
                 self.allot(job, line, &mut share, step);
             }
-            left.tokens -= before.tokens - share.tokens;
-            left.pictures -= before.pictures - share.pictures;
+            left.tokens -= before - share.tokens;
             job += 1;
         }
     }
@@ -483,7 +496,7 @@ impl<T> Scheduler<T> {
     }
 
     /// Sees that the pictures of a line's next `count` tokens have pages; for how many of the tokens they do.
-    fn show(&mut self, job: usize, line: usize, count: usize, left: &mut Left, step: &mut Step) -> usize {
+    fn show(&mut self, job: usize, line: usize, count: usize, left: &Left, step: &mut Step) -> usize {
         let first = self.running[job].lines[line].table.length();
         let mut last = None;
         for position in first..first + count {
@@ -493,19 +506,21 @@ impl<T> Scheduler<T> {
                 continue;
             }
             let name = self.running[job].prompt.pictures[picture as usize];
+            let frames = self.running[job].prompt.frames[picture as usize];
             let found = if self.bounds.sharing { self.media.find(&name) } else { None };
             let page = match found {
                 Some(page) => page,
                 None => {
-                    while left.pictures > 0 && self.media.available() == 0 && self.give_way(job, line) {}
-                    if left.pictures == 0 || self.media.available() == 0 {
+                    let has_room = left.has_room(step, frames);
+                    while has_room && self.media.available() == 0 && self.give_way(job, line) {}
+                    if !has_room || self.media.available() == 0 {
                         return position - first;
                     }
                     let page = self.media.take().expect("one is available");
                     if self.bounds.sharing {
                         self.media.name(page, name);
                     }
-                    left.pictures -= 1;
+                    step.frames += frames;
                     self.running[job].pictures_encoded += 1;
                     step.encode.push(Encode { job: self.running[job].number, picture, page });
                     page

@@ -1,5 +1,6 @@
 //! A Flamingo as two plans: the media plan turns pictures into pages of media keys and values, the text plan turns
-//! tokens into logits. Written once, as calls on the graph recorder; no device in sight.
+//! tokens into logits. A third tells what its vision tower compares pictures by. Written once, as calls on the graph
+//! recorder; no device in sight.
 
 mod decoder;
 mod gated;
@@ -8,23 +9,23 @@ mod vision;
 
 use crate::config::{Activation, Mlp, ModelConfig, Norm};
 use crate::error::Result;
-use crate::graph::{Axis, Epilogue, Graph, Pages, Plan, Plans, Tensor};
+use crate::graph::{Epilogue, Graph, Pages, Plan, Plans, Tensor};
 use crate::weights::{WeightId, Weights};
 
-/// Records both plans; every weight they name is looked up and its shape checked.
+/// Records the plans; every weight they name is looked up and its shape checked.
 ///
 /// # Errors
 /// A weight that is missing or of another shape: file, tensor, expected, found.
 pub fn record(config: &ModelConfig, weights: &mut Weights) -> Result<Plans> {
-    Ok(Plans { media: media(config, weights)?, text: decoder::text(config, weights)? })
+    let (media, text) = (media(config, weights)?, decoder::text(config, weights)?);
+    Ok(Plans { media, text, features: vision::features(&config.vision, weights)? })
 }
 
-/// Pictures to media keys and values: vision tower, resampler, and for each gated block its key and value projection,
-/// which is all that the block will ever ask of a picture (paper 2.1, 2.2).
+/// Pictures and videos to media keys and values: vision tower frame by frame, resampler, and for each gated block its
+/// key and value projection, which is all that the block will ever ask of a picture (paper 2.1, 2.2).
 fn media(config: &ModelConfig, weights: &mut Weights) -> Result<Plan> {
-    let side = config.vision.image_size;
     let mut graph = Graph::new();
-    let pixels = graph.input(Axis::Images, 1, 3 * side * side);
+    let pixels = vision::pixels(&mut graph, &config.vision);
     let mut media = vision::encode(&mut graph, &config.vision, weights, pixels)?;
     if let Some(resampler) = &config.resampler {
         media = resampler::resample(&mut graph, resampler, weights, media)?;

@@ -1,5 +1,8 @@
 //! The Perceiver resampler (paper 2.1, figure 5): a few learned latents attend to the vision tokens and to themselves,
 //! layer by layer, and stand for the picture from then on. The vision tokens never change; each layer norms them anew.
+//!
+//! A video is the tokens of all its frames, to which the embedding of each frame's place is added where the checkpoint
+//! has any; without, the latents see the frames as a set.
 
 use super::{Linear, Normalise, Perceptron, added_to};
 use crate::config::{Mlp, ResamplerConfig};
@@ -10,16 +13,20 @@ use crate::weights::Weights;
 /// ε of all its norms in every family (PyTorch's default).
 const NORM: Normalise = Normalise::layer(1e-5);
 
-/// Vision tokens (images * tokens, width) to latents (images * latents, width).
+/// Vision tokens (frames * tokens, width) to latents (images * latents, width).
 pub(super) fn resample(
     graph: &mut Graph,
     config: &ResamplerConfig,
     weights: &mut Weights,
-    media: Tensor,
+    mut media: Tensor,
 ) -> Result<Tensor> {
     let width = media.width;
     let inner = config.heads * config.head_width;
     let scale = 1.0 / (config.head_width as f32).sqrt();
+    if let Some(frames) = config.frame_embeddings {
+        let table = weights.matrix("resampler.frames", frames, width)?;
+        media = graph.frame_embedding(media, table);
+    }
     let learned = weights.matrix("resampler.latents", config.latents, width)?;
     let mut latents = graph.broadcast(learned, config.latents, width);
 

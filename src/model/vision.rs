@@ -1,19 +1,50 @@
 //! The vision tower: CLIP's pre-norm transformer over patches (Radford et al. 2021), up to its last block. The tokens
 //! leave before the final norm, as every Flamingo was trained; OpenFlamingo drops the class token, IDEFICS keeps it.
+//! What CLIP itself compares pictures by is the class token after that norm, projected.
 
 use super::{Linear, Normalise, Perceptron, added_to};
 use crate::config::{Mlp, VisionConfig};
 use crate::error::Result;
-use crate::graph::{Epilogue, Graph, Keys, Tensor};
+use crate::graph::{Axis, Epilogue, Graph, Keys, Plan, Tensor};
 use crate::weights::Weights;
 
-/// Pixels (images, 3 * side * side) to tokens (images * tokens, width).
+/// Pixels (frames, 3 * side * side), which the batch fills in.
+pub(super) fn pixels(graph: &mut Graph, config: &VisionConfig) -> Tensor {
+    graph.input(Axis::Frames, 1, 3 * config.image_size * config.image_size)
+}
+
+/// Pixels (frames, 3 * side * side) to the tokens (frames * tokens, width) that a Flamingo reads.
 pub(super) fn encode(
     graph: &mut Graph,
     config: &VisionConfig,
     weights: &mut Weights,
     pixels: Tensor,
 ) -> Result<Tensor> {
+    let x = tower(graph, config, weights, pixels)?;
+    Ok(if config.class_token_kept { x } else { x.rows_from(1) })
+}
+
+/// The plan from pixels (frames, 3 * side * side) to what CLIP compares pictures by (frames, width): the class token
+/// after the last norm, projected where the checkpoint has the projection. None if it has no such norm.
+pub(super) fn features(config: &VisionConfig, weights: &mut Weights) -> Result<Option<Plan>> {
+    if !weights.has("vision.norm_post") {
+        return Ok(None);
+    }
+    let mut graph = Graph::new();
+    let pixels = pixels(&mut graph, config);
+    let class = tower(&mut graph, config, weights, pixels)?.first_row();
+    let norm = Normalise::layer(config.norm_epsilon);
+    let mut features = norm.apply(&mut graph, weights, "vision.norm_post", class)?;
+    if weights.has("vision.projection") {
+        let weight = weights.table("vision.projection", config.width)?;
+        let projection = Linear { weight, bias: None, width: weights.get(weight).rows };
+        features = projection.apply(&mut graph, features, Epilogue::default());
+    }
+    Ok(Some(graph.plan(&[pixels], Some(features))))
+}
+
+/// All tokens of the last block, the class token first.
+fn tower(graph: &mut Graph, config: &VisionConfig, weights: &mut Weights, pixels: Tensor) -> Result<Tensor> {
     let VisionConfig { width, heads, .. } = *config;
     let head_width = width / heads;
     let norm = Normalise::layer(config.norm_epsilon);
@@ -45,5 +76,5 @@ pub(super) fn encode(
             added_to(x),
         )?;
     }
-    Ok(if config.class_token_kept { x } else { x.rows_from(1) })
+    Ok(x)
 }

@@ -71,7 +71,9 @@ impl Draft {
 
 fn run(pictures: &[u32], pieces: Vec<Piece>) -> Run {
     let outputs = 0..pieces.iter().map(|piece| piece.count).sum();
-    Run { which: Which::Text, pictures: pictures.to_vec(), pieces, media: Vec::new(), outputs: outputs.collect() }
+    let pictures = pictures.to_vec();
+    let (frames, media, outputs) = (Vec::new(), Vec::new(), outputs.collect());
+    Run { which: Which::Text, pictures, frames, pieces, media, outputs }
 }
 
 /// Tokens that belong to no sequence with pages.
@@ -86,6 +88,11 @@ fn on_tokens(count: usize) -> Vec<Step> {
 fn on_pictures(count: usize) -> Vec<Step> {
     let pages: Vec<u32> = (0..count as u32).collect();
     vec![Step::Run(run(&pages, Vec::new()))]
+}
+
+fn on_videos(frames: &[u32]) -> Vec<Step> {
+    let pages: Vec<u32> = (0..frames.len() as u32).collect();
+    vec![Step::Run(Run { frames: frames.to_vec(), ..run(&pages, Vec::new()) })]
 }
 
 /// Pictures cut into patches; `width` columns of an embedding, or the patches themselves for 0.
@@ -116,6 +123,16 @@ pub fn broadcast(size: Size, pictures: usize, rows: usize, width: usize) -> Case
     let table = draft.table(rows, width);
     let out = draft.graph.broadcast(table, rows, width);
     draft.finish(format!("broadcast/{pictures}x{rows}x{width}"), size, &[], out, on_pictures(pictures))
+}
+
+/// Embeddings of places added to the rows after the first of each frame, of videos of so many frames.
+pub fn frame_embedding(size: Size, frames: &[u32], rows: usize, width: usize, table_rows: usize) -> Case {
+    let mut draft = Draft::new();
+    let table = draft.table(table_rows, width);
+    let x = draft.graph.input(Axis::Frames, rows + 1, width);
+    let out = draft.graph.frame_embedding(x.rows_from(1), table);
+    let name = format!("frame_embedding/{frames:?}x{rows}x{width}/{table_rows}");
+    draft.finish(name, size, &[x], out, on_videos(frames))
 }
 
 /// Embeddings of tokens, alone or with those of positions.
@@ -484,10 +501,34 @@ pub fn copied_page(size: Size, heads: Heads) -> Case {
 
 /// Attention over a picture's own rows: (query rows, then rows of each source of keys).
 pub fn picture(size: Size, pictures: usize, heads: Heads, query_rows: usize, key_rows: &[usize], normed: bool) -> Case {
+    let rows: Vec<String> = key_rows.iter().map(usize::to_string).collect();
+    let kind = if key_rows.len() == 1 && !normed { "vision" } else { "perceiver" };
+    let name = format!("{kind}/{pictures}x{query_rows}to{}", rows.join("+"));
+    let sources: Vec<(Axis, usize)> = key_rows.iter().map(|&rows| (Axis::Images, rows)).collect();
+    attended(name, size, heads, query_rows, &sources, normed, on_pictures(pictures))
+}
+
+/// The same of videos of so many frames: the first source is all frames of each.
+pub fn video(size: Size, frames: &[u32], heads: Heads, query_rows: usize, key_rows: [usize; 2], normed: bool) -> Case {
+    let [context, latents] = key_rows;
+    let name = format!("perceiver/video{frames:?}x{query_rows}to{context}+{latents}");
+    let sources = [(Axis::Frames, context), (Axis::Images, latents)];
+    attended(name, size, heads, query_rows, &sources, normed, on_videos(frames))
+}
+
+fn attended(
+    name: String,
+    size: Size,
+    heads: Heads,
+    query_rows: usize,
+    sources: &[(Axis, usize)],
+    normed: bool,
+    steps: Vec<Step>,
+) -> Case {
     let width = heads.all();
     let mut draft = Draft::new();
     let query = draft.graph.input(Axis::Images, query_rows, width);
-    let sources: Vec<Tensor> = key_rows.iter().map(|&rows| draft.graph.input(Axis::Images, rows, 2 * width)).collect();
+    let sources: Vec<Tensor> = sources.iter().map(|&(axis, rows)| draft.graph.input(axis, rows, 2 * width)).collect();
     let pairs: Vec<(Tensor, Tensor)> = sources.iter().map(|source| source.split::<2>().into()).collect();
     if normed {
         let (query_weight, query_bias) = (draft.head_factors(heads.width), draft.head_bias(heads.width));
@@ -498,12 +539,10 @@ pub fn picture(size: Size, pictures: usize, heads: Heads, query_rows: usize, key
         }
     }
     let out = draft.graph.attention(query, Keys::Picture(pairs), heads.width, heads.scale());
-    let rows: Vec<String> = key_rows.iter().map(usize::to_string).collect();
     let normed = if normed { "/normed" } else { "" };
-    let kind = if key_rows.len() == 1 && normed.is_empty() { "vision" } else { "perceiver" };
-    let name = format!("{kind}/{pictures}x{query_rows}to{}/{}x{}{normed}", rows.join("+"), heads.count, heads.width);
+    let name = format!("{name}/{}x{}{normed}", heads.count, heads.width);
     let inputs: Vec<Tensor> = [query].into_iter().chain(sources).collect();
-    draft.finish(name, size, &inputs, out, on_pictures(pictures))
+    draft.finish(name, size, &inputs, out, steps)
 }
 
 /// Attention inside one buffer of queries, keys and values, as a vision tower has it, with the class row dropped after.

@@ -61,6 +61,10 @@ impl Moved {
                 tensor(out);
                 weight(rows);
             }
+            Op::FrameEmbedding { x, table, out } => {
+                [x, out].into_iter().for_each(tensor);
+                weight(table);
+            }
             Op::Gather { table, add, out, .. } => {
                 add.iter_mut().chain([out]).for_each(tensor);
                 weight(table);

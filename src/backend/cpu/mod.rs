@@ -20,7 +20,7 @@ use crate::checkpoint::{Dtype, Tensor as Stored};
 use crate::error::{Error, Result};
 use crate::graph::{Epilogue, Extent, Index, Keys, Op, Pages, Plans, Tensor, Which};
 use crate::kv::{PAGE_TOKENS, PageCopy};
-use crate::weights::{WeightId, Weights};
+use crate::weights::{Layout, WeightId, Weights};
 use attention::{Rows, Strip};
 use matrix::{Matrix, Values, product};
 use pointwise::{add, finish, normalise, patch_row, rotate};
@@ -87,7 +87,7 @@ impl Cpu {
                 Some(Values::Pairs(_) | Values::Bytes(..)) => !small,
                 None => false,
             });
-            let stays = weight.rows > 1 && weight.interleaved_heads.is_none() && mapped;
+            let stays = weight.rows > 1 && weight.layout == Layout::Rows && mapped;
             owned.push(if stays { None } else { Some(weights.values(id)?) });
         }
         let pages = page_counts(&pools, memory_available())?;
@@ -198,13 +198,18 @@ fn for_rows(out: &mut [f32], width: usize, each: impl Fn(usize, &mut [f32]) + Sy
     }
 }
 
-/// Some columns of the rows that one picture has in a pair of tensors.
-fn strip<'a>(slots: &'a [Vec<f32>], key: &Tensor, value: &Tensor, image: usize, columns: &Range<usize>) -> Strip<'a> {
+/// Some columns of the rows that some units have in a pair of tensors.
+fn strip<'a>(
+    slots: &'a [Vec<f32>],
+    (key, value): &(Tensor, Tensor),
+    units: Range<usize>,
+    columns: &Range<usize>,
+) -> Strip<'a> {
     let rows = |tensor: &Tensor| {
-        let start = tensor.start(image * tensor.rows) + columns.start;
+        let start = tensor.start(units.start * tensor.rows) + columns.start;
         Rows { values: &slots[tensor.buffer][start..], stride: tensor.stride }
     };
-    Strip { keys: rows(key), values: rows(value), count: key.rows }
+    Strip { keys: rows(key), values: rows(value), count: units.len() * key.rows }
 }
 
 impl Memory {
@@ -256,13 +261,14 @@ impl Memory {
             }
             Op::Attention { query, keys, head_width, scale, .. } => {
                 let heads = Heads { width: *head_width, scale: *scale, slopes: None };
-                self.attention(query, keys, heads, tiles, slots, out);
+                self.attention(query, keys, heads, batch, tiles, slots, out);
                 Ok(())
             }
             Op::Gather { table, index, add, .. } => self.gather(*table, *index, add.as_ref(), batch, slots, out),
             Op::ClassAndPosition { patches, class, position, .. } => {
                 self.class_and_position(patches, *class, *position, slots, out)
             }
+            Op::FrameEmbedding { x, table, .. } => self.frame_embedding(x, *table, batch, slots, out),
             Op::Broadcast { rows, .. } => self.broadcast(*rows, &written, out),
             Op::Norm { x, kind, weight, bias, epsilon, group, .. } => {
                 let (weight, bias) = (self.vector(*weight), bias.map(|bias| self.vector(bias)));
@@ -290,8 +296,8 @@ impl Memory {
             Op::Patches { pixels, side, patch, .. } => {
                 let grid = side / patch;
                 for_rows(out, written.width, |index, out| {
-                    let (image, place) = (index / (grid * grid), index % (grid * grid));
-                    patch_row(row(slots, pixels, image), *side, *patch, place / grid, place % grid, out);
+                    let (frame, place) = (index / (grid * grid), index % (grid * grid));
+                    patch_row(row(slots, pixels, frame), *side, *patch, place / grid, place % grid, out);
                 });
                 Ok(())
             }
@@ -376,6 +382,7 @@ impl Memory {
         query: &Tensor,
         keys: &Keys,
         heads: Heads,
+        batch: &Batch,
         [causal, preceding]: &[Tiles; 2],
         slots: &'s [Vec<f32>],
         out: &mut [f32],
@@ -383,18 +390,24 @@ impl Memory {
         let query_row = |index| row(slots, query, index);
         match keys {
             Keys::Picture(sources) => {
-                let pictures = out.len() / (query.rows * query.width);
-                let keys = sources.iter().map(|(key, _)| key.rows).sum();
+                let starts = batch.frame_starts();
+                let units = |key: &Tensor, unit: usize| match key.axis == query.axis {
+                    true => unit..unit + 1,
+                    false => starts[unit] as usize..starts[unit + 1] as usize,
+                };
                 let columns = |head: usize| head * heads.width..(head + 1) * heads.width;
                 // A row has all keys of its picture in common with the other rows of its tile.
                 let strips = |of: &Row, head: usize, keys: Range<usize>, strips: &mut Vec<Strip<'s>>| {
-                    let image = of.index / query.rows;
+                    let unit = of.index / query.rows;
                     if !keys.is_empty() {
-                        strips
-                            .extend(sources.iter().map(|(key, value)| strip(slots, key, value, image, &columns(head))));
+                        let strip =
+                            |source: &(Tensor, Tensor)| strip(slots, source, units(&source.0, unit), &columns(head));
+                        strips.extend(sources.iter().map(strip));
                     }
                 };
-                Tiles::pictures(pictures, query.rows, keys).attend(heads, query_row, strips, out);
+                let keys = |unit: usize| sources.iter().map(|(key, _)| units(key, unit).len() * key.rows).sum();
+                let keys: Vec<usize> = (0..out.len() / (query.rows * query.width)).map(keys).collect();
+                Tiles::pictures(query.rows, &keys).attend(heads, query_row, strips, out);
             }
             Keys::Causal { layer, slopes } => {
                 let pool = &self.text[*layer];
@@ -466,12 +479,37 @@ impl Memory {
         let tokens = patches.rows + 1;
         let mut scratch = Vec::new();
         for (index, out) in out.chunks_exact_mut(patches.width).enumerate() {
-            let (image, token) = (index / tokens, index % tokens);
+            let (frame, token) = (index / tokens, index % tokens);
             match token.checked_sub(1) {
                 None => out.copy_from_slice(class),
-                Some(patch) => out.copy_from_slice(row(slots, patches, image * patches.rows + patch)),
+                Some(patch) => out.copy_from_slice(row(slots, patches, frame * patches.rows + patch)),
             }
             add(out, position.row(token, &mut scratch));
+        }
+        Ok(())
+    }
+
+    fn frame_embedding(
+        &self,
+        x: &Tensor,
+        table: WeightId,
+        batch: &Batch,
+        slots: &[Vec<f32>],
+        out: &mut [f32],
+    ) -> Result<()> {
+        let (rows, table) = (self.weights.get(table).rows, self.matrix(table)?);
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        let frames = out.chunks_exact_mut(x.rows * x.width).zip(batch.frame_places());
+        for (index, (out, place)) in frames.enumerate() {
+            let (first, share) = place.stretched(rows);
+            let before = table.row(first, &mut before);
+            let after = table.row((first + 1).min(rows - 1), &mut after);
+            let embedding: Vec<f32> =
+                before.iter().zip(after).map(|(before, after)| (after - before).mul_add(share, *before)).collect();
+            for (token, out) in out.chunks_exact_mut(x.width).enumerate() {
+                out.copy_from_slice(row(slots, x, index * x.rows + token));
+                add(out, &embedding);
+            }
         }
         Ok(())
     }

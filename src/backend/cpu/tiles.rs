@@ -82,12 +82,13 @@ impl<'a> Tiles<'a> {
         tiles
     }
 
-    /// `rows` rows of each of `count` pictures, with so many keys of the same picture.
-    pub fn pictures(count: usize, rows: usize, keys: usize) -> Self {
+    /// `rows` rows of each picture, with so many keys of the same picture.
+    pub fn pictures(rows: usize, keys: &[usize]) -> Self {
         let mut tiles = Tiles::default();
-        let all: Vec<Row> = (0..count * rows).map(|index| Row { index, table: &[], keys }).collect();
-        for picture in all.chunks(rows) {
-            picture.chunks(QUERIES_MAX).for_each(|segment| tiles.push(segment, 0));
+        for (picture, &keys) in keys.iter().enumerate() {
+            let rows: Vec<Row> =
+                (picture * rows..(picture + 1) * rows).map(|index| Row { index, table: &[], keys }).collect();
+            rows.chunks(QUERIES_MAX).for_each(|segment| tiles.push(segment, 0));
         }
         tiles
     }
@@ -252,7 +253,7 @@ mod tests {
         let media = [Some(2), None, Some(1), Some(2), None, Some(2)];
         let found = cut(&Tiles::preceding(&Batch { media: &media, ..Batch::default() }, 64));
         assert_eq!(found, [(vec![1, 4], 0), (vec![2], 64), (vec![0, 3, 5], 64)]);
-        let found = cut(&Tiles::pictures(2, 9, 70));
-        assert_eq!(found, [((0..8).collect(), 70), (vec![8], 70), ((9..17).collect(), 70), (vec![17], 70)]);
+        let found = cut(&Tiles::pictures(9, &[70, 130]));
+        assert_eq!(found, [((0..8).collect(), 70), (vec![8], 70), ((9..17).collect(), 130), (vec![17], 130)]);
     }
 }

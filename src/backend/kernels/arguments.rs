@@ -156,6 +156,7 @@ pub struct PictureAttention {
     pub value: [Rows; 2],
     pub query_norm: HeadNorm,
     pub key_norm: HeadNorm,
+    pub frame_starts: Address,
     pub query_rows: u32,
     pub key_rows: [u32; 2],
     pub images: u32,
@@ -227,6 +228,19 @@ pub struct ClassAndPosition {
     pub images: u32,
     pub patches_count: u32,
     pub width: u32,
+    pub unused: u32,
+}
+
+#[derive(Debug, Clone, Copy, Default, NoUninit)]
+#[repr(C)]
+pub struct FrameEmbedding {
+    pub x: Rows,
+    pub table: Rows,
+    pub out: Rows,
+    pub places: Address,
+    pub count: u32,
+    pub width: u32,
+    pub table_rows: u32,
     pub unused: u32,
 }
 

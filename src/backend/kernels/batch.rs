@@ -3,7 +3,8 @@
 
 use super::arguments::{MediaTile, NO_PICTURE, QueryTile, SplitItem};
 use super::split::{Sequence, Splitting, items_most, split};
-use crate::backend::Batch;
+use crate::backend::{Batch, FramePlace};
+use crate::graph::Extent;
 
 /// Queries of one tile of causal or image attention (`kernels/attention.cuh`).
 pub const TILE_ROWS: usize = 64;
@@ -17,7 +18,9 @@ pub const KEPT_TOKENS: usize = 256;
 /// All that decides the launches of a run. Two batches of one shape differ only in what device memory holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
-    /// Pictures.
+    /// Frames of pictures and videos.
+    pub frames: usize,
+    /// Pictures and videos.
     pub images: usize,
     /// Tokens.
     pub tokens: usize,
@@ -49,7 +52,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Room for so many tokens, pictures, and page numbers of all sequences.
+    /// Room for so many tokens, frames of pictures (and so for as many pictures), and page numbers of all sequences.
     pub fn new(tokens_max: usize, images_max: usize, table_words_max: usize) -> Layout {
         // Tiles are 16-byte structs: lists before them keep their alignment.
         let round = |count: usize| count.next_multiple_of(4);
@@ -125,8 +128,19 @@ impl Layout {
         self.split_items() + size_of::<SplitItem>() / 4 * self.items_max()
     }
 
-    pub fn tables(&self) -> usize {
+    /// The first frame of each picture, and the end of the last.
+    pub fn frame_starts(&self) -> usize {
         self.images() + self.images_max
+    }
+
+    /// Places of frames.
+    pub fn frame_places(&self) -> usize {
+        // One more than there are pictures, rounded.
+        self.frame_starts() + self.images_max + 4
+    }
+
+    pub fn tables(&self) -> usize {
+        self.frame_places() + size_of::<FramePlace>() / 4 * self.images_max
     }
 
     /// All words.
@@ -145,6 +159,8 @@ pub fn write(batch: &Batch, layout: &Layout, splitting: &Splitting, words: &mut 
     put(layout.positions(), batch.positions);
     put(layout.outputs(), batch.outputs);
     put(layout.images(), batch.images);
+    put(layout.frame_starts(), &batch.frame_starts());
+    put(layout.frame_places(), bytemuck::cast_slice(&batch.frame_places().collect::<Vec<_>>()));
 
     let mut starts = Vec::with_capacity(batch.tables.len());
     let mut end = 0;
@@ -173,10 +189,12 @@ pub fn write(batch: &Batch, layout: &Layout, splitting: &Splitting, words: &mut 
 
     // Tiles and items beyond those that were written are zeros: empty.
     let with_empty = |count: usize, most: usize| if recurs { rounded(count).min(most) } else { count };
+    let Extent { frames, images, tokens, outputs } = batch.extent();
     Shape {
-        images: batch.images.len(),
-        tokens: batch.ids.len(),
-        outputs: batch.outputs.len(),
+        frames,
+        images,
+        tokens,
+        outputs,
         query_tiles: query_tiles.len(),
         split_rows: rows.len(),
         split_items: with_empty(items.len(), layout.items_max()),

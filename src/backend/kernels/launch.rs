@@ -104,11 +104,17 @@ impl Launcher<'_> {
     }
 
     fn extent(&self) -> Extent {
-        Extent { images: self.shape.images, tokens: self.shape.tokens, outputs: self.shape.outputs }
+        let Shape { frames, images, tokens, outputs, .. } = self.shape;
+        Extent { frames, images, tokens, outputs }
     }
 
     fn count(&self, tensor: &Tensor) -> u32 {
         tensor.row_count(&self.extent()) as u32
+    }
+
+    /// Pictures or frames, as a tensor's rows are counted.
+    fn units(&self, tensor: &Tensor) -> u32 {
+        self.extent().units(tensor.axis) as u32
     }
 
     fn rows(&self, tensor: &Tensor) -> args::Rows {
@@ -153,7 +159,7 @@ impl Launcher<'_> {
                 let arguments = args::Patches {
                     pixels: self.memory.activations.pixels,
                     out: self.rows(out),
-                    images: self.shape.images as u32,
+                    images: self.units(out),
                     side: *side as u32,
                     patch: *patch as u32,
                     width,
@@ -166,7 +172,7 @@ impl Launcher<'_> {
                     out: self.rows(out),
                     class_row: self.memory.vector(*class),
                     position: self.memory.matrix(*position),
-                    images: self.shape.images as u32,
+                    images: self.units(out),
                     patches_count: patches.rows as u32,
                     width: patches.width as u32,
                     unused: 0,
@@ -183,6 +189,19 @@ impl Launcher<'_> {
                     ..args::Gather::default()
                 };
                 self.by_vector("repeat", arguments.table_rows, arguments.width, &arguments)
+            }
+            Op::FrameEmbedding { x, table, out } => {
+                let arguments = args::FrameEmbedding {
+                    x: self.rows(x),
+                    table: self.table(*table),
+                    out: self.rows(out),
+                    places: self.list(Layout::frame_places),
+                    count: self.count(out),
+                    width: padded(out.width) as u32,
+                    table_rows: self.weights.get(*table).rows as u32,
+                    unused: 0,
+                };
+                self.by_vector("frame_embedding", arguments.count, arguments.width, &arguments)
             }
             Op::Gather { table, index, add, out } => {
                 let (list, offset) = match index {
@@ -363,12 +382,15 @@ impl Launcher<'_> {
             query_norm: self.head_norm(attention.query_norm),
             key_norm: self.head_norm(attention.key_norm),
             query_rows: attention.query.rows as u32,
-            images: self.shape.images as u32,
+            images: self.units(&attention.query),
             heads: (attention.query.width / attention.head_width) as u32,
             head_width: attention.head_width as u32,
             scale: attention.scale,
             ..args::PictureAttention::default()
         };
+        if sources[0].0.axis != attention.query.axis {
+            arguments.frame_starts = self.list(Layout::frame_starts);
+        }
         for (place, (key, value)) in sources.iter().enumerate() {
             arguments.key[place] = self.rows(key);
             arguments.value[place] = self.rows(value);

@@ -13,7 +13,7 @@ use crate::checkpoint::Dtype;
 use crate::error::{Error, Result};
 use crate::graph::{Extent, Index, Keys, Op, Plan, Plans, Tensor, Which};
 use crate::kv::PAGE_TOKENS;
-use crate::weights::{Weight, WeightId, Weights};
+use crate::weights::{Layout as Stored, Weight, WeightId, Weights};
 
 /// Allocations start at multiples of it.
 const ALIGNMENT: u64 = 256;
@@ -139,8 +139,7 @@ struct ActivationShapes {
 impl ActivationShapes {
     fn new(plans: &Plans) -> ActivationShapes {
         let mut shapes = ActivationShapes { slots: Vec::new(), pixels: 0, output: 0, inner: 0 };
-        for which in [Which::Media, Which::Text] {
-            let plan = plans.get(which);
+        for (which, plan) in plans.all() {
             let mut sizes = vec![0; plan.slots.len()];
             for tensor in plan.ops.iter().flat_map(|op| op.reads().into_iter().chain(op.writes())) {
                 let size = tensor.row_pitch * padded(tensor.stride);
@@ -165,18 +164,18 @@ impl ActivationShapes {
 
     /// Sizes in bytes: each slot, then what [`Memory::resize`] names.
     fn bytes(&self, layout: &Layout) -> Vec<u64> {
-        let units = Extent { images: layout.images_max(), tokens: layout.tokens_max(), outputs: layout.tokens_max() };
-        let images = layout.images_max();
+        let (images, tokens) = (layout.images_max(), layout.tokens_max());
+        let units = Extent { frames: images, images, tokens, outputs: tokens };
         let slots = self.slots.iter().map(|(_, axis, size)| units.units(*axis) * size * BYTES);
         let scratch = super::batch::SPLIT_ROWS * self.inner * BYTES;
         let others = [
             layout.words() * 4,
             images * self.pixels * 4,
-            layout.tokens_max().max(images) * self.output * 4,
+            tokens.max(images) * self.output * 4,
             scratch,
             scratch,
-            layout.tokens_max() * size_of::<SampleRequest>() + FORBIDDEN_MAX * 4,
-            layout.tokens_max() * size_of::<SampleResult>(),
+            tokens * size_of::<SampleRequest>() + FORBIDDEN_MAX * 4,
+            tokens * size_of::<SampleResult>(),
             DRAWN_ROWS * self.output * 8,
         ];
         slots.chain(others).map(|bytes| bytes as u64).collect()
@@ -438,13 +437,13 @@ impl Uses {
     fn of(plans: &Plans, weights: &Weights) -> Uses {
         let mut matrices = Vec::new();
         let mut vectors = Vec::new();
-        for op in plans.media.ops.iter().chain(&plans.text.ops) {
+        for op in plans.all().flat_map(|(_, plan)| &plan.ops) {
             match op {
                 Op::Linear { weight, bias, epilogue, .. } => {
                     matrices.push(*weight);
                     vectors.extend(bias.iter().chain(&epilogue.gate));
                 }
-                Op::Gather { table, .. } => matrices.push(*table),
+                Op::Gather { table, .. } | Op::FrameEmbedding { table, .. } => matrices.push(*table),
                 Op::Broadcast { rows, .. } => matrices.push(*rows),
                 Op::ClassAndPosition { class, position, .. } => {
                     vectors.push(*class);
@@ -550,7 +549,7 @@ fn upload_matrix(
         }
         Ok(())
     };
-    if weight.interleaved_heads.is_some() {
+    if weight.layout != Stored::Rows {
         let values = weights.values(id)?;
         return send(Dtype::F32, bytemuck::cast_slice(&values), &weight.parts[0]);
     }
@@ -571,7 +570,7 @@ pub fn check_widths(device: &str, plans: &Plans, weights: &Weights) -> Result<()
     let refuse = |what: String, expected: String, found: usize| {
         Err(Error::device(device, format!("{what}: expected {expected}, found {found}")))
     };
-    for plan in [&plans.media, &plans.text] {
+    for (_, plan) in plans.all() {
         let patches =
             |tensor: &Tensor| plan.ops.iter().any(|op| matches!(op, Op::Patches { out, .. } if out == tensor));
         for op in &plan.ops {

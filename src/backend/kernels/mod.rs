@@ -72,14 +72,14 @@ impl Kernels {
         memory::check_widths(&device, &plans, &weights)?;
         let memory = Memory::open(driver.as_mut(), &device, opening, &weights, &pools, &plans)?;
         let splitting = Splitting::new(&plans.text, memory.partials_bytes, driver.properties().multiprocessors);
-        let steps = [Which::Media, Which::Text].map(|which| (which, fuse::steps(&plans.get(which).ops)));
+        let steps = plans.all().map(|(which, plan)| (which, fuse::steps(&plan.ops))).collect();
         Ok(Kernels {
             driver,
             memory,
             splitting,
             weights,
             plans,
-            steps: HashMap::from(steps),
+            steps,
             kept: HashMap::new(),
             last: None,
             run: 0,
@@ -144,7 +144,8 @@ impl Kernels {
         let extent = batch.extent();
         let table_words = batch.tables.iter().map(|table| table.len()).sum();
         let tokens = extent.tokens.max(extent.outputs);
-        if self.memory.make_room(self.driver.as_mut(), tokens, extent.images, table_words)? {
+        let images = extent.frames.max(extent.images);
+        if self.memory.make_room(self.driver.as_mut(), tokens, images, table_words)? {
             self.forget_all();
         }
         let plans = self.plans.clone();

@@ -109,7 +109,11 @@ fn tokens(random: &mut Random, shots: &[(Vec<u32>, Hash)], length_max: usize, sh
         ids.push(random.below(5) as u32);
         sees.push(sees.last().copied().flatten());
     }
-    if sharing { Tokens::new(ids, sees, pictures) } else { Tokens { ids, sees, pictures, pages: Vec::new() } }
+    let frames = pictures.iter().map(|picture| 1 + usize::from(picture.as_bytes()[0] % 4)).collect();
+    match sharing {
+        true => Tokens::new(ids, sees, pictures, frames),
+        false => Tokens { ids, sees, pictures, frames, pages: Vec::new() },
+    }
 }
 
 /// Lets a job go on after its rows; whether it has ended.
@@ -172,7 +176,7 @@ fn play(seed: u64) -> [usize; 3] {
     let context = 40 + random.below(120);
     let sharing = random.below(4) > 0;
     let bounds =
-        Bounds { jobs: 1 + random.below(8), tokens: 1 + random.below(64), pictures: 1 + random.below(3), sharing };
+        Bounds { jobs: 1 + random.below(8), tokens: 1 + random.below(64), frames: 1 + random.below(5), sharing };
     let text_pages = context.div_ceil(PAGE_TOKENS) + 1 + random.below(30);
     let media_pages = 1 + random.below(6);
     let mut scheduler: Scheduler<Work> = Scheduler::new(bounds, text_pages, media_pages);
@@ -201,7 +205,7 @@ fn play(seed: u64) -> [usize; 3] {
             scheduler.remove(1 + random.next() % (number + 1));
         }
         scheduler.schedule(&mut step);
-        assert!(step.ids.len() <= bounds.tokens && step.encode.len() <= bounds.pictures);
+        assert!(step.ids.len() <= bounds.tokens && (step.encode.len() == 1 || step.frames <= bounds.frames));
         assert!(scheduler.running.len() <= bounds.jobs && scheduler.running.is_sorted_by_key(|job| job.number));
         assert!(scheduler.waiting.iter().is_sorted_by_key(|job| job.number));
         let busy = !scheduler.running.is_empty();
@@ -266,11 +270,11 @@ fn requests_come_out_as_if_alone_whatever_happens_around_them() {
 }
 
 fn prompt(length: usize) -> Tokens {
-    Tokens::new((0..length as u32).collect(), vec![None; length], Vec::new())
+    Tokens::new((0..length as u32).collect(), vec![None; length], Vec::new(), Vec::new())
 }
 
 fn scheduler(jobs: usize, tokens: usize, pages: usize) -> Scheduler<()> {
-    Scheduler::new(Bounds { jobs, tokens, pictures: 1, sharing: true }, pages, 1)
+    Scheduler::new(Bounds { jobs, tokens, frames: 1, sharing: true }, pages, 1)
 }
 
 #[test]
@@ -294,7 +298,7 @@ fn a_long_prompt_leaves_room_for_those_behind_it_and_for_those_that_write() {
     let (mut scheduler, mut step) = (scheduler(4, 64, 64), Step::default());
     let add = |scheduler: &mut Scheduler<()>, number: u64, length: usize| {
         let ids = vec![number as u32; length];
-        let tokens = Tokens::new(ids, vec![None; length], Vec::new());
+        let tokens = Tokens::new(ids, vec![None; length], Vec::new(), Vec::new());
         scheduler.add(Job::new(number, tokens, Pace::Writes, length - 1, length + 16, ()));
     };
     add(&mut scheduler, 1, 8);
@@ -313,7 +317,7 @@ fn a_long_prompt_leaves_room_for_those_behind_it_and_for_those_that_write() {
 fn the_last_to_come_gives_way_and_is_resumed() {
     let (mut scheduler, mut step) = (scheduler(4, 64, 4), Step::default());
     for number in 1..=2 {
-        let tokens = Tokens::new(vec![number as u32; 31], vec![None; 31], Vec::new());
+        let tokens = Tokens::new(vec![number as u32; 31], vec![None; 31], Vec::new(), Vec::new());
         scheduler.add(Job::new(number, tokens, Pace::Writes, 30, 48, ()));
     }
     let mut write = |scheduler: &mut Scheduler<()>| {
