@@ -3,3 +3,6 @@
 
 pub mod data;
 pub mod metrics;
+pub mod results;
+
+mod replace;
