@@ -7,6 +7,7 @@ mod devices;
 mod kernels;
 mod shared;
 
+pub(crate) use cpu::dot_products;
 pub use device::{Device, Precision};
 pub use devices::{DeviceInfo, devices};
 #[cfg(feature = "capi")]

@@ -301,7 +301,7 @@ impl MappedFile {
 }
 
 /// Opens a regular file. Devices and pipes are refused before opening, which on a pipe would wait for ever.
-fn open_regular(path: &Path) -> Result<File> {
+pub(crate) fn open_regular(path: &Path) -> Result<File> {
     let metadata = fs::metadata(path).map_err(|reason| Error::file(path, reason))?;
     if !metadata.is_file() {
         return Err(Error::file(path, "not a regular file"));

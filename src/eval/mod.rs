@@ -4,5 +4,6 @@
 pub mod data;
 pub mod metrics;
 pub mod results;
+pub mod retrieval;
 
 mod replace;

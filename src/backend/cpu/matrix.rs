@@ -157,6 +157,15 @@ pub(super) fn product(x: &[&[f32]], weight: &Matrix, width: usize, panels: &mut 
     }
 }
 
+/// The dot products of `x` with each row of `w`, which has as many columns: (rows of w, rows of x). `panels` is memory
+/// kept between calls.
+pub(crate) fn dot_products(x: &[&[f32]], w: &[f32], panels: &mut Vec<f32>, out: &mut [f32]) {
+    let columns = x[0].len();
+    let rows = w.len() / columns;
+    let matrix = Matrix { parts: vec![(rows, Values::F32(w))], columns };
+    product(x, &matrix, rows, panels, out);
+}
+
 thread_local! {
     /// A worker's memory for a block of weights that are widened, and for one of pairs taken apart: kept, since memory
     /// as large as this is given back when it is freed, and costs more to get anew than to fill.

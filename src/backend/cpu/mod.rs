@@ -22,6 +22,7 @@ use crate::graph::{Epilogue, Extent, Index, Keys, Op, Pages, Plans, Tensor, Whic
 use crate::kv::{PAGE_TOKENS, PageCopy};
 use crate::weights::{Layout, WeightId, Weights};
 use attention::{Rows, Strip};
+pub(crate) use matrix::dot_products;
 use matrix::{Matrix, Values, product};
 use pointwise::{add, finish, normalise, patch_row, rotate};
 use pool::Pool;
