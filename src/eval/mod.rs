@@ -3,6 +3,7 @@
 
 pub mod data;
 pub mod metrics;
+pub mod page;
 pub mod published;
 pub mod results;
 pub mod retrieval;
