@@ -46,7 +46,7 @@ fn head(results: &Results) -> String {
         _ => format!("<p class=\"bad\">{errors} of {asked} answers failed; they count as the worst answer.</p>\n"),
     };
     format!(
-        "<header><h1>{title}</h1>\n<p class=\"lead\">{metric} of <b>{model}</b>{description} on {benchmark} against the \
+        "<header><h1>{title}</h1>\n<p class=\"lead\">The {metric} of <b>{model}</b>{description} on {benchmark} against the \
          number of examples shown, measured on {date} on {device}, seed {seed}.</p>\n{failed}</header>\n",
         title = isolated(&results.title),
         metric = isolated(&metric.name),
@@ -70,8 +70,8 @@ fn missing(results: &Results) -> String {
         more => format!("<p>and {more} more.</p>"),
     };
     format!(
-        "<section><h2>Missing</h2>\n<p class=\"bad\">{} could not be found:</p>\n<ul class=\"names\">{names}</ul>{more}\
-         </section>\n",
+        "<section><h2>Missing</h2>\n<details><summary class=\"bad\">{} could not be found</summary>\n\
+         <ul class=\"names\">{names}</ul>{more}</details></section>\n",
         counted(missing.count, "picture or video", "pictures or videos"),
     )
 }
@@ -109,7 +109,7 @@ fn marker(series: usize) -> &'static str {
         "M0 -4.9L4.6 3.5H-4.6Z",
         "M0 -5.3L4.5 0L0 5.3L-4.5 0Z",
         "M0 4.9L4.6 -3.5H-4.6Z",
-        "M-1.6 -4.7H1.6V-1.6H4.7V1.6H1.6V4.7H-1.6V1.6H-4.7V-1.6H-1.6Z",
+        "M-2 -5H2V-2H5V2H2V5H-2V2H-5V-2H-2Z",
         "M-4.8 0L-2.4 -4.2H2.4L4.8 0L2.4 4.2H-2.4Z",
         "M-4.4 -2.6L-2.6 -4.4L0 -1.8L2.6 -4.4L4.4 -2.6L1.8 0L4.4 2.6L2.6 4.4L0 1.8L-2.6 4.4L-4.4 2.6L-1.8 0Z",
     ];

@@ -222,19 +222,18 @@ pub fn nearest(
     found.resize_with(queries.count(), || BinaryHeap::with_capacity(k.min(support.count())));
     let (mut panels, mut similarities) = (Vec::new(), Vec::new());
     for (batch, found) in found.chunks_mut(QUERIES).enumerate() {
-        let queries: Vec<&[f32]> = queries.values.chunks_exact(dimension).skip(batch * QUERIES).take(QUERIES).collect();
+        let first = batch * QUERIES;
+        let queries: Vec<&[f32]> = queries.values.chunks_exact(dimension).skip(first).take(QUERIES).collect();
         let block = SIMILARITIES / queries.len();
         for (number, rows) in support.values.chunks(block * dimension).enumerate() {
             similarities.resize(rows.len() / dimension * queries.len(), 0.0);
             dot_products(&queries, rows, &mut panels, &mut similarities);
-            // A cache line of similarities is 16 queries' with one row.
+            // Similarities of 16 queries with one row are a cache line.
             found.par_chunks_mut(16).enumerate().for_each(|(part, found)| {
                 for (row, similarities) in (number * block..).zip(similarities.chunks_exact(queries.len())) {
-                    let similarities = &similarities[part * 16..][..found.len()];
-                    for (query, (found, &similarity)) in
-                        (batch * QUERIES + part * 16..).zip(found.iter_mut().zip(similarities))
-                    {
-                        pick(found, k, Neighbour { row, similarity }, || allowed(query, row));
+                    for (query, found) in (part * 16..).zip(found.iter_mut()) {
+                        let candidate = Neighbour { row, similarity: similarities[query] };
+                        pick(found, k, candidate, || allowed(first + query, row));
                     }
                 }
             });

@@ -158,15 +158,13 @@ impl Plot<'_> {
         let mut levels: Vec<f64> = self.results.series.iter().filter_map(|series| series.chance).collect();
         levels.sort_by(f64::total_cmp);
         levels.dedup();
+        let end = frame.width - frame.right;
         let line = |level: f64| {
-            let y = self.y(frame, level);
+            let (y, level) = (self.y(frame, level), with_unit(level, &self.results.metric.unit));
             format!(
-                "<path class=\"chance\" d=\"M{LEFT} {y:.1}H{}\"/><text class=\"small halo\" x=\"{}\" y=\"{:.1}\">chance \
-                 {}</text>\n",
-                frame.width - frame.right,
-                LEFT + 4.0,
+                "<path class=\"chance\" d=\"M{LEFT} {y:.1}H{end}\"/><text class=\"small halo\" x=\"{end}\" \
+                 y=\"{:.1}\" text-anchor=\"end\">chance {level}</text>\n",
                 y - 4.0,
-                with_unit(level, &self.results.metric.unit),
             )
         };
         levels.into_iter().map(line).collect()
@@ -258,7 +256,7 @@ impl Plot<'_> {
         let mut taken = places;
         for row in self.published {
             let Some(y) = row.scores.iter().rev().flatten().next().map(|&score| self.y(frame, score)) else { continue };
-            if taken.iter().all(|other| (other - y).abs() >= LABEL_STEP - 2.0) {
+            if taken.iter().all(|other| (other - y).abs() >= LABEL_STEP - 4.0) {
                 taken.push(y);
                 let label =
                     if row.examples == "random" { row.model.to_owned() } else { format!("{}, RICES", row.model) };

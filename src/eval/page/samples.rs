@@ -124,7 +124,8 @@ fn prompt(parts: &[Part]) -> String {
             html += if Some(at) == last { "</p><p class=\"shot asked\">" } else { "</p><p class=\"shot\">" };
         }
         match part {
-            Part::Text(text) => html += &isolated(text),
+            // Lines break before a control token rather than within it.
+            Part::Text(text) => html += &isolated(text).replace("&lt;", "<wbr/>&lt;"),
             Part::Picture(thumbnail) => html += &picture(thumbnail, "picture"),
             Part::Video { first, frames } => {
                 html += &picture(first, "first frame of a video");

@@ -28,10 +28,10 @@ pub(super) fn section(results: &Results, published: &[&Published]) -> String {
     let unit =
         if results.metric.unit.is_empty() { String::new() } else { format!(", {}", escape(&results.metric.unit)) };
     format!(
-        "<section><h2>Scores</h2>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Scores\">\
-         <table><caption>{}{unit}, by examples shown; {} a figure where nothing else is said. In small print the 95 % \
-         interval.</caption>\n<thead><tr><th scope=\"col\">shots</th>{heads}</tr></thead>\n<tbody>{rows}</tbody>\n\
-         {others}</table></div>\n{notes}</section>\n",
+        "<section><h2>Scores</h2>\n<p class=\"note\">{}{unit}, by examples shown; {} a figure where nothing else is \
+         said. In small print the 95 % interval.</p>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" \
+         aria-label=\"Scores\"><table>\n<thead><tr><th scope=\"col\">shots</th>{heads}</tr></thead>\n\
+         <tbody>{rows}</tbody>\n{others}</table></div>\n{notes}</section>\n",
         isolated(&results.metric.name),
         counted(results.settings.queries, "example", "examples"),
     )
@@ -48,14 +48,14 @@ fn row(results: &Results, number: usize, series: &Series, shots: &[usize]) -> St
 }
 
 fn cell(point: &Point, usual: usize) -> String {
-    let examples = if point.errors > 0 {
-        format!("<small class=\"bad\">{} of {} failed</small>", point.errors, point.examples)
-    } else if point.examples != usual {
-        format!("<small>{}</small>", counted(point.examples, "example", "examples"))
-    } else {
-        String::new()
-    };
-    format!("<td><b>{:.1}</b><small>{:.1} to {:.1}</small>{examples}</td>", point.score, point.low, point.high)
+    let mut cell = format!("<td><b>{:.1}</b><small>{:.1}–{:.1}</small>", point.score, point.low, point.high);
+    if point.examples != usual {
+        cell += &format!("<small>of {}</small>", counted(point.examples, "example", "examples"));
+    }
+    if point.errors > 0 {
+        cell += &format!("<small class=\"bad\">{} failed</small>", point.errors);
+    }
+    cell + "</td>"
 }
 
 /// A published row, whose source gets a number when it first comes.
@@ -68,7 +68,7 @@ fn published_row(row: &Published, shots: &[usize], sources: &mut Vec<&'static st
         |&shots: &usize| format!("<td>{}</td>", row.at(shots).map_or(String::new(), |score| format!("{score:.1}")));
     let cells: String = shots.iter().map(score).collect();
     format!(
-        "<tr><th scope=\"row\">{}, {} <sup>{}</sup></th>{cells}</tr>\n",
+        "<tr><th scope=\"row\">{}, {} <sup>{}</sup></th>{cells}</tr>\n",
         escape(row.model),
         escape(row.examples),
         note + 1
