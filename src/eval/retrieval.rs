@@ -205,8 +205,8 @@ const QUERIES: usize = 64;
 /// Similarities that are computed before the best are picked from them: they fit a second-level cache.
 const SIMILARITIES: usize = 1 << 18;
 
-/// For each row of `queries`, the `k` rows of `support` most similar to it, best first; fewer if there are fewer. Prompts
-/// want them the other way round, so that the most similar is next to the question.
+/// For each row of `queries`, the `k` rows of `support` most similar to it, best first; fewer if there are fewer. A
+/// prompt wants them the other way round, so that the most similar is next to the question.
 ///
 /// Only rows for which `allowed(query, row)` is true are picked: a query that is in the support set itself must not be
 /// shown its own answer. What is found for a query never depends on the others, to the last bit.
