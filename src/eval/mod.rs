@@ -1,7 +1,9 @@
 //! Few-shot evaluation as the published numbers were made: sets, prompts, shown examples, metrics, and the page that
 //! tells of it. Nothing here runs a model.
 
+pub mod benchmark;
 pub mod data;
+pub mod form;
 pub mod metrics;
 pub mod page;
 pub mod published;

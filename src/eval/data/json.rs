@@ -1,0 +1,115 @@
+//! JSON of other people: read straight into what is wanted of it, whatever else it holds; errors name the place.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Take};
+use std::path::Path;
+
+use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, Visitor};
+
+use crate::checkpoint::open_regular;
+use crate::error::{Error, Result};
+
+/// Largest file; the annotations of VQAv2 have 350 MB.
+const FILE_BYTES_MAX: u64 = 2 << 30;
+
+/// Longest line of a file of lines.
+const LINE_BYTES_MAX: u64 = 1 << 20;
+
+fn open(file: &Path) -> Result<BufReader<Take<File>>> {
+    let opened = open_regular(file)?;
+    let bytes = opened.metadata().map_err(|reason| Error::file(file, reason))?.len();
+    if bytes > FILE_BYTES_MAX {
+        return Err(Error::limit(format!("{}: bytes", file.display()), FILE_BYTES_MAX, bytes));
+    }
+    Ok(BufReader::with_capacity(1 << 16, opened.take(bytes)))
+}
+
+/// Reads a file of one value. The file is never in memory as a whole.
+pub fn read<T: DeserializeOwned>(file: &Path) -> Result<T> {
+    let mut reader = serde_json::Deserializer::from_reader(open(file)?);
+    let value = serde_path_to_error::deserialize(&mut reader);
+    let value = value.map_err(|error| malformed(file, &error.path().to_string(), error.inner()))?;
+    reader.end().map_err(|error| malformed(file, ".", &error))?;
+    Ok(value)
+}
+
+/// Reads a file of a value a line. Empty lines are passed over. `take` gets each line's place in errors, its number from
+/// 1, and the value.
+pub fn read_lines<T: DeserializeOwned>(file: &Path, mut take: impl FnMut(&Path, usize, T) -> Result<()>) -> Result<()> {
+    let mut reader = open(file)?;
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        let read = (&mut reader).take(LINE_BYTES_MAX + 1).read_until(b'\n', &mut line);
+        if read.map_err(|reason| Error::file(file, reason))? == 0 {
+            break;
+        }
+        let place = format!("{}: line {number}", file.display());
+        if line.len() as u64 > LINE_BYTES_MAX {
+            return Err(Error::limit(format!("{place}: bytes"), LINE_BYTES_MAX, line.len() as u64));
+        }
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let place = Path::new(&place);
+        let mut reader = serde_json::Deserializer::from_slice(&line);
+        let value = serde_path_to_error::deserialize(&mut reader);
+        let value = value.map_err(|error| malformed(place, &error.path().to_string(), error.inner()))?;
+        reader.end().map_err(|error| malformed(place, ".", &error))?;
+        take(place, number, value)?;
+    }
+    Ok(())
+}
+
+/// An error of serde in our words: "invalid type: A, expected B at line L column C".
+fn malformed(file: &Path, path: &str, error: &serde_json::Error) -> Error {
+    let key = if path == "." { "value" } else { path };
+    if error.is_io() {
+        return Error::file(file, error);
+    }
+    let text = error.to_string();
+    if !error.is_data() {
+        return Error::invalid(file, key, "JSON", text);
+    }
+    let text = text.rsplit_once(" at line ").map_or(&*text, |(text, _)| text);
+    let text = text.strip_prefix("invalid type: ").or(text.strip_prefix("invalid value: ")).unwrap_or(text);
+    if let Some((found, expected)) = text.split_once(", expected ") {
+        return Error::invalid(file, key, expected, found);
+    }
+    match text.strip_prefix("missing field ") {
+        Some(field) => Error::invalid(file, key, format!("the field {}", field.replace('`', "\"")), "none"),
+        None => Error::invalid(file, key, "a set of this format", text),
+    }
+}
+
+/// A name that some sets give as a number.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Id(pub String);
+
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Id, D::Error> {
+        deserializer.deserialize_any(IdVisitor)
+    }
+}
+
+struct IdVisitor;
+
+impl Visitor<'_> for IdVisitor {
+    type Value = Id;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
+        formatter.write_str("a string or a whole number")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> std::result::Result<Id, E> {
+        Ok(Id(text.to_owned()))
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> std::result::Result<Id, E> {
+        Ok(Id(number.to_string()))
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> std::result::Result<Id, E> {
+        Ok(Id(number.to_string()))
+    }
+}

@@ -1,0 +1,59 @@
+//! COCO and Flickr30k as Karpathy and Fei-Fei 2015 split them: `dataset_coco.json`, `dataset_flickr30k.json`. Parts are
+//! `train`, `val` and `test`, and of COCO `restval`; OpenFlamingo shows examples of `train` and asks about `test`.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::json::{self, Id};
+use super::{Dataset, Example, Medium, Task};
+use crate::error::{Error, Result};
+
+#[derive(Deserialize)]
+struct File {
+    images: Vec<Image>,
+}
+
+#[derive(Deserialize)]
+struct Image {
+    /// A folder within the media folder; Flickr30k has none.
+    filepath: Option<String>,
+    filename: String,
+    split: String,
+    sentences: Vec<Sentence>,
+    cocoid: Option<Id>,
+}
+
+#[derive(Deserialize)]
+struct Sentence {
+    raw: String,
+}
+
+/// Reads one part. Pictures are found as the file names them: COCO's in folders `train2014` and `val2014` of `folder`,
+/// Flickr30k's in `folder` itself. Captions are without the spaces around them.
+///
+/// # Errors
+/// A malformed file; a part that it does not have.
+pub fn read(file: &Path, folder: &Path, split: &str) -> Result<Dataset> {
+    let images = json::read::<File>(file)?.images;
+    if !images.iter().any(|image| image.split == split) {
+        let splits: BTreeSet<&str> = images.iter().map(|image| &*image.split).collect();
+        let splits: Vec<&str> = splits.into_iter().collect();
+        return Err(Error::invalid(file, "split", splits.join(", "), format!("{split:?}")));
+    }
+    let examples = images.into_iter().filter(|image| image.split == split).map(|image| {
+        let path = folder.join(image.filepath.unwrap_or_default()).join(&image.filename);
+        let stem = image.filename.split('.').next().unwrap_or_default();
+        Example {
+            id: image.cocoid.map_or_else(|| stem.to_owned(), |Id(id)| id),
+            medium: Medium::Picture(path),
+            question: String::new(),
+            answers: image.sentences.into_iter().map(|sentence| sentence.raw.trim().to_owned()).collect(),
+            choices: None,
+            group: None,
+        }
+    });
+    Dataset::checked(file, Task::Caption, examples.collect(), Arc::default())
+}

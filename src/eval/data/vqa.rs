@@ -1,0 +1,179 @@
+//! Questions about pictures with the answers of ten people: VQAv2 and OK-VQA in their two files, questions and
+//! annotations; TextVQA and VizWiz in the same layout, as OpenFlamingo publishes them, or each in the one file of its
+//! authors.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::json::{self, Id};
+use super::{Dataset, Example, Medium, Task};
+use crate::error::{Error, Result};
+
+/// From a picture's `image_id` to its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// A number, as in `COCO_val2014_000000000042.jpg`, below a folder `val2014`: VQAv2 and OK-VQA.
+    Coco,
+    /// A name without its end, `.jpg`: TextVQA.
+    Jpeg,
+    /// The whole name: VizWiz.
+    Whole,
+}
+
+#[derive(Deserialize)]
+struct Questions {
+    /// Such as "val2014".
+    data_subtype: Option<String>,
+    questions: Vec<Question>,
+}
+
+#[derive(Deserialize)]
+struct Question {
+    question_id: Id,
+    image_id: Id,
+    question: String,
+}
+
+#[derive(Deserialize)]
+struct Annotations {
+    annotations: Vec<Annotation>,
+}
+
+#[derive(Deserialize)]
+struct Annotation {
+    question_id: Id,
+    answers: Vec<Answer>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    answer: String,
+}
+
+/// Reads questions and their annotations, which are joined by `question_id`.
+///
+/// COCO's pictures are of the year and part that the questions' `data_subtype` or else the name of `folder` says. They
+/// are in `folder` if that is its name, else in the folder of that name below it.
+///
+/// # Errors
+/// A malformed file; a question without annotation, or the reverse.
+pub fn read(questions: &Path, annotations: &Path, folder: &Path, naming: Naming) -> Result<Dataset> {
+    let asked: Questions = json::read(questions)?;
+    let annotated: Annotations = json::read(annotations)?;
+    let coco = match naming {
+        Naming::Coco => Some(Coco::new(questions, asked.data_subtype.as_deref(), folder)?),
+        Naming::Jpeg | Naming::Whole => None,
+    };
+    let mut answers = HashMap::new();
+    for Annotation { question_id, answers: given } in annotated.annotations {
+        if let Some((Id(id), _)) = answers.insert(question_id.clone(), given).map(|given| (question_id, given)) {
+            return Err(Error::invalid(annotations, "question_id", "each once", format!("{id} again")));
+        }
+    }
+    let mut examples = Vec::with_capacity(asked.questions.len());
+    for Question { question_id, image_id, question } in asked.questions {
+        let path = match (&coco, naming) {
+            (Some(coco), _) => coco.path(questions, &image_id)?,
+            (None, Naming::Jpeg) => folder.join(format!("{}.jpg", image_id.0)),
+            (None, _) => folder.join(image_id.0),
+        };
+        let given = answers.remove(&question_id).ok_or_else(|| {
+            Error::invalid(annotations, "question_id", format!("an annotation of {}", question_id.0), "none")
+        })?;
+        let answers = given.into_iter().map(|given| given.answer).collect();
+        examples.push(example(question_id.0, path, question, answers));
+    }
+    if let Some(Id(id)) = answers.keys().min_by_key(|Id(id)| id) {
+        return Err(Error::invalid(questions, "question_id", format!("the annotated question {id}"), "none"));
+    }
+    Dataset::checked(questions, Task::Question, examples, Arc::default())
+}
+
+/// COCO's pictures of one year and part.
+struct Coco {
+    /// Such as "val2014".
+    part: String,
+    folder: PathBuf,
+}
+
+impl Coco {
+    fn new(questions: &Path, part: Option<&str>, folder: &Path) -> Result<Coco> {
+        let name = folder.file_name().and_then(|name| name.to_str());
+        // The questions of test-dev are a part of those of test, and about the same pictures.
+        let part = part.or(name).map(|part| part.replace("test-dev", "test")).unwrap_or_default();
+        if !["train2014", "val2014", "test2015"].contains(&&*part) {
+            let expected = "train2014, val2014 or test2015, here or as the name of the media folder";
+            return Err(Error::invalid(questions, "data_subtype", expected, format!("{part:?}")));
+        }
+        let folder = if name == Some(&part) { folder.to_owned() } else { folder.join(&part) };
+        Ok(Coco { part, folder })
+    }
+
+    fn path(&self, questions: &Path, Id(image): &Id) -> Result<PathBuf> {
+        let number: u64 = image
+            .parse()
+            .map_err(|_| Error::invalid(questions, "image_id", "a number of COCO", format!("{image:?}")))?;
+        Ok(self.folder.join(format!("COCO_{}_{number:012}.jpg", self.part)))
+    }
+}
+
+#[derive(Deserialize)]
+struct TextVqa {
+    data: Vec<TextVqaQuestion>,
+}
+
+#[derive(Deserialize)]
+struct TextVqaQuestion {
+    question_id: Id,
+    image_id: String,
+    question: String,
+    #[serde(default)]
+    answers: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct VizWizQuestion {
+    image: String,
+    question: String,
+    #[serde(default)]
+    answers: Vec<Answer>,
+}
+
+/// Reads the one file of TextVQA ([`Naming::Jpeg`]) or of VizWiz ([`Naming::Whole`], a question a picture).
+///
+/// # Errors
+/// A malformed file; a question without answers, as those of the hidden test parts.
+///
+/// # Panics
+/// With [`Naming::Coco`], whose sets have two files.
+pub fn read_native(file: &Path, folder: &Path, naming: Naming) -> Result<Dataset> {
+    let examples = match naming {
+        Naming::Jpeg => {
+            let questions = json::read::<TextVqa>(file)?.data.into_iter();
+            let example = |asked: TextVqaQuestion| {
+                let path = folder.join(format!("{}.jpg", asked.image_id));
+                example(asked.question_id.0, path, asked.question, asked.answers)
+            };
+            questions.map(example).collect()
+        }
+        Naming::Whole => {
+            let questions = json::read::<Vec<VizWizQuestion>>(file)?.into_iter();
+            let example = |asked: VizWizQuestion| {
+                let answers = asked.answers.into_iter().map(|given| given.answer).collect();
+                example(&asked.image, folder.join(&asked.image), asked.question, answers)
+            };
+            questions.map(example).collect()
+        }
+        Naming::Coco => unreachable!("COCO's questions and annotations are two files"),
+    };
+    Dataset::checked(file, Task::Question, examples, Arc::default())
+}
+
+fn example(id: impl Display, path: PathBuf, question: String, answers: Vec<String>) -> Example {
+    let (id, medium) = (id.to_string(), Medium::Picture(path));
+    Example { id, medium, question, answers, choices: None, group: None }
+}

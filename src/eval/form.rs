@@ -1,0 +1,268 @@
+//! How examples become a prompt: the words around pictures, questions and answers. A form is built in, or read from a
+//! small JSON file:
+//!
+//! ```json
+//! {"begin": "", "shown": "{image}Q: {question} A: {answer}", "asked": "{image}Q: {question} A:", "between": "\n",
+//!  "choice": "{answer}", "stop": ["Q:"]}
+//! ```
+//!
+//! Only `shown` and `asked` must be there; what the other keys mean is said at [`Form`]. `{{` and `}}` stand for braces.
+
+mod built_in;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::data::{Example, Medium};
+use crate::checkpoint::{kind, read_json};
+use crate::error::{Error, Result};
+use crate::prompt::Prompt;
+
+/// Largest file of a form.
+const BYTES_MAX: u64 = 1 << 20;
+
+/// What an example is about, for forms that are [built in](Form::named).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A picture and its caption.
+    Caption,
+    /// A question about a picture and its answer.
+    Question,
+    /// A picture and the name of its class.
+    Classify,
+    /// A picture with the text written on it: is it hateful?
+    Memes,
+}
+
+/// What is left of the examples shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shots {
+    /// Everything.
+    Whole,
+    /// Their words, without their pictures: how the family counts as zero shots (Flamingo, appendix B.1.5).
+    TextOnly,
+    /// As [`Shots::TextOnly`], but the picture of the first example shown stands where that of the asked one belongs.
+    /// A slip of OpenFlamingo 2.0.1 (`evaluate.py`, `evaluate_classification`) that its published numbers at zero shots
+    /// for Hateful Memes contain.
+    FirstPicture,
+}
+
+/// The words of a prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Form {
+    begin: String,
+    shown: Vec<Piece>,
+    between: String,
+    asked: Vec<Piece>,
+    choice: Vec<Piece>,
+    stop: Vec<String>,
+}
+
+/// A piece of what is written for an example.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece {
+    Text(String),
+    Image,
+    Question,
+    Answer,
+}
+
+impl Form {
+    /// The names of the forms that are built in: `openflamingo` as OpenFlamingo 2.0.1 evaluates; `idefics` and
+    /// `idefics-instruct`, in the manner of IDEFICS's model card, because the authors' own evaluation forms are not
+    /// public; `demo` as the model in the box was trained.
+    pub const NAMES: [&str; 4] = ["openflamingo", "idefics", "idefics-instruct", "demo"];
+
+    /// The form of a name in [`Form::NAMES`], or else the one in a file.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or says something other than a form does.
+    pub fn open(name_or_file: &str, kind: Kind) -> Result<Form> {
+        Form::named(name_or_file, kind).map_or_else(|| Form::read(Path::new(name_or_file)), Ok)
+    }
+
+    /// Reads a form from a file.
+    ///
+    /// # Errors
+    /// As [`Form::open`].
+    pub fn read(file: &Path) -> Result<Form> {
+        let root = read_json(file, BYTES_MAX)?;
+        let Value::Object(fields) = root else {
+            return Err(Error::invalid(file, "form", "an object", kind(&root)));
+        };
+        let mut fields = Fields { file, fields: fields.into_iter().collect() };
+        let form = Form {
+            begin: fields.text("begin")?.unwrap_or_default(),
+            shown: fields.template("shown", [Count::One, Count::Any, Count::One])?,
+            between: fields.text("between")?.unwrap_or_default(),
+            asked: fields.template("asked", [Count::One, Count::Any, Count::None])?,
+            choice: match fields.fields.contains_key("choice") {
+                true => fields.template("choice", [Count::None, Count::None, Count::One])?,
+                false => vec![Piece::Answer],
+            },
+            stop: fields.texts("stop")?,
+        };
+        match fields.fields.pop_first() {
+            None => Ok(form),
+            Some((key, _)) => {
+                let expected = "begin, shown, between, asked, choice, stop";
+                Err(Error::invalid(file, "key", expected, format!("{key:?}")))
+            }
+        }
+    }
+
+    /// Texts that end an answer, besides the family's own tokens.
+    pub fn stop(&self) -> &[String] {
+        &self.stop
+    }
+
+    /// What is weighed for a name to choose from.
+    pub fn choice(&self, name: &str) -> String {
+        self.choice.iter().map(|piece| if let Piece::Text(text) = piece { text } else { name }).collect()
+    }
+
+    /// A prompt of the examples `shown`, in order, and the one that is asked. `load` adds what an example shows to the
+    /// prompt.
+    ///
+    /// # Panics
+    /// With [`Shots::FirstPicture`] and no example shown.
+    ///
+    /// # Errors
+    /// Those of `load`; a prompt that passes its limits.
+    pub fn prompt(
+        &self,
+        shown: &[&Example],
+        asked: &Example,
+        shots: Shots,
+        load: &mut dyn FnMut(&mut Prompt, &Medium) -> Result<()>,
+    ) -> Result<Prompt> {
+        let mut writer = Writer { prompt: Prompt::new(), text: self.begin.clone(), load };
+        for example in shown {
+            let medium = (shots == Shots::Whole).then_some(&example.medium);
+            writer.write(&self.shown, example, medium)?;
+            writer.text.push_str(&self.between);
+        }
+        let medium = if shots == Shots::FirstPicture { &shown[0].medium } else { &asked.medium };
+        writer.write(&self.asked, asked, Some(medium))?;
+        writer.flush()?;
+        Ok(writer.prompt)
+    }
+}
+
+/// A prompt that grows. Text waits until a picture follows, so that what stands together is one part: between two parts
+/// of text, tokenizers of IDEFICS-instruct would end a turn.
+struct Writer<'a> {
+    prompt: Prompt,
+    text: String,
+    load: &'a mut dyn FnMut(&mut Prompt, &Medium) -> Result<()>,
+}
+
+impl Writer<'_> {
+    fn write(&mut self, pieces: &[Piece], example: &Example, medium: Option<&Medium>) -> Result<()> {
+        for piece in pieces {
+            match (piece, medium) {
+                (Piece::Text(text), _) => self.text.push_str(text),
+                (Piece::Question, _) => self.text.push_str(&example.question),
+                (Piece::Answer, _) => self.text.push_str(&example.answers[0]),
+                (Piece::Image, None) => {}
+                (Piece::Image, Some(medium)) => {
+                    self.flush()?;
+                    (self.load)(&mut self.prompt, medium)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        if !self.text.is_empty() {
+            self.prompt.text(std::mem::take(&mut self.text))?;
+        }
+        Ok(())
+    }
+}
+
+/// How often a placeholder may stand in a template.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Count {
+    None,
+    One,
+    Any,
+}
+
+/// What is not read yet of a form's file.
+struct Fields<'a> {
+    file: &'a Path,
+    fields: BTreeMap<String, Value>,
+}
+
+impl Fields<'_> {
+    fn text(&mut self, key: &str) -> Result<Option<String>> {
+        match self.fields.remove(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(Error::invalid(self.file, key, "a string", kind(&other))),
+        }
+    }
+
+    fn texts(&mut self, key: &str) -> Result<Vec<String>> {
+        let Some(value) = self.fields.remove(key) else { return Ok(Vec::new()) };
+        let found = kind(&value);
+        serde_json::from_value(value).map_err(|_| Error::invalid(self.file, key, "an array of strings", found))
+    }
+
+    /// A template, with how often an image, a question and an answer may stand in it.
+    fn template(&mut self, key: &str, counts: [Count; 3]) -> Result<Vec<Piece>> {
+        let file = self.file;
+        let invalid = |expected: &str, found: &str| Error::invalid(file, key, expected, found);
+        let text = self.text(key)?.ok_or_else(|| invalid("a template", "none"))?;
+        let pieces = pieces(&text).map_err(|(expected, found)| invalid(expected, found))?;
+        let placeholders = [(Piece::Image, "{image}"), (Piece::Question, "{question}"), (Piece::Answer, "{answer}")];
+        for ((placeholder, name), count) in placeholders.into_iter().zip(counts) {
+            let found = pieces.iter().filter(|&piece| *piece == placeholder).count();
+            let (right, expected) = match count {
+                Count::None => (found == 0, "no"),
+                Count::One => (found == 1, "one"),
+                Count::Any => (true, ""),
+            };
+            if !right {
+                return Err(invalid(&format!("{expected} {name}"), &found.to_string()));
+            }
+        }
+        Ok(pieces)
+    }
+}
+
+/// The pieces of a template, or what was expected and found where it has none.
+fn pieces(template: &str) -> std::result::Result<Vec<Piece>, (&'static str, &str)> {
+    let (mut pieces, mut text, mut rest) = (Vec::new(), String::new(), template);
+    while let Some(at) = rest.find(['{', '}']) {
+        text.push_str(&rest[..at]);
+        rest = &rest[at..];
+        if rest.starts_with("{{") || rest.starts_with("}}") {
+            text.push_str(&rest[..1]);
+            rest = &rest[2..];
+            continue;
+        }
+        let end = rest.find('}').filter(|&end| end > 0);
+        let (placeholder, after) = rest.split_at(end.map_or(rest.len(), |end| end + 1));
+        let piece = match placeholder {
+            "{image}" => Piece::Image,
+            "{question}" => Piece::Question,
+            "{answer}" => Piece::Answer,
+            other => return Err(("{image}, {question}, {answer}, or {{ or }} for a brace", other)),
+        };
+        if !text.is_empty() {
+            pieces.push(Piece::Text(std::mem::take(&mut text)));
+        }
+        pieces.push(piece);
+        rest = after;
+    }
+    text.push_str(rest);
+    if !text.is_empty() {
+        pieces.push(Piece::Text(text));
+    }
+    Ok(pieces)
+}

@@ -1,0 +1,80 @@
+//! The forms that are built in, as templates.
+
+use super::{Form, Kind, Piece, pieces};
+
+impl Form {
+    /// The form of a name in [`Form::NAMES`], for examples of a kind.
+    pub fn named(name: &str, kind: Kind) -> Option<Form> {
+        match name {
+            "openflamingo" => Some(open_flamingo(kind)),
+            "idefics" => Some(idefics(kind)),
+            "idefics-instruct" => Some(idefics_instruct(kind)),
+            "demo" => Some(demo()),
+            _ => None,
+        }
+    }
+}
+
+/// A form that begins with nothing and weighs bare names.
+fn form(shown: &str, between: &str, asked: &str) -> Form {
+    let pieces = |template| pieces(template).expect("templates that are built in are sound");
+    Form {
+        begin: String::new(),
+        shown: pieces(shown),
+        between: between.to_owned(),
+        asked: pieces(asked),
+        choice: vec![Piece::Answer],
+        stop: Vec::new(),
+    }
+}
+
+/// OpenFlamingo 2.0.1 (`eval/models/open_flamingo.py`, assembled by `eval/evaluate.py`): a line break after each
+/// example shown, but none between classified ones. Its end of chunk is a stop token of the family.
+fn open_flamingo(kind: Kind) -> Form {
+    let (asked, between) = match kind {
+        Kind::Caption => ("{image}Output:", "\n"),
+        Kind::Question => ("{image}Question:{question} Short answer:", "\n"),
+        Kind::Classify => ("{image}Output:", ""),
+        Kind::Memes => ("{image}is an image with: '{question}' written on it. Is it hateful? Answer:", ""),
+    };
+    form(&format!("{asked}{{answer}}<|endofchunk|>"), between, asked)
+}
+
+/// IDEFICS: the question's form is the model card's, the others are ours in its manner. Base models do not stop by
+/// themselves; the next line is the next example's.
+fn idefics(kind: Kind) -> Form {
+    let (begin, asked) = match kind {
+        Kind::Caption => ("Instruction: provide a short caption of the image.\n", "{image}Caption:"),
+        Kind::Question => (
+            "Instruction: provide an answer to the question. Use the image to answer.\n",
+            "{image}Question: {question} Answer:",
+        ),
+        Kind::Classify => ("Instruction: name what the image shows.\n", "{image}Name:"),
+        Kind::Memes => (
+            "Instruction: answer yes or no. Use the image and the text written on it to answer.\n",
+            "{image}Text: {question} Question: Is it hateful? Answer:",
+        ),
+    };
+    let form = form(&format!("{asked} {{answer}}"), "\n", asked);
+    Form { begin: begin.to_owned(), stop: vec!["\n".to_owned()], ..form }
+}
+
+/// IDEFICS-instruct: the turns are the model card's, what is asked in them is ours. Its end of utterance is a stop token
+/// of the family.
+fn idefics_instruct(kind: Kind) -> Form {
+    let asks = match kind {
+        Kind::Caption => "Describe this image in one short sentence.",
+        Kind::Question => "{question} Answer in one word or a few.",
+        Kind::Classify => "Name what this image shows.",
+        Kind::Memes => "The text \"{question}\" is written on this image. Is it hateful? Answer yes or no.",
+    };
+    let asked = format!("User: {asks}{{image}}<end_of_utterance>\nAssistant:");
+    form(&format!("{asked} {{answer}}<end_of_utterance>"), "\n", &asked)
+}
+
+/// The model in the box: a picture, its name and a full stop ([`Episode::prompt`](crate::demo::Episode::prompt)).
+fn demo() -> Form {
+    let full_stop = ".".to_owned();
+    let form = form("{image}{answer}.", "", "{image}");
+    Form { choice: vec![Piece::Answer, Piece::Text(full_stop.clone())], stop: vec![full_stop], ..form }
+}
