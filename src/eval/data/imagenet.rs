@@ -1,7 +1,7 @@
 //! Classes as folders of pictures: `n01440764/n01440764_10026.JPEG`, as ImageNet's parts are unpacked. A file may name
 //! the classes; else the folders' own names do, with spaces for underscores.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -18,9 +18,9 @@ const NAMES_BYTES_MAX: u64 = 16 << 20;
 /// Reads a folder of classes. Classes and pictures are in order of their files' names.
 ///
 /// `names` has a line a class, `n01440764 tench, Tinca tinca`, of which the first name counts (`LOC_synset_mapping.txt`),
-/// or is a JSON object, `{"n01440764": "tench", ...}`, whose names are taken as they stand. What it names can be chosen,
-/// in its order, whether there are pictures of it or not. Classes of one name, such as ImageNet's two cranes, count as
-/// one.
+/// or is a JSON object, `{"n01440764": "tench", ...}`, whose names are taken as they stand. All that it names can be
+/// chosen, in order of the folders, whether there are pictures of it or not. Classes of one name, such as ImageNet's two
+/// cranes, count as one.
 ///
 /// # Errors
 /// A malformed file of names; a class that it does not name; a class without pictures.
@@ -31,13 +31,11 @@ pub fn read(folder: &Path, names: Option<&PathBuf>) -> Result<Dataset> {
         None => classes.iter().map(|class| (class.clone(), class.replace('_', " "))).collect(),
     };
     let mut seen = HashSet::new();
-    let choices = named.iter().map(|(_, name)| name).filter(|&name| seen.insert(name)).cloned().collect();
-    let named: HashMap<&String, &String> = named.iter().map(|(class, name)| (class, name)).collect();
+    let choices = named.values().filter(|&name| seen.insert(name)).cloned().collect();
     let mut examples = Vec::new();
     for class in classes {
         let name = named.get(&class).ok_or_else(|| {
-            let file = names.map_or(folder, |file| file);
-            Error::invalid(file, &class, "a name for this folder", "none")
+            Error::invalid(names.map_or(folder, |file| file), &class, "a name for this folder", "none")
         })?;
         let folder = folder.join(&class);
         let mut pictures = entries(&folder, fs::FileType::is_file)?;
@@ -52,7 +50,7 @@ pub fn read(folder: &Path, names: Option<&PathBuf>) -> Result<Dataset> {
             id: format!("{class}/{file}"),
             medium: Medium::Picture(folder.join(file)),
             question: String::new(),
-            answers: vec![name.to_string()],
+            answers: vec![name.clone()],
             choices: None,
             group: None,
         }));
@@ -82,15 +80,10 @@ fn entries(folder: &Path, of_type: impl Fn(&fs::FileType) -> bool) -> Result<Vec
 }
 
 /// Folders and their classes' names.
-fn read_names(file: &Path) -> Result<Vec<(String, String)>> {
+fn read_names(file: &Path) -> Result<BTreeMap<String, String>> {
     let bytes = read_bounded(file, NAMES_BYTES_MAX)?;
     if bytes.trim_ascii_start().starts_with(b"{") {
-        let names: serde_json::Map<String, serde_json::Value> = json::read(file)?;
-        let name = |(class, name): (String, serde_json::Value)| match name {
-            serde_json::Value::String(name) => Ok((class, name)),
-            other => Err(Error::invalid(file, class, "a string", crate::checkpoint::kind(&other))),
-        };
-        return names.into_iter().map(name).collect();
+        return json::read(file);
     }
     let text = String::from_utf8(bytes).map_err(|reason| Error::invalid(file, "text", "UTF-8", reason))?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
