@@ -34,6 +34,7 @@ pub mod image;
 pub mod probe;
 pub mod sample;
 pub mod search;
+pub mod video;
 
 #[cfg(feature = "async")]
 mod async_engine;

@@ -1,16 +1,17 @@
-//! Interleaved text and pictures, as users write them, and as the model reads them: tokens, and for each token the
-//! picture it sees.
+//! Interleaved text, pictures and videos, as users write them, and as the model reads them: tokens, and for each token
+//! the picture or video it sees.
 
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::checkpoint::{kind, read_bounded};
 use crate::config::Family;
 use crate::error::{Error, Result};
 use crate::image::{self, Picture};
 use crate::tokenizer::{END_OF_UTTERANCE, FENCE, MEDIA, Tokenizer};
+use crate::video::{self, FrameSampling, Video};
 
 /// What a prompt may hold; passed limits are errors that name them.
 #[derive(Debug, Clone)]
@@ -19,14 +20,16 @@ pub struct PromptLimits {
     pub bytes_max: u64,
     /// Parts of a prompt.
     pub parts_max: usize,
-    /// Pictures of a prompt; a model reads at most 256.
+    /// Pictures and videos of a prompt; a model reads at most 256.
     pub pictures_max: usize,
-    /// Pixels of all its pictures together, which stay decoded until they are encoded.
+    /// Pixels of all its pictures and frames together, which stay decoded until they are encoded.
     pub pixels_max: u64,
     /// Bytes of all its texts together.
     pub text_bytes_max: usize,
-    /// What one picture may be.
+    /// What one picture, or one frame of a video, may be.
     pub picture: image::Limits,
+    /// What one video may be.
+    pub video: video::Limits,
 }
 
 impl Default for PromptLimits {
@@ -38,11 +41,12 @@ impl Default for PromptLimits {
             pixels_max: 256 << 20,
             text_bytes_max: 1 << 20,
             picture: image::Limits::default(),
+            video: video::Limits::default(),
         }
     }
 }
 
-/// Most pictures that a model can read in one prompt.
+/// Most pictures and videos that a model can read in one prompt.
 pub(crate) const PICTURES_MAX: usize = 256;
 
 /// One piece of a prompt.
@@ -52,9 +56,22 @@ pub enum Part {
     Text(String),
     /// A decoded picture.
     Image(Picture),
+    /// A video, which is one picture to the text around it: one marker (paper 2.1).
+    Video(Video),
 }
 
-/// Text and pictures in order.
+impl Part {
+    /// What the vision encoder reads of it: the frames of a video, the picture as the only one, or none of a text.
+    pub fn frames(&self) -> &[Picture] {
+        match self {
+            Part::Text(_) => &[],
+            Part::Image(picture) => std::slice::from_ref(picture),
+            Part::Video(video) => video.frames(),
+        }
+    }
+}
+
+/// Text, pictures and videos in order.
 #[derive(Debug, Clone, Default)]
 pub struct Prompt {
     parts: Vec<Part>,
@@ -93,23 +110,37 @@ impl Prompt {
 
     /// Adds a decoded picture.
     pub fn image(&mut self, picture: Picture) -> Result<&mut Self> {
-        if self.pictures == self.limits.pictures_max {
-            let most = self.limits.pictures_max as u64;
-            return Err(Error::limit("pictures of a prompt", most, most + 1));
-        }
-        let pixels = self.pixels + u64::from(picture.width()) * u64::from(picture.height());
-        if pixels > self.limits.pixels_max {
-            return Err(Error::limit("pixels of all pictures of a prompt", self.limits.pixels_max, pixels));
-        }
-        (self.pictures, self.pixels) = (self.pictures + 1, pixels);
-        self.push(Part::Image(picture))
+        self.push_media(Part::Image(picture))
     }
 
     /// Adds the picture in a file.
     pub fn image_file(&mut self, path: impl AsRef<Path>) -> Result<&mut Self> {
-        let path = path.as_ref();
-        let bytes = read_bounded(path, self.limits.picture.bytes_max)?;
-        self.image(image::decode(&bytes, &path.display().to_string(), &self.limits.picture)?)
+        let picture = picture_file(path.as_ref(), &self.limits.picture)?;
+        self.image(picture)
+    }
+
+    /// Adds a video.
+    pub fn video(&mut self, video: Video) -> Result<&mut Self> {
+        self.push_media(Part::Video(video))
+    }
+
+    /// Adds frames of the folder, animation or video file at `path`; see [`Video::open`].
+    pub fn video_file(&mut self, path: impl AsRef<Path>, sampling: &FrameSampling) -> Result<&mut Self> {
+        let video = Video::open(path.as_ref(), sampling, &self.limits.video, &self.limits.picture)?;
+        self.video(video)
+    }
+
+    fn push_media(&mut self, part: Part) -> Result<&mut Self> {
+        if self.pictures == self.limits.pictures_max {
+            let most = self.limits.pictures_max as u64;
+            return Err(Error::limit("pictures of a prompt", most, most + 1));
+        }
+        let pixels = self.pixels + part.frames().iter().map(Picture::pixel_count).sum::<u64>();
+        if pixels > self.limits.pixels_max {
+            return Err(Error::limit("pixels of all pictures of a prompt", self.limits.pixels_max, pixels));
+        }
+        (self.pictures, self.pixels) = (self.pictures + 1, pixels);
+        self.push(part)
     }
 
     fn push(&mut self, part: Part) -> Result<&mut Self> {
@@ -130,51 +161,65 @@ impl Prompt {
         Self::from_json(&text, &path.display().to_string(), folder, limits)
     }
 
-    /// Parses `[{"text": "..."}, {"image": "a.png"}, ...]`. A picture is a path relative to `folder`, or a
-    /// `data:image/...;base64,` URI. `source` is named in errors.
+    /// Parses `[{"text": "..."}, {"image": "a.png"}, {"video": "a.mp4"}, ...]`.
+    ///
+    /// A picture is a path relative to `folder`, or a `data:image/...;base64,` URI. A video is the path of a folder, an
+    /// animation or a video file (see [`Video::open`]), or an array of pictures, its frames; beside it may stand `"fps"`
+    /// and `"frames"`: the [`FrameSampling`]. `source` is named in errors.
     ///
     /// # Errors
     /// Anything else, with `source` and the number of the part, from 0.
     pub fn from_json(json: &str, source: &str, folder: &Path, limits: PromptLimits) -> Result<Self> {
-        let wrong = |key: String, expected: &str, found: &str| Error::invalid(source, key, expected, found);
         if json.len() as u64 > limits.bytes_max {
             return Err(Error::limit(format!("{source}: bytes of a prompt"), limits.bytes_max, json.len() as u64));
         }
         let root: Value =
             serde_json::from_str(json).map_err(|error| Error::invalid(source, "prompt", "JSON", error))?;
         let Value::Array(items) = root else {
-            return Err(wrong("prompt".into(), "an array of {\"text\"} and {\"image\"} parts", kind(&root)));
+            let expected = "an array of {\"text\"}, {\"image\"} and {\"video\"} parts";
+            return Err(Error::invalid(source, "prompt", expected, kind(&root)));
         };
-        let picture_limits = limits.picture.clone();
         let mut prompt = Prompt::with_limits(limits);
         for (index, item) in items.into_iter().enumerate() {
-            let key = format!("part {index}");
-            let Value::Object(map) = item else {
-                return Err(wrong(key, "{\"text\": ...} or {\"image\": ...}", kind(&item)));
-            };
-            let mut fields = map.into_iter();
-            let (Some((name, value)), None) = (fields.next(), fields.next()) else {
-                return Err(wrong(key, "one key, \"text\" or \"image\"", "another number of keys"));
-            };
-            let Value::String(text) = value else {
-                return Err(wrong(format!("{key}: {name}"), "a string", kind(&value)));
-            };
-            match name.as_str() {
-                "text" => prompt.text(text)?,
-                "image" if text.starts_with("data:") => {
-                    let label = format!("{source}: {key}");
-                    let bytes = data_uri(&text, &label, picture_limits.bytes_max)?;
-                    let picture = image::decode(&bytes, &label, &picture_limits)?;
-                    prompt.image(picture)?
-                }
-                "image" if text.contains("://") => {
-                    return Err(wrong(key, "a path or a data URI", "a URL (nothing is fetched)"));
-                }
-                "image" => prompt.image_file(folder.join(PathBuf::from(text)))?,
-                other => return Err(wrong(key, "the key \"text\" or \"image\"", &format!("\"{other}\""))),
-            };
+            prompt.json_part(item, &Place { source, folder, key: format!("part {index}") })?;
         }
         Ok(prompt)
+    }
+
+    fn json_part(&mut self, item: Value, place: &Place) -> Result<()> {
+        let Value::Object(mut fields) = item else {
+            return Err(place.wrong("", "{\"text\": ...}, {\"image\": ...} or {\"video\": ...}", kind(&item)));
+        };
+        if let Some(video) = fields.remove("video") {
+            let sampling = place.sampling(fields)?;
+            match video {
+                Value::String(path) => {
+                    self.video_file(place.path(&path, "a path or an array of pictures")?, &sampling)?
+                }
+                Value::Array(pictures) => {
+                    let pictures = sampling.thinned(pictures).into_iter();
+                    let frames: Result<_> =
+                        pictures.map(|one| place.picture(one, "video", &self.limits.picture)).collect();
+                    self.video(Video::new(frames?)?)?
+                }
+                other => return Err(place.wrong(": video", "a string or an array of strings", kind(&other))),
+            };
+            return Ok(());
+        }
+        let mut fields = fields.into_iter();
+        let (Some((name, value)), None) = (fields.next(), fields.next()) else {
+            return Err(place.wrong("", "one key, \"text\", \"image\" or \"video\"", "another number of keys"));
+        };
+        match (name.as_str(), value) {
+            ("text", Value::String(text)) => self.text(text)?,
+            ("image", value) => self.image(place.picture(value, "image", &self.limits.picture)?)?,
+            ("text", other) => return Err(place.wrong(": text", "a string", kind(&other))),
+            (other, _) => {
+                let expected = "the key \"text\", \"image\" or \"video\"";
+                return Err(place.wrong("", expected, &format!("\"{other}\"")));
+            }
+        };
+        Ok(())
     }
 
     /// Writes the prompt as the family was trained on it, and marks which picture each token sees.
@@ -203,12 +248,9 @@ impl Prompt {
         Ok(Rendered { text, ids, media })
     }
 
-    /// The pictures, in order.
-    pub fn pictures(&self) -> impl Iterator<Item = &Picture> {
-        self.parts.iter().filter_map(|part| match part {
-            Part::Image(picture) => Some(picture),
-            Part::Text(_) => None,
-        })
+    /// The pictures and videos, in order: for each marker what the vision encoder reads, one frame if it is a picture.
+    pub fn media(&self) -> impl Iterator<Item = &[Picture]> {
+        self.parts.iter().map(Part::frames).filter(|frames| !frames.is_empty())
     }
 
     fn idefics_text(&self, tokenizer: &Tokenizer) -> String {
@@ -222,8 +264,8 @@ impl Prompt {
                     }
                     text.push_str(part.trim_matches(' '));
                 }
-                Part::Image(_) => {
-                    if !matches!(previous, Some(Part::Image(_))) {
+                Part::Image(_) | Part::Video(_) => {
+                    if !matches!(previous, Some(Part::Image(_) | Part::Video(_))) {
                         text.push_str(FENCE);
                     }
                     text.push_str(MEDIA);
@@ -238,19 +280,19 @@ impl Prompt {
     fn open_flamingo_text(&self) -> String {
         let pieces = self.parts.iter().map(|part| match part {
             Part::Text(text) => text.as_str(),
-            Part::Image(_) => MEDIA,
+            Part::Image(_) | Part::Video(_) => MEDIA,
         });
         pieces.collect()
     }
 
     /// No run of text parts may spell a marker, alone or together.
     fn check_markers(&self, tokenizer: &Tokenizer) -> Result<()> {
-        for run in self.parts.split(|part| matches!(part, Part::Image(_))) {
+        for run in self.parts.split(|part| !matches!(part, Part::Text(_))) {
             let join = |trim: bool| -> String {
                 let texts = run.iter().map(|part| match part {
                     Part::Text(text) if trim => text.trim_matches(' '),
                     Part::Text(text) => text,
-                    Part::Image(_) => unreachable!("runs are cut at pictures"),
+                    Part::Image(_) | Part::Video(_) => unreachable!("runs are cut at pictures"),
                 });
                 texts.collect()
             };
@@ -296,16 +338,72 @@ fn media_index(ids: &[u32], media: u32, end: Option<u32>) -> Vec<Option<u32>> {
     index
 }
 
-/// The bytes of a `data:<type>;base64,<data>` URI.
-fn data_uri(uri: &str, source: &str, bytes_max: u64) -> Result<Vec<u8>> {
+/// A part of a prompt file: what is relative to it, and how errors name it.
+struct Place<'a> {
+    source: &'a str,
+    folder: &'a Path,
+    key: String,
+}
+
+impl Place<'_> {
+    fn wrong(&self, below: &str, expected: &str, found: &str) -> Error {
+        Error::invalid(self.source, format!("{}{below}", self.key), expected, found)
+    }
+
+    /// The path of a file, which is never fetched from elsewhere.
+    fn path(&self, text: &str, expected: &str) -> Result<PathBuf> {
+        match text.contains("://") {
+            true => Err(self.wrong("", expected, "a URL (nothing is fetched)")),
+            false => Ok(self.folder.join(text)),
+        }
+    }
+
+    /// The picture that a path or a data URI under the key `name` stands for.
+    fn picture(&self, value: Value, name: &str, limits: &image::Limits) -> Result<Picture> {
+        let Value::String(text) = value else {
+            return Err(self.wrong(&format!(": {name}"), "a string", kind(&value)));
+        };
+        if text.starts_with("data:") {
+            let label = format!("{}: {}", self.source, self.key);
+            return image::decode(&data_uri(&text, &label, name, limits.bytes_max)?, &label, limits);
+        }
+        picture_file(&self.path(&text, "a path or a data URI")?, limits)
+    }
+
+    /// What stands beside a video.
+    fn sampling(&self, fields: Map<String, Value>) -> Result<FrameSampling> {
+        let mut sampling = FrameSampling::default();
+        for (name, value) in fields {
+            match (name.as_str(), value.as_f64(), value.as_u64()) {
+                ("fps", Some(per_second), _) => sampling.per_second = per_second,
+                ("frames", _, Some(most)) => sampling.frames_max = usize::try_from(most).unwrap_or(usize::MAX),
+                ("fps", ..) => return Err(self.wrong(": fps", "a number", kind(&value))),
+                ("frames", ..) => return Err(self.wrong(": frames", "a whole number", kind(&value))),
+                _ => {
+                    let expected = "\"fps\" or \"frames\" beside \"video\"";
+                    return Err(self.wrong("", expected, &format!("\"{name}\"")));
+                }
+            }
+        }
+        sampling.check()?;
+        Ok(sampling)
+    }
+}
+
+fn picture_file(path: &Path, limits: &image::Limits) -> Result<Picture> {
+    image::decode(&read_bounded(path, limits.bytes_max)?, &path.display().to_string(), limits)
+}
+
+/// The bytes of a `data:<type>;base64,<data>` URI under the key `name`.
+fn data_uri(uri: &str, source: &str, name: &str, bytes_max: u64) -> Result<Vec<u8>> {
     let Some((_, data)) = uri.split_once(";base64,") else {
-        return Err(Error::invalid(source, "image", "data:image/...;base64,...", "another data URI"));
+        return Err(Error::invalid(source, name, "data:image/...;base64,...", "another data URI"));
     };
     if data.len() as u64 / 4 * 3 > bytes_max {
         return Err(Error::limit(format!("{source}: bytes of a picture"), bytes_max, data.len() as u64 / 4 * 3));
     }
     let standard = base64::engine::general_purpose::STANDARD;
-    standard.decode(data).map_err(|reason| Error::invalid(source, "image", "base64", reason))
+    standard.decode(data).map_err(|reason| Error::invalid(source, name, "base64", reason))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ const STEPS: &[&[&str]] = &[
     &["error"],
     &["checkpoint"],
     &["config", "image", "kv", "sample"],
-    &["weights", "tokenizer", "search", "preprocessor"],
+    &["weights", "tokenizer", "search", "preprocessor", "video"],
     &["graph", "prompt"],
     // These two never meet: models know no device, devices know no model.
     &["model", "backend"],

@@ -185,8 +185,11 @@ impl Reader {
             }
             Asked::Score { logits } => (Task::Score(Scoring::new(logits)), Pace::Reads, 0, length),
         };
-        let pixels: Vec<Arc<Pixels>> =
-            prompt.pictures().map(|picture| self.pixels(std::slice::from_ref(picture))).collect();
+        let has_video = prompt.media().any(|frames| frames.len() > 1);
+        if has_video && self.config().resampler.is_none() {
+            return Err(Error::argument("video: expected a model with a resampler, which takes all frames together; found one without: give it frames as pictures"));
+        }
+        let pixels: Vec<Arc<Pixels>> = prompt.media().map(|frames| self.pixels(frames)).collect();
         let contents = pixels.iter().map(|pixels| pixels.content).collect();
         let frames = pixels.iter().map(|pixels| pixels.frames).collect();
         let prompt = Tokens::new(rendered.ids, rendered.media, contents, frames);

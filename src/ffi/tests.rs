@@ -292,7 +292,7 @@ fn rows_that_stand_apart_are_the_same_picture() {
         let part = Part { kind: PART_PIXELS, width, height, unused: 0, data, length, stride };
         let asked = RequestOptions { parts: &part, part_count: 1, ..ask::default_request() };
         let request = ask::request(&asked).unwrap();
-        request.prompt.pictures().next().unwrap().clone()
+        request.prompt.media().next().unwrap()[0].clone()
     });
     assert_eq!(pictures[0].pixels(), packed);
     assert!(pictures.iter().all(|picture| *picture == pictures[0]));

@@ -64,15 +64,51 @@ pub fn decode(bytes: &[u8], source: &str, limits: &Limits) -> Result<Picture> {
     if bytes.len() as u64 > limits.bytes_max {
         return Err(Error::limit(format!("{source}: bytes of the file"), limits.bytes_max, bytes.len() as u64));
     }
-    let (format, decode): (_, fn(&Input) -> Result<Picture>) = match bytes {
-        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => ("PNG", decode_png),
-        [0xff, 0xd8, 0xff, ..] => ("JPEG", decode_jpeg),
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => ("WebP", decode_webp),
-        [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => ("GIF", decode_gif),
-        [b'B', b'M', ..] => ("BMP", decode_bmp),
-        _ => return Err(Error::invalid(source, "picture", "PNG, JPEG, WebP, GIF or BMP data", first_bytes(bytes))),
+    let Some(format) = Format::of(bytes) else {
+        return Err(Error::invalid(source, "picture", "PNG, JPEG, WebP, GIF or BMP data", first_bytes(bytes)));
     };
-    decode(&Input { bytes, source, format, limits })
+    let input = Input { bytes, source, format, limits };
+    match format {
+        Format::Png => decode_png(&input),
+        Format::Jpeg => decode_jpeg(&input),
+        Format::WebP => decode_webp(&input),
+        Format::Gif => decode_gif(&input),
+        Format::Bmp => decode_bmp(&input),
+    }
+}
+
+/// What a picture's file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    Png,
+    Jpeg,
+    WebP,
+    Gif,
+    Bmp,
+}
+
+impl Format {
+    /// By its first bytes, of which 12 are enough.
+    pub(crate) fn of(bytes: &[u8]) -> Option<Format> {
+        match bytes {
+            [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Format::Png),
+            [0xff, 0xd8, 0xff, ..] => Some(Format::Jpeg),
+            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Format::WebP),
+            [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some(Format::Gif),
+            [b'B', b'M', ..] => Some(Format::Bmp),
+            _ => None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Format::Png => "PNG",
+            Format::Jpeg => "JPEG",
+            Format::WebP => "WebP",
+            Format::Gif => "GIF",
+            Format::Bmp => "BMP",
+        }
+    }
 }
 
 /// What stands at the start of a file that is not a picture.
@@ -87,7 +123,7 @@ fn first_bytes(bytes: &[u8]) -> String {
 struct Input<'a> {
     bytes: &'a [u8],
     source: &'a str,
-    format: &'static str,
+    format: Format,
     limits: &'a Limits,
 }
 
@@ -107,7 +143,7 @@ impl<'a> Input<'a> {
 
     /// The error of a file that cannot be decoded, for `reason`.
     fn damaged(&self, reason: impl Display) -> Error {
-        Error::invalid(self.source, self.format, "a complete and undamaged file", reason)
+        Error::invalid(self.source, self.format.name(), "a complete and undamaged file", reason)
     }
 
     /// The same from what `image` says, without its own preface.

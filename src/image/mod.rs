@@ -11,6 +11,7 @@ mod decode;
 mod preprocess;
 mod resize;
 
+pub(crate) use decode::Format;
 pub use decode::{Limits, decode};
 pub use preprocess::{CLIP_MEAN, CLIP_STD, Crop, Preprocessor};
 
@@ -71,15 +72,29 @@ impl Picture {
     ///
     /// A side of zero, or another number of bytes.
     pub fn from_rgb(width: u32, height: u32, pixels: Vec<u8>) -> Result<Picture> {
-        let expected = u128::from(width) * u128::from(height) * 3;
+        Picture::from_raw(width, height, Mode::Rgb, pixels)
+    }
+
+    /// A picture from raw pixels with alpha: `width * height * 4` bytes, not premultiplied.
+    ///
+    /// # Errors
+    ///
+    /// A side of zero, or another number of bytes.
+    pub fn from_rgba(width: u32, height: u32, pixels: Vec<u8>) -> Result<Picture> {
+        Picture::from_raw(width, height, Mode::Rgba, pixels)
+    }
+
+    fn from_raw(width: u32, height: u32, mode: Mode, pixels: Vec<u8>) -> Result<Picture> {
+        let expected = u128::from(width) * u128::from(height) * mode.bytes_per_pixel() as u128;
         if expected == 0 || pixels.len() as u128 != expected {
+            let name = if mode == Mode::Rgb { "RGB" } else { "RGBA" };
             return Err(Error::argument(format!(
-                "raw RGB picture of {width} x {height} pixels: expected both sides above 0 and {expected} bytes, \
+                "raw {name} picture of {width} x {height} pixels: expected both sides above 0 and {expected} bytes, \
                  found {} bytes",
                 pixels.len()
             )));
         }
-        Ok(Picture::new(width as usize, height as usize, Mode::Rgb, pixels))
+        Ok(Picture::new(width as usize, height as usize, mode, pixels))
     }
 
     /// A picture without palette or transparent level.
@@ -96,6 +111,11 @@ impl Picture {
     /// Rows.
     pub fn height(&self) -> u32 {
         self.height as u32
+    }
+
+    /// Width times height.
+    pub fn pixel_count(&self) -> u64 {
+        self.width as u64 * self.height as u64
     }
 
     /// How [`Picture::pixels`] is to be read.

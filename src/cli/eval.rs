@@ -1,0 +1,272 @@
+//! `flamant eval`: a benchmark over numbers of shots, resumable; its results as JSON and as a page.
+
+mod demo;
+mod findings;
+mod media;
+mod plan;
+mod records;
+mod run;
+mod similar;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use flamant::eval::benchmark::{Benchmark, Metric};
+use flamant::eval::data::{self, Dataset, Example, Medium, Source, Task};
+use flamant::eval::form::Form;
+use flamant::eval::judge::Judge;
+use flamant::eval::metrics::okvqa::Stemmer;
+use flamant::eval::results::Missing;
+use flamant::eval::shots::{Selection, Support, shuffled};
+use flamant::{Engine, Error};
+
+use super::Outcome;
+use super::input::{DeviceArguments, LimitArguments, VideoArguments};
+use plan::{Plan, Series, Set};
+use records::Records;
+
+/// Evaluate a model on a benchmark, few-shot; started again, it goes on where it was stopped
+#[derive(Args)]
+#[command(after_help = "\
+Benchmarks and their --data (and --support) files:
+  coco, flickr30k             dataset_NAME.json of Karpathy's splits
+  vqav2, ok-vqa               QUESTIONS.json ANNOTATIONS.json
+  textvqa, vizwiz             QUESTIONS.json ANNOTATIONS.json, or the one file of their authors
+  hateful-memes               FILE.jsonl
+  imagenet                    no file, or a file of class names; --media is the folder of the classes' folders
+  msvd-qa, msrvtt-qa, vatex   FILE.json
+  jsonl                       one's own examples, one a line: {\"image\" or \"video\": PATH, \"answer\" or \"answers\",
+                              and as one likes \"question\", \"choices\", \"id\", \"group\"}
+With 0 shots, two examples are shown without their pictures, as in the papers.
+Output: answers.jsonl (an example a line, from which it goes on), results.json, index.html.")]
+pub struct Eval {
+    /// Model folder: IDEFICS as published, or OpenFlamingo from `flamant convert`
+    #[arg(required_unless_present = "demo")]
+    model: Option<PathBuf>,
+    /// Evaluate the model in the box on its own task: names of symbols from alphabets it has never seen
+    #[arg(long, conflicts_with_all = ["model", "benchmark", "data", "support", "media", "support_media", "split",
+        "support_split", "task", "form", "support_max", "permutations", "reference_slip", "nltk"])]
+    demo: bool,
+    /// What is evaluated; see below
+    #[arg(long, value_name = "NAME", required_unless_present = "demo")]
+    benchmark: Option<String>,
+    /// Files of the examples to ask
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    data: Vec<PathBuf>,
+    /// Folder of their pictures; that of the first file, if not given
+    #[arg(long, value_name = "DIR")]
+    media: Option<PathBuf>,
+    /// Files of the examples to show; if not given, those of --data, without the picture that is asked
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    support: Vec<PathBuf>,
+    /// Folder of their pictures; that of --media, if not given
+    #[arg(long, value_name = "DIR")]
+    support_media: Option<PathBuf>,
+    /// Part of --data that is asked, where a file holds several; test, if not given
+    #[arg(long, value_name = "NAME")]
+    split: Option<String>,
+    /// Part of the support that is shown; train, if not given
+    #[arg(long, value_name = "NAME")]
+    support_split: Option<String>,
+    /// What jsonl asks; if not given, what it looks like
+    #[arg(long, value_enum)]
+    task: Option<TaskName>,
+    /// How examples become a prompt: openflamingo, idefics, idefics-instruct, or a file; by the model, if not given
+    #[arg(long, value_name = "NAME|FILE")]
+    form: Option<String>,
+    /// Examples shown, several numbers
+    #[arg(long, value_name = "N,N...", value_delimiter = ',', default_values_t = [0, 4, 8, 16, 32],
+        value_parser = shots_in_range)]
+    shots: Vec<usize>,
+    /// How the examples shown are chosen, several: at random, the same for all, or the most similar (RICES)
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "random")]
+    selection: Vec<SelectionName>,
+    /// Seed of all random choices
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// Examples asked, drawn at random; all, if not given
+    #[arg(long, value_name = "N")]
+    queries: Option<usize>,
+    /// Examples that random ones are drawn from, drawn at random; 0 for all. RICES always looks at all
+    #[arg(long, value_name = "N", default_value_t = 2048)]
+    support_max: usize,
+    /// Orders of the examples shown whose log-likelihoods are averaged, for classification
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
+    permutations: u64,
+    /// Repeat a slip of OpenFlamingo's classification with 0 shots: the first shown picture stands for the asked one
+    #[arg(long)]
+    reference_slip: bool,
+    /// NLTK's data folder, for the stems of ok-vqa
+    #[arg(long, value_name = "DIR")]
+    nltk: Option<PathBuf>,
+    /// Prompts of each point that the page shows
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    samples: usize,
+    /// Folder of answers.jsonl, results.json and index.html
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    #[command(flatten)]
+    video: VideoArguments,
+    #[command(flatten)]
+    device: DeviceArguments,
+    #[command(flatten)]
+    limits: LimitArguments,
+}
+
+/// What a file of one's own asks.
+#[derive(Clone, Copy, ValueEnum)]
+enum TaskName {
+    Caption,
+    Question,
+    Classify,
+}
+
+/// See [`Selection`].
+#[derive(Clone, Copy, ValueEnum)]
+enum SelectionName {
+    Random,
+    Fixed,
+    Rices,
+}
+
+/// Most examples shown.
+const SHOTS_MAX: usize = 255;
+
+fn shots_in_range(text: &str) -> Result<usize, String> {
+    let shots = text.parse().ok().filter(|shots| *shots <= SHOTS_MAX);
+    shots.ok_or_else(|| format!("expected 0 to {SHOTS_MAX}"))
+}
+
+impl Eval {
+    pub fn run(self) -> Outcome {
+        let plan = Arc::new(if self.demo { demo::plan(&self)? } else { self.plan()? });
+        std::fs::create_dir_all(&self.output).map_err(|error| Error::file(&self.output, error))?;
+        let mut engine = self.device.engine(&self.limits, |options| match &self.model {
+            Some(folder) => Engine::open(folder, options),
+            None => Engine::demo(options),
+        })?;
+        let form = self.form(&engine, &plan)?;
+        let mut records = Records::open(&self.output, &plan, &form, &engine)?;
+        let media = Arc::new(media::Media::new(engine.reader().clone(), self.video.sampling()?));
+        if records.left(&plan) > 0 {
+            let similar = similar::find(&plan, &mut engine, &media, &self.output)?;
+            run::run(&plan, Arc::new(form.clone()), &similar, &mut engine, &media, &mut records)?;
+        }
+        let results = findings::results(&plan, &form, &records, &engine, &media, self.samples)?;
+        results.write(&self.output.join("results.json"))?;
+        let page = self.output.join("index.html");
+        let html = flamant::eval::page::render(&results);
+        std::fs::write(&page, html).map_err(|error| Error::file(&page, error))?;
+        findings::print(&results, &page)
+    }
+
+    /// What is to be asked of whom.
+    fn plan(&self) -> Result<Plan, Error> {
+        let name = self.benchmark.as_deref().unwrap_or_default();
+        let task = self.task.map(|task| match task {
+            TaskName::Caption => Task::Caption,
+            TaskName::Question => Task::Question,
+            TaskName::Classify => Task::Classify,
+        });
+        let source = Source { files: self.data.clone(), media: self.media.clone(), split: self.split.clone() };
+        let (benchmark, mut asked) = Benchmark::open(name, task, &source)?;
+        let mut shown_source = source.clone();
+        if !self.support.is_empty() {
+            shown_source.files = self.support.clone();
+        }
+        if self.support_media.is_some() {
+            shown_source.media = self.support_media.clone();
+        }
+        shown_source.split = self.support_split.clone();
+        let shown = benchmark.shown(&shown_source)?;
+        let gone: Vec<PathBuf> =
+            data::missing(&asked).into_iter().chain(data::missing(&shown)).map(Path::to_owned).collect();
+        let mut missing = Missing::default();
+        let mut named = std::collections::HashSet::new();
+        for path in gone {
+            let name = path.display().to_string();
+            if named.insert(path) {
+                missing.add(name);
+            }
+        }
+        if missing.count > 0 {
+            eprintln!("flamant: {} pictures or videos are missing, the first is {}", missing.count, missing.names[0]);
+        }
+        if let Some(most) = self.queries.filter(|most| *most < asked.examples.len()) {
+            let mut picked: Vec<usize> = shuffled(asked.examples.len(), self.seed, 0).take(most.max(1)).collect();
+            picked.sort_unstable();
+            asked.examples = picked.into_iter().map(|place| asked.examples[place].clone()).collect();
+        }
+        let is_there = |example: &Example| match &example.medium {
+            Medium::Picture(path) | Medium::Video(path) => !named.contains(path),
+            Medium::Drawn(_) => true,
+        };
+        let most = if self.support_max == 0 { usize::MAX } else { self.support_max };
+        let drawn = Support::new(&shown, is_there, most, self.seed);
+        let all = Support::new(&shown, is_there, usize::MAX, self.seed);
+        let stemmer = match (&self.nltk, benchmark.metric) {
+            (Some(folder), Metric::OkVqa) => Some(Arc::new(Stemmer::open(folder)?)),
+            _ => None,
+        };
+        let chance = (benchmark.metric == Metric::Accuracy).then(|| chance(&asked));
+        let series = self.selections().map(|selection| Series {
+            label: selection.name().to_owned(),
+            set: 0,
+            selection,
+            chance: match benchmark.metric {
+                Metric::RocAuc => Some(50.0),
+                _ => chance,
+            },
+        });
+        Ok(Plan {
+            title: format!("{}, few-shot", benchmark.title),
+            model: self.model.clone(),
+            series: series.collect(),
+            sets: vec![Set { asked, shown, drawn, all }],
+            shots: self.shots(),
+            seed: self.seed,
+            permutations: if benchmark.task == Task::Classify { self.permutations as usize } else { 1 },
+            reference_slip: self.reference_slip && benchmark.task == Task::Classify,
+            judge: Judge::new(benchmark.metric, stemmer, self.seed),
+            missing,
+            frames: self.video.sampling()?,
+            benchmark,
+        })
+    }
+
+    /// Rising, each once.
+    fn shots(&self) -> Vec<usize> {
+        let mut shots = self.shots.clone();
+        shots.sort_unstable();
+        shots.dedup();
+        shots
+    }
+
+    fn selections(&self) -> impl Iterator<Item = Selection> {
+        let selections = [
+            (Selection::Random, SelectionName::Random as u8),
+            (Selection::Fixed, SelectionName::Fixed as u8),
+            (Selection::Rices, SelectionName::Rices as u8),
+        ];
+        let wanted: Vec<u8> = self.selection.iter().map(|name| *name as u8).collect();
+        selections.into_iter().filter(move |(_, name)| wanted.contains(name)).map(|(selection, _)| selection)
+    }
+
+    /// The words of prompts: what was asked for, or what fits the model.
+    fn form(&self, engine: &Engine, plan: &Plan) -> Result<Form, Error> {
+        let usual = match engine.config().family {
+            _ if self.demo => "demo",
+            flamant::config::Family::OpenFlamingo => "openflamingo",
+            flamant::config::Family::Idefics if engine.tokenizer().ends_turns() => "idefics-instruct",
+            flamant::config::Family::Idefics => "idefics",
+        };
+        Form::open(self.form.as_deref().unwrap_or(usual), plan.benchmark.kind)
+    }
+}
+
+/// What guessing gives, in per cent: the mean over examples of one among their names.
+fn chance(asked: &Dataset) -> f64 {
+    let odds = asked.examples.iter().map(|example| 100.0 / asked.choices_of(example).len() as f64);
+    odds.sum::<f64>() / asked.examples.len() as f64
+}

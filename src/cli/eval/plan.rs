@@ -1,0 +1,157 @@
+//! What an evaluation asks: sets, series of points, and every single question in order.
+
+use std::path::PathBuf;
+
+use flamant::eval::benchmark::Benchmark;
+use flamant::eval::data::{Dataset, Example};
+use flamant::eval::form::{Form, Shots};
+use flamant::eval::judge::Judge;
+use flamant::eval::results::Missing;
+use flamant::eval::shots::{Selection, Support, shuffled};
+use flamant::video::FrameSampling;
+use flamant::{Error, Prompt, Request};
+
+use super::media::Media;
+use super::similar::Similar;
+
+/// Examples shown in place of none: without their pictures (Flamingo, appendix B.1.5).
+const TEXT_ONLY: usize = 2;
+
+/// An evaluation.
+pub struct Plan {
+    pub title: String,
+    /// The model's folder; none for the one in the box.
+    pub model: Option<PathBuf>,
+    pub benchmark: Benchmark,
+    pub sets: Vec<Set>,
+    pub series: Vec<Series>,
+    /// Rising.
+    pub shots: Vec<usize>,
+    pub seed: u64,
+    /// Orders of the examples shown whose log-likelihoods are averaged.
+    pub permutations: usize,
+    pub reference_slip: bool,
+    pub judge: Judge,
+    pub missing: Missing,
+    pub frames: FrameSampling,
+}
+
+/// Examples asked, and those shown with them.
+pub struct Set {
+    pub asked: Dataset,
+    pub shown: Dataset,
+    /// What random examples are drawn from.
+    pub drawn: Support,
+    /// What the most similar are found in.
+    pub all: Support,
+}
+
+/// A curve: one set, one way to choose what is shown, all numbers of shots.
+pub struct Series {
+    pub label: String,
+    pub set: usize,
+    pub selection: Selection,
+    /// What guessing gives, in per cent.
+    pub chance: Option<f64>,
+}
+
+/// One example asked at one point of a curve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ask {
+    pub series: usize,
+    /// Which number of shots.
+    pub point: usize,
+    /// Which example.
+    pub query: usize,
+}
+
+impl Plan {
+    /// All questions, point after point.
+    pub fn asks(&self) -> impl Iterator<Item = Ask> {
+        self.series.iter().enumerate().flat_map(move |(series, of)| {
+            let queries = self.sets[of.set].asked.examples.len();
+            (0..self.shots.len())
+                .flat_map(move |point| (0..queries).map(move |query| Ask { series, point, query }))
+        })
+    }
+
+    /// The set that a question is of.
+    pub fn set(&self, ask: Ask) -> &Set {
+        &self.sets[self.series[ask.series].set]
+    }
+
+    /// The example that is asked.
+    pub fn asked(&self, ask: Ask) -> &Example {
+        &self.set(ask).asked.examples[ask.query]
+    }
+
+    /// How many examples are shown, with or without their pictures.
+    fn count(&self, point: usize) -> usize {
+        if self.shots[point] == 0 { TEXT_ONLY } else { self.shots[point] }
+    }
+
+    /// Most examples shown.
+    pub fn count_max(&self) -> usize {
+        (0..self.shots.len()).map(|point| self.count(point)).max().unwrap_or(0)
+    }
+
+    /// The numbers of the examples shown, in order.
+    ///
+    /// # Errors
+    /// Fewer than wanted.
+    pub fn shown(&self, ask: Ask, similar: &Similar) -> Result<Vec<usize>, Error> {
+        let Series { set, selection, .. } = self.series[ask.series];
+        let (count, of) = (self.count(ask.point), &self.sets[set]);
+        let drawn = |number: usize| of.drawn.draw(&of.shown, self.asked(ask), number, count, self.seed);
+        let shown = match selection {
+            Selection::Random => drawn(ask.query),
+            Selection::Fixed => drawn(0),
+            Selection::Rices => similar.nearest(set, ask.query, count),
+        };
+        if shown.len() < count {
+            let expected = format!("expected {count} examples that can be shown with it");
+            return Err(Error::argument(format!("shots: {expected}, found {}", shown.len())));
+        }
+        Ok(shown)
+    }
+
+    /// The prompt of a question, with the examples shown in this order.
+    pub fn prompt(&self, ask: Ask, shown: &[usize], form: &Form, media: &Media) -> Result<Prompt, Error> {
+        let set = self.set(ask);
+        let examples: Vec<&Example> = shown.iter().map(|&number| &set.shown.examples[number]).collect();
+        let shots = match (self.shots[ask.point], self.reference_slip) {
+            (0, true) => Shots::FirstPicture,
+            (0, false) => Shots::TextOnly,
+            _ => Shots::Whole,
+        };
+        form.prompt(&examples, self.asked(ask), shots, &mut |prompt, medium| media.add(prompt, medium))
+    }
+
+    /// What is asked of the engine: one request for each order of the examples shown, the one they have first.
+    pub fn request(
+        &self,
+        ask: Ask,
+        order: usize,
+        shown: &[usize],
+        form: &Form,
+        media: &Media,
+    ) -> Result<Request, Error> {
+        let mut ordered = shown.to_vec();
+        if order > 0 {
+            let stream = (ask.query * self.permutations + order) as u64;
+            ordered = shuffled(shown.len(), self.seed ^ 1, stream).map(|place| shown[place]).collect();
+        }
+        let prompt = self.prompt(ask, &ordered, form, media)?;
+        let choices = self.set(ask).asked.choices_of(self.asked(ask));
+        Ok(match choices.is_empty() {
+            true => Request::generate(prompt, self.benchmark.generation(form.stop())),
+            false => Request::classify(prompt, choices.iter().map(|name| form.choice(name)).collect()),
+        })
+    }
+
+    /// How many orders there are of the examples shown.
+    pub fn orders(&self, point: usize) -> usize {
+        let all: usize = (1..=self.count(point)).take(6).product();
+        self.permutations.min(all)
+    }
+}

@@ -1,0 +1,125 @@
+//! RICES: the features of all pictures, from files if they are there, and the most similar examples of each.
+
+use std::path::Path;
+
+use flamant::eval::data::{Dataset, Example, Medium};
+use flamant::eval::retrieval::{Features, Origin};
+use flamant::eval::shots::Selection;
+use flamant::image::Picture;
+use flamant::{Engine, Error};
+use rayon::prelude::*;
+
+use super::media::Media;
+use super::plan::{Plan, Series};
+use crate::cli::progress;
+
+/// Pictures that are read and encoded together.
+const TOGETHER: usize = 64;
+
+/// For each set, each example's most similar ones, the most similar last.
+pub struct Similar {
+    of_sets: Vec<Vec<Vec<usize>>>,
+}
+
+impl Similar {
+    /// The `count` examples most similar to one.
+    pub fn nearest(&self, set: usize, query: usize, count: usize) -> Vec<usize> {
+        let found = &self.of_sets[set][query];
+        found[found.len().saturating_sub(count)..].to_vec()
+    }
+}
+
+/// Finds them for the sets of which a series wants them.
+///
+/// # Errors
+/// A checkpoint without features; a device that has failed; files that cannot be written.
+pub fn find(plan: &Plan, engine: &mut Engine, media: &Media, folder: &Path) -> Result<Similar, Error> {
+    let mut of_sets = vec![Vec::new(); plan.sets.len()];
+    let mut model = None;
+    for (number, found) in of_sets.iter_mut().enumerate() {
+        let wanted = |series: &Series| series.set == number && series.selection == Selection::Rices;
+        if !plan.series.iter().any(wanted) {
+            continue;
+        }
+        let model = match &model {
+            Some(model) => model,
+            None => model.insert(fingerprint(engine)?),
+        };
+        let set = &plan.sets[number];
+        let mut features = |name: &str, of: &Dataset, numbers: &[usize]| {
+            let examples: Vec<&Example> = numbers.iter().map(|&place| &of.examples[place]).collect();
+            features(&folder.join(format!("features-{name}-{number}.bin")), &examples, engine, media, model)
+        };
+        let asked: Vec<usize> = (0..set.asked.examples.len()).collect();
+        let of_shown = features("shown", &set.shown, &set.all.numbers())?;
+        let of_asked = features("asked", &set.asked, &asked)?;
+        *found = set.all.similar(&set.shown, &set.asked.examples, &of_shown, &of_asked, plan.count_max());
+    }
+    Ok(Similar { of_sets })
+}
+
+/// Features of examples, from the file or made anew; none of pictures that cannot be read.
+fn features(
+    path: &Path,
+    examples: &[&Example],
+    engine: &mut Engine,
+    media: &Media,
+    model: &str,
+) -> Result<Features, Error> {
+    let names: Vec<String> = examples.iter().map(|example| name(example)).collect();
+    let origin = Origin::new(model, names.iter().map(String::as_str));
+    if path.exists() {
+        match Features::read(path, &origin) {
+            Ok(features) => return Ok(features),
+            Err(error) => eprintln!("flamant: {error}; features are computed anew"),
+        }
+    }
+    let bar = progress(examples.len() as u64, "features {bar:40} {pos}/{len} pictures, {eta} left");
+    let mut rows = Vec::with_capacity(examples.len());
+    let mut unread = 0;
+    for together in examples.chunks(TOGETHER) {
+        let frames: Vec<_> = together.par_iter().map(|example| media.frames(&example.medium)).collect();
+        let read: Vec<&[Picture]> = frames.iter().flatten().map(|frames| &frames[..]).collect();
+        let mut found = engine.features(&read)?.into_iter();
+        for frames in &frames {
+            if let Err(error) = frames {
+                if unread == 0 {
+                    eprintln!("flamant: {error}; such examples are never shown");
+                }
+                unread += 1;
+            }
+            rows.push(frames.as_ref().ok().and_then(|_| found.next()));
+        }
+        bar.inc(together.len() as u64);
+    }
+    bar.finish_and_clear();
+    if unread > 0 {
+        eprintln!("flamant: {unread} of {} pictures or videos could not be read", examples.len());
+    }
+    let Some(dimension) = rows.iter().flatten().map(Vec::len).next() else {
+        let message = format!("expected at least 1 of {} pictures that can be read, found 0", examples.len());
+        return Err(Error::argument(format!("features: {message}")));
+    };
+    let values = rows.into_iter().flat_map(|row| row.unwrap_or_else(|| vec![0.0; dimension])).collect();
+    let features = Features::normalised(values, dimension)?;
+    features.write(path, &origin)?;
+    Ok(features)
+}
+
+/// What tells an example's picture from others.
+fn name(example: &Example) -> String {
+    match &example.medium {
+        Medium::Picture(path) | Medium::Video(path) => path.display().to_string(),
+        Medium::Drawn(_) => example.id.clone(),
+    }
+}
+
+/// Tells models apart by what they see in one picture: whatever changes features changes these.
+fn fingerprint(engine: &mut Engine) -> Result<String, Error> {
+    const SIDE: u32 = 64;
+    let pixel = |at: u32| [at * 7, at * 13 / SIDE, at * at].map(|level| level as u8);
+    let picture = Picture::from_rgb(SIDE, SIDE, (0..SIDE * SIDE).flat_map(pixel).collect())?;
+    let features = engine.features(&[&[picture]])?;
+    let bytes: Vec<u8> = features[0].iter().flat_map(|value| value.to_le_bytes()).collect();
+    Ok(blake3::hash(&bytes).to_hex().to_string())
+}

@@ -1,0 +1,147 @@
+//! What answers are worth together: from what a model answered to the score of a benchmark, with its interval. An
+//! example without an answer counts as the worst one; it is never left out.
+
+use std::sync::Arc;
+
+use super::benchmark::Metric;
+use super::data::{Dataset, Example};
+use super::metrics::bootstrap::{Interval, interval, interval_of};
+use super::metrics::okvqa::Stemmer;
+use super::metrics::roc_auc::roc_auc;
+use super::metrics::{accuracy, cider, ptb, vqa};
+use crate::error::Result;
+
+/// Of the intervals: 95 % from 1000 draws, as is usual.
+const CONFIDENCE: f64 = 0.95;
+const DRAWS: usize = 1000;
+
+/// What a model answered.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// A text, as it was written.
+    Text(String),
+    /// A name among those offered, and how likely the last of them was, from 0 to 1 (of memes: "yes").
+    Name {
+        /// The likeliest name.
+        name: String,
+        /// See [`roc_auc::class_score`](super::metrics::roc_auc::class_score).
+        last: f64,
+    },
+    /// Nothing: there was an error.
+    Nothing,
+}
+
+/// The worth of answers. All numbers are those of the metric times 100, as papers print them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judged {
+    /// The score of all, and its interval.
+    pub interval: Interval,
+    /// What each answer is worth by itself; for ROC-AUC, whether the likeliest name is the right one.
+    pub each: Vec<f64>,
+}
+
+/// Judges answers by one metric.
+#[derive(Clone)]
+pub struct Judge {
+    metric: Metric,
+    stemmer: Option<Arc<Stemmer>>,
+    seed: u64,
+}
+
+impl Judge {
+    /// A judge; `stemmer` is of use for [`Metric::OkVqa`], whose answers are compared as they are without one. The seed
+    /// is that of the intervals.
+    pub fn new(metric: Metric, stemmer: Option<Arc<Stemmer>>, seed: u64) -> Judge {
+        Judge { metric, stemmer, seed }
+    }
+
+    /// What the score is called.
+    pub fn title(&self) -> String {
+        match (self.metric, &self.stemmer) {
+            (Metric::OkVqa, None) => format!("{} without stemming", self.metric.title()),
+            _ => self.metric.title().to_owned(),
+        }
+    }
+
+    /// Judges the answers to all examples of a set.
+    ///
+    /// # Errors
+    /// For ROC-AUC, examples of one class only.
+    pub fn judge(&self, asked: &Dataset, answers: &[Answer]) -> Result<Judged> {
+        let examples = &asked.examples[..];
+        assert_eq!(examples.len(), answers.len());
+        let each = match self.metric {
+            Metric::Cider => captions(examples, answers)?,
+            _ => examples.iter().zip(answers).map(|(example, answer)| self.worth(example, answer)).collect(),
+        };
+        let interval = match self.metric {
+            Metric::RocAuc => self.area(asked, answers)?,
+            _ => interval(&each, CONFIDENCE, DRAWS, self.seed)?,
+        };
+        let percent = |share: f64| 100.0 * share;
+        let Interval { score, low, high } = interval;
+        let interval = Interval { score: percent(score), low: percent(low), high: percent(high) };
+        Ok(Judged { interval, each: each.into_iter().map(percent).collect() })
+    }
+
+    /// What one answer is worth, from 0 to 1.
+    fn worth(&self, example: &Example, answer: &Answer) -> f64 {
+        let people = || example.answers.iter().map(String::as_str);
+        match answer {
+            Answer::Nothing => 0.0,
+            Answer::Name { name, .. } => f64::from(*name == example.answers[0]),
+            Answer::Text(text) => {
+                let answer = self.metric.answer(text);
+                match (self.metric, &self.stemmer) {
+                    (Metric::Exact, _) => people().map(|given| accuracy::exact(&answer, given)).fold(0.0, f64::max),
+                    (Metric::Ivqa, _) => accuracy::ivqa(&answer, people()),
+                    (Metric::OkVqa, Some(stemmer)) => {
+                        let people: Vec<String> = people().map(|given| stemmer.stem(given)).collect();
+                        vqa::accuracy(&stemmer.stem(&answer), people.iter().map(String::as_str))
+                    }
+                    _ => vqa::accuracy(&answer, people()),
+                }
+            }
+        }
+    }
+
+    /// The area under the curve, drawn among examples of each class apart.
+    fn area(&self, asked: &Dataset, answers: &[Answer]) -> Result<Interval> {
+        let mut scored: Vec<(bool, f64)> = Vec::with_capacity(answers.len());
+        for (example, answer) in asked.examples.iter().zip(answers) {
+            let positive = asked.choices_of(example).last() == example.answers.first();
+            let score = match answer {
+                Answer::Name { last, .. } => *last,
+                // The wrong end.
+                _ => f64::from(!positive),
+            };
+            scored.push((positive, score));
+        }
+        scored.sort_by_key(|(positive, _)| *positive);
+        let negatives = scored.iter().filter(|(positive, _)| !positive).count();
+        let strata = [negatives, scored.len() - negatives];
+        let area = |drawn: &[usize]| {
+            let scores: Vec<f64> = drawn.iter().map(|&place| scored[place].1).collect();
+            let labels: Vec<bool> = drawn.iter().map(|&place| scored[place].0).collect();
+            roc_auc(&scores, &labels)
+        };
+        let all: Vec<usize> = (0..scored.len()).collect();
+        area(&all)?;
+        let area = |drawn: &[usize]| area(drawn).expect("as many of each class are drawn as there are");
+        interval_of(&strata, area, CONFIDENCE, DRAWS, self.seed)
+    }
+}
+
+/// CIDEr-D of each caption; one that is not there has no tokens.
+fn captions(examples: &[Example], answers: &[Answer]) -> Result<Vec<f64>> {
+    let judged: Vec<cider::Example> = examples
+        .iter()
+        .zip(answers)
+        .map(|(example, answer)| {
+            let text = if let Answer::Text(text) = answer { Metric::Cider.answer(text) } else { String::new() };
+            let references = example.answers.iter().map(|caption| ptb::tokens(caption)).collect();
+            cider::Example { candidate: ptb::tokens(&text), references }
+        })
+        .collect();
+    Ok(cider::cider(&judged)?.examples)
+}

@@ -1,0 +1,145 @@
+//! Videos: from what a user has to the few frames that a model is shown.
+//!
+//! A [`Video`] comes from pictures, from a folder of them, from an animated GIF or WebP, or from a video file, which a
+//! process of `ffmpeg` decodes; one file each. [`FrameSampling`] says which frames are taken. How a model reads them,
+//! and that a video is one picture of a prompt, is decided elsewhere.
+
+mod animation;
+mod folder;
+mod gif;
+mod sampling;
+mod webp;
+
+pub use sampling::FrameSampling;
+
+use std::io::Read as _;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::checkpoint::{open_regular, read_bounded};
+use crate::error::{Error, Result};
+use crate::image::{self, Format, Picture};
+use sampling::Thinning;
+
+/// Most frames of a video.
+pub const FRAMES_MAX: usize = 128;
+
+/// What a video may cost at most, beyond what one of its frames may: that is [`image::Limits`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Frames looked at, and frames of an animation.
+    pub frames_max: u64,
+    /// Pixels of all frames held at a time: up to twice those asked for, until the end of the video is known.
+    pub pixels_max: u64,
+    /// Pixels of all frames of an animation, which has to be drawn from its beginning.
+    pub pixels_drawn_max: u64,
+    /// How long an `ffmpeg` may work on one video.
+    pub time_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            frames_max: 1 << 16,
+            pixels_max: 256 << 20,
+            pixels_drawn_max: 4 << 30,
+            time_max: Duration::from_secs(600),
+        }
+    }
+}
+
+/// The frames of a video in the order of time, from 1 to [`FRAMES_MAX`] of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Video {
+    frames: Vec<Picture>,
+}
+
+impl Video {
+    /// A video of these frames.
+    ///
+    /// # Errors
+    /// No frame, or more than [`FRAMES_MAX`].
+    pub fn new(frames: Vec<Picture>) -> Result<Video> {
+        match frames.len() {
+            0 => Err(Error::argument("video: expected at least one frame, found none")),
+            1..=FRAMES_MAX => Ok(Video { frames }),
+            found => Err(Error::limit("frames of a video", FRAMES_MAX as u64, found as u64)),
+        }
+    }
+
+    /// The frames taken from the folder or file at `path`.
+    ///
+    /// A folder's files are frames in the order of their names, numbers in them by value (`frame2` before `frame10`);
+    /// names that begin with a dot are passed over, and files that are not sampled are not read. Animations are drawn
+    /// as Pillow 12.0 draws them, with a delay of 0 read as a tenth of a second, as browsers do. A picture that does
+    /// not move is one frame. Any other file is given to `ffmpeg`, found on the path or by `FLAMANT_FFMPEG`.
+    ///
+    /// # Errors
+    /// Nothing there; a file that is damaged or cut short; a limit that would be passed; no `ffmpeg`, or one that
+    /// fails.
+    pub fn open(path: &Path, sampling: &FrameSampling, limits: &Limits, frame_limits: &image::Limits) -> Result<Video> {
+        sampling.check()?;
+        let source = path.display().to_string();
+        let mut frames = Frames::new(&source, sampling, limits);
+        if path.is_dir() {
+            folder::read(path, sampling, frame_limits, &mut frames)?;
+            return frames.finish();
+        }
+        let mut start = Vec::new();
+        open_regular(path)?.take(16).read_to_end(&mut start).map_err(|reason| Error::file(path, reason))?;
+        let Some(format) = Format::of(&start) else {
+            return Err(Error::invalid(path, "video", "a folder, an animation or a picture", "another file"));
+        };
+        let bytes = read_bounded(path, frame_limits.bytes_max)?;
+        match format {
+            Format::Gif => gif::read(&bytes, sampling, frame_limits, &mut frames)?,
+            Format::WebP => webp::read(&bytes, sampling, frame_limits, &mut frames)?,
+            Format::Png | Format::Jpeg | Format::Bmp => {
+                frames.look(|source| image::decode(&bytes, source, frame_limits))?;
+            }
+        }
+        frames.finish()
+    }
+
+    /// The frames.
+    pub fn frames(&self) -> &[Picture] {
+        &self.frames
+    }
+}
+
+/// Frames as they are taken from a source, within the limits.
+struct Frames<'a> {
+    /// The source's name in errors.
+    source: &'a str,
+    limits: &'a Limits,
+    thinning: Thinning<Picture>,
+}
+
+impl<'a> Frames<'a> {
+    fn new(source: &'a str, sampling: &FrameSampling, limits: &'a Limits) -> Self {
+        Frames { source, limits, thinning: Thinning::new(sampling.frames_max) }
+    }
+
+    /// Looks at the next frame, which is made only if it is wanted; `make` gets the source's name.
+    fn look(&mut self, make: impl FnOnce(&str) -> Result<Picture>) -> Result<()> {
+        let found = self.thinning.offered() + 1;
+        if found > self.limits.frames_max {
+            return Err(Error::limit(format!("{}: frames", self.source), self.limits.frames_max, found));
+        }
+        self.thinning.offer(|| make(self.source))?;
+        let pixels = self.thinning.held().iter().map(Picture::pixel_count).sum();
+        if pixels > self.limits.pixels_max {
+            let what = format!("{}: pixels of all frames held", self.source);
+            return Err(Error::limit(what, self.limits.pixels_max, pixels));
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Video> {
+        let frames = self.thinning.finish();
+        if frames.is_empty() {
+            return Err(Error::invalid(self.source, "video", "at least one frame", "none"));
+        }
+        Video::new(frames)
+    }
+}
