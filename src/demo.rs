@@ -98,7 +98,8 @@ impl Sheet {
         (0..self.tile).flat_map(|y| self.levels[line(y)..line(y) + self.tile].iter().copied()).collect()
     }
 
-    fn picture(&self, drawing: Drawing) -> Result<Picture> {
+    /// One drawing.
+    pub(crate) fn picture(&self, drawing: Drawing) -> Result<Picture> {
         let pixels = self.levels(drawing).into_iter().flat_map(|level| [level; 3]).collect();
         Picture::from_rgb(self.tile as u32, self.tile as u32, pixels)
     }
@@ -227,7 +228,7 @@ impl Random {
     }
 
     /// `count` different numbers below `bound`, in random order.
-    fn distinct(&mut self, bound: usize, count: usize) -> Vec<usize> {
+    pub(crate) fn distinct(&mut self, bound: usize, count: usize) -> Vec<usize> {
         assert!(count <= bound);
         let mut all: Vec<usize> = (0..bound).collect();
         for place in 0..count {
@@ -239,7 +240,7 @@ impl Random {
     }
 
     /// Different names of consonant, vowel, consonant.
-    fn names(&mut self, count: usize) -> Vec<String> {
+    pub(crate) fn names(&mut self, count: usize) -> Vec<String> {
         let mut names = Vec::new();
         while names.len() < count {
             let name: String =

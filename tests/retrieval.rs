@@ -142,9 +142,14 @@ fn a_hostile_file_is_refused_in_one_line() {
 }
 
 #[test]
-fn features_without_a_direction_are_refused() {
-    for bad in [0.0, f32::NAN, f32::INFINITY] {
+fn features_that_are_no_numbers_are_refused_and_those_of_no_picture_are_never_found() {
+    for bad in [f32::NAN, f32::INFINITY] {
         let error = Features::normalised(vec![1.0, 0.0, bad, 0.0], 2).unwrap_err().to_string();
         assert!(error.starts_with("features of picture 1"), "{error}");
     }
+    let support = Features::normalised(vec![-1.0, 0.0, 0.0, 0.0, 0.0, -2.0], 2).unwrap();
+    let queries = Features::normalised(vec![1.0, 1.0, 0.0, 0.0], 2).unwrap();
+    let found = nearest(&queries, &support, 3, |_, _| true);
+    assert_eq!(found[0].iter().map(|neighbour| neighbour.row).collect::<Vec<_>>(), [0, 2]);
+    assert!(found[1].is_empty());
 }

@@ -4,9 +4,7 @@ mod answers;
 mod requests;
 
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 
 use clap::Args;
@@ -67,7 +65,8 @@ impl Batch {
             None => progress(u64::MAX, "{spinner} {pos} requests, {per_sec}"),
         };
         bar.set_position(before as u64);
-        let (waiting, workers) = prepare(requests, engine.reader());
+        let reader = engine.reader().clone();
+        let (waiting, workers) = feed::prepare(requests, Requests::next, move |line| read(&line, &reader));
         // As many wait in the engine as run, so that a step is never short of work.
         let most = (2 * engine.limits().sequences).min(engine.limits().queue);
         let tokenizer = engine.reader().clone();
@@ -75,47 +74,14 @@ impl Batch {
         let outcome = feed::run(&mut engine, most, &mut job);
         job.bar.finish_and_clear();
         outcome?;
-        for worker in workers {
-            // Our own mistake, and requests that nobody has answered.
-            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        }
+        feed::join(workers);
         summary(&job, before, begun.elapsed().as_secs_f64(), &engine.stats());
         Ok(())
     }
 }
 
-/// Threads that prepare requests: enough to keep a fast device busy.
-const WORKERS_MAX: usize = 8;
-
 /// What the workers hand on: a request that is ready or refused, or why there are no more.
 type Passed = Result<(Ticket, Result<Box<Prepared>, Error>), Error>;
-
-/// Reads and prepares requests on a few threads, a few ahead.
-fn prepare(requests: Requests, reader: &Reader) -> (Receiver<Passed>, Vec<JoinHandle<()>>) {
-    let count = thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX);
-    let (sender, waiting) = sync_channel(count);
-    let requests = Arc::new(Mutex::new(requests));
-    let worker = |_| {
-        let (requests, sender, reader) = (requests.clone(), sender.clone(), reader.clone());
-        thread::spawn(move || {
-            loop {
-                // A worker that panicked is reported when all have ended.
-                let next = requests.lock().unwrap_or_else(PoisonError::into_inner).next();
-                let passed = match next {
-                    Ok(Some(line)) => Ok(read(&line, &reader)),
-                    Ok(None) => return,
-                    Err(error) => Err(error),
-                };
-                let failed = passed.is_err();
-                // Nobody listens any more if the command has failed.
-                if sender.send(passed).is_err() || failed {
-                    return;
-                }
-            }
-        })
-    };
-    (waiting, (0..count).map(worker).collect())
-}
 
 fn read(line: &Line, reader: &Reader) -> (Ticket, Result<Box<Prepared>, Error>) {
     let Parsed { id, mean, request } = line.parse();

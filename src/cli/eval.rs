@@ -8,21 +8,25 @@ mod records;
 mod run;
 mod similar;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
+use flamant::config::Family;
 use flamant::eval::benchmark::{Benchmark, Metric};
 use flamant::eval::data::{self, Dataset, Example, Medium, Source, Task};
 use flamant::eval::form::Form;
 use flamant::eval::judge::Judge;
 use flamant::eval::metrics::okvqa::Stemmer;
+use flamant::eval::page;
 use flamant::eval::results::Missing;
 use flamant::eval::shots::{Selection, Support, shuffled};
 use flamant::{Engine, Error};
 
 use super::Outcome;
 use super::input::{DeviceArguments, LimitArguments, VideoArguments};
+use media::Media;
 use plan::{Plan, Series, Set};
 use records::Records;
 
@@ -75,12 +79,12 @@ pub struct Eval {
     /// How examples become a prompt: openflamingo, idefics, idefics-instruct, or a file; by the model, if not given
     #[arg(long, value_name = "NAME|FILE")]
     form: Option<String>,
-    /// Examples shown, several numbers
-    #[arg(long, value_name = "N,N...", value_delimiter = ',', default_values_t = [0, 4, 8, 16, 32],
-        value_parser = shots_in_range)]
+    /// Numbers of examples shown; 0,4,8,16,32, if not given
+    #[arg(long, value_name = "N,N...", value_delimiter = ',', value_parser = shots_in_range)]
     shots: Vec<usize>,
-    /// How the examples shown are chosen, several: at random, the same for all, or the most similar (RICES)
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "random")]
+    /// How they are chosen, several ways: at random, the same random ones for all, or the most similar; random, if not
+    /// given
+    #[arg(long, value_name = "random,fixed,rices", value_enum, value_delimiter = ',', hide_possible_values = true)]
     selection: Vec<SelectionName>,
     /// Seed of all random choices
     #[arg(long, default_value_t = 42)]
@@ -146,18 +150,18 @@ impl Eval {
             Some(folder) => Engine::open(folder, options),
             None => Engine::demo(options),
         })?;
-        let form = self.form(&engine, &plan)?;
+        let name = self.form(&engine);
+        let form = Arc::new(Form::open(name, plan.benchmark.kind)?);
         let mut records = Records::open(&self.output, &plan, &form, &engine)?;
-        let media = Arc::new(media::Media::new(engine.reader().clone(), self.video.sampling()?));
+        let media = Arc::new(Media::new(engine.reader().clone(), plan.frames));
         if records.left(&plan) > 0 {
             let similar = similar::find(&plan, &mut engine, &media, &self.output)?;
-            run::run(&plan, Arc::new(form.clone()), &similar, &mut engine, &media, &mut records)?;
+            run::run(&plan, &form, similar, &mut engine, &media, &mut records)?;
         }
-        let results = findings::results(&plan, &form, &records, &engine, &media, self.samples)?;
+        let results = findings::results(&plan, (name, &form), &records, &engine, &media, self.samples)?;
         results.write(&self.output.join("results.json"))?;
         let page = self.output.join("index.html");
-        let html = flamant::eval::page::render(&results);
-        std::fs::write(&page, html).map_err(|error| Error::file(&page, error))?;
+        std::fs::write(&page, page::render(&results)).map_err(|error| Error::file(&page, error))?;
         findings::print(&results, &page)
     }
 
@@ -183,7 +187,7 @@ impl Eval {
         let gone: Vec<PathBuf> =
             data::missing(&asked).into_iter().chain(data::missing(&shown)).map(Path::to_owned).collect();
         let mut missing = Missing::default();
-        let mut named = std::collections::HashSet::new();
+        let mut named = HashSet::new();
         for path in gone {
             let name = path.display().to_string();
             if named.insert(path) {
@@ -210,7 +214,7 @@ impl Eval {
             _ => None,
         };
         let chance = (benchmark.metric == Metric::Accuracy).then(|| chance(&asked));
-        let series = self.selections().map(|selection| Series {
+        let series = self.selections(&[Selection::Random]).into_iter().map(|selection| Series {
             label: selection.name().to_owned(),
             set: 0,
             selection,
@@ -224,7 +228,7 @@ impl Eval {
             model: self.model.clone(),
             series: series.collect(),
             sets: vec![Set { asked, shown, drawn, all }],
-            shots: self.shots(),
+            shots: self.shots(&[0, 4, 8, 16, 32]),
             seed: self.seed,
             permutations: if benchmark.task == Task::Classify { self.permutations as usize } else { 1 },
             reference_slip: self.reference_slip && benchmark.task == Task::Classify,
@@ -236,32 +240,38 @@ impl Eval {
     }
 
     /// Rising, each once.
-    fn shots(&self) -> Vec<usize> {
-        let mut shots = self.shots.clone();
+    fn shots(&self, usual: &[usize]) -> Vec<usize> {
+        let mut shots = if self.shots.is_empty() { usual.to_vec() } else { self.shots.clone() };
         shots.sort_unstable();
         shots.dedup();
         shots
     }
 
-    fn selections(&self) -> impl Iterator<Item = Selection> {
-        let selections = [
-            (Selection::Random, SelectionName::Random as u8),
-            (Selection::Fixed, SelectionName::Fixed as u8),
-            (Selection::Rices, SelectionName::Rices as u8),
-        ];
-        let wanted: Vec<u8> = self.selection.iter().map(|name| *name as u8).collect();
-        selections.into_iter().filter(move |(_, name)| wanted.contains(name)).map(|(selection, _)| selection)
+    /// Each once.
+    fn selections(&self, usual: &[Selection]) -> Vec<Selection> {
+        let mut selections: Vec<Selection> = Vec::new();
+        for name in &self.selection {
+            let selection = match name {
+                SelectionName::Random => Selection::Random,
+                SelectionName::Fixed => Selection::Fixed,
+                SelectionName::Rices => Selection::Rices,
+            };
+            if !selections.contains(&selection) {
+                selections.push(selection);
+            }
+        }
+        if selections.is_empty() { usual.to_vec() } else { selections }
     }
 
-    /// The words of prompts: what was asked for, or what fits the model.
-    fn form(&self, engine: &Engine, plan: &Plan) -> Result<Form, Error> {
+    /// The name or file of the words of prompts: what was asked for, or what fits the model.
+    fn form(&self, engine: &Engine) -> &str {
         let usual = match engine.config().family {
             _ if self.demo => "demo",
-            flamant::config::Family::OpenFlamingo => "openflamingo",
-            flamant::config::Family::Idefics if engine.tokenizer().ends_turns() => "idefics-instruct",
-            flamant::config::Family::Idefics => "idefics",
+            Family::OpenFlamingo => "openflamingo",
+            Family::Idefics if engine.tokenizer().end_of_utterance.is_some() => "idefics-instruct",
+            Family::Idefics => "idefics",
         };
-        Form::open(self.form.as_deref().unwrap_or(usual), plan.benchmark.kind)
+        self.form.as_deref().unwrap_or(usual)
     }
 }
 

@@ -2,6 +2,9 @@
 //! what happens to them is handed on.
 
 use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use flamant::{Engine, Error, EventKind, Prepared, RequestId};
 
@@ -79,5 +82,52 @@ pub fn run<L: Load>(engine: &mut Engine, most: usize, load: &mut L) -> Outcome {
             }
         }
         load.stepped(engine);
+    }
+}
+
+/// Threads that prepare requests: enough to keep a fast device busy.
+const WORKERS_MAX: usize = 8;
+
+/// Reads and prepares on a few threads, a few ahead: `next` gives what there is to prepare, and `prepare` makes of it
+/// what is handed on. They end when there is nothing more, when `next` fails, or when nobody listens any more.
+pub fn prepare<I, R, T>(
+    source: I,
+    next: fn(&mut I) -> Result<Option<R>, Error>,
+    prepare: impl Fn(R) -> T + Clone + Send + 'static,
+) -> (Receiver<Result<T, Error>>, Vec<JoinHandle<()>>)
+where
+    I: Send + 'static,
+    R: 'static,
+    T: Send + 'static,
+{
+    let count = thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX);
+    let (sender, waiting) = sync_channel(count);
+    let source = Arc::new(Mutex::new(source));
+    let worker = |_| {
+        let (source, sender, prepare) = (source.clone(), sender.clone(), prepare.clone());
+        thread::spawn(move || {
+            loop {
+                // A worker that panicked is reported when all have ended.
+                let taken = next(&mut source.lock().unwrap_or_else(PoisonError::into_inner));
+                let passed = match taken {
+                    Ok(Some(request)) => Ok(prepare(request)),
+                    Ok(None) => return,
+                    Err(error) => Err(error),
+                };
+                let failed = passed.is_err();
+                if sender.send(passed).is_err() || failed {
+                    return;
+                }
+            }
+        })
+    };
+    (waiting, (0..count).map(worker).collect())
+}
+
+/// Waits for threads that have nothing more to do.
+pub fn join(workers: Vec<JoinHandle<()>>) {
+    for worker in workers {
+        // Our own mistake, and requests that nobody has answered.
+        worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     }
 }

@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Args, FromArgMatches};
+use flamant::video::FrameSampling;
 use flamant::{Device, Engine, Error, Flamingo, Limits, Options, Precision, Prompt, PromptLimits};
 
 /// Where a model runs.
@@ -191,5 +192,28 @@ impl PromptArguments {
                 Ok(prompt)
             }
         }
+    }
+}
+
+/// Which frames of videos are read.
+#[derive(Args)]
+pub struct VideoArguments {
+    /// Frames a second that are read of videos
+    #[arg(long, value_name = "N", default_value_t = FrameSampling::default().per_second)]
+    fps: f64,
+    /// Most frames of a video; of a longer one, so many over all its length
+    #[arg(long, value_name = "N", default_value_t = FrameSampling::default().frames_max)]
+    frames: usize,
+}
+
+impl VideoArguments {
+    /// As the library takes it.
+    ///
+    /// # Errors
+    /// Numbers out of range.
+    pub fn sampling(&self) -> Result<FrameSampling, Error> {
+        let sampling = FrameSampling { per_second: self.fps, frames_max: self.frames };
+        sampling.check()?;
+        Ok(sampling)
     }
 }

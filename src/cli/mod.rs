@@ -6,10 +6,12 @@ mod classify;
 mod convert;
 mod demo;
 mod devices;
+mod eval;
 mod feed;
 mod generate;
 mod input;
 mod inspect;
+mod lines;
 mod report;
 mod score;
 
@@ -36,6 +38,7 @@ enum Command {
     Classify(classify::Classify),
     Batch(batch::Batch),
     Bench(bench::Bench),
+    Eval(eval::Eval),
     Inspect(inspect::Inspect),
     Devices(devices::Devices),
     Convert(convert::Convert),
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Classify(command) => command.run(),
         Command::Batch(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::Eval(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Devices(command) => command.run(),
         Command::Convert(command) => command.run(),

@@ -187,7 +187,9 @@ impl Reader {
         };
         let has_video = prompt.media().any(|frames| frames.len() > 1);
         if has_video && self.config().resampler.is_none() {
-            return Err(Error::argument("video: expected a model with a resampler, which takes all frames together; found one without: give it frames as pictures"));
+            return Err(Error::argument(
+                "video: expected a model with a resampler, which takes all frames together; found one without: give it frames as pictures",
+            ));
         }
         let pixels: Vec<Arc<Pixels>> = prompt.media().map(|frames| self.pixels(frames)).collect();
         let contents = pixels.iter().map(|pixels| pixels.content).collect();

@@ -4,10 +4,13 @@
 pub mod benchmark;
 pub mod data;
 pub mod form;
+pub mod judge;
 pub mod metrics;
 pub mod page;
 pub mod published;
 pub mod results;
 pub mod retrieval;
+pub mod shots;
+pub mod symbols;
 
 mod replace;

@@ -70,20 +70,31 @@ struct Header {
 }
 
 impl Features {
-    /// Brings rows of `dimension` numbers to unit length.
+    /// Brings rows of `dimension` numbers to unit length. A row of zeros stays: it stands for a picture that could not be
+    /// read, is like no other, and is never found.
     ///
     /// # Errors
-    /// With a row that has no direction: all zeros, or not finite.
+    /// With a row that is not finite.
     pub fn normalised(mut values: Vec<f32>, dimension: usize) -> Result<Self> {
         assert!((1..=DIMENSION_MAX).contains(&dimension) && values.len().is_multiple_of(dimension));
         for (row, values) in values.chunks_exact_mut(dimension).enumerate() {
             let length = length(values);
-            if !(length.is_finite() && length > 0.0) {
-                return Err(Error::argument(format!("features of picture {row}: expected a direction, found none")));
+            if !length.is_finite() {
+                return Err(Error::argument(format!(
+                    "features of picture {row}: expected finite numbers, found others"
+                )));
             }
-            values.iter_mut().for_each(|value| *value = (f64::from(*value) / length) as f32);
+            if length > 0.0 {
+                values.iter_mut().for_each(|value| *value = (f64::from(*value) / length) as f32);
+            }
         }
         Ok(Features { dimension, values })
+    }
+
+    /// For each row, whether it is of a picture that could be read.
+    fn present(&self) -> Vec<bool> {
+        let rows = self.values.par_chunks_exact(self.dimension);
+        rows.map(|row| row.iter().any(|value| *value != 0.0)).collect()
     }
 
     /// How many rows there are.
@@ -141,10 +152,13 @@ impl Features {
         let mut values = vec![0.0_f32; dimension * origin.count];
         file.read_exact(bytemuck::cast_slice_mut(&mut values)).map_err(failed)?;
         values.iter_mut().for_each(|value| *value = f32::from_bits(u32::from_le(value.to_bits())));
-        let off = |values: &[f32]| !((length(values) - 1.0).abs() < 1e-3);
+        let off = |values: &[f32]| {
+            let length = length(values);
+            length != 0.0 && !((length - 1.0).abs() < 1e-3)
+        };
         match values.par_chunks_exact(dimension).position_first(off) {
             None => Ok(Features { dimension, values }),
-            Some(row) => Err(Error::invalid(path, format!("row {row}"), "a row of length 1", "another")),
+            Some(row) => Err(Error::invalid(path, format!("row {row}"), "a row of length 1, or of zeros", "another")),
         }
     }
 }
@@ -221,6 +235,7 @@ pub fn nearest(
     let mut found: Vec<BinaryHeap<Neighbour>> = Vec::new();
     found.resize_with(queries.count(), || BinaryHeap::with_capacity(k.min(support.count())));
     let (mut panels, mut similarities) = (Vec::new(), Vec::new());
+    let (asks, present) = (queries.present(), support.present());
     for (batch, found) in found.chunks_mut(QUERIES).enumerate() {
         let first = batch * QUERIES;
         let queries: Vec<&[f32]> = queries.values.chunks_exact(dimension).skip(first).take(QUERIES).collect();
@@ -233,7 +248,8 @@ pub fn nearest(
                 for (row, similarities) in (number * block..).zip(similarities.chunks_exact(queries.len())) {
                     for (query, found) in (part * 16..).zip(found.iter_mut()) {
                         let candidate = Neighbour { row, similarity: similarities[query] };
-                        pick(found, k, candidate, || allowed(first + query, row));
+                        let allowed = || asks[first + query] && present[row] && allowed(first + query, row);
+                        pick(found, k, candidate, allowed);
                     }
                 }
             });

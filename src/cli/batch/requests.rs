@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read as _, Result as IoResult};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use flamant::{Error, Generation, Prompt, PromptLimits, Request, Task};
@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::answers::Answered;
+use crate::cli::lines::{End, read_line};
 
 /// Keys of a request, beside those of one task.
 const KEYS: &str = "id, prompt, task";
@@ -207,34 +208,6 @@ impl Line {
     fn invalid(&self, key: &str, expected: impl std::fmt::Display, found: impl std::fmt::Display) -> Error {
         Error::invalid(self.place(), key, expected, found)
     }
-}
-
-/// How a line ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// There was none: the file is at its end.
-    Nothing,
-    /// With the file.
-    File,
-    /// With a line feed, which is not part of it.
-    Line,
-}
-
-/// Reads one line. Of one that is longer than `most`, one byte more is given, and the rest is passed over.
-pub fn read_line(reader: &mut dyn BufRead, most: u64, line: &mut Vec<u8>) -> IoResult<End> {
-    line.clear();
-    let mut bounded = reader.take(most + 1);
-    bounded.read_until(b'\n', line)?;
-    if line.pop_if(|last| *last == b'\n').is_some() {
-        return Ok(End::Line);
-    }
-    if line.is_empty() {
-        return Ok(End::Nothing);
-    }
-    if line.len() as u64 <= most {
-        return Ok(End::File);
-    }
-    Ok(if reader.skip_until(b'\n')? > 0 { End::Line } else { End::File })
 }
 
 /// A number that tells a request from others.

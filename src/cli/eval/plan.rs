@@ -70,8 +70,7 @@ impl Plan {
     pub fn asks(&self) -> impl Iterator<Item = Ask> {
         self.series.iter().enumerate().flat_map(move |(series, of)| {
             let queries = self.sets[of.set].asked.examples.len();
-            (0..self.shots.len())
-                .flat_map(move |point| (0..queries).map(move |query| Ask { series, point, query }))
+            (0..self.shots.len()).flat_map(move |point| (0..queries).map(move |query| Ask { series, point, query }))
         })
     }
 

@@ -191,6 +191,11 @@ pub fn missing(dataset: &Dataset) -> Vec<&Path> {
 }
 
 impl Dataset {
+    /// The names that an example is to choose from.
+    pub fn choices_of<'a>(&'a self, example: &'a Example) -> &'a Arc<[String]> {
+        example.choices.as_ref().unwrap_or(&self.choices)
+    }
+
     /// A set that was read from a file, if it holds what every set must.
     fn checked(file: &Path, task: Task, examples: Vec<Example>, choices: Arc<[String]>) -> Result<Dataset> {
         check_count(file, examples.len())?;

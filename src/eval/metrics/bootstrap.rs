@@ -1,15 +1,15 @@
-//! How sure a mean over examples is: the percentile bootstrap (Efron 1979). Examples are drawn again with replacement,
-//! many times, and the interval holds the middle share of the means so found. The draws depend on the seed alone.
+//! How sure a score over examples is: the percentile bootstrap (Efron 1979). Examples are drawn again with replacement,
+//! many times, and the interval holds the middle share of the scores so found. The draws depend on the seed alone.
 
 use super::mean;
 use crate::error::{Error, Result};
 use crate::sample::uniform;
 
-/// A mean and the interval it lies in.
+/// A score and the interval it lies in.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Interval {
-    /// The mean of the examples.
-    pub mean: f64,
+    /// The score of the examples.
+    pub score: f64,
     /// The lower end.
     pub low: f64,
     /// The upper end.
@@ -22,33 +22,55 @@ pub struct Interval {
 /// # Errors
 /// With no values, values that are not finite, no draws, or a confidence that is not between 0 and 1.
 pub fn interval(values: &[f64], confidence: f64, draws: usize, seed: u64) -> Result<Interval> {
-    if values.is_empty() {
-        return Err(Error::argument("bootstrap: expected at least 1 value, found none"));
-    }
     if let Some(at) = values.iter().position(|value| !value.is_finite()) {
         return Err(Error::argument(format!("bootstrap: value {at}: expected a finite number, found {}", values[at])));
+    }
+    let mean_of = |drawn: &[usize]| mean(drawn.iter().map(|&example| values[example]));
+    interval_of(&[values.len()], mean_of, confidence, draws, seed)
+}
+
+/// The interval of any score of examples. `strata` are how many examples there are of each kind, numbered one kind after
+/// the other; of each kind as many are drawn as there are, so that a score that compares kinds, like the area under a
+/// curve, always has both. `score` is told the numbers of examples.
+///
+/// # Errors
+/// With no examples, no draws, or a confidence that is not between 0 and 1.
+pub fn interval_of(
+    strata: &[usize],
+    score: impl Fn(&[usize]) -> f64,
+    confidence: f64,
+    draws: usize,
+    seed: u64,
+) -> Result<Interval> {
+    let count: usize = strata.iter().sum();
+    if count == 0 {
+        return Err(Error::argument("bootstrap: expected at least 1 value, found none"));
     }
     if draws == 0 || !(confidence > 0.0 && confidence < 1.0) {
         let wanted = "expected at least 1 draw and a confidence between 0 and 1";
         return Err(Error::argument(format!("bootstrap: {wanted}, found {draws} draws and {confidence}")));
     }
-    let count = values.len();
-    let mut means: Vec<f64> = (0..draws)
-        .map(|draw| {
-            let drawn = (0..count).map(|example| {
+    let mut drawn = Vec::with_capacity(count);
+    let mut score_of_draw = |draw: usize| {
+        drawn.clear();
+        for &size in strata {
+            let first = drawn.len();
+            drawn.extend((first..first + size).map(|example| {
                 let share = uniform(seed, (draw * count + example) as u64);
-                values[((share * count as f64) as usize).min(count - 1)]
-            });
-            mean(drawn)
-        })
-        .collect();
-    means.sort_by(f64::total_cmp);
+                first + ((share * size as f64) as usize).min(size - 1)
+            }));
+        }
+        score(&drawn)
+    };
+    let mut scores: Vec<f64> = (0..draws).map(&mut score_of_draw).collect();
+    scores.sort_by(f64::total_cmp);
     let quantile = |share: f64| {
         let at = share * (draws - 1) as f64;
-        let below = means[at.floor() as usize];
-        let above = means[at.ceil() as usize];
+        let below = scores[at.floor() as usize];
+        let above = scores[at.ceil() as usize];
         below + (above - below) * at.fract()
     };
     let tail = (1.0 - confidence) / 2.0;
-    Ok(Interval { mean: mean(values.iter().copied()), low: quantile(tail), high: quantile(1.0 - tail) })
+    let all: Vec<usize> = (0..count).collect();
+    Ok(Interval { score: score(&all), low: quantile(tail), high: quantile(1.0 - tail) })
 }

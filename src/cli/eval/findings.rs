@@ -1,0 +1,162 @@
+//! From records to results: scores with their intervals, and some of the prompts as they were asked.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write as _;
+use std::path::Path;
+
+use flamant::eval::data::Task;
+use flamant::eval::form::Form;
+use flamant::eval::judge::{Answer, Judged};
+use flamant::eval::results::{
+    Metric, Model, Outcome as Worth, Part as Shown, Point, Results, Sample, Series, Settings, Thumbnail,
+};
+use flamant::{Engine, Error, Part};
+
+use super::media::Media;
+use super::plan::{Ask, Plan};
+use super::records::{Outcome, Records};
+use crate::cli::Outcome as Done;
+
+/// All that was found. Every question has a record.
+///
+/// # Errors
+/// Answers that cannot be judged.
+pub fn results(
+    plan: &Plan,
+    form: (&str, &Form),
+    records: &Records,
+    engine: &Engine,
+    media: &Media,
+    samples: usize,
+) -> Result<Results, Error> {
+    let (form_name, form) = form;
+    let (mut series, mut shown) = (Vec::new(), Vec::new());
+    for (number, of) in plan.series.iter().enumerate() {
+        let asked = &plan.sets[of.set].asked;
+        let mut points = Vec::new();
+        for (point, &shots) in plan.shots.iter().enumerate() {
+            let asks: Vec<Ask> = (0..asked.examples.len()).map(|query| Ask { series: number, point, query }).collect();
+            let outcomes: Vec<&Outcome> =
+                asks.iter().map(|ask| &records.get(*ask).expect("all are answered").outcome).collect();
+            let answers: Vec<Answer> = outcomes.iter().map(|outcome| answer(outcome)).collect();
+            let judged = plan.judge.judge(asked, &answers)?;
+            let errors = answers.iter().filter(|answer| **answer == Answer::Nothing).count();
+            let Judged { interval, each } = judged;
+            let (score, low, high) = (interval.score, interval.low, interval.high);
+            points.push(Point { shots, score, low, high, examples: answers.len(), errors });
+            // Evenly over the set.
+            let count = samples.min(asks.len());
+            for place in (0..count).map(|place| place * asks.len() / count) {
+                shown.push(sample(plan, asks[place], each[place], form, records, media));
+            }
+        }
+        series.push(Series { label: of.label.clone(), points, chance: of.chance });
+    }
+    let sum = |count: &dyn Fn(&super::Set) -> usize| plan.sets.iter().map(count).sum();
+    let mut others = BTreeMap::new();
+    others.insert("examples shown at 0 shots".to_owned(), "2, without their pictures".to_owned());
+    if plan.permutations > 1 {
+        others.insert("orders averaged".to_owned(), plan.permutations.to_string());
+    }
+    if plan.reference_slip {
+        others.insert("OpenFlamingo's slip at 0 shots".to_owned(), "repeated".to_owned());
+    }
+    let writes = plan.benchmark.task != Task::Classify;
+    let unit = if plan.judge.title().contains('%') { "%" } else { "" };
+    Ok(Results {
+        title: plan.title.clone(),
+        benchmark: plan.benchmark.name.to_owned(),
+        model: Model { name: model_name(plan), description: description(engine) },
+        device: engine.device().to_string(),
+        date: records.head.date.clone(),
+        metric: Metric {
+            name: plan.judge.title().replace(" (%)", ""),
+            unit: unit.to_owned(),
+            best: (unit == "%").then_some(100.0),
+        },
+        settings: Settings {
+            seed: plan.seed,
+            queries: sum(&|set| set.asked.examples.len()),
+            support: sum(&|set| set.drawn.count()),
+            beams: writes.then(|| plan.benchmark.generation(&[]).beams),
+            form: form_name.to_owned(),
+            others,
+        },
+        series,
+        missing: plan.missing.clone(),
+        samples: shown,
+    })
+}
+
+fn model_name(plan: &Plan) -> String {
+    let name = |folder: &Path| folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned();
+    plan.model.as_deref().map_or("the model in the box".to_owned(), name)
+}
+
+/// The family and the size.
+fn description(engine: &Engine) -> String {
+    let family = format!("{:?}", engine.config().family);
+    let bytes = engine.reader().checkpoint().bytes() as f64;
+    format!("{family}, {:.3} GB of weights", bytes / 1e9)
+}
+
+fn answer(outcome: &Outcome) -> Answer {
+    match outcome {
+        Outcome::Text(text) => Answer::Text(text.clone()),
+        Outcome::Choice(choice) => Answer::Name { name: choice.name.clone(), last: choice.last },
+        Outcome::Error(_) => Answer::Nothing,
+    }
+}
+
+/// A question with its prompt.
+fn sample(plan: &Plan, ask: Ask, worth: f64, form: &Form, records: &Records, media: &Media) -> Sample {
+    let record = records.get(ask).expect("all are answered");
+    let set = plan.set(ask);
+    let numbers: HashMap<&str, usize> =
+        set.shown.examples.iter().enumerate().map(|(number, example)| (example.id.as_str(), number)).collect();
+    let shown: Option<Vec<usize>> = record.shown.iter().map(|id| numbers.get(id.as_str()).copied()).collect();
+    // Of an example that failed there may be no prompt.
+    let prompt = shown.and_then(|shown| plan.prompt(ask, &shown, form, media).ok());
+    let part = |part: &Part| match part {
+        Part::Text(text) => Shown::Text(text.clone()),
+        Part::Image(picture) => Shown::Picture(Thumbnail::of(picture)),
+        Part::Video(video) => Shown::Video { first: Thumbnail::of(&video.frames()[0]), frames: video.frames().len() },
+    };
+    let asked = plan.asked(ask);
+    let (answer, worth, odds) = match &record.outcome {
+        Outcome::Text(text) => (plan.benchmark.metric.answer(text), Worth::Score(worth), Vec::new()),
+        Outcome::Choice(choice) => (choice.name.clone(), Worth::Score(worth), choice.odds.clone()),
+        Outcome::Error(error) => (String::new(), Worth::Error(error.clone()), Vec::new()),
+    };
+    Sample {
+        series: plan.series[ask.series].label.clone(),
+        shots: plan.shots[ask.point],
+        id: asked.id.clone(),
+        prompt: prompt.map_or(Vec::new(), |prompt| prompt.parts().iter().map(part).collect()),
+        answer,
+        expected: asked.answers.clone(),
+        outcome: worth,
+        odds,
+    }
+}
+
+/// The scores as a table, and where the page is.
+pub fn print(results: &Results, page: &Path) -> Done {
+    let mut out = std::io::stdout().lock();
+    let shots: Vec<usize> =
+        results.series.first().map_or(Vec::new(), |series| series.points.iter().map(|point| point.shots).collect());
+    let width = results.series.iter().map(|series| series.label.chars().count()).max().unwrap_or(0).max(5);
+    writeln!(out, "{} of {}", results.metric.name, results.model.name)?;
+    let heads: String = shots.iter().map(|shots| format!("{shots:>8}")).collect();
+    writeln!(out, "{:width$}{heads}", "shots")?;
+    for series in &results.series {
+        let scores: String = series.points.iter().map(|point| format!("{:>8.1}", point.score)).collect();
+        writeln!(out, "{:width$}{scores}", series.label)?;
+    }
+    let errors: usize = results.series.iter().flat_map(|series| &series.points).map(|point| point.errors).sum();
+    if errors > 0 {
+        writeln!(out, "{errors} answers failed; they count as the worst")?;
+    }
+    writeln!(out, "The page is {}", page.display())?;
+    Ok(())
+}

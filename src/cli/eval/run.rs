@@ -1,0 +1,186 @@
+//! Asks what is left to ask: prompts are built on other threads, the engine runs as many as it takes.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Instant;
+
+use flamant::eval::form::Form;
+use flamant::eval::metrics::roc_auc::class_score;
+use flamant::{Classification, Engine, Error, EventKind, Prepared, Stats};
+use indicatif::ProgressBar;
+
+use super::media::Media;
+use super::plan::{Ask, Plan};
+use super::records::{Choice, Outcome, Records};
+use super::similar::Similar;
+use crate::cli::feed::{self, Load, Supply};
+use crate::cli::{Failure, Outcome as Done, progress};
+
+/// Names whose shares are kept.
+const ODDS_KEPT: usize = 5;
+
+/// Answers all questions that have no record.
+///
+/// # Errors
+/// A device that has failed, a file that cannot be written. What fails for one example is its record.
+pub fn run(
+    plan: &Arc<Plan>,
+    form: &Arc<Form>,
+    similar: Similar,
+    engine: &mut Engine,
+    media: &Arc<Media>,
+    records: &mut Records,
+) -> Done {
+    let begun = Instant::now();
+    let left = records.left(plan);
+    let bar = progress(plan.asks().count() as u64, "{bar:40} {pos}/{len} answers, {eta} left");
+    bar.set_position(bar.length().unwrap_or(0).saturating_sub(left as u64));
+    bar.reset_eta();
+    let open = plan.asks().filter(|ask| records.get(*ask).is_none()).flat_map(|ask| {
+        let orders = plan.orders(ask.point);
+        (0..orders).map(move |order| (ask, order))
+    });
+    let open: VecDeque<(Ask, usize)> = open.collect();
+    let similar = Arc::new(similar);
+    let (plan_there, form, media, reader) = (plan.clone(), form.clone(), media.clone(), engine.reader().clone());
+    let prepare = move |(ask, order): (Ask, usize)| {
+        let mut shown = Vec::new();
+        let mut prepared = || {
+            // A picture that cannot be read is told before the want of others to show with it.
+            media.frames(&plan_there.asked(ask).medium)?;
+            shown = plan_there.shown(ask, &similar)?;
+            reader.prepare(plan_there.request(ask, order, &shown, &form, &media)?)
+        };
+        let prepared = prepared().map(Box::new);
+        (Ticket { ask, shown }, prepared)
+    };
+    let next = |open: &mut VecDeque<(Ask, usize)>| Ok(open.pop_front());
+    let (waiting, workers) = feed::prepare(open, next, prepare);
+    // As many wait in the engine as run, so that a step is never short of work.
+    let most = (2 * engine.limits().sequences).min(engine.limits().queue);
+    let mut job = Job { plan, waiting, records, bar, weighed: HashMap::new() };
+    let outcome = feed::run(engine, most, &mut job);
+    job.bar.finish_and_clear();
+    drop(job);
+    outcome?;
+    feed::join(workers);
+    summary(left, begun.elapsed().as_secs_f64(), &engine.stats());
+    Ok(())
+}
+
+/// A request that is not answered yet.
+struct Ticket {
+    ask: Ask,
+    /// The examples shown, in the first order.
+    shown: Vec<usize>,
+}
+
+/// A request that is ready, or why there is none.
+type Passed = Result<(Ticket, Result<Box<Prepared>, Error>), Error>;
+
+/// Everything between the workers and the file of answers.
+struct Job<'a> {
+    plan: &'a Plan,
+    waiting: Receiver<Passed>,
+    records: &'a mut Records,
+    bar: ProgressBar,
+    /// Of questions that are asked in several orders: how many answers there are, and the sums of the names'
+    /// log-likelihoods, or an error.
+    weighed: HashMap<Ask, (usize, Result<Vec<f64>, Error>)>,
+}
+
+impl Job<'_> {
+    fn write(&mut self, ticket: &Ticket, outcome: Outcome) -> Done {
+        self.records.add(self.plan, ticket.ask, &ticket.shown, outcome)?;
+        self.bar.inc(1);
+        Ok(())
+    }
+
+    /// Adds what one order gave; after the last one, the record is made.
+    fn weigh(&mut self, ticket: &Ticket, found: Result<Classification, Error>) -> Done {
+        let (count, sums) = self.weighed.entry(ticket.ask).or_insert((0, Ok(Vec::new())));
+        *count += 1;
+        match (&mut *sums, found) {
+            (Ok(sums), Ok(classification)) => {
+                sums.resize(classification.choices.len(), 0.0);
+                sums.iter_mut().zip(&classification.choices).for_each(|(sum, choice)| *sum += choice.mean);
+            }
+            (Err(_), _) => {}
+            (sums, Err(error)) => *sums = Err(error),
+        }
+        let orders = self.plan.orders(ticket.ask.point);
+        if *count < orders {
+            return Ok(());
+        }
+        let (_, sums) = self.weighed.remove(&ticket.ask).expect("it was just there");
+        let outcome = match sums {
+            Ok(sums) => {
+                let choices = self.plan.set(ticket.ask).asked.choices_of(self.plan.asked(ticket.ask));
+                Outcome::Choice(choice(choices, &sums, orders))
+            }
+            Err(error) => Outcome::Error(error.to_string()),
+        };
+        self.write(ticket, outcome)
+    }
+}
+
+/// The likeliest name by the mean log-likelihood over the orders.
+fn choice(names: &[String], sums: &[f64], orders: usize) -> Choice {
+    let means: Vec<f32> = sums.iter().map(|sum| (sum / orders as f64) as f32).collect();
+    let best = means.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let total: f64 = means.iter().map(|mean| f64::from(mean - best).exp()).sum();
+    let mut odds: Vec<(String, f64)> =
+        names.iter().zip(&means).map(|(name, mean)| (name.clone(), f64::from(mean - best).exp() / total)).collect();
+    let last = class_score(&means, names.len() - 1);
+    // Equal ones stay in their order.
+    odds.sort_by(|a, b| b.1.total_cmp(&a.1));
+    odds.truncate(ODDS_KEPT);
+    Choice { name: odds[0].0.clone(), last, odds }
+}
+
+impl Load for Job<'_> {
+    type Ticket = Ticket;
+
+    fn next(&mut self, wait: bool) -> Result<Supply<Ticket>, Failure> {
+        loop {
+            let passed = match wait {
+                true => self.waiting.recv().map_err(|_| TryRecvError::Disconnected),
+                false => self.waiting.try_recv(),
+            };
+            match passed {
+                Ok(Ok((ticket, Ok(prepared)))) => return Ok(Supply::Request(ticket, prepared)),
+                Ok(Ok((ticket, Err(error)))) => self.refused(ticket, error)?,
+                Ok(Err(error)) => return Err(error.into()),
+                Err(TryRecvError::Empty) => return Ok(Supply::Later),
+                Err(TryRecvError::Disconnected) => return Ok(Supply::End),
+            }
+        }
+    }
+
+    fn refused(&mut self, ticket: Ticket, error: Error) -> Done {
+        self.weigh(&ticket, Err(error))
+    }
+
+    fn happened(&mut self, ticket: &mut Ticket, event: EventKind) -> Done {
+        match event {
+            EventKind::Written(answer) => self.write(ticket, Outcome::Text(answer.text)),
+            EventKind::Classified(classification) => self.weigh(ticket, Ok(classification)),
+            // No fault of the example: it is left for the next start.
+            EventKind::Failed(error) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn stepped(&mut self, _: &Engine) {}
+}
+
+/// What was done, for people.
+fn summary(answers: usize, seconds: f64, stats: &Stats) {
+    let percent = |part: u64, rest: u64| 100.0 * part as f64 / (part + rest).max(1) as f64;
+    eprintln!(
+        "flamant: {answers} answers in {seconds:.1} s; {:.0} % of prompt tokens and {:.0} % of pictures were there already",
+        percent(stats.tokens_cached, stats.tokens_computed),
+        percent(stats.pictures_cached, stats.pictures_encoded),
+    );
+}
