@@ -65,7 +65,7 @@ fn missing(results: &Results) -> String {
         return String::new();
     }
     let names: String = missing.names.iter().map(|name| format!("<li>{}</li>", isolated(name))).collect();
-    let more = match missing.count - missing.names.len() {
+    let more = match missing.count.saturating_sub(missing.names.len()) {
         0 => String::new(),
         more => format!("<p>and {more} more.</p>"),
     };

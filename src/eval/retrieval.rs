@@ -152,11 +152,11 @@ impl Features {
         let mut values = vec![0.0_f32; dimension * origin.count];
         file.read_exact(bytemuck::cast_slice_mut(&mut values)).map_err(failed)?;
         values.iter_mut().for_each(|value| *value = f32::from_bits(u32::from_le(value.to_bits())));
-        let off = |values: &[f32]| {
+        let fits = |values: &[f32]| {
             let length = length(values);
-            length != 0.0 && !((length - 1.0).abs() < 1e-3)
+            length == 0.0 || (length - 1.0).abs() < 1e-3
         };
-        match values.par_chunks_exact(dimension).position_first(off) {
+        match values.par_chunks_exact(dimension).position_first(|values| !fits(values)) {
             None => Ok(Features { dimension, values }),
             Some(row) => Err(Error::invalid(path, format!("row {row}"), "a row of length 1, or of zeros", "another")),
         }
