@@ -37,7 +37,7 @@ fn retrieval(criterion: &mut Criterion) {
             });
         });
         let call = spent.as_secs_f64() / calls as f64;
-        let bytes = (support.values().len() * size_of::<f32>()) as f64;
+        let bytes = size_of_val(support.values()) as f64;
         println!("{:.2} ms a query, {:.1} GB/s", call * 1e3 / count as f64, bytes / call / 1e9);
     }
 }

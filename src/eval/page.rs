@@ -7,7 +7,9 @@ mod plot;
 mod samples;
 mod table;
 
-use super::published::{Published, published};
+use std::collections::BTreeSet;
+
+use super::published::{Published, SHOTS, published};
 use super::results::Results;
 
 /// Colours and shapes of curves, as many as `style.css` has.
@@ -16,10 +18,11 @@ const STYLES: usize = 8;
 /// The page.
 pub fn render(results: &Results) -> String {
     let published: Vec<&Published> = published(&results.benchmark).collect();
+    let shots = shots(results, &published);
     let parts = [
         head(results),
-        plot::figure(results, &published),
-        table::section(results, &published),
+        plot::figure(results, &published, &shots),
+        table::section(results, &published, &shots),
         samples::section(results),
         missing(results),
         settings(results),
@@ -32,6 +35,13 @@ pub fn render(results: &Results) -> String {
         style = include_str!("page/style.css"),
         parts = parts.concat(),
     )
+}
+
+/// All numbers of shots that something is known of, rising.
+fn shots(results: &Results, published: &[&Published]) -> Vec<usize> {
+    let own = results.series.iter().flat_map(|series| series.points.iter().map(|point| point.shots));
+    let others = SHOTS.into_iter().filter(|&shots| published.iter().any(|row| row.at(shots).is_some()));
+    own.chain(others).collect::<BTreeSet<usize>>().into_iter().collect()
 }
 
 /// The title and one sentence: what was measured of whom, on what, when.
@@ -47,7 +57,7 @@ fn head(results: &Results) -> String {
     };
     format!(
         "<header><h1>{title}</h1>\n<p class=\"lead\">The {metric} of <b>{model}</b>{description} on {benchmark} against the \
-         number of examples shown, measured on {date} on {device}, seed {seed}.</p>\n{failed}</header>\n",
+         number of examples shown, measured on <span class=\"date\">{date}</span> on {device}, seed {seed}.</p>\n{failed}</header>\n",
         title = isolated(&results.title),
         metric = isolated(&metric.name),
         model = isolated(&model.name),

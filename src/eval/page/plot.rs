@@ -2,9 +2,6 @@
 //! chance dashed. Shots stand in equal steps. It is drawn twice, for wide and for narrow pages, because text in a
 //! drawing shrinks with it.
 
-use std::collections::BTreeSet;
-use std::fmt::Write;
-
 use super::super::published::{Published, SHOTS};
 use super::super::results::{Results, Series};
 use super::{escape, isolated, key, marker, style_of, with_unit};
@@ -30,8 +27,7 @@ const TOP: f64 = 34.0;
 const BOTTOM: f64 = 46.0;
 
 /// Both drawings, with a key for the narrow one.
-pub(super) fn figure(results: &Results, published: &[&Published]) -> String {
-    let shots = shots(results, published);
+pub(super) fn figure(results: &Results, published: &[&Published], shots: &[usize]) -> String {
     if shots.is_empty() {
         return String::new();
     }
@@ -44,7 +40,7 @@ pub(super) fn figure(results: &Results, published: &[&Published]) -> String {
     let others = if published.is_empty() {
         ""
     } else {
-        " Grey: what was published of other models, dashed where examples were retrieved (RICES)."
+        " Grey: published scores, dashed where examples were retrieved (RICES)."
     };
     let plot = Plot { results, published, scale: Scale::of(results, published), shots };
     format!(
@@ -53,13 +49,6 @@ pub(super) fn figure(results: &Results, published: &[&Published]) -> String {
         plot.draw(&WIDE),
         plot.draw(&NARROW),
     )
-}
-
-/// All numbers of shots that something is known of, rising.
-fn shots(results: &Results, published: &[&Published]) -> Vec<usize> {
-    let own = results.series.iter().flat_map(|series| series.points.iter().map(|point| point.shots));
-    let others = SHOTS.into_iter().filter(|&shots| published.iter().any(|row| row.at(shots).is_some()));
-    own.chain(others).collect::<BTreeSet<usize>>().into_iter().collect()
 }
 
 /// Scores on the upright axis: its ends, and the step between two lines.
@@ -98,7 +87,7 @@ struct Plot<'a> {
     results: &'a Results,
     published: &'a [&'a Published],
     scale: Scale,
-    shots: Vec<usize>,
+    shots: &'a [usize],
 }
 
 impl Plot<'_> {
@@ -132,14 +121,16 @@ impl Plot<'_> {
         let decimals = usize::from(self.scale.step < 1.0);
         for tick in self.scale.ticks() {
             let y = self.y(frame, tick);
-            let (text, text_y) = (LEFT - 8.0, y + 4.5);
-            writeln!(axes, "<path class=\"grid\" d=\"M{LEFT} {y:.1}H{end}\"/><text x=\"{text}\" y=\"{text_y:.1}\" text-anchor=\"end\">{tick:.decimals$}</text>")
-                .expect("a string takes all");
+            axes += &format!(
+                "<path class=\"grid\" d=\"M{LEFT} {y:.1}H{end}\"/>\
+                 <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{tick:.decimals$}</text>\n",
+                LEFT - 8.0,
+                y + 4.5,
+            );
         }
-        for &shots in &self.shots {
+        for &shots in self.shots {
             let (x, y) = (self.x(frame, shots), floor + 19.0);
-            writeln!(axes, "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"middle\">{shots}</text>")
-                .expect("a string takes all");
+            axes += &format!("<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"middle\">{shots}</text>\n");
         }
         let metric = &self.results.metric;
         let unit = if metric.unit.is_empty() { String::new() } else { format!(", {}", metric.unit) };
@@ -176,11 +167,12 @@ impl Plot<'_> {
                 row.at(shots).map(|score| format!("{:.1} {:.1}", self.x(frame, shots), self.y(frame, score)))
             };
             let points: Vec<String> = SHOTS.into_iter().filter_map(at).collect();
-            let class = if row.examples == "random" { "published" } else { "published retrieved" };
-            // A line to itself: a score that stands alone is a dot, as ends of lines are round.
-            let last = points.last().map_or("", String::as_str);
+            // A line to itself is a dot, as ends of lines are round.
+            let (dot, again) =
+                if let [only] = points.as_slice() { (" alone", format!("L{only}")) } else { ("", String::new()) };
+            let dashed = if row.examples == "random" { "" } else { " retrieved" };
             format!(
-                "<path class=\"{class}\" d=\"M{}L{last}\"><title>{}</title></path>\n",
+                "<path class=\"published{dashed}{dot}\" d=\"M{}{again}\"><title>{}</title></path>\n",
                 points.join("L"),
                 escape(&format!("{}, {}", row.model, row.examples))
             )
@@ -200,18 +192,16 @@ impl Plot<'_> {
                 let (x, y) = (self.x(frame, point.shots) + aside, self.y(frame, point.score));
                 let (low, high) = (self.y(frame, point.low), self.y(frame, point.high));
                 line.push(format!("{x:.1} {y:.1}"));
-                write!(whiskers, "M{x:.1} {low:.1}V{high:.1}").expect("a string takes all");
+                whiskers += &format!("M{x:.1} {low:.1}V{high:.1}");
                 let says = format!(
                     "{}, {} shots: {:.1} ({:.1} to {:.1})",
                     series.label, point.shots, point.score, point.low, point.high
                 );
-                write!(
-                    markers,
+                markers += &format!(
                     "<path class=\"marker\" transform=\"translate({x:.1} {y:.1})\" d=\"{}\"><title>{}</title></path>",
                     marker(number),
                     escape(&says)
-                )
-                .expect("a string takes all");
+                );
             }
             if line.is_empty() {
                 return String::new();
@@ -240,18 +230,16 @@ impl Plot<'_> {
         let places = spread(own.iter().map(|(y, ..)| *y).collect(), frame.height - BOTTOM);
         let mut labels = String::new();
         for ((_, number, series), y) in own.iter().zip(&places) {
-            writeln!(
-                labels,
+            labels += &format!(
                 "<g class=\"{}\"><path class=\"marker\" transform=\"translate({:.1} {y:.1})\" d=\"{}\"/><text \
-                 class=\"label\" x=\"{:.1}\" y=\"{:.1}\">{}</text></g>",
+                 class=\"label\" x=\"{:.1}\" y=\"{:.1}\">{}</text></g>\n",
                 style_of(*number),
                 x + 4.0,
                 marker(*number),
                 x + 14.0,
                 y + 4.5,
                 escape(&shortened(&series.label)),
-            )
-            .expect("a string takes all");
+            );
         }
         let mut taken = places;
         for row in self.published {
@@ -260,13 +248,11 @@ impl Plot<'_> {
                 taken.push(y);
                 let label =
                     if row.examples == "random" { row.model.to_owned() } else { format!("{}, RICES", row.model) };
-                writeln!(
-                    labels,
-                    "<text class=\"small\" x=\"{x:.1}\" y=\"{:.1}\">{}</text>",
+                labels += &format!(
+                    "<text class=\"small\" x=\"{x:.1}\" y=\"{:.1}\">{}</text>\n",
                     y + 4.0,
                     escape(&shortened(&label))
-                )
-                .expect("a string takes all");
+                );
             }
         }
         labels

@@ -1,20 +1,15 @@
 //! All scores as a table: one's own curves with intervals and failures, published ones below with their sources.
 
-use std::collections::BTreeSet;
-
-use super::super::published::{Published, SHOTS};
+use super::super::published::Published;
 use super::super::results::{Point, Results, Series};
 use super::{counted, escape, isolated, key};
 
-pub(super) fn section(results: &Results, published: &[&Published]) -> String {
-    let own = results.series.iter().flat_map(|series| series.points.iter().map(|point| point.shots));
-    let others = if published.is_empty() { &[][..] } else { &SHOTS[..] };
-    let shots: Vec<usize> = own.chain(others.iter().copied()).collect::<BTreeSet<usize>>().into_iter().collect();
+pub(super) fn section(results: &Results, published: &[&Published], shots: &[usize]) -> String {
     let heads: String = shots.iter().map(|shots| format!("<th scope=\"col\">{shots}</th>")).collect();
     let rows: String =
-        results.series.iter().enumerate().map(|(number, series)| row(results, number, series, &shots)).collect();
+        results.series.iter().enumerate().map(|(number, series)| row(results, number, series, shots)).collect();
     let mut sources: Vec<&str> = Vec::new();
-    let others: String = published.iter().map(|published| published_row(published, &shots, &mut sources)).collect();
+    let others: String = published.iter().map(|published| published_row(published, shots, &mut sources)).collect();
     let others = if others.is_empty() {
         others
     } else {
