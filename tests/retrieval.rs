@@ -54,7 +54,7 @@ fn many_rows_give_what_a_plain_loop_gives_alone_and_together() {
     let values = noise(67 * DIMENSION, 2);
     let queries = Features::normalised(values.clone(), DIMENSION).unwrap();
     // A third of the rows is not for a query, another one for each.
-    let allowed = |query: usize, row: usize| (query + row) % 3 != 0;
+    let allowed = |query: usize, row: usize| !(query + row).is_multiple_of(3);
     let together = nearest(&queries, &support, 16, allowed);
     for (query, (unit, together)) in queries.values().chunks(DIMENSION).zip(&together).enumerate() {
         let dot = |row: &[f32]| row.iter().zip(unit).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
