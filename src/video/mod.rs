@@ -5,6 +5,7 @@
 //! and that a video is one picture of a prompt, is decided elsewhere.
 
 mod animation;
+mod ffmpeg;
 mod folder;
 mod gif;
 mod sampling;
@@ -72,7 +73,8 @@ impl Video {
     /// A folder's files are frames in the order of their names, numbers in them by value (`frame2` before `frame10`);
     /// names that begin with a dot are passed over, and files that are not sampled are not read. Animations are drawn
     /// as Pillow 12.0 draws them, with a delay of 0 read as a tenth of a second, as browsers do. A picture that does
-    /// not move is one frame. Any other file is given to `ffmpeg`, found on the path or by `FLAMANT_FFMPEG`.
+    /// not move is one frame. Any other file, and a PNG that moves, is given to `ffmpeg`, found on the path or by the
+    /// environment's `FLAMANT_FFMPEG`; it gives up at the first fault.
     ///
     /// # Errors
     /// Nothing there; a file that is damaged or cut short; a limit that would be passed; no `ffmpeg`, or one that
@@ -88,12 +90,14 @@ impl Video {
         let mut start = Vec::new();
         open_regular(path)?.take(16).read_to_end(&mut start).map_err(|reason| Error::file(path, reason))?;
         let Some(format) = Format::of(&start) else {
-            return Err(Error::invalid(path, "video", "a folder, an animation or a picture", "another file"));
+            ffmpeg::read(path, sampling, frame_limits, &mut frames)?;
+            return frames.finish();
         };
         let bytes = read_bounded(path, frame_limits.bytes_max)?;
         match format {
             Format::Gif => gif::read(&bytes, sampling, frame_limits, &mut frames)?,
             Format::WebP => webp::read(&bytes, sampling, frame_limits, &mut frames)?,
+            Format::Png if moves(&bytes) => ffmpeg::read(path, sampling, frame_limits, &mut frames)?,
             Format::Png | Format::Jpeg | Format::Bmp => {
                 frames.look(|source| image::decode(&bytes, source, frame_limits))?;
             }
@@ -142,4 +146,9 @@ impl<'a> Frames<'a> {
         }
         Video::new(frames)
     }
+}
+
+/// Whether a PNG says before its pixels that it is an animation.
+fn moves(png: &[u8]) -> bool {
+    png.windows(4).take_while(|name| name != b"IDAT").any(|name| name == b"acTL")
 }
