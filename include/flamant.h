@@ -5,7 +5,7 @@
  *     flamant_engine_open(NULL, &engine);                         the model in the library; nothing to download
  *     flamant_request request;
  *     flamant_request_init(&request, sizeof request);
- *     request.parts = parts, request.part_count = 3;              text and pictures, in order
+ *     request.parts = parts, request.part_count = 3;              text, pictures and videos, in order
  *     flamant_engine_submit(engine, &request, &id);               any number of them run together
  *     flamant_engine_run(engine, on_event, user);                 or: flamant_engine_step, flamant_engine_next_event
  *     flamant_engine_free(engine);
@@ -83,7 +83,8 @@ typedef struct flamant_text {
 enum {
     FLAMANT_PART_TEXT = 1,    /* UTF-8; it may hold control tokens of the family, never a marker of a picture */
     FLAMANT_PART_PICTURE = 2, /* the bytes of a PNG, JPEG, WebP, GIF or BMP file */
-    FLAMANT_PART_PIXELS = 3   /* red, green, blue, one byte each; rows from the top */
+    FLAMANT_PART_PIXELS = 3,  /* red, green, blue, one byte each; rows from the top */
+    FLAMANT_PART_VIDEO = 4    /* an array of parts, its frames in the order of time: pictures or pixels, 1 to 128 */
 };
 
 /* One part of a prompt. This struct never grows. */
@@ -92,8 +93,8 @@ typedef struct flamant_part {
     uint32_t width;   /* of pixels, else 0 */
     uint32_t height;  /* of pixels, else 0 */
     uint32_t unused;  /* 0 */
-    const void *data; /* may be null if the length is 0 */
-    size_t length;    /* bytes of data; of pixels: at least up to the end of the last row */
+    const void *data; /* may be null if the length is 0; of a video: const flamant_part * */
+    size_t length;    /* bytes of data; of pixels: at least up to the end of the last row; of a video: its frames */
     size_t stride;    /* of pixels: bytes from one row to the next, 0 for 3 * width; else 0 */
 } flamant_part;
 

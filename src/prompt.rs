@@ -198,9 +198,10 @@ impl Prompt {
                 }
                 Value::Array(pictures) => {
                     let pictures = sampling.thinned(pictures).into_iter();
-                    let frames: Result<_> =
-                        pictures.map(|one| place.picture(one, "video", &self.limits.picture)).collect();
-                    self.video(Video::new(frames?)?)?
+                    let pictures = pictures.map(|picture| place.picture(picture, "video", &self.limits.picture));
+                    let video =
+                        Video::gather(&format!("{}: {}", place.source, place.key), &self.limits.video, pictures)?;
+                    self.video(video)?
                 }
                 other => return Err(place.wrong(": video", "a string or an array of strings", kind(&other))),
             };

@@ -17,6 +17,8 @@ mod files;
 mod pictures;
 #[path = "bad_input/prompt.rs"]
 mod prompt;
+#[path = "bad_input/video.rs"]
+mod video;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -124,6 +126,8 @@ fn run(arguments: &[&str], case: &str) -> Output {
         Command::new(env!("CARGO_BIN_EXE_flamant"))
     };
     command.args(arguments).env("FLAMANT_THREADS", "2").env_remove("FLAMANT_DEVICE");
+    // Whether there is an ffmpeg on the path must not matter.
+    command.env("FLAMANT_FFMPEG", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/video/false_ffmpeg"));
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
     let start = Instant::now();

@@ -116,7 +116,11 @@ with flamant.Engine(threads=1, device="cpu") as engine:
     assert "".join(engine.generate(["kep."], tokens_max=9, ignore_end=1)) == whole, whole
     scores = engine.score(["kep.", "mo"])
     assert math.isnan(scores[0]) and all(score < 0 for score in scores[1:]), scores
-    for prompt, status in (["<image>"], 10), ([b"no picture"], 22), ([(2, 2, bytes(11))], 10), ([(0, 0, b"")], 10):
+    picture = (2, 2, bytes(range(12)))
+    # A video of one frame is a picture.
+    assert engine.score([[picture], "kep."])[1:] == engine.score([picture, "kep."])[1:]
+    wrong = ["<image>"], [b"no picture"], [(2, 2, bytes(11))], [(0, 0, b"")], [[]], [[b"no picture"]], [["kep."]]
+    for prompt, status in zip(wrong, (10, 22, 10, 10, 22, 22, 10)):
         try:
             engine.score(prompt)
             raise AssertionError(prompt)

@@ -87,6 +87,10 @@ fn texts_and_pictures_keep_their_order() {
     assert_eq!(second, written(json!([{"image": b}, {"text": "kep."}, {"image": a}, {"text": "mo"}])));
     assert_eq!(third, written(json!([{"text": "kep."}, {"image": a}, {"image": b}, {"text": "mo"}])));
     assert_ne!(first, second, "which picture comes first must matter");
+    // A picture is a video of one frame, wherever it stands.
+    assert_eq!(first, given(&["--video", &a, "--text", "kep.", "--image", &b, "--text", "mo"]));
+    assert_eq!(second, given(&["--image", &b, "--text", "kep.", "--video", &a, "--frames", "1", "--text", "mo"]));
+    assert_eq!(third, written(json!([{"text": "kep."}, {"video": [a], "fps": 2}, {"image": b}, {"text": "mo"}])));
     assert_ne!(first["tokens"], third["tokens"]);
 }
 

@@ -15,7 +15,7 @@ from ctypes import c_char_p, c_double, c_float, c_int32, c_size_t, c_uint32, c_u
 
 ABI_VERSION = 1
 OK, NO_EVENT, IDLE, STOPPED, FIRST_FAILURE = 0, 1, 2, 3, 10
-PART_TEXT, PART_PICTURE, PART_PIXELS = 1, 2, 3
+PART_TEXT, PART_PICTURE, PART_PIXELS, PART_VIDEO = 1, 2, 3, 4
 GENERATE, CLASSIFY, SCORE = 1, 2, 3
 TOKEN, LOGITS, WRITTEN, CLASSIFIED, SCORED, CANCELLED, FAILED = 1, 2, 3, 4, 5, 6, 7
 
@@ -115,8 +115,8 @@ class Library:
 class Engine:
     """An open model: one request at a time here, though the library runs many together.
 
-    A prompt is a list of str (text), bytes (an encoded picture) and (width, height, bytes) (red, green and blue of
-    pixels).
+    A prompt is a list of str (text), bytes (an encoded picture), (width, height, bytes) (red, green and blue of
+    pixels) and lists of the latter two (the frames of a video).
     """
 
     def __init__(self, model=None, library=None, **options):
@@ -196,6 +196,12 @@ def texts(strings):
 
 def part(given):
     """A part of a prompt."""
+    if isinstance(given, list):
+        frames = [part(frame) for frame in given]
+        array = (Part * len(frames))(*frames)
+        made = Part(PART_VIDEO, 0, 0, 0, ctypes.cast(array, c_void_p), len(frames), 0)
+        made.kept = array, frames
+        return made
     if isinstance(given, str):
         kind, width, height, data = PART_TEXT, 0, 0, given.encode()
     elif isinstance(given, bytes):

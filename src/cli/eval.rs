@@ -234,7 +234,7 @@ impl Eval {
             reference_slip: self.reference_slip && benchmark.task == Task::Classify,
             judge: Judge::new(benchmark.metric, stemmer, self.seed),
             missing,
-            frames: self.video.sampling()?,
+            frames: self.video.sampling(),
             benchmark,
         })
     }

@@ -110,29 +110,55 @@ impl ModelArguments {
     }
 }
 
-/// The prompt: a file, or texts and pictures in the order given.
+/// Which frames of videos are read.
+#[derive(Args)]
+pub struct VideoArguments {
+    /// Frames looked at for a second of each video
+    #[arg(long, value_name = "RATE", default_value_t = FrameSampling::default().per_second)]
+    fps: f64,
+    /// Frames kept of each video, evenly over it
+    #[arg(long, value_name = "N", default_value_t = FrameSampling::default().frames_max)]
+    frames: usize,
+}
+
+impl VideoArguments {
+    /// As the library takes it.
+    pub fn sampling(&self) -> FrameSampling {
+        FrameSampling { per_second: self.fps, frames_max: self.frames }
+    }
+}
+
+/// The prompt: a file, or texts, pictures and videos in the order given.
 pub struct PromptArguments {
     file: Option<String>,
     parts: Vec<Given>,
+    sampling: FrameSampling,
 }
 
 enum Given {
     Text(String),
     Image(PathBuf),
+    Video(PathBuf),
 }
 
-/// What clap parses of a prompt; the order across `--text` and `--image` is read from their positions.
+/// What clap parses of a prompt; the order across `--text`, `--image` and `--video` is read from their positions.
 #[derive(Args)]
 struct Flags {
-    /// Prompt file: [{"text": "..."}, {"image": "a.png"}, ...]; - reads standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["text", "image"])]
+    /// Prompt file: [{"text": "..."}, {"image": "a.png"}, {"video": "b.mp4"}, ...]; - reads standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["text", "image", "video"])]
     prompt: Option<String>,
-    /// Text of the prompt; repeat, in order with --image
+    /// Text of the prompt; repeat, in order with --image and --video
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     text: Vec<String>,
-    /// Picture of the prompt (PNG, JPEG, WebP, GIF, BMP); repeat, in order with --text
+    /// Picture of the prompt (PNG, JPEG, WebP, GIF, BMP); repeat, in order with --text and --video
     #[arg(long, value_name = "FILE")]
     image: Vec<PathBuf>,
+    /// Video of the prompt: a folder of pictures, an animated GIF or WebP, or a video file, read by ffmpeg; repeat, in
+    /// order with --text and --image
+    #[arg(long, value_name = "PATH")]
+    video: Vec<PathBuf>,
+    #[command(flatten)]
+    sampling: VideoArguments,
 }
 
 impl Args for PromptArguments {
@@ -151,13 +177,18 @@ impl FromArgMatches for PromptArguments {
         let places = |name: &str| matches.indices_of(name).into_iter().flatten().collect::<Vec<_>>();
         let texts = places("text").into_iter().zip(flags.text.into_iter().map(Given::Text));
         let images = places("image").into_iter().zip(flags.image.into_iter().map(Given::Image));
-        let mut parts: Vec<(usize, Given)> = texts.chain(images).collect();
+        let videos = places("video").into_iter().zip(flags.video.into_iter().map(Given::Video));
+        let mut parts: Vec<(usize, Given)> = texts.chain(images).chain(videos).collect();
         parts.sort_by_key(|(place, _)| *place);
         if flags.prompt.is_none() && parts.is_empty() {
-            let message = "a prompt is needed: --prompt FILE, or --text and --image in order\n";
+            let message = "a prompt is needed: --prompt FILE, or --text, --image and --video in order\n";
             return Err(clap::Error::raw(clap::error::ErrorKind::MissingRequiredArgument, message));
         }
-        Ok(PromptArguments { file: flags.prompt, parts: parts.into_iter().map(|(_, part)| part).collect() })
+        Ok(PromptArguments {
+            file: flags.prompt,
+            parts: parts.into_iter().map(|(_, part)| part).collect(),
+            sampling: flags.sampling.sampling(),
+        })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -187,33 +218,11 @@ impl PromptArguments {
                     match part {
                         Given::Text(text) => prompt.text(text)?,
                         Given::Image(path) => prompt.image_file(path)?,
+                        Given::Video(path) => prompt.video_file(path, &self.sampling)?,
                     };
                 }
                 Ok(prompt)
             }
         }
-    }
-}
-
-/// Which frames of videos are read.
-#[derive(Args)]
-pub struct VideoArguments {
-    /// Frames a second that are read of videos
-    #[arg(long, value_name = "N", default_value_t = FrameSampling::default().per_second)]
-    fps: f64,
-    /// Most frames of a video; of a longer one, so many over all its length
-    #[arg(long, value_name = "N", default_value_t = FrameSampling::default().frames_max)]
-    frames: usize,
-}
-
-impl VideoArguments {
-    /// As the library takes it.
-    ///
-    /// # Errors
-    /// Numbers out of range.
-    pub fn sampling(&self) -> Result<FrameSampling, Error> {
-        let sampling = FrameSampling { per_second: self.fps, frames_max: self.frames };
-        sampling.check()?;
-        Ok(sampling)
     }
 }

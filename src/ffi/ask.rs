@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::image::{self, Picture};
 use crate::prompt::{Prompt, PromptLimits};
 use crate::sample::Sampling;
+use crate::video::{FRAMES_MAX, Video};
 
 /// Most choices, or stop texts, of a request.
 const TEXTS_MAX: usize = 1 << 16;
@@ -146,28 +147,54 @@ fn must_be_zero(name: impl std::fmt::Display, value: usize) -> Result<()> {
 
 /// Adds a part to a prompt. Sizes are held to the limits before anything is copied.
 fn add(prompt: &mut Prompt, limits: &PromptLimits, name: &str, part: &Part) -> Result<()> {
+    check_unused(name, part)?;
+    match part.kind {
+        PART_TEXT => {
+            let from = Text { data: part.data.cast(), length: part.length };
+            prompt.text(text(name, from, limits.text_bytes_max)?)?
+        }
+        PART_PICTURE | PART_PIXELS => prompt.image(picture(&limits.picture, name, part)?)?,
+        PART_VIDEO => {
+            let parts: &[Part] = array(format!("frames of {name}"), part.data.cast(), part.length, FRAMES_MAX)?;
+            let frames = parts.iter().enumerate().map(|(index, part)| {
+                let name = format!("{name}: frame {index}");
+                check_unused(&name, part)?;
+                picture(&limits.picture, &name, part)
+            });
+            prompt.video(Video::gather(name, &limits.video, frames)?)?
+        }
+        other => {
+            return Err(Error::argument(format!("{name}: kind: expected FLAMANT_PART_TEXT, ..., found {other}")));
+        }
+    };
+    Ok(())
+}
+
+/// What only other kinds of parts have must be zero.
+fn check_unused(name: &str, part: &Part) -> Result<()> {
     must_be_zero(format!("{name}: unused"), part.unused as usize)?;
     if part.kind != PART_PIXELS {
         must_be_zero(format!("{name}: width"), part.width as usize)?;
         must_be_zero(format!("{name}: height"), part.height as usize)?;
         must_be_zero(format!("{name}: stride"), part.stride)?;
     }
-    match part.kind {
-        PART_TEXT => {
-            let from = Text { data: part.data.cast(), length: part.length };
-            prompt.text(text(name, from, limits.text_bytes_max)?)?
-        }
-        PART_PICTURE => {
-            let most = usize::try_from(limits.picture.bytes_max).unwrap_or(usize::MAX);
-            let bytes = array(format!("bytes of {name}"), part.data.cast(), part.length, most)?;
-            prompt.image(image::decode(bytes, name, &limits.picture)?)?
-        }
-        PART_PIXELS => prompt.image(pixels(&limits.picture, name, part)?)?,
-        other => {
-            return Err(Error::argument(format!("{name}: kind: expected FLAMANT_PART_TEXT, ..., found {other}")));
-        }
-    };
     Ok(())
+}
+
+/// A picture, or a frame of a video.
+fn picture(limits: &image::Limits, name: &str, part: &Part) -> Result<Picture> {
+    match part.kind {
+        PART_PICTURE => {
+            let most = usize::try_from(limits.bytes_max).unwrap_or(usize::MAX);
+            let bytes = array(format!("bytes of {name}"), part.data.cast(), part.length, most)?;
+            image::decode(bytes, name, limits)
+        }
+        PART_PIXELS => pixels(limits, name, part),
+        other => {
+            let expected = "FLAMANT_PART_PICTURE or FLAMANT_PART_PIXELS";
+            Err(Error::argument(format!("{name}: kind: expected {expected}, found {other}")))
+        }
+    }
 }
 
 /// A picture from rows that may stand apart.

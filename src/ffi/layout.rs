@@ -51,6 +51,7 @@ pub(super) const ABI_VERSION: u32 = 1;
 pub(super) const PART_TEXT: u32 = 1;
 pub(super) const PART_PICTURE: u32 = 2;
 pub(super) const PART_PIXELS: u32 = 3;
+pub(super) const PART_VIDEO: u32 = 4;
 
 pub(super) const GENERATE: u32 = 1;
 pub(super) const CLASSIFY: u32 = 2;

@@ -164,6 +164,7 @@ fn claims() -> String {
         ("FLAMANT_PART_TEXT", PART_TEXT),
         ("FLAMANT_PART_PICTURE", PART_PICTURE),
         ("FLAMANT_PART_PIXELS", PART_PIXELS),
+        ("FLAMANT_PART_VIDEO", PART_VIDEO),
         ("FLAMANT_GENERATE", GENERATE),
         ("FLAMANT_CLASSIFY", CLASSIFY),
         ("FLAMANT_SCORE", SCORE),
@@ -296,4 +297,31 @@ fn rows_that_stand_apart_are_the_same_picture() {
     });
     assert_eq!(pictures[0].pixels(), packed);
     assert!(pictures.iter().all(|picture| *picture == pictures[0]));
+}
+
+#[test]
+fn a_video_is_an_array_of_its_frames() {
+    let pixels: Vec<u8> = (0..12).collect();
+    let file = include_bytes!("../../tests/data/images/sources/rgb.bmp");
+    let part = |kind, data: *const c_void, length| Part { kind, data, length, ..bytemuck::Zeroable::zeroed() };
+    let frames = [
+        Part { width: 2, height: 2, ..part(PART_PIXELS, pixels.as_ptr().cast(), pixels.len()) },
+        part(PART_PICTURE, file.as_ptr().cast(), file.len()),
+    ];
+    let read = |frames: &[Part]| {
+        let video = part(PART_VIDEO, frames.as_ptr().cast(), frames.len());
+        let asked = RequestOptions { parts: &video, part_count: 1, ..ask::default_request() };
+        let media = |request: Request| request.prompt.media().map(<[_]>::to_vec).collect::<Vec<_>>();
+        ask::request(&asked).map(media).map_err(|error| error.to_string())
+    };
+    let [video] = read(&frames).unwrap().try_into().unwrap();
+    assert_eq!((video.len(), video[0].pixels(), video[1].width()), (2, &pixels[..], 31));
+    let refused = |frames: &[Part], because: &str| assert_eq!(read(frames).unwrap_err(), because);
+    refused(&[], "part 0: video: expected at least one frame, found none");
+    refused(&[frames[0]; 129], "number of frames of part 0: 129 is over the limit of 128");
+    let kinds = "part 0: frame 1: kind: expected FLAMANT_PART_PICTURE or FLAMANT_PART_PIXELS, found";
+    for kind in [PART_TEXT, PART_VIDEO] {
+        refused(&[frames[0], part(kind, ptr::null(), 0)], &format!("{kinds} {kind}"));
+    }
+    refused(&[Part { stride: 3, ..frames[1] }], "part 0: frame 0: stride: expected 0, found 3");
 }

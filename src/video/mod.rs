@@ -68,6 +68,20 @@ impl Video {
         }
     }
 
+    /// A video of at most [`FRAMES_MAX`] pictures, whose sizes are held to the limits as they come.
+    pub(crate) fn gather(
+        source: &str,
+        limits: &Limits,
+        pictures: impl Iterator<Item = Result<Picture>>,
+    ) -> Result<Video> {
+        let all = FrameSampling { frames_max: FRAMES_MAX, ..FrameSampling::default() };
+        let mut frames = Frames::new(source, &all, limits);
+        for picture in pictures {
+            frames.look(|_| picture)?;
+        }
+        frames.finish()
+    }
+
     /// The frames taken from the folder or file at `path`.
     ///
     /// A folder's files are frames in the order of their names, numbers in them by value (`frame2` before `frame10`);

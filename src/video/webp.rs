@@ -21,6 +21,10 @@ const CLEAR: Pixel = [0; 4];
 pub(super) fn read(bytes: &[u8], sampling: &FrameSampling, limits: &Limits, frames: &mut Frames) -> Result<()> {
     let source = frames.source;
     let damaged = |reason: &str| Error::invalid(source, "WebP", "a complete and undamaged file", reason);
+    // Cut between two frames, all its chunks would be whole. The padding of the last one may be missing.
+    if bytes.len() + 1 < 8 + u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]) as usize {
+        return Err(damaged("fewer bytes than its header claims"));
+    }
     let mut chunks = Chunks(&bytes[12..]);
     let header = match chunks.next() {
         Some(Ok((b"VP8X", header))) if header.len() >= 10 && header[0] & ANIMATION != 0 => header,
@@ -73,7 +77,6 @@ impl<'a> Iterator for Chunks<'a> {
             self.0 = &[];
             return Some(Err("fewer bytes than its chunks claim"));
         };
-        // The padding of the last one may be missing.
         self.0 = &rest[(length % 2).min(rest.len())..];
         Some(Ok((name, content)))
     }

@@ -42,7 +42,7 @@ fn usage_errors() {
         let arguments = generate(arguments);
         usage(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), mentions);
     }
-    usage(&["generate", &model], &["a prompt is needed: --prompt FILE, or --text and --image"]);
+    usage(&["generate", &model], &["a prompt is needed: --prompt FILE, or --text, --image and --video"]);
     usage(&["score", &model], &["a prompt is needed"]);
     usage(&["generate", &model, "--text"], &["--text"]);
     usage(&["generate"], &["required arguments"]);

@@ -24,7 +24,7 @@ fn repeated(part: &Value, count: usize) -> String {
 
 #[test]
 fn form() {
-    const PARTS: &str = r#"prompt.json: prompt: expected an array of {"text"} and {"image"} parts, found"#;
+    const PARTS: &str = r#"prompt.json: prompt: expected an array of {"text"}, {"image"} and {"video"} parts, found"#;
     const CASES: &[Case] = &[
         ("no file", |_| (), &["prompt.json: No such file"]),
         ("a folder", |folder| folder.make_folder(FILE), &["prompt.json: not a regular file"]),
@@ -56,7 +56,7 @@ fn form() {
             |folder| folder.write(FILE, r#"[{"text": "a"}, null]"#),
             &["part 1: expected {", "found null"],
         ),
-        ("an empty part", |folder| folder.write(FILE, "[{}]"), &["part 0: expected one key, \"text\" or \"image\""]),
+        ("an empty part", |folder| folder.write(FILE, "[{}]"), &["part 0: expected one key, \"text\", \"image\" or"]),
         (
             "two keys",
             |folder| folder.write(FILE, r#"[{"text": "a", "image": "b.png"}]"#),
@@ -64,8 +64,8 @@ fn form() {
         ),
         (
             "an unknown key",
-            |folder| folder.write(FILE, r#"[{"video": "a.mp4"}]"#),
-            &["part 0: expected the key \"text\" or \"image\", found \"video\""],
+            |folder| folder.write(FILE, r#"[{"sound": "a.mp3"}]"#),
+            &["part 0: expected the key \"text\", \"image\" or \"video\", found \"sound\""],
         ),
         (
             "text that is a number",

@@ -49,4 +49,13 @@ static inline flamant_part pixels_part(const unsigned char *pixels, uint32_t wid
     return part;
 }
 
+static inline flamant_part video_part(const flamant_part *frames, size_t count)
+{
+    flamant_part part = {0};
+    part.kind = FLAMANT_PART_VIDEO;
+    part.data = frames;
+    part.length = count;
+    return part;
+}
+
 #endif

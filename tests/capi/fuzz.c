@@ -141,7 +141,7 @@ static void submit(struct engine *engine)
     int broken = below(8) == 0;
     if (broken) {
         switch (below(6)) {
-        case 0: parts[0].kind = 4 + below(1000); break;
+        case 0: parts[0].kind = 5 + below(1000); break;
         case 1: parts[0].unused = 1; break;
         case 2: request.task = below(2) ? 0 : 4 + below(1000); break;
         case 3: request.struct_size = below(2) ? below(8) : sizeof request + 1; break;

@@ -160,6 +160,18 @@ static void prompts(void)
     REFUSED(FLAMANT_INVALID_ARGUMENT, stride, 7);
     REFUSED(FLAMANT_INVALID_ARGUMENT, stride, SIZE_MAX);
     REFUSED(FLAMANT_INVALID_ARGUMENT, data, NULL);
+    flamant_part frames[2] = {part, part};
+    part = video_part(frames, 2);
+    REFUSED(FLAMANT_INVALID_FILE, length, 0);
+    REFUSED(FLAMANT_LIMIT, length, 129);
+    REFUSED(FLAMANT_LIMIT, length, SIZE_MAX);
+    REFUSED(FLAMANT_INVALID_ARGUMENT, data, NULL);
+    REFUSED(FLAMANT_INVALID_ARGUMENT, data, (const char *)frames + 1);
+    REFUSED(FLAMANT_INVALID_ARGUMENT, width, 2);
+    frames[1] = part;
+    REFUSED(FLAMANT_INVALID_ARGUMENT, unused, 0);
+    frames[1] = text_part("kep.");
+    REFUSED(FLAMANT_INVALID_ARGUMENT, unused, 0);
 #undef REFUSED
 
     part = good;

@@ -57,6 +57,6 @@ pub fn plan(arguments: &Eval) -> Result<Plan, Error> {
         permutations: 1,
         reference_slip: false,
         missing: Missing::default(),
-        frames: arguments.video.sampling()?,
+        frames: arguments.video.sampling(),
     })
 }
