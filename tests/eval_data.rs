@@ -1,10 +1,11 @@
-//! Evaluation sets in each published layout, hand-made and small (`tests/data/eval`), and the prompts made of them, held
-//! to those of OpenFlamingo's own evaluation (`tools/golden_prompts.py`).
+//! Evaluation sets in each published layout, hand-made and small (`tests/data/eval`), and the prompts made of them,
+//! held to those of OpenFlamingo's own evaluation (`tools/golden_prompts.py`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use flamant::demo::{Episode, Random, Sheet};
 use flamant::eval::benchmark::{Benchmark, Metric, OWN, PUBLISHED};
 use flamant::eval::data::{Dataset, Example, Medium, Source, Task, missing};
 use flamant::eval::form::{Form, Kind, Shots};
@@ -184,10 +185,10 @@ fn own_lines_are_of_the_task_they_look_like() {
 
 /// A file of a set that is wrong, and the line that says so after the file's name.
 const MALFORMED: &[(&str, &[&str], &str)] = &[
-    ("coco", &["{\"images\": ["], "0: images: expected JSON, found EOF while parsing a list at line 1 column 12"),
-    ("coco", &["[]"], "0: value: expected struct File, found sequence"),
-    ("coco", &["{\"images\": []} 1"], "0: value: expected JSON, found trailing characters at line 1 column 16"),
-    ("coco", &["{\"images\": []}"], "0: split: expected a part of the file, found \"test\""),
+    ("coco", &["{\"images\": ["], "0: text: expected JSON, found EOF while parsing a list at line 1 column 12"),
+    ("coco", &["[]"], "0: value: expected an object, found sequence"),
+    ("coco", &["{\"images\": []} 1"], "0: text: expected JSON, found trailing characters at line 1 column 16"),
+    ("coco", &["{\"images\": []}"], "0: split: expected pictures, found \"test\""),
     (
         "coco",
         &["{\"images\": [{\"filename\": \"a\", \"split\": \"val\", \"sentences\": []}]}"],
@@ -223,7 +224,7 @@ const MALFORMED: &[(&str, &[&str], &str)] = &[
     (
         "vqav2",
         &["{\"questions\": []}", "{\"annotations\": []}"],
-        "0: data_subtype: expected train2014, val2014 or test2015, here or as the name of the media folder, found \
+        "0: data_subtype: expected train2014 or val2014, here or as the name of the media folder, found \
          \"media\"",
     ),
     (
@@ -284,9 +285,11 @@ const MALFORMED: &[(&str, &[&str], &str)] = &[
     (
         "jsonl",
         &["{\"image\": \"a\", \"answer\": \"b\"}\n{\"image\": \"a\""],
-        "0: line 2: image: expected JSON, found EOF while parsing an object at line 1 column 13",
+        "0: line 2: text: expected JSON, found EOF while parsing an object at line 1 column 13",
     ),
-    ("jsonl", &["\u{feff}{}"], "0: line 1: value: expected JSON, found expected value at line 1 column 1"),
+    ("jsonl", &["[\"a\", null, \"b\"]"], "0: line 1: value: expected an object, found sequence"),
+    ("vizwiz", &["[[\"a.jpg\", \"b\", []]]"], "0: [0]: expected an object, found sequence"),
+    ("jsonl", &["\u{feff}{}"], "0: line 1: text: expected JSON, found expected value at line 1 column 1"),
     ("jsonl", &["{\"answer\": \"b\"}"], "0: line 1: image: expected an \"image\" or a \"video\", found none"),
     (
         "jsonl",
@@ -340,11 +343,11 @@ const MALFORMED: &[(&str, &[&str], &str)] = &[
         &["[{\"id\": 1, \"question\": \"a\", \"answer\": \"b\", \"video_id\": 3}]", "a vid1\n"],
         "1: vid3: expected the name of this video, found none",
     ),
-    ("msvd-qa", &["[]", "a vid1\n\nb\n"], "1: line 3: expected two names, found \"b\""),
+    ("msvd-qa", &["[]", "a vid1\n\nb\n"], "1: line 3: expected a file's name and a video's, found \"b\""),
     ("vatex", &["[{\"videoID\": \"a\", \"chCap\": []}]"], "0: [0]: expected the field \"enCap\", found none"),
     ("imagenet", &["n1 tench\n\nn2"], "0: line 3: expected a folder and a name, found \"n2\""),
     ("imagenet", &["n2 tench"], "0: n1: expected a name for this folder, found none"),
-    ("imagenet", &["{\"n1\": 3}"], "0: n1: expected a string, found integer `3`"),
+    ("imagenet", &["n1 tench\nn1 hen"], "0: line 2: expected a folder and a name, found n1 again"),
     (
         "imagenet",
         &["n1 tench"],
@@ -376,19 +379,39 @@ fn what_is_asked_for_wrongly_is_told_in_one_line() {
     let jsonl = source(&["own.jsonl"], "");
     let names = PUBLISHED.map(|benchmark| benchmark.name).join(", ");
     assert_eq!(error("mnist", None, &jsonl), format!("benchmark: expected {names} or jsonl, found \"mnist\""));
-    assert_eq!(error("coco", Some(Task::Question), &jsonl), "task: coco asks Caption, found Question");
+    assert_eq!(error("coco", Some(Task::Question), &jsonl), "task: expected Caption, as coco asks, found Question");
     let split = Source { split: Some("val".to_owned()), ..jsonl.clone() };
     assert_eq!(error("jsonl", None, &split), "split \"val\": a file of this set holds no parts to choose from");
     let none = Source::default();
     assert_eq!(error("jsonl", None, &none), "set: expected FILE.jsonl, found 0 files");
-    let expected = "none, or NAMES.txt or NAMES.json, and a media folder";
-    assert_eq!(error("imagenet", None, &none), format!("set: expected {expected}, found 0 files and no media folder"));
+    assert_eq!(error("imagenet", None, &none), "media: expected the folder of the classes' folders, found none");
+    let three = source(&["own.jsonl", "own.jsonl", "own.jsonl"], "media");
+    assert_eq!(error("imagenet", None, &three), "set: expected no file, or NAMES.txt, or NAMES.json, found 3 files");
     let expected = "QUESTIONS.json ANNOTATIONS.json";
     let one = source(&["vqav2_questions.json"], "");
     assert_eq!(error("vqav2", None, &one), format!("set: expected {expected}, found 1 file"));
-    let file = fixture("none.json");
-    let error = error("coco", None, &source(&["none.json"], ""));
-    assert_eq!(error, format!("{}: No such file or directory (os error 2)", file.display()));
+    let place = fixture("none.json").display().to_string();
+    let none = error("coco", None, &source(&["none.json"], ""));
+    assert_eq!(none, format!("{place}: No such file or directory (os error 2)"));
+    let expected = "form: expected openflamingo, idefics, idefics-instruct, demo or a file, found \"flamingo\"";
+    assert_eq!(Form::open("flamingo", Kind::Caption).unwrap_err().to_string(), expected);
+}
+
+#[test]
+fn files_and_lines_have_a_largest_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    let source = Source { files: vec![file.clone()], ..Source::default() };
+    let error = |name: &str| Benchmark::open(name, None, &source).unwrap_err().to_string();
+    let place = file.display();
+    fs::write(&file, format!("\n{{\"image\": \"{}\"}}", "a".repeat(1 << 20))).unwrap();
+    assert_eq!(error("jsonl"), format!("{place}: line 2: bytes: 1048577 is over the limit of 1048576"));
+    // A hole, not bytes on the disk.
+    fs::File::create(&file).unwrap().set_len((2 << 30) + 1).unwrap();
+    assert_eq!(error("coco"), format!("{place}: bytes: 2147483649 is over the limit of 2147483648"));
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    assert_eq!(error("coco"), format!("{place}: not a regular file"));
 }
 
 #[test]
@@ -412,19 +435,17 @@ fn no_damage_to_a_file_gets_past_its_reader() {
         for damaged in 0..files.len() {
             let mut paths: Vec<PathBuf> = files.iter().map(|file| fixture(file)).collect();
             let bytes = fs::read(&paths[damaged]).unwrap();
-            paths[damaged] = folder.path().join("damaged");
+            let file = folder.path().join("damaged");
+            paths[damaged] = file.clone();
             let read = |bytes: &[u8]| {
-                fs::write(folder.path().join("damaged"), bytes).unwrap();
+                fs::write(&file, bytes).unwrap();
                 let source = Source { files: paths.clone(), media: Some(media.clone()), split: None };
                 let read = Benchmark::open(name, None, &source);
-                if let Err(error) = &read {
-                    let error = error.to_string();
-                    assert!(
-                        !error.contains('\n') && error.starts_with(folder.path().to_str().unwrap())
-                            || error.starts_with(fixture("").to_str().unwrap()),
-                        "{name}: {error}"
-                    );
-                }
+                let error = read.as_ref().err().map(Error::to_string).unwrap_or_default();
+                assert!(!error.contains('\n') && error.len() < 700, "{name}: {error}");
+                assert!(read.is_ok() || paths.iter().any(|path| error.starts_with(path.to_str().unwrap())), "{error}");
+                // Writing over a file waits for the disk, which writing a new one does not.
+                fs::remove_file(&file).unwrap();
                 read.is_ok()
             };
             assert!(read(&bytes));
@@ -465,9 +486,9 @@ fn load(prompt: &mut Prompt, medium: &Medium) -> Result<(), Error> {
 fn told(prompt: &Prompt) -> (String, Vec<u64>) {
     let part = |part: &Part| match part {
         Part::Text(text) => text.clone(),
-        Part::Image(_) => "<image>".to_owned(),
+        Part::Image(_) | Part::Video(_) => "<image>".to_owned(),
     };
-    let pictures = prompt.pictures().map(|picture| picture.width().into()).collect();
+    let pictures = prompt.media().map(|frames| frames[0].width().into()).collect();
     (prompt.parts().iter().map(part).collect(), pictures)
 }
 
@@ -531,8 +552,20 @@ fn other_forms_write_what_they_say() {
          <end_of_utterance>\nAssistant: a hen<end_of_utterance>\nUser: The text \"How many?\" is written on this image. \
          Is it hateful? Answer yes or no.<image><end_of_utterance>\nAssistant:"
     );
-    assert_eq!(told("demo", Kind::Classify, Shots::Whole), "<image>a hen.<image>");
+
+    let sheets = Sheet::all().unwrap();
+    let episode = Episode::draw(&mut Random::new(1), &sheets[0], 3, 5);
+    let expected = episode.prompt().unwrap();
+    let names = episode.shown.iter().chain([&episode.asked]).map(|(_, way)| &episode.names[*way]);
+    let drawn = |(picture, name): (&Picture, &String)| Example {
+        medium: Medium::Drawn(Arc::new(picture.clone())),
+        ..numbered(1, "", name)
+    };
+    let examples: Vec<Example> = expected.media().map(|frames| &frames[0]).zip(names).map(drawn).collect();
+    let shown: Vec<&Example> = examples[..5].iter().collect();
     let demo = Form::open("demo", Kind::Classify).unwrap();
+    let prompt = demo.prompt(&shown, &examples[5], Shots::Whole, &mut load).unwrap();
+    assert_eq!(self::told(&prompt), self::told(&expected));
     assert_eq!((demo.choice("hen"), demo.stop()), ("hen.".to_owned(), &[".".to_owned()][..]));
 
     let folder = tempfile::tempdir().unwrap();

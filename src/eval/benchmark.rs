@@ -111,7 +111,7 @@ impl Benchmark {
     /// it, the lines do.
     ///
     /// # Errors
-    /// A name that is not known; a task for a published set; those of [`data::read`].
+    /// A name that is not known; a task other than that of a published set; those of [`data::read`].
     pub fn open(name: &str, task: Option<Task>, asked: &Source) -> Result<(Benchmark, Dataset)> {
         if name == OWN {
             let dataset = data::read(Format::Jsonl(task), asked)?;
@@ -121,9 +121,9 @@ impl Benchmark {
             let names = PUBLISHED.map(|benchmark| benchmark.name).join(", ");
             return Err(Error::argument(format!("benchmark: expected {names} or {OWN}, found {name:?}")));
         };
-        if task.is_some_and(|task| task != benchmark.task) {
-            let expected = format!("{name} asks {:?}", benchmark.task);
-            return Err(Error::argument(format!("task: {expected}, found {:?}", task.unwrap_or(benchmark.task))));
+        if let Some(task) = task.filter(|&task| task != benchmark.task) {
+            let expected = benchmark.task;
+            return Err(Error::argument(format!("task: expected {expected:?}, as {name} asks, found {task:?}")));
         }
         let dataset = benchmark.read(asked, benchmark.format.splits().map(|splits| splits.asked))?;
         Ok((benchmark, dataset))

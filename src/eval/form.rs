@@ -6,7 +6,7 @@
 //!  "choice": "{answer}", "stop": ["Q:"]}
 //! ```
 //!
-//! Only `shown` and `asked` must be there; what the other keys mean is said at [`Form`]. `{{` and `}}` stand for braces.
+//! `shown` and `asked` must be there; see [`Form`]. `{{` and `}}` stand for braces.
 
 mod built_in;
 
@@ -49,7 +49,9 @@ pub enum Shots {
     FirstPicture,
 }
 
-/// The words of a prompt.
+/// The words of a prompt: `begin`, then each example shown as `shown` has it, with `between` after it, then the asked
+/// one as `asked` has it. `choice` is how a name to choose from is weighed, `stop` are texts that end an answer. What a
+/// file leaves out is empty; `choice` is then the name alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Form {
     begin: String,
@@ -78,9 +80,17 @@ impl Form {
     /// The form of a name in [`Form::NAMES`], or else the one in a file.
     ///
     /// # Errors
-    /// A file that cannot be read, or says something other than a form does.
+    /// A file that is not there, cannot be read, or says something other than a form does.
     pub fn open(name_or_file: &str, kind: Kind) -> Result<Form> {
-        Form::named(name_or_file, kind).map_or_else(|| Form::read(Path::new(name_or_file)), Ok)
+        let file = Path::new(name_or_file);
+        match Form::named(name_or_file, kind) {
+            Some(form) => Ok(form),
+            None if file.exists() => Form::read(file),
+            None => {
+                let names = Form::NAMES.join(", ");
+                Err(Error::argument(format!("form: expected {names} or a file, found {name_or_file:?}")))
+            }
+        }
     }
 
     /// Reads a form from a file.

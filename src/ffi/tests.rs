@@ -311,7 +311,7 @@ fn a_video_is_an_array_of_its_frames() {
     let read = |frames: &[Part]| {
         let video = part(PART_VIDEO, frames.as_ptr().cast(), frames.len());
         let asked = RequestOptions { parts: &video, part_count: 1, ..ask::default_request() };
-        let media = |request: Request| request.prompt.media().map(<[_]>::to_vec).collect::<Vec<_>>();
+        let media = |request: crate::engine::Request| request.prompt.media().map(<[_]>::to_vec).collect::<Vec<_>>();
         ask::request(&asked).map(media).map_err(|error| error.to_string())
     };
     let [video] = read(&frames).unwrap().try_into().unwrap();

@@ -38,14 +38,7 @@ pub fn read(file: &Path, folder: &Path, flat: bool) -> Result<Dataset> {
             Some((_, name)) if flat => folder.join(name),
             _ => folder.join(line.img),
         };
-        examples.push(Example {
-            id: line.id.0,
-            medium: Medium::Picture(path),
-            question: line.text,
-            answers: vec![class.to_owned()],
-            choices: None,
-            group: None,
-        });
+        examples.push(Example::new(line.id.0, Medium::Picture(path), line.text, vec![class.to_owned()]));
         Ok(())
     })?;
     Dataset::checked(file, Task::Classify, examples, Arc::new(CLASSES.map(str::to_owned)))

@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Take};
+use std::marker::PhantomData;
 use std::path::Path;
 
-use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
 
 use crate::checkpoint::open_regular;
 use crate::error::{Error, Result};
@@ -26,15 +28,11 @@ fn open(file: &Path) -> Result<BufReader<Take<File>>> {
 
 /// Reads a file of one value. The file is never in memory as a whole.
 pub fn read<T: DeserializeOwned>(file: &Path) -> Result<T> {
-    let mut reader = serde_json::Deserializer::from_reader(open(file)?);
-    let value = serde_path_to_error::deserialize(&mut reader);
-    let value = value.map_err(|error| malformed(file, &error.path().to_string(), error.inner()))?;
-    reader.end().map_err(|error| malformed(file, ".", &error))?;
-    Ok(value)
+    parse(file, serde_json::Deserializer::from_reader(open(file)?))
 }
 
-/// Reads a file of a value a line. Empty lines are passed over. `take` gets each line's place in errors, its number from
-/// 1, and the value.
+/// Reads a file of an object a line. Empty lines are passed over. `take` gets each line's place in errors, its number
+/// from 1, and the object.
 pub fn read_lines<T: DeserializeOwned>(file: &Path, mut take: impl FnMut(&Path, usize, T) -> Result<()>) -> Result<()> {
     let mut reader = open(file)?;
     let mut line = Vec::new();
@@ -52,25 +50,33 @@ pub fn read_lines<T: DeserializeOwned>(file: &Path, mut take: impl FnMut(&Path, 
             continue;
         }
         let place = Path::new(&place);
-        let mut reader = serde_json::Deserializer::from_slice(&line);
-        let value = serde_path_to_error::deserialize(&mut reader);
-        let value = value.map_err(|error| malformed(place, &error.path().to_string(), error.inner()))?;
-        reader.end().map_err(|error| malformed(place, ".", &error))?;
+        let Object(value) = parse(place, serde_json::Deserializer::from_slice(&line))?;
         take(place, number, value)?;
     }
     Ok(())
 }
 
+/// The one value of a file or line.
+fn parse<'de, T: Deserialize<'de>>(
+    place: &Path,
+    mut reader: serde_json::Deserializer<impl serde_json::de::Read<'de>>,
+) -> Result<T> {
+    let value = serde_path_to_error::deserialize(&mut reader);
+    let value = value.map_err(|error| malformed(place, &error.path().to_string(), error.inner()))?;
+    reader.end().map_err(|error| malformed(place, ".", &error))?;
+    Ok(value)
+}
+
 /// An error of serde in our words: "invalid type: A, expected B at line L column C".
 fn malformed(file: &Path, path: &str, error: &serde_json::Error) -> Error {
-    let key = if path == "." { "value" } else { path };
     if error.is_io() {
         return Error::file(file, error);
     }
     let text = error.to_string();
     if !error.is_data() {
-        return Error::invalid(file, key, "JSON", text);
+        return Error::invalid(file, "text", "JSON", text);
     }
+    let key = if path == "." { "value" } else { path };
     let text = text.rsplit_once(" at line ").map_or(&*text, |(text, _)| text);
     let text = text.strip_prefix("invalid type: ").or(text.strip_prefix("invalid value: ")).unwrap_or(text);
     if let Some((found, expected)) = text.split_once(", expected ") {
@@ -79,6 +85,29 @@ fn malformed(file: &Path, path: &str, error: &serde_json::Error) -> Error {
     match text.strip_prefix("missing field ") {
         Some(field) => Error::invalid(file, key, format!("the field {}", field.replace('`', "\"")), "none"),
         None => Error::invalid(file, key, "a set of this format", text),
+    }
+}
+
+/// An object. What serde derives for a struct would take an array of its fields as well.
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, fields: M) -> std::result::Result<Object<T>, M::Error> {
+        T::deserialize(MapAccessDeserializer::new(fields)).map(Object)
     }
 }
 

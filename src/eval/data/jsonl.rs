@@ -4,7 +4,7 @@
 //! | key | value |
 //! |---|---|
 //! | `image` or `video` | what the example shows: a path, relative to the media folder or else to the file |
-//! | `answer` or `answers` | what people answered: a text, or an array of at least one; the first is told when it is shown |
+//! | `answer` or `answers` | what people answered: a text, or an array of them; the first is told when it is shown |
 //! | `question` | what is asked about it, if anything |
 //! | `choices` | the names to choose from, at least two; either all lines have them or none |
 //! | `id` | its name, a text or a whole number; the number of the line if there is none |

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::json::{self, Id};
+use super::json::{self, Id, Object};
 use super::{Dataset, Example, Medium, Task};
 use crate::error::{Error, Result};
 
 #[derive(Deserialize)]
 struct File {
-    images: Vec<Image>,
+    images: Vec<Object<Image>>,
 }
 
 #[derive(Deserialize)]
@@ -22,7 +22,7 @@ struct Image {
     filepath: Option<String>,
     filename: String,
     split: String,
-    sentences: Vec<Sentence>,
+    sentences: Vec<Object<Sentence>>,
     cocoid: Option<Id>,
 }
 
@@ -37,23 +37,20 @@ struct Sentence {
 /// # Errors
 /// A malformed file; a part that it does not have.
 pub fn read(file: &Path, folder: &Path, split: &str) -> Result<Dataset> {
-    let images = json::read::<File>(file)?.images;
-    if !images.iter().any(|image| image.split == split) {
-        let splits: BTreeSet<&str> = images.iter().map(|image| &*image.split).collect();
+    let Object(File { images }) = json::read(file)?;
+    if !images.iter().any(|Object(image)| image.split == split) {
+        let splits: BTreeSet<&str> = images.iter().map(|Object(image)| &*image.split).collect();
         let splits: Vec<&str> = splits.into_iter().collect();
-        return Err(Error::invalid(file, "split", splits.join(", "), format!("{split:?}")));
+        let expected = if splits.is_empty() { "pictures".to_owned() } else { splits.join(", ") };
+        return Err(Error::invalid(file, "split", expected, format!("{split:?}")));
     }
-    let examples = images.into_iter().filter(|image| image.split == split).map(|image| {
+    let images = images.into_iter().map(|Object(image)| image).filter(|image| image.split == split);
+    let examples = images.map(|image| {
         let path = folder.join(image.filepath.unwrap_or_default()).join(&image.filename);
         let stem = image.filename.split('.').next().unwrap_or_default();
-        Example {
-            id: image.cocoid.map_or_else(|| stem.to_owned(), |Id(id)| id),
-            medium: Medium::Picture(path),
-            question: String::new(),
-            answers: image.sentences.into_iter().map(|sentence| sentence.raw.trim().to_owned()).collect(),
-            choices: None,
-            group: None,
-        }
+        let id = image.cocoid.map_or_else(|| stem.to_owned(), |Id(id)| id);
+        let captions = image.sentences.iter().map(|Object(sentence)| sentence.raw.trim().to_owned()).collect();
+        Example::new(id, Medium::Picture(path), String::new(), captions)
     });
     Dataset::checked(file, Task::Caption, examples.collect(), Arc::default())
 }

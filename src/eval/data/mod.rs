@@ -12,6 +12,7 @@ pub mod videos;
 pub mod vqa;
 
 mod json;
+mod names;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -101,7 +102,7 @@ impl Format {
             Format::Karpathy => "dataset_NAME.json",
             Format::Vqa(vqa::Naming::Coco) => "QUESTIONS.json ANNOTATIONS.json",
             Format::Vqa(_) => "QUESTIONS.json ANNOTATIONS.json, or the one FILE.json of its authors",
-            Format::ImageNet => "none, or NAMES.txt or NAMES.json, and a media folder",
+            Format::ImageNet => "no file, or NAMES.txt, or NAMES.json",
             Format::VideoQuestions => "FILE.json, or FILE.json MAPPING.txt",
             Format::VideoCaptions => "FILE.json",
         }
@@ -165,7 +166,10 @@ pub fn read(format: Format, source: &Source) -> Result<Dataset> {
             vqa::read_native(file, folder, naming)
         }
         (Format::HatefulMemes, [file]) => hateful_memes::read(file, folder, source.media.is_some()),
-        (Format::ImageNet, [] | [_]) if source.media.is_some() => imagenet::read(folder, source.files.first()),
+        (Format::ImageNet, [] | [_]) if source.media.is_none() => {
+            Err(Error::argument("media: expected the folder of the classes' folders, found none"))
+        }
+        (Format::ImageNet, [] | [_]) => imagenet::read(folder, source.files.first().map(PathBuf::as_path)),
         (Format::VideoQuestions, [file]) => videos::read_questions(file, None, folder),
         (Format::VideoQuestions, [file, mapping]) => videos::read_questions(file, Some(mapping), folder),
         (Format::VideoCaptions, [file]) => videos::read_captions(file, folder),
@@ -188,6 +192,13 @@ pub fn missing(dataset: &Dataset) -> Vec<&Path> {
         Medium::Drawn(_) => None,
     });
     media.filter(|(path, there)| !there && seen.insert(*path)).map(|(path, _)| &**path).collect()
+}
+
+impl Example {
+    /// An example of no group and without choices of its own.
+    fn new(id: String, medium: Medium, question: String, answers: Vec<String>) -> Example {
+        Example { id, medium, question, answers, choices: None, group: None }
+    }
 }
 
 impl Dataset {

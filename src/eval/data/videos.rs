@@ -9,16 +9,12 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::json::{self, Id};
-use super::{Dataset, Example, Medium, Task, check_count};
-use crate::checkpoint::read_bounded;
+use super::json::{self, Id, Object};
+use super::{Dataset, Example, Medium, Task, check_count, names};
 use crate::error::{Error, Result};
 
 /// Ends of videos' files. Where a video is there more than once, the first of these is taken, then a folder of frames.
 const ENDS: [&str; 5] = ["mp4", "avi", "mkv", "webm", "gif"];
-
-/// Largest file of videos' names; MSVD's has 60 kB.
-const MAPPING_BYTES_MAX: u64 = 16 << 20;
 
 #[derive(Deserialize)]
 struct Question {
@@ -30,30 +26,34 @@ struct Question {
 
 /// Reads `[{"id": 0, "question": "...", "answer": "...", "video_id": 1301}, ...]`.
 ///
-/// The video is `video1301`, `vid1301` or `1301` in `folder`, with one of the usual ends, or a folder of frames. `mapping`
-/// is the file that comes with MSVD, of lines `-4wsuPCjDBc_5_15 vid1`: names of videos that are called otherwise.
+/// The video is `video1301`, `vid1301` or `1301` in `folder`, with one of the usual ends, or a folder of frames. Videos
+/// that are called otherwise have a `mapping`, the file of lines `-4wsuPCjDBc_5_15 vid1` that comes with MSVD.
 ///
 /// # Errors
 /// A malformed file; a video that the mapping does not name.
-pub fn read_questions(file: &Path, mapping: Option<&PathBuf>, folder: &Path) -> Result<Dataset> {
-    let questions: Vec<Question> = json::read(file)?;
-    let mapping = mapping.map(|mapping| Ok((mapping, read_mapping(mapping)?))).transpose()?;
+pub fn read_questions(file: &Path, mapping: Option<&Path>, folder: &Path) -> Result<Dataset> {
+    let questions: Vec<Object<Question>> = json::read(file)?;
+    let names = mapping.map(|mapping| names::read(mapping, "a file's name and a video's", by_video)).transpose()?;
     let videos = Videos::list(folder)?;
     let mut examples = Vec::with_capacity(questions.len());
-    for Question { id: Id(id), question, answer, video_id: Id(video) } in questions {
-        let path = match &mapping {
-            Some((mapping, names)) => {
-                let name = names
-                    .get(&format!("vid{video}"))
-                    .ok_or_else(|| Error::invalid(mapping, format!("vid{video}"), "the name of this video", "none"))?;
-                videos.find(&[name])
+    for Object(Question { id: Id(id), question, answer, video_id: Id(video) }) in questions {
+        let path = match (&names, mapping) {
+            (Some(names), Some(mapping)) => {
+                let video = format!("vid{video}");
+                let unnamed = || Error::invalid(mapping, &video, "the name of this video", "none");
+                videos.find(&[names.get(&video).ok_or_else(unnamed)?])
             }
-            None => videos.find(&[&format!("video{video}"), &format!("vid{video}"), &video]),
+            _ => videos.find(&[&format!("video{video}"), &format!("vid{video}"), &video]),
         };
-        let (medium, answers) = (Medium::Video(path), vec![answer]);
-        examples.push(Example { id, medium, question, answers, choices: None, group: None });
+        examples.push(Example::new(id, Medium::Video(path), question, vec![answer]));
     }
     Dataset::checked(file, Task::Question, examples, Arc::default())
+}
+
+/// A line of a mapping: the video, and the name of its file without the end.
+fn by_video(line: &str) -> Option<(&str, &str)> {
+    let (name, video) = line.split_once(char::is_whitespace)?;
+    Some((video.trim_start(), name))
 }
 
 #[derive(Deserialize)]
@@ -64,40 +64,23 @@ struct Captions {
     english: Vec<String>,
 }
 
-/// Reads `[{"videoID": "Ptf_2VRj-V0_000122_000132", "enCap": ["...", ...]}, ...]`. The video is of that name in `folder`,
-/// with one of the usual ends, or a folder of frames. Captions are without the spaces around them.
+/// Reads `[{"videoID": "Ptf_2VRj-V0_000122_000132", "enCap": ["...", ...]}, ...]`.
+///
+/// The video is of that name in `folder`, with one of the usual ends, or a folder of frames. Captions are without the
+/// spaces around them.
 ///
 /// # Errors
 /// A malformed file.
 pub fn read_captions(file: &Path, folder: &Path) -> Result<Dataset> {
-    let captions: Vec<Captions> = json::read(file)?;
+    let captions: Vec<Object<Captions>> = json::read(file)?;
     let videos = Videos::list(folder)?;
-    let example = |captions: Captions| Example {
-        medium: Medium::Video(videos.find(&[&captions.video])),
-        id: captions.video,
-        question: String::new(),
-        answers: captions.english.iter().map(|caption| caption.trim().to_owned()).collect(),
-        choices: None,
-        group: None,
+    let example = |Object(captions): Object<Captions>| {
+        let medium = Medium::Video(videos.find(&[&captions.video]));
+        let english = captions.english.iter().map(|caption| caption.trim().to_owned()).collect();
+        Example::new(captions.video, medium, String::new(), english)
     };
     let examples = captions.into_iter().map(example).collect();
     Dataset::checked(file, Task::Caption, examples, Arc::default())
-}
-
-/// From names such as "vid1" to those of the files, without their ends.
-fn read_mapping(file: &Path) -> Result<HashMap<String, String>> {
-    let bytes = read_bounded(file, MAPPING_BYTES_MAX)?;
-    let text = String::from_utf8(bytes).map_err(|reason| Error::invalid(file, "text", "UTF-8", reason))?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines
-        .map(|(index, line)| match line.split_whitespace().collect::<Vec<_>>()[..] {
-            [name, video] => Ok((video.to_owned(), name.to_owned())),
-            _ => {
-                let key = format!("line {}", index + 1);
-                Err(Error::invalid(file, key, "two names", format!("{line:?}")))
-            }
-        })
-        .collect()
 }
 
 /// The videos of a folder, listed once.

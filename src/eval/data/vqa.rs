@@ -3,13 +3,13 @@
 //! authors.
 
 use std::collections::HashMap;
-use std::fmt::Display;
+use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::json::{self, Id};
+use super::json::{self, Id, Object};
 use super::{Dataset, Example, Medium, Task};
 use crate::error::{Error, Result};
 
@@ -28,7 +28,7 @@ pub enum Naming {
 struct Questions {
     /// Such as "val2014".
     data_subtype: Option<String>,
-    questions: Vec<Question>,
+    questions: Vec<Object<Question>>,
 }
 
 #[derive(Deserialize)]
@@ -40,13 +40,13 @@ struct Question {
 
 #[derive(Deserialize)]
 struct Annotations {
-    annotations: Vec<Annotation>,
+    annotations: Vec<Object<Annotation>>,
 }
 
 #[derive(Deserialize)]
 struct Annotation {
     question_id: Id,
-    answers: Vec<Answer>,
+    answers: Vec<Object<Answer>>,
 }
 
 #[derive(Deserialize)]
@@ -62,20 +62,24 @@ struct Answer {
 /// # Errors
 /// A malformed file; a question without annotation, or the reverse.
 pub fn read(questions: &Path, annotations: &Path, folder: &Path, naming: Naming) -> Result<Dataset> {
-    let asked: Questions = json::read(questions)?;
-    let annotated: Annotations = json::read(annotations)?;
+    let Object(asked): Object<Questions> = json::read(questions)?;
+    let Object(annotated): Object<Annotations> = json::read(annotations)?;
     let coco = match naming {
         Naming::Coco => Some(Coco::new(questions, asked.data_subtype.as_deref(), folder)?),
         Naming::Jpeg | Naming::Whole => None,
     };
     let mut answers = HashMap::new();
-    for Annotation { question_id, answers: given } in annotated.annotations {
-        if let Some((Id(id), _)) = answers.insert(question_id.clone(), given).map(|given| (question_id, given)) {
-            return Err(Error::invalid(annotations, "question_id", "each once", format!("{id} again")));
-        }
+    for Object(Annotation { question_id, answers: given }) in annotated.annotations {
+        match answers.entry(question_id) {
+            Entry::Vacant(entry) => entry.insert(given),
+            Entry::Occupied(entry) => {
+                let found = format!("{} again", entry.key().0);
+                return Err(Error::invalid(annotations, "question_id", "each once", found));
+            }
+        };
     }
     let mut examples = Vec::with_capacity(asked.questions.len());
-    for Question { question_id, image_id, question } in asked.questions {
+    for Object(Question { question_id, image_id, question }) in asked.questions {
         let path = match (&coco, naming) {
             (Some(coco), _) => coco.path(questions, &image_id)?,
             (None, Naming::Jpeg) => folder.join(format!("{}.jpg", image_id.0)),
@@ -84,8 +88,8 @@ pub fn read(questions: &Path, annotations: &Path, folder: &Path, naming: Naming)
         let given = answers.remove(&question_id).ok_or_else(|| {
             Error::invalid(annotations, "question_id", format!("an annotation of {}", question_id.0), "none")
         })?;
-        let answers = given.into_iter().map(|given| given.answer).collect();
-        examples.push(example(question_id.0, path, question, answers));
+        let answers = given.into_iter().map(|Object(given)| given.answer).collect();
+        examples.push(Example::new(question_id.0, Medium::Picture(path), question, answers));
     }
     if let Some(Id(id)) = answers.keys().min_by_key(|Id(id)| id) {
         return Err(Error::invalid(questions, "question_id", format!("the annotated question {id}"), "none"));
@@ -103,10 +107,9 @@ struct Coco {
 impl Coco {
     fn new(questions: &Path, part: Option<&str>, folder: &Path) -> Result<Coco> {
         let name = folder.file_name().and_then(|name| name.to_str());
-        // The questions of test-dev are a part of those of test, and about the same pictures.
-        let part = part.or(name).map(|part| part.replace("test-dev", "test")).unwrap_or_default();
-        if !["train2014", "val2014", "test2015"].contains(&&*part) {
-            let expected = "train2014, val2014 or test2015, here or as the name of the media folder";
+        let part = part.or(name).unwrap_or_default().to_owned();
+        if !["train2014", "val2014"].contains(&&*part) {
+            let expected = "train2014 or val2014, here or as the name of the media folder";
             return Err(Error::invalid(questions, "data_subtype", expected, format!("{part:?}")));
         }
         let folder = if name == Some(&part) { folder.to_owned() } else { folder.join(&part) };
@@ -123,7 +126,7 @@ impl Coco {
 
 #[derive(Deserialize)]
 struct TextVqa {
-    data: Vec<TextVqaQuestion>,
+    data: Vec<Object<TextVqaQuestion>>,
 }
 
 #[derive(Deserialize)]
@@ -140,7 +143,7 @@ struct VizWizQuestion {
     image: String,
     question: String,
     #[serde(default)]
-    answers: Vec<Answer>,
+    answers: Vec<Object<Answer>>,
 }
 
 /// Reads the one file of TextVQA ([`Naming::Jpeg`]) or of VizWiz ([`Naming::Whole`], a question a picture).
@@ -153,27 +156,23 @@ struct VizWizQuestion {
 pub fn read_native(file: &Path, folder: &Path, naming: Naming) -> Result<Dataset> {
     let examples = match naming {
         Naming::Jpeg => {
-            let questions = json::read::<TextVqa>(file)?.data.into_iter();
-            let example = |asked: TextVqaQuestion| {
-                let path = folder.join(format!("{}.jpg", asked.image_id));
-                example(asked.question_id.0, path, asked.question, asked.answers)
+            let questions = json::read::<Object<TextVqa>>(file)?.0.data.into_iter();
+            let example = |Object(asked): Object<TextVqaQuestion>| {
+                let medium = Medium::Picture(folder.join(format!("{}.jpg", asked.image_id)));
+                Example::new(asked.question_id.0, medium, asked.question, asked.answers)
             };
             questions.map(example).collect()
         }
         Naming::Whole => {
-            let questions = json::read::<Vec<VizWizQuestion>>(file)?.into_iter();
-            let example = |asked: VizWizQuestion| {
-                let answers = asked.answers.into_iter().map(|given| given.answer).collect();
-                example(&asked.image, folder.join(&asked.image), asked.question, answers)
+            let questions = json::read::<Vec<Object<VizWizQuestion>>>(file)?.into_iter();
+            let example = |Object(asked): Object<VizWizQuestion>| {
+                let answers = asked.answers.into_iter().map(|Object(given)| given.answer).collect();
+                let medium = Medium::Picture(folder.join(&asked.image));
+                Example::new(asked.image, medium, asked.question, answers)
             };
             questions.map(example).collect()
         }
         Naming::Coco => unreachable!("COCO's questions and annotations are two files"),
     };
     Dataset::checked(file, Task::Question, examples, Arc::default())
-}
-
-fn example(id: impl Display, path: PathBuf, question: String, answers: Vec<String>) -> Example {
-    let (id, medium) = (id.to_string(), Medium::Picture(path));
-    Example { id, medium, question, answers, choices: None, group: None }
 }

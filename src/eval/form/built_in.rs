@@ -59,8 +59,8 @@ fn idefics(kind: Kind) -> Form {
     Form { begin: begin.to_owned(), stop: vec!["\n".to_owned()], ..form }
 }
 
-/// IDEFICS-instruct: the turns are the model card's, what is asked in them is ours. Its end of utterance is a stop token
-/// of the family.
+/// IDEFICS-instruct: the turns are the model card's, what is asked in them is ours. Its end of utterance is a stop
+/// token of the family.
 fn idefics_instruct(kind: Kind) -> Form {
     let asks = match kind {
         Kind::Caption => "Describe this image in one short sentence.",
