@@ -4,7 +4,8 @@
 #[path = "common/reference.rs"]
 mod reference;
 
-use flamant::{Generation, Options, Sampling};
+use flamant::image::Picture;
+use flamant::{Engine, Generation, Options, Sampling};
 use reference::Case;
 
 /// Largest difference of a log-probability in float32; the references agree with float64 to about 1e-5.
@@ -46,6 +47,33 @@ fn greedy_and_beam_answers_are_the_references() {
             assert_eq!(answer.ids, case.ids("beam3"), "{}: beam 3", case.name);
         }
     }
+}
+
+/// What open_clip's whole tower gives, of unit length, picture by picture and frame by frame.
+#[test]
+fn features_are_those_of_the_reference() {
+    let mut held = 0;
+    for case in Case::all() {
+        let Some(want) = case.expected.get("features") else { continue };
+        let mut engine = Engine::open(&case.model, &single()).unwrap();
+        let prompt = case.prompt();
+        let frames: Vec<&[Picture]> = prompt.media().flat_map(|frames| frames.chunks(1)).collect();
+        for (found, want) in engine.features(&frames).unwrap().iter().zip(want.as_array().unwrap()) {
+            for (found, want) in found.iter().zip(want.as_array().unwrap()) {
+                let error = (f64::from(*found) - want.as_f64().unwrap()).abs();
+                assert!(error < 1e-5, "{}: {found} is not {want}", case.name);
+            }
+            held += 1;
+        }
+        // Of a video they are the mean of its frames'.
+        let alone = engine.features(&frames[..2]).unwrap();
+        let together = engine.features(&[&[frames[0][0].clone(), frames[1][0].clone()]]).unwrap();
+        let sum: Vec<f64> = alone[0].iter().zip(&alone[1]).map(|(a, b)| f64::from(*a) + f64::from(*b)).collect();
+        let length = sum.iter().map(|value| value * value).sum::<f64>().sqrt();
+        let same = together[0].iter().zip(&sum).all(|(found, sum)| (f64::from(*found) - sum / length).abs() < 1e-6);
+        assert!(same, "{}", case.name);
+    }
+    assert!(held >= 25, "the fixtures have features");
 }
 
 /// What a cached step computes is what a fresh prompt with the same tokens computes.

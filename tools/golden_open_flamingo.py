@@ -274,6 +274,7 @@ CASES = {
         2,
         2,
         {
+            "lm": {"rotary_pct": 1.0},
             "frames": 4,
             "depth": 2,
             "prompt": [
