@@ -29,9 +29,9 @@ pub fn interval(values: &[f64], confidence: f64, draws: usize, seed: u64) -> Res
     interval_of(&[values.len()], mean_of, confidence, draws, seed)
 }
 
-/// The interval of any score of examples. `strata` are how many examples there are of each kind, numbered one kind after
-/// the other; of each kind as many are drawn as there are, so that a score that compares kinds, like the area under a
-/// curve, always has both. `score` is told the numbers of examples.
+/// The interval of any score of examples. `strata` are how many examples there are of each kind, numbered one kind
+/// after the other; of each kind as many are drawn as there are, so that a score that compares kinds, like the area
+/// under a curve, always has both. `score` is told the numbers of examples.
 ///
 /// # Errors
 /// With no examples, no draws, or a confidence that is not between 0 and 1.
