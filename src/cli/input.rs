@@ -153,8 +153,8 @@ struct Flags {
     /// Picture of the prompt (PNG, JPEG, WebP, GIF, BMP); repeat, in order with --text and --video
     #[arg(long, value_name = "FILE")]
     image: Vec<PathBuf>,
-    /// Video of the prompt: a folder of pictures, an animated GIF or WebP, or a video file, read by ffmpeg; repeat, in
-    /// order with --text and --image
+    /// Video of the prompt: a folder of pictures, an animated GIF or WebP, or a video file, which ffmpeg reads
+    /// (FLAMANT_FFMPEG names the program); repeat, in order with --text and --image
     #[arg(long, value_name = "PATH")]
     video: Vec<PathBuf>,
     #[command(flatten)]

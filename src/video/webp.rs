@@ -146,12 +146,12 @@ fn blended(over: Pixel, under: Pixel) -> Pixel {
         0 => under,
         255 => over,
         _ => {
-            let under_alpha = u32::from(under[3]) * (256 - alpha) >> 8;
+            let under_alpha = (u32::from(under[3]) * (256 - alpha)) >> 8;
             let sum = alpha + under_alpha;
             let scale = u64::from((1 << 24) / sum);
             let channel = |at: usize| {
                 let weighted = u32::from(over[at]) * alpha + u32::from(under[at]) * under_alpha;
-                (u64::from(weighted) * scale >> 24) as u8
+                ((u64::from(weighted) * scale) >> 24) as u8
             };
             [channel(0), channel(1), channel(2), sum as u8]
         }

@@ -12,6 +12,9 @@ use rustix::io::Errno;
 /// Bytes of standard error that are kept; the first ones tell why.
 const SAID_MAX: usize = 1 << 16;
 
+/// A time that a clock can be set forward by.
+const FOR_EVER: Duration = Duration::from_secs(1 << 32);
+
 /// Its standard output is what is read from it.
 pub(super) struct Process {
     child: Child,
@@ -27,7 +30,8 @@ impl Process {
     pub(super) fn start(command: &mut Command, time_max: Duration) -> io::Result<Process> {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        Ok(Process { child, stdout, stderr, said: Vec::new(), deadline: Instant::now() + time_max })
+        let deadline = Instant::now() + time_max.min(FOR_EVER);
+        Ok(Process { child, stdout, stderr, said: Vec::new(), deadline })
     }
 
     /// Waits for its end; how it ended, and what it said on standard error.
