@@ -103,18 +103,16 @@ impl Video {
         }
         let mut start = Vec::new();
         open_regular(path)?.take(16).read_to_end(&mut start).map_err(|reason| Error::file(path, reason))?;
-        let Some(format) = Format::of(&start) else {
+        if Format::of(&start).is_none() {
             ffmpeg::read(path, sampling, frame_limits, &mut frames)?;
             return frames.finish();
-        };
+        }
         let bytes = read_bounded(path, frame_limits.bytes_max)?;
-        match format {
-            Format::Gif => gif::read(&bytes, sampling, frame_limits, &mut frames)?,
-            Format::WebP => webp::read(&bytes, sampling, frame_limits, &mut frames)?,
-            Format::Png if moves(&bytes) => ffmpeg::read(path, sampling, frame_limits, &mut frames)?,
-            Format::Png | Format::Jpeg | Format::Bmp => {
-                frames.look(|source| image::decode(&bytes, source, frame_limits))?;
-            }
+        match Format::of(&bytes) {
+            Some(Format::Gif) => gif::read(&bytes, sampling, frame_limits, &mut frames)?,
+            Some(Format::WebP) => webp::read(&bytes, sampling, frame_limits, &mut frames)?,
+            Some(Format::Png) if moves(&bytes) => ffmpeg::read(path, sampling, frame_limits, &mut frames)?,
+            _ => frames.look(|source| image::decode(&bytes, source, frame_limits))?,
         }
         frames.finish()
     }
