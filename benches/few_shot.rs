@@ -1,7 +1,7 @@
 //! Classification as an evaluation asks for it: 1000 pictures behind the same 8 shown ones, five names to choose from,
-//! on the model in the box. Together, as the engine runs them; one prompt at a time, with what was computed before
-//! found again; and one prompt at a time by itself. A round of each takes its turn; the medians and their ratios are
-//! printed. All three must choose the same names.
+//! on the model in the box. Each way gives up one thing that the engine does: all of it; without running prompts side by
+//! side; without finding again what was computed; without a trie, each name weighed as a prompt of its own. A round of
+//! each takes its turn; medians are printed, and how often the first is as fast. All must choose the same names.
 
 use std::time::Instant;
 
@@ -10,8 +10,6 @@ use flamant::image::Picture;
 use flamant::{Engine, EventKind, Prompt, Request};
 
 const QUERIES: usize = 1000;
-/// By itself, fewer prompts are timed, and the others reckoned to take as long.
-const QUERIES_ALONE: usize = 100;
 const WAYS: usize = 5;
 const SHOTS: usize = 8;
 const ROUNDS: usize = 5;
@@ -21,13 +19,16 @@ struct Way {
     name: &'static str,
     sequences: usize,
     sharing: bool,
+    trie: bool,
+    /// What takes long is timed for fewer, and the others reckoned to take as long.
     queries: usize,
 }
 
-const WAYS_TO_ASK: [Way; 3] = [
-    Way { name: "together", sequences: 64, sharing: true, queries: QUERIES },
-    Way { name: "one at a time, what is known found again", sequences: 1, sharing: true, queries: QUERIES },
-    Way { name: "one at a time, by itself", sequences: 1, sharing: false, queries: QUERIES_ALONE },
+const WAYS_TO_ASK: [Way; 4] = [
+    Way { name: "side by side", sequences: 64, sharing: true, trie: true, queries: QUERIES },
+    Way { name: "one prompt at a time", sequences: 1, sharing: true, trie: true, queries: QUERIES },
+    Way { name: "and nothing found again", sequences: 1, sharing: false, trie: true, queries: 100 },
+    Way { name: "and each name a prompt", sequences: 1, sharing: false, trie: false, queries: 20 },
 ];
 
 fn main() {
@@ -36,33 +37,35 @@ fn main() {
     for round in 0..ROUNDS {
         // Other shots each round, so that nothing is found that an earlier round left.
         let episode = Episode::draw(&mut Random::new(round as u64), &sheets[round % 5], WAYS, SHOTS);
-        let mut chosen: Vec<Vec<String>> = Vec::new();
+        let mut chosen: Vec<Vec<usize>> = Vec::new();
         for (way, seconds) in WAYS_TO_ASK.iter().zip(&mut seconds) {
-            let mut engine =
-                Engine::builder().sequences(way.sequences).sharing(way.sharing).demo().expect("it is there");
-            let requests = requests(&sheets, &episode, way.queries);
+            let builder = Engine::builder().sequences(way.sequences).sharing(way.sharing);
+            let mut engine = builder.pictures_per_step(16).tokens_per_step(1024).demo().expect("it is there");
+            let queries = queries(&sheets, &episode, way.queries);
             let begun = Instant::now();
-            chosen.push(ask(&mut engine, requests, way.sequences));
+            chosen.push(match way.trie {
+                true => ranked(&mut engine, queries, way.sequences),
+                false => scored(&mut engine, queries),
+            });
             seconds.push(begun.elapsed().as_secs_f64() * QUERIES as f64 / way.queries as f64);
         }
-        assert!(chosen[1] == chosen[0] && chosen[2] == chosen[0][..QUERIES_ALONE], "the same names");
+        assert!(chosen.iter().all(|names| *names == chosen[0][..names.len()]), "the same names");
     }
     let medians = seconds.map(|mut seconds| {
         seconds.sort_by(f64::total_cmp);
         seconds[ROUNDS / 2]
     });
     for (way, median) in WAYS_TO_ASK.iter().zip(medians) {
-        let rate = QUERIES as f64 / median;
-        println!(
-            "{}: {median:.3} s for {QUERIES}, {rate:.0} a second, {:.1} times together's",
-            way.name,
-            median / medians[0]
-        );
+        let times = median / medians[0];
+        println!("{:24} {:7.1} queries a second, {times:5.1} times as long", way.name, QUERIES as f64 / median);
     }
 }
 
+/// A prompt, and the names to choose from.
+type Query = (Prompt, Vec<String>);
+
 /// The drawings of all sheets in turn, each behind the shots of the episode.
-fn requests(sheets: &[Sheet], episode: &Episode, count: usize) -> Vec<Request> {
+fn queries(sheets: &[Sheet], episode: &Episode, count: usize) -> Vec<Query> {
     let all = sheets.iter().flat_map(|sheet| {
         (0..sheet.rows * sheet.columns).map(move |place| {
             let drawing = Drawing { symbol: place / sheet.columns, column: place % sheet.columns };
@@ -70,15 +73,15 @@ fn requests(sheets: &[Sheet], episode: &Episode, count: usize) -> Vec<Request> {
         })
     });
     let names: Vec<String> = episode.names.iter().map(|name| format!("{name}.")).collect();
-    let request = |(sheet, drawing): (&Sheet, Drawing)| {
+    let query = |(sheet, drawing): (&Sheet, Drawing)| {
         let mut prompt = Prompt::new();
         for (shown, way) in &episode.shown {
             prompt.image(picture(episode.sheet, *shown)).expect("few").text(names[*way].clone()).expect("few");
         }
         prompt.image(picture(sheet, drawing)).expect("few");
-        Request::classify(prompt, names.clone())
+        (prompt, names.clone())
     };
-    all.take(count).map(request).collect()
+    all.take(count).map(query).collect()
 }
 
 fn picture(sheet: &Sheet, drawing: Drawing) -> Picture {
@@ -86,24 +89,49 @@ fn picture(sheet: &Sheet, drawing: Drawing) -> Picture {
     Picture::from_rgb(sheet.tile as u32, sheet.tile as u32, pixels).expect("a drawing has as many pixels")
 }
 
-/// The likeliest name of each request; at most `open` at a time, so that one at a time is that.
-fn ask(engine: &mut Engine, requests: Vec<Request>, open: usize) -> Vec<String> {
-    let (mut ids, mut chosen) = (Vec::new(), vec![String::new(); requests.len()]);
-    let mut requests = requests.into_iter();
+/// The likeliest name of each query; as many more wait as run, so that a step is never short of work, but where one runs
+/// at a time.
+fn ranked(engine: &mut Engine, queries: Vec<Query>, sequences: usize) -> Vec<usize> {
+    let open_most = if sequences == 1 { 1 } else { 2 * sequences };
+    let (mut ids, mut chosen) = (Vec::new(), vec![0; queries.len()]);
+    let mut queries = queries.into_iter();
     let mut done = 0;
     while done < chosen.len() {
-        // As many wait as run, so that a step is never short of work.
-        while open == 1 && ids.len() == done || open > 1 && ids.len() < done + 2 * open {
-            let Some(request) = requests.next() else { break };
-            ids.push(engine.submit(request).expect("the request is right"));
+        while ids.len() < done + open_most
+            && let Some((prompt, names)) = queries.next()
+        {
+            ids.push(engine.submit(Request::classify(prompt, names)).expect("the request is right"));
         }
         for event in engine.step() {
             let EventKind::Classified(classification) = event.kind else { panic!("{event:?}") };
-            let best = classification.choices.iter().max_by(|a, b| a.mean.total_cmp(&b.mean)).expect("five");
-            let place = ids.iter().position(|id| *id == event.id).expect("it was submitted");
-            chosen[place] = best.text.clone();
+            let place = ids.binary_search(&event.id).expect("it was submitted");
+            chosen[place] = best(classification.choices.iter().map(|choice| choice.sum));
             done += 1;
         }
     }
     chosen
+}
+
+/// The same, one prompt for each name.
+fn scored(engine: &mut Engine, queries: Vec<Query>) -> Vec<usize> {
+    let mut score = |prompt: &Prompt, name: &str| {
+        let mut prompt = prompt.clone();
+        prompt.text(name).expect("few");
+        engine.submit(Request::score(prompt)).expect("the request is right");
+        loop {
+            for event in engine.step() {
+                let EventKind::Scored(score) = event.kind else { panic!("{event:?}") };
+                // A letter is a token.
+                let of_name = &score.logprobs[score.logprobs.len() - name.len()..];
+                return of_name.iter().flatten().sum::<f64>();
+            }
+        }
+    };
+    queries.iter().map(|(prompt, names)| best(names.iter().map(|name| score(prompt, name)))).collect()
+}
+
+/// The place of the largest.
+fn best(likelihoods: impl Iterator<Item = f64>) -> usize {
+    let best = likelihoods.enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
+    best.expect("there are names").0
 }

@@ -145,13 +145,13 @@ fn shots_in_range(text: &str) -> Result<usize, String> {
 impl Eval {
     pub fn run(self) -> Outcome {
         let plan = Arc::new(if self.demo { demo::plan(&self)? } else { self.plan()? });
-        std::fs::create_dir_all(&self.output).map_err(|error| Error::file(&self.output, error))?;
         let mut engine = self.device.engine(&self.limits, |options| match &self.model {
             Some(folder) => Engine::open(folder, options),
             None => Engine::demo(options),
         })?;
         let name = self.form(&engine);
         let form = Arc::new(Form::open(name, plan.benchmark.kind)?);
+        std::fs::create_dir_all(&self.output).map_err(|error| Error::file(&self.output, error))?;
         let mut records = Records::open(&self.output, &plan, &form, &engine)?;
         let media = Arc::new(Media::new(engine.reader().clone(), plan.frames));
         if records.left(&plan) > 0 {

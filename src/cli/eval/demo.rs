@@ -37,7 +37,7 @@ pub fn plan(arguments: &Eval) -> Result<Plan, Error> {
     }
     let task = Task::Classify;
     let benchmark = Benchmark {
-        name: "demo",
+        name: "symbols",
         title: "Names of symbols",
         format: Format::Jsonl(Some(task)),
         task,

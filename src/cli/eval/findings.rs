@@ -11,6 +11,7 @@ use flamant::eval::results::{
     Metric, Model, Outcome as Worth, Part as Shown, Point, Results, Sample, Series, Settings, Thumbnail,
 };
 use flamant::{Engine, Error, Part};
+use indicatif::DecimalBytes;
 
 use super::media::Media;
 use super::plan::{Ask, Plan};
@@ -52,7 +53,8 @@ pub fn results(
         }
         series.push(Series { label: of.label.clone(), points, chance: of.chance });
     }
-    let sum = |count: &dyn Fn(&super::Set) -> usize| plan.sets.iter().map(count).sum();
+    // Of several sets the largest: each point is of one.
+    let most = |count: &dyn Fn(&super::Set) -> usize| plan.sets.iter().map(count).max().unwrap_or(0);
     let mut others = BTreeMap::new();
     others.insert("examples shown at 0 shots".to_owned(), "2, without their pictures".to_owned());
     if plan.permutations > 1 {
@@ -76,8 +78,8 @@ pub fn results(
         },
         settings: Settings {
             seed: plan.seed,
-            queries: sum(&|set| set.asked.examples.len()),
-            support: sum(&|set| set.drawn.count()),
+            queries: most(&|set| set.asked.examples.len()),
+            support: most(&|set| set.drawn.count()),
             beams: writes.then(|| plan.benchmark.generation(&[]).beams),
             form: form_name.to_owned(),
             others,
@@ -96,8 +98,7 @@ fn model_name(plan: &Plan) -> String {
 /// The family and the size.
 fn description(engine: &Engine) -> String {
     let family = format!("{:?}", engine.config().family);
-    let bytes = engine.reader().checkpoint().bytes() as f64;
-    format!("{family}, {:.3} GB of weights", bytes / 1e9)
+    format!("{family}, {} of weights", DecimalBytes(engine.reader().checkpoint().bytes()))
 }
 
 fn answer(outcome: &Outcome) -> Answer {
