@@ -119,7 +119,7 @@ fn scored(engine: &mut Engine, queries: Vec<Query>) -> Vec<usize> {
         prompt.text(name).expect("few");
         engine.submit(Request::score(prompt)).expect("the request is right");
         loop {
-            for event in engine.step() {
+            if let Some(event) = engine.step().into_iter().next() {
                 let EventKind::Scored(score) = event.kind else { panic!("{event:?}") };
                 // A letter is a token.
                 let of_name = &score.logprobs[score.logprobs.len() - name.len()..];

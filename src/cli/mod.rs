@@ -38,7 +38,7 @@ enum Command {
     Classify(classify::Classify),
     Batch(batch::Batch),
     Bench(bench::Bench),
-    Eval(eval::Eval),
+    Eval(Box<eval::Eval>),
     Inspect(inspect::Inspect),
     Devices(devices::Devices),
     Convert(convert::Convert),

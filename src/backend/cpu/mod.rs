@@ -57,6 +57,14 @@ struct Scratch {
     product: Vec<f32>,
 }
 
+/// Who attends to what in a batch.
+struct Sight<'a> {
+    causal: Tiles<'a>,
+    preceding: Tiles<'a>,
+    /// See [`Batch::frame_starts`].
+    frame_starts: Vec<u32>,
+}
+
 /// What operations read besides activations, and the pages they write.
 struct Memory {
     weights: Weights,
@@ -144,10 +152,11 @@ impl Backend for Cpu {
             slots[input.buffer][..values.len()].copy_from_slice(values);
         }
         let latents = memory.media.first().map_or(0, |pool| pool.rows);
-        let tiles = [Tiles::causal(batch), Tiles::preceding(batch, latents)];
+        let (causal, preceding) = (Tiles::causal(batch), Tiles::preceding(batch, latents));
+        let sight = Sight { causal, preceding, frame_starts: batch.frame_starts() };
         threads.install(|| -> Result<()> {
             for op in &plan.ops {
-                memory.run(op, batch, &extent, &tiles, slots, scratch)?;
+                memory.run(op, batch, &extent, &sight, slots, scratch)?;
             }
             Ok(())
         })?;
@@ -239,7 +248,7 @@ impl Memory {
         op: &Op,
         batch: &Batch,
         extent: &Extent,
-        tiles: &[Tiles; 2],
+        sight: &Sight,
         slots: &mut [Vec<f32>],
         scratch: &mut Scratch,
     ) -> Result<()> {
@@ -262,7 +271,7 @@ impl Memory {
             }
             Op::Attention { query, keys, head_width, scale, .. } => {
                 let heads = Heads { width: *head_width, scale: *scale, slopes: None };
-                self.attention(query, keys, heads, batch, tiles, slots, out);
+                self.attention(query, keys, heads, sight, slots, out);
                 Ok(())
             }
             Op::Gather { table, index, add, .. } => self.gather(*table, *index, add.as_ref(), batch, slots, out),
@@ -383,15 +392,14 @@ impl Memory {
         query: &Tensor,
         keys: &Keys,
         heads: Heads,
-        batch: &Batch,
-        [causal, preceding]: &[Tiles; 2],
+        sight: &Sight,
         slots: &'s [Vec<f32>],
         out: &mut [f32],
     ) {
         let query_row = |index| row(slots, query, index);
         match keys {
             Keys::Picture(sources) => {
-                let starts = batch.frame_starts();
+                let starts = &sight.frame_starts;
                 let units = |key: &Tensor, unit: usize| match key.axis == query.axis {
                     true => unit..unit + 1,
                     false => starts[unit] as usize..starts[unit + 1] as usize,
@@ -413,11 +421,21 @@ impl Memory {
             Keys::Causal { layer, slopes } => {
                 let pool = &self.text[*layer];
                 let heads = Heads { slopes: slopes.as_deref(), ..heads };
-                causal.attend(heads, query_row, |row, head, keys, to| pool.strips(row.table, head, keys, to), out);
+                sight.causal.attend(
+                    heads,
+                    query_row,
+                    |row, head, keys, to| pool.strips(row.table, head, keys, to),
+                    out,
+                );
             }
             Keys::Preceding { block } => {
                 let pool = &self.media[*block];
-                preceding.attend(heads, query_row, |row, head, keys, to| pool.strips(row.table, head, keys, to), out);
+                sight.preceding.attend(
+                    heads,
+                    query_row,
+                    |row, head, keys, to| pool.strips(row.table, head, keys, to),
+                    out,
+                );
             }
         }
     }
