@@ -40,6 +40,12 @@ fn show(inspection: &Inspection) -> Outcome {
         }
         None => writeln!(out, "resampler   none")?,
     }
+    let video = match resampler.as_ref().map(|resampler| resampler.frame_embeddings) {
+        None => "not read: its frames can be given as pictures".to_owned(),
+        Some(None) => "frames as a set, without embeddings of their place".to_owned(),
+        Some(Some(count)) => format!("frames with {count} embeddings of their place"),
+    };
+    writeln!(out, "video       {video}")?;
     writeln!(out, "gated       {} blocks of {} x {}", inspection.gates.len(), gated.heads, gated.head_width)?;
     let heads = format!("{} x {}", decoder.heads, decoder.head_width());
     let (tokens, most) = (decoder.vocabulary, decoder.positions_max);
@@ -79,6 +85,7 @@ fn report(inspection: &Inspection) -> serde_json::Value {
         "resampler": resampler.as_ref().map(|resampler| json!({
             "layers": resampler.depth, "latents": resampler.latents,
             "heads": resampler.heads, "head_width": resampler.head_width,
+            "frame_embeddings": resampler.frame_embeddings,
         })),
         "gated_blocks": {"interval": gated.interval, "heads": gated.heads, "head_width": gated.head_width},
         "decoder": {
