@@ -1,7 +1,7 @@
 //! Classification as an evaluation asks for it: 1000 pictures behind the same 8 shown ones, five names to choose from,
-//! on the model in the box. Each way gives up one thing that the engine does: all of it; without running prompts side by
-//! side; without finding again what was computed; without a trie, each name weighed as a prompt of its own. A round of
-//! each takes its turn; medians are printed, and how often the first is as fast. All must choose the same names.
+//! on the model in the box. Each way gives up one thing that the engine does: all of it; without running prompts side
+//! by side; without finding again what was computed; without a trie, each name weighed as a prompt of its own. A round
+//! of each takes its turn; medians are printed, and how often the first is as fast. All must choose the same names.
 
 use std::time::Instant;
 
@@ -89,8 +89,8 @@ fn picture(sheet: &Sheet, drawing: Drawing) -> Picture {
     Picture::from_rgb(sheet.tile as u32, sheet.tile as u32, pixels).expect("a drawing has as many pixels")
 }
 
-/// The likeliest name of each query; as many more wait as run, so that a step is never short of work, but where one runs
-/// at a time.
+/// The likeliest name of each query; as many more wait as run, so that a step is never short of work, but where one
+/// runs at a time.
 fn ranked(engine: &mut Engine, queries: Vec<Query>, sequences: usize) -> Vec<usize> {
     let open_most = if sequences == 1 { 1 } else { 2 * sequences };
     let (mut ids, mut chosen) = (Vec::new(), vec![0; queries.len()]);

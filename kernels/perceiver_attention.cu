@@ -4,12 +4,12 @@
 // shared memory and rounded to T, as if a kernel of their own had written them.
 //
 // Shapes: query and out (images, query_rows, heads * head_width); key and value of source s (images, key_rows[s],
-// heads * head_width), of the context (frames, key_rows[0], heads * head_width): a video's frames are one context. One block serves the usual 64 latents of a head; other counts are ragged.
+// heads * head_width), of the context (frames, key_rows[0], heads * head_width): a video's frames are one context. One
+// block serves the usual 64 latents of a head; other counts are ragged.
 // Names: perceiver_attention_<bf16|f16>_<64|80|96|128>, by the padded head width.
 // Grid (ceil(query_rows / 64), heads, images), 128 threads; shared bytes 512 * (WIDTH + 8): two tiles of 64 keys and
 // values. Bound: the latency of its few tiles (five of context and one of latents for 257 + 64 keys), then memory.
 #include "attention.cuh"
-
 
 template <typename T, uint32_t WIDTH>
 DEVICE void perceiver_attention(const PictureAttentionArguments& arguments) {

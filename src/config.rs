@@ -403,7 +403,10 @@ fn open_flamingo(fields: &Fields, checkpoint: &Checkpoint) -> Result<ModelConfig
     let resampler = ResamplerConfig {
         depth,
         latents: rows("perceiver.latents")?,
-        frame_embeddings: checkpoint.shape("perceiver.frame_embs").map(|shape| shape[0]),
+        frame_embeddings: checkpoint
+            .contains("perceiver.frame_embs")
+            .then(|| rows("perceiver.frame_embs"))
+            .transpose()?,
         heads: heads_of("perceiver.layers.0.0.to_q.weight")?,
         head_width: OPEN_FLAMINGO_HEAD_WIDTH,
         mlp_width: rows("perceiver.layers.0.1.1.weight")?,

@@ -22,6 +22,8 @@ pub struct PromptLimits {
     pub parts_max: usize,
     /// Pictures and videos of a prompt; a model reads at most 256.
     pub pictures_max: usize,
+    /// Pictures and frames of videos together; Flamingo's 32 shots of 30 frames each and the one asked are 990.
+    pub frames_max: usize,
     /// Pixels of all its pictures and frames together, which stay decoded until they are encoded.
     pub pixels_max: u64,
     /// Bytes of all its texts together.
@@ -38,6 +40,7 @@ impl Default for PromptLimits {
             bytes_max: 256 << 20,
             parts_max: 4096,
             pictures_max: PICTURES_MAX,
+            frames_max: 2048,
             pixels_max: 256 << 20,
             text_bytes_max: 1 << 20,
             picture: image::Limits::default(),
@@ -76,6 +79,7 @@ impl Part {
 pub struct Prompt {
     parts: Vec<Part>,
     pictures: usize,
+    frames: usize,
     pixels: u64,
     text_bytes: usize,
     limits: PromptLimits,
@@ -135,11 +139,16 @@ impl Prompt {
             let most = self.limits.pictures_max as u64;
             return Err(Error::limit("pictures of a prompt", most, most + 1));
         }
+        let frames = self.frames + part.frames().len();
+        if frames > self.limits.frames_max {
+            let most = self.limits.frames_max as u64;
+            return Err(Error::limit("pictures and frames of a prompt", most, frames as u64));
+        }
         let pixels = self.pixels + part.frames().iter().map(Picture::pixel_count).sum::<u64>();
         if pixels > self.limits.pixels_max {
             return Err(Error::limit("pixels of all pictures of a prompt", self.limits.pixels_max, pixels));
         }
-        (self.pictures, self.pixels) = (self.pictures + 1, pixels);
+        (self.pictures, self.frames, self.pixels) = (self.pictures + 1, frames, pixels);
         self.push(part)
     }
 
@@ -353,6 +362,9 @@ impl Place<'_> {
 
     /// The path of a file, which is never fetched from elsewhere.
     fn path(&self, text: &str, expected: &str) -> Result<PathBuf> {
+        if text.starts_with("data:") {
+            return Err(self.wrong("", expected, "a data URI"));
+        }
         match text.contains("://") {
             true => Err(self.wrong("", expected, "a URL (nothing is fetched)")),
             false => Ok(self.folder.join(text)),
@@ -386,8 +398,10 @@ impl Place<'_> {
                 }
             }
         }
-        sampling.check()?;
-        Ok(sampling)
+        match sampling.check() {
+            Ok(()) => Ok(sampling),
+            Err(error) => Err(Error::argument(format!("{}: {}: {error}", self.source, self.key))),
+        }
     }
 }
 

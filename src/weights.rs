@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 pub struct WeightId(pub usize);
 
 /// A matrix (or a vector: one row) made of one or more tensors, stacked by rows.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Weight {
     /// Our name for it.
     pub name: String,
@@ -268,8 +268,7 @@ impl Weights {
 
     /// What is asked for again is there.
     fn push(&mut self, weight: Weight) -> WeightId {
-        let same = |known: &Weight| known.name == weight.name && known.parts == weight.parts;
-        if let Some(place) = self.list.iter().position(same) {
+        if let Some(place) = self.list.iter().position(|known| *known == weight) {
             return WeightId(place);
         }
         self.list.push(weight);

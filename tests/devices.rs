@@ -8,7 +8,8 @@ mod reference;
 
 use devices::{PRECISIONS, on_all_cores, with_kernels};
 use flamant::demo::{Episode, Random, Sheet};
-use flamant::{Device, Flamingo, Generation, Options, Precision};
+use flamant::image::Picture;
+use flamant::{Device, Engine, Flamingo, Generation, Options, Precision};
 use reference::Case;
 
 /// Largest difference of a log-probability.
@@ -64,6 +65,26 @@ fn prompts_score_as_in_the_reference() {
         eprintln!("{what}: log-probabilities differ by {far:.4}");
         assert!(far < tolerance(precision), "{what}: {far}");
     });
+}
+
+/// Features are of unit length; with the projection of open_clip, and of IDEFICS without any.
+#[test]
+fn features_are_those_of_the_reference() {
+    let all = ["open_flamingo-opt-video-kernels", "idefics-kernels"].map(Case::open);
+    for (case, device) in all.iter().flat_map(|case| with_kernels().into_iter().map(move |device| (case, device))) {
+        for precision in PRECISIONS {
+            let prompt = case.prompt();
+            let frames: Vec<&[Picture]> = prompt.media().flat_map(|frames| frames.chunks(1)).collect();
+            let features = |options: Options| Engine::open(&case.model, &options).unwrap().features(&frames).unwrap();
+            let found = features(options(device, Some(precision)));
+            let want = features(options(Device::Cpu, None));
+            let alike = |(a, b): (&Vec<f32>, &Vec<f32>)| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+            let least = found.iter().zip(&want).map(alike).fold(1.0, f32::min);
+            assert!(least > 0.999 && found.len() == frames.len(), "{}, {precision} on {device}: {least}", case.name);
+            let other = found.iter().zip(&want[1..]).map(alike).fold(-1.0, f32::max);
+            assert!(other < 0.999, "{}: features tell pictures apart: {other}", case.name);
+        }
+    }
 }
 
 /// Rounded numbers may order two tokens otherwise only where the processor finds them nearly equal.

@@ -12,7 +12,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use flamant::eval::metrics::{answers, vqa};
+use flamant::eval::metrics::{answers, cider, ptb, vqa};
 use flamant::eval::shots::shuffled;
 use flamant::{Flamingo, Generation, Options, Prompt};
 use reference::Case;
@@ -248,6 +248,17 @@ fn orders_are_averaged() {
     }
 }
 
+/// How many answers there are, none of them twice.
+fn keys(folder: &Folder) -> usize {
+    let key = |record: &Value| format!("{} {} {}", record["series"], record["shots"], record["id"]);
+    let mut keys: Vec<String> = folder.records().iter().map(key).collect();
+    let count = keys.len();
+    keys.sort();
+    keys.dedup();
+    assert_eq!(keys.len(), count);
+    count
+}
+
 #[test]
 fn what_is_stopped_goes_on_to_the_same_results() {
     let arguments = ["--demo", "--queries", "16", "--shots", "1,4", "--seed", "5"];
@@ -255,27 +266,33 @@ fn what_is_stopped_goes_on_to_the_same_results() {
     whole.run(&arguments);
     let count = whole.records().len();
     assert_eq!(count, 16 * 2 * 2 * 3);
-    for milliseconds in [60, 250, 500] {
+    let answers = String::from_utf8(whole.output("answers.jsonl")).unwrap();
+    let lines: Vec<&str> = answers.lines().collect();
+    for kept in [0, 1, 2, 77, count] {
         let folder = Folder::new(0);
-        let mut child = folder.command(&arguments).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-        thread::sleep(Duration::from_millis(milliseconds));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        // And a line that was being written.
-        if let Ok(text) = fs::read_to_string(folder.path("out/answers.jsonl"))
-            && text.lines().count() > 2
-        {
-            fs::write(folder.path("out/answers.jsonl"), &text[..text.len() - 9]).unwrap();
-        }
+        fs::create_dir(folder.path("out")).unwrap();
+        // And half of a line that was being written.
+        let text = format!("{}\n{}", lines[..kept].join("\n"), &lines[kept][..lines[kept].len() / 2]);
+        fs::write(folder.path("out/answers.jsonl"), text.trim_start()).unwrap();
         folder.run(&arguments);
-        assert!(folder.output("results.json") == whole.output("results.json"), "after {milliseconds} ms");
-        assert!(folder.output("index.html") == whole.output("index.html"), "after {milliseconds} ms");
-        let mut keys: Vec<String> =
-            folder.records().iter().map(|r| format!("{} {} {}", r["series"], r["shots"], r["id"])).collect();
-        keys.sort();
-        keys.dedup();
-        assert_eq!((keys.len(), folder.records().len()), (count, count), "no answer is lost or there twice");
+        if kept > 0 {
+            assert!(folder.output("results.json") == whole.output("results.json"), "{kept} lines");
+            assert!(folder.output("index.html") == whole.output("index.html"), "{kept} lines");
+        }
+        assert_eq!(keys(&folder), count, "no answer is lost or there twice");
     }
+    // Killed as soon as there are some answers.
+    let folder = Folder::new(0);
+    let mut child = folder.command(&arguments).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    while folder.output("answers.jsonl").len() < 10_000 && child.try_wait().unwrap().is_none() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let _ = child.kill();
+    child.wait().unwrap();
+    folder.run(&arguments);
+    assert_eq!(keys(&folder), count);
+    let scores = |folder: &Folder| folder.results()["series"].clone();
+    assert_eq!(scores(&folder), scores(&whole));
     // With nothing left to ask, nothing is asked.
     let before = whole.output("answers.jsonl");
     assert!(!whole.run(&arguments).contains("answers in"));
@@ -317,6 +334,12 @@ fn what_is_missing_is_named_and_counts() {
         assert!(of.iter().all(|record| !texts(&record["shown"]).contains(&"n2".to_owned())), "{series}");
     }
     assert!(folder.shown("RICES", 2).values().all(|shown| !shown.contains(&"n4".to_owned())));
+    // What failed is asked again.
+    draw(&folder.path("4.png"), 4);
+    folder.run(&[&arguments[..], &["--selection", "random,rices"]].concat());
+    for series in ["random", "RICES"] {
+        assert_eq!(point(&folder.results(), series, 2)["errors"], 1);
+    }
 }
 
 #[test]
@@ -407,7 +430,10 @@ fn videos_memes_and_folders_of_classes_are_evaluated() {
         fs::create_dir(folder.path(&format!("v{video}"))).unwrap();
         (0..3).for_each(|frame| draw(&folder.path(&format!("v{video}/{frame}.png")), 10 * video + frame));
     }
-    let clip = |number: usize| json!({"video": format!("v{number}"), "answer": (["dax", "wug"][number % 2]), "choices": ["dax", "wug"]});
+    let clip = |number: usize| {
+        let answer = ["dax", "wug"][number % 2];
+        json!({"video": format!("v{number}"), "answer": answer, "choices": ["dax", "wug"]})
+    };
     folder.write("clips.jsonl", &(0..4).map(clip).collect::<Vec<_>>());
     let form = ["--form", "form.json", "--shots", "2"];
     folder.run(
@@ -441,6 +467,10 @@ fn videos_memes_and_folders_of_classes_are_evaluated() {
     fs::remove_dir_all(folder.path("out")).unwrap();
     folder.run(&[&memes[..], &["--reference-slip"]].concat());
     assert_ne!(folder.records().iter().map(last).sum::<f64>(), records.iter().map(last).sum::<f64>());
+    fs::remove_dir_all(folder.path("out")).unwrap();
+    fs::remove_file(folder.path("0.png")).unwrap();
+    folder.run(&[&memes[..], &["--reference-slip"]].concat());
+    assert_eq!(point(&folder.results(), "random", 0)["errors"], 1);
 
     let folder = Folder::new(6);
     names(&folder, 0);
@@ -456,30 +486,40 @@ fn videos_memes_and_folders_of_classes_are_evaluated() {
 
 #[test]
 fn captions_are_scored_by_their_references() {
-    let folder = Folder::new(6);
-    let image = |number: usize| {
-        let sentences =
-            [json!({"raw": format!("a {} fox", ["red", "small", "big"][number % 3])}), json!({"raw": "a fox"})];
-        let split = if number < 3 { "train" } else { "test" };
-        json!({"filename": format!("{number}.png"), "imgid": number, "split": split, "sentences": sentences})
-    };
-    let root = json!({"images": (0..6).map(image).collect::<Vec<_>>(), "dataset": "coco"});
-    fs::write(folder.path("dataset_coco.json"), root.to_string()).unwrap();
     let case = Case::open("open_flamingo-mpt");
-    folder.run(&[
-        case.model.to_str().unwrap(),
-        "--benchmark",
-        "flickr30k",
-        "--data",
-        "dataset_coco.json",
-        "--shots",
-        "2",
-    ]);
-    let records = folder.records();
-    assert_eq!(records.len(), 3);
-    let results = folder.results();
-    assert_eq!(results["metric"]["name"], "CIDEr");
-    let page = String::from_utf8(folder.output("index.html")).unwrap();
+    // What the model says of each picture, which does not depend on what people said of it, is what people say then.
+    let run = |captions: &HashMap<String, String>| {
+        let folder = Folder::new(6);
+        let image = |number: usize| {
+            let said = captions.get(&number.to_string()).map_or("a red fox", String::as_str);
+            let sentences = [json!({"raw": format!("a fox {number}")}), json!({"raw": said})];
+            let split = if number < 3 { "train" } else { "test" };
+            json!({"filename": format!("{number}.png"), "imgid": number, "split": split, "sentences": sentences})
+        };
+        let root = json!({"images": (0..6).map(image).collect::<Vec<_>>(), "dataset": "flickr30k"});
+        fs::write(folder.path("captions.json"), root.to_string()).unwrap();
+        let model = case.model.to_str().unwrap();
+        folder.run(&[model, "--benchmark", "flickr30k", "--data", "captions.json", "--shots", "2"]);
+        folder
+    };
+    let texts = |folder: &Folder| -> HashMap<String, String> {
+        folder.records().iter().map(|record| (text(&record["id"]), answers::caption(&text(&record["text"])))).collect()
+    };
+    let first = run(&HashMap::new());
+    let said = texts(&first);
+    assert_eq!(said.len(), 3);
+    let second = run(&said);
+    assert_eq!(texts(&second), said);
+    let examples: Vec<cider::Example> = (3..6)
+        .map(|number| {
+            let said = ptb::tokens(&said[&number.to_string()]);
+            let references = vec![ptb::tokens(&format!("a fox {number}")), said.clone()];
+            cider::Example { candidate: said, references }
+        })
+        .collect();
+    near(&point(&second.results(), "random", 2)["score"], 100.0 * cider::cider(&examples).unwrap().score);
+    assert_eq!(second.results()["metric"]["name"], "CIDEr");
+    let page = String::from_utf8(second.output("index.html")).unwrap();
     assert!(["OpenFlamingo 3B", "Flamingo 80B", "IDEFICS 9B"].iter().all(|model| page.contains(model)));
 }
 
@@ -497,8 +537,20 @@ fn what_is_wrong_is_said_in_a_line() {
     let told = folder.refused(&[DEMO, "--benchmark", "vqav2", "--data", "bad.jsonl"]);
     assert!(told.contains("QUESTIONS.json ANNOTATIONS.json"), "{told}");
     folder.write("good.jsonl", &names(&folder, 2));
-    let told = folder.refused(&[DEMO, "--benchmark", "jsonl", "--data", "good.jsonl", "--form", "none.json"]);
+    let told =
+        folder.refused(&[DEMO, "--benchmark", "jsonl", "--data", "good.jsonl", "--shots", "1", "--form", "none.json"]);
     assert!(told.contains("none.json"), "{told}");
+    let good = [&[DEMO, "--benchmark", "jsonl", "--data", "good.jsonl"], &form[..]].concat();
+    let told = folder.refused(&[&good[..], &["--shots", "4"]].concat());
+    assert!(told.contains("shots: expected at most 2, as many as there are to show, found 4"), "{told}");
+    let told = folder.refused(&[&good[..], &["--shots", "1", "--fps", "0"]].concat());
+    assert!(told.contains("frames a second of a video"), "{told}");
+    let told = folder.refused(&[&good[..], &["--shots", "1", "--task", "caption", "--reference-slip"]].concat());
+    assert!(told.contains("reference-slip: expected with classification alone, found with jsonl"), "{told}");
+    let meme = |number: usize| json!({"id": number, "img": "0.png", "label": 1, "text": format!("{number}")});
+    folder.write("memes.jsonl", &(0..3).map(meme).collect::<Vec<_>>());
+    let told = folder.refused(&[DEMO, "--benchmark", "hateful-memes", "--data", "memes.jsonl", "--shots", "0"]);
+    assert!(told.contains("ROC-AUC: expected examples of both classes, found 3 of 3 of the second"), "{told}");
     assert!(!folder.path("out/answers.jsonl").exists(), "nothing is left");
     for (arguments, code) in
         [(&["--benchmark", "coco"][..], 2), (&["--demo", "--benchmark", "coco"], 2), (&["--demo", "--shots", "999"], 2)]

@@ -9,7 +9,7 @@ mod run;
 mod similar;
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
@@ -39,9 +39,11 @@ Benchmarks and their --data (and --support) files:
   textvqa, vizwiz             QUESTIONS.json ANNOTATIONS.json, or the one file of their authors
   hateful-memes               FILE.jsonl
   imagenet                    no file, or a file of class names; --media is the folder of the classes' folders
-  msvd-qa, msrvtt-qa, vatex   FILE.json
+  msvd-qa, msrvtt-qa          FILE.json, or FILE.json MAPPING.txt with lines of a video's name and number
+  vatex                       FILE.json
   jsonl                       one's own examples, one a line: {\"image\" or \"video\": PATH, \"answer\" or \"answers\",
-                              and as one likes \"question\", \"choices\", \"id\", \"group\"}
+                              and as one likes \"question\", \"choices\", \"id\", \"group\"}; questions that
+                              all have 10 answers are scored as VQAv2's, 5 as iVQA's, others as exact
 With 0 shots, two examples are shown without their pictures, as in the papers.
 Output: answers.jsonl (an example a line, from which it goes on), results.json, index.html.")]
 pub struct Eval {
@@ -90,12 +92,12 @@ pub struct Eval {
     #[arg(long, default_value_t = 42)]
     seed: u64,
     /// Examples asked, drawn at random; all, if not given
-    #[arg(long, value_name = "N")]
-    queries: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    queries: Option<u64>,
     /// Examples that random ones are drawn from, drawn at random; 0 for all. RICES always looks at all
     #[arg(long, value_name = "N", default_value_t = 2048)]
     support_max: usize,
-    /// Orders of the examples shown whose log-likelihoods are averaged, for classification
+    /// Random orders of the examples shown whose log-likelihoods are averaged, for classification
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
     permutations: u64,
     /// Repeat a slip of OpenFlamingo's classification with 0 shots: the first shown picture stands for the asked one
@@ -105,8 +107,8 @@ pub struct Eval {
     #[arg(long, value_name = "DIR")]
     nltk: Option<PathBuf>,
     /// Prompts of each point that the page shows
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    samples: usize,
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(..=100))]
+    samples: u64,
     /// Folder of answers.jsonl, results.json and index.html
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
@@ -144,7 +146,9 @@ fn shots_in_range(text: &str) -> Result<usize, String> {
 
 impl Eval {
     pub fn run(self) -> Outcome {
+        self.video.sampling().check()?;
         let plan = Arc::new(if self.demo { demo::plan(&self)? } else { self.plan()? });
+        plan.check()?;
         let mut engine = self.device.engine(&self.limits, |options| match &self.model {
             Some(folder) => Engine::open(folder, options),
             None => Engine::demo(options),
@@ -152,17 +156,18 @@ impl Eval {
         let name = self.form(&engine);
         let form = Arc::new(Form::open(name, plan.benchmark.kind)?);
         std::fs::create_dir_all(&self.output).map_err(|error| Error::file(&self.output, error))?;
-        let mut records = Records::open(&self.output, &plan, &form, &engine)?;
+        let evaluation = records::evaluation(&plan, &form, &engine, &self.device.storage())?;
+        let mut records = Records::open(&self.output, &plan, evaluation)?;
         let media = Arc::new(Media::new(engine.reader().clone(), plan.frames));
         if records.left(&plan) > 0 {
             let similar = similar::find(&plan, &mut engine, &media, &self.output)?;
             run::run(&plan, &form, similar, &mut engine, &media, &mut records)?;
         }
-        let results = findings::results(&plan, (name, &form), &records, &engine, &media, self.samples)?;
+        let results = findings::results(&plan, (name, &form), &records, &engine, &media, self.samples as usize)?;
         results.write(&self.output.join("results.json"))?;
         let page = self.output.join("index.html");
-        std::fs::write(&page, page::render(&results)).map_err(|error| Error::file(&page, error))?;
-        findings::print(&results, &page)
+        page::write(&results, &page)?;
+        findings::print(&results, &records, &plan, &page)
     }
 
     /// What is to be asked of whom.
@@ -175,30 +180,28 @@ impl Eval {
         });
         let source = Source { files: self.data.clone(), media: self.media.clone(), split: self.split.clone() };
         let (benchmark, mut asked) = Benchmark::open(name, task, &source)?;
-        let mut shown_source = source.clone();
-        if !self.support.is_empty() {
-            shown_source.files = self.support.clone();
-        }
-        if self.support_media.is_some() {
-            shown_source.media = self.support_media.clone();
-        }
-        shown_source.split = self.support_split.clone();
-        let shown = benchmark.shown(&shown_source)?;
-        let gone: Vec<PathBuf> =
-            data::missing(&asked).into_iter().chain(data::missing(&shown)).map(Path::to_owned).collect();
+        self.check_flags(&benchmark)?;
+        let apart = !self.support.is_empty() || self.support_media.is_some() || self.support_split.is_some();
+        let shown = match apart || benchmark.format.splits().is_some() {
+            false => asked.clone(),
+            true => {
+                let files = if self.support.is_empty() { source.files } else { self.support.clone() };
+                let media = self.support_media.clone().or(source.media);
+                benchmark.shown(&Source { files, media, split: self.support_split.clone() })?
+            }
+        };
         let mut missing = Missing::default();
         let mut named = HashSet::new();
-        for path in gone {
-            let name = path.display().to_string();
-            if named.insert(path) {
-                missing.add(name);
+        for path in data::missing(&asked).into_iter().chain(data::missing(&shown)) {
+            if named.insert(path.to_owned()) {
+                missing.add(path.display().to_string());
             }
         }
         if missing.count > 0 {
             eprintln!("flamant: {} pictures or videos are missing, the first is {}", missing.count, missing.names[0]);
         }
-        if let Some(most) = self.queries.filter(|most| *most < asked.examples.len()) {
-            let mut picked: Vec<usize> = shuffled(asked.examples.len(), self.seed, 0).take(most.max(1)).collect();
+        if let Some(most) = self.queries.map(|most| most as usize).filter(|most| *most < asked.examples.len()) {
+            let mut picked: Vec<usize> = shuffled(asked.examples.len(), self.seed, 0).take(most).collect();
             picked.sort_unstable();
             asked.examples = picked.into_iter().map(|place| asked.examples[place].clone()).collect();
         }
@@ -209,10 +212,7 @@ impl Eval {
         let most = if self.support_max == 0 { usize::MAX } else { self.support_max };
         let drawn = Support::new(&shown, is_there, most, self.seed);
         let all = Support::new(&shown, is_there, usize::MAX, self.seed);
-        let stemmer = match (&self.nltk, benchmark.metric) {
-            (Some(folder), Metric::OkVqa) => Some(Arc::new(Stemmer::open(folder)?)),
-            _ => None,
-        };
+        let stemmer = self.nltk.as_ref().map(Stemmer::open).transpose()?.map(Arc::new);
         let chance = (benchmark.metric == Metric::Accuracy).then(|| chance(&asked));
         let series = self.selections(&[Selection::Random]).into_iter().map(|selection| Series {
             label: selection.name().to_owned(),
@@ -230,13 +230,29 @@ impl Eval {
             sets: vec![Set { asked, shown, drawn, all }],
             shots: self.shots(&[0, 4, 8, 16, 32]),
             seed: self.seed,
-            permutations: if benchmark.task == Task::Classify { self.permutations as usize } else { 1 },
-            reference_slip: self.reference_slip && benchmark.task == Task::Classify,
+            permutations: self.permutations as usize,
+            reference_slip: self.reference_slip,
             judge: Judge::new(benchmark.metric, stemmer, self.seed),
             missing,
             frames: self.video.sampling(),
             benchmark,
         })
+    }
+
+    /// Whether flags are of use for the benchmark.
+    fn check_flags(&self, benchmark: &Benchmark) -> Result<(), Error> {
+        let classifies = benchmark.task == Task::Classify;
+        let flags = [
+            ("permutations", self.permutations > 1, classifies, "classification"),
+            ("reference-slip", self.reference_slip, classifies, "classification"),
+            ("nltk", self.nltk.is_some(), benchmark.metric == Metric::OkVqa, "ok-vqa"),
+        ];
+        match flags.into_iter().find(|(_, given, fits, _)| *given && !fits) {
+            None => Ok(()),
+            Some((flag, _, _, of)) => {
+                Err(Error::argument(format!("{flag}: expected with {of} alone, found with {}", benchmark.name)))
+            }
+        }
     }
 
     /// Rising, each once.
@@ -277,6 +293,10 @@ impl Eval {
 
 /// What guessing gives, in per cent: the mean over examples of one among their names.
 fn chance(asked: &Dataset) -> f64 {
-    let odds = asked.examples.iter().map(|example| 100.0 / asked.choices_of(example).len() as f64);
+    let odds = asked.examples.iter().map(|example| {
+        let choices = asked.choices_of(example);
+        let right = choices.iter().filter(|choice| example.answers.contains(choice)).count();
+        100.0 * right as f64 / choices.len() as f64
+    });
     odds.sum::<f64>() / asked.examples.len() as f64
 }

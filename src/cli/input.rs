@@ -3,6 +3,7 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, FromArgMatches};
 use flamant::video::FrameSampling;
 use flamant::{Device, Engine, Error, Flamingo, Limits, Options, Precision, Prompt, PromptLimits};
@@ -38,6 +39,11 @@ impl DeviceArguments {
         let engine = open(&self.options(limits.limits()))?;
         self.tell(engine.device());
         Ok(engine)
+    }
+
+    /// How numbers are stored, where it was asked for.
+    pub fn storage(&self) -> String {
+        self.dtype.map_or(String::new(), |dtype| format!(", {dtype}"))
     }
 
     fn options(&self, limits: Limits) -> Options {
@@ -175,6 +181,11 @@ impl FromArgMatches for PromptArguments {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let flags = Flags::from_arg_matches(matches)?;
         let places = |name: &str| matches.indices_of(name).into_iter().flatten().collect::<Vec<_>>();
+        let given = |name: &str| matches.value_source(name) == Some(ValueSource::CommandLine);
+        if flags.video.is_empty() && (given("fps") || given("frames")) {
+            let message = "--fps and --frames go with --video; in a prompt file they stand beside \"video\"\n";
+            return Err(clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, message));
+        }
         let texts = places("text").into_iter().zip(flags.text.into_iter().map(Given::Text));
         let images = places("image").into_iter().zip(flags.image.into_iter().map(Given::Image));
         let videos = places("video").into_iter().zip(flags.video.into_iter().map(Given::Video));

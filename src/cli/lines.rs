@@ -21,7 +21,7 @@ pub struct Lines {
 
 impl Lines {
     /// Opens the file or makes it, and hands each whole line to `each`, with its number from 1; nothing is changed yet.
-    /// All lines are `what` and begin with `begin`.
+    /// All lines are `what`, and line `number` begins with `begin(number)`.
     ///
     /// # Errors
     /// A file that cannot be written, that another program is writing, or that holds something else, which `each` says
@@ -29,7 +29,7 @@ impl Lines {
     pub fn open<E: Display>(
         path: &Path,
         what: &str,
-        begin: &str,
+        begin: impl Fn(u64) -> &'static str,
         mut each: impl FnMut(u64, &[u8]) -> Result<(), E>,
     ) -> Result<Lines, Error> {
         let failed = |error| Error::file(path, error);
@@ -47,8 +47,13 @@ impl Lines {
         for number in 1.. {
             match read_line(&mut reader, LINE_BYTES_MAX, &mut text).map_err(failed)? {
                 End::Nothing => break,
-                End::File if text.starts_with(begin.as_bytes()) || begin.as_bytes().starts_with(&text) => break,
-                End::File => return Err(wrong(number, &"something else")),
+                End::File => {
+                    let begin = begin(number).as_bytes();
+                    if text.starts_with(begin) || begin.starts_with(&text) {
+                        break;
+                    }
+                    return Err(wrong(number, &"something else"));
+                }
                 End::Line => {}
             }
             each(number, &text).map_err(|found| wrong(number, &found))?;

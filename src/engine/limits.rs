@@ -34,7 +34,7 @@ impl Default for Limits {
         Limits {
             sequences: 64,
             tokens_per_step: 256,
-            pictures_per_step: 4,
+            pictures_per_step: 8,
             text_pages: None,
             media_pages: None,
             queue: 1024,

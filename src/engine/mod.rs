@@ -211,26 +211,31 @@ impl Engine {
     /// unit vector, so that the dot product of two is how alike they are.
     ///
     /// # Errors
-    /// A checkpoint without the tower's last norm; a device that is lost or full.
+    /// A checkpoint without the tower's last norm; a video without frames; a device that is lost or full.
     pub fn features(&mut self, media: &[&[Picture]]) -> Result<Vec<Vec<f32>>> {
         if !self.executor.has_features() {
             let file = self.reader.checkpoint().file_of("vision.norm_post");
             return Err(Error::invalid(file, "vision tower", "its last norm, for features", "none"));
         }
-        let pixels: Vec<Arc<Pixels>> = media.iter().map(|frames| self.reader.pixels(frames)).collect();
-        let mut planes = Vec::new();
-        pixels.iter().for_each(|pixels| pixels.normalise(self.reader.preprocessor(), &mut planes));
-        // No more frames at a time than any step encodes.
-        let frame_values = 3 * self.config().vision.image_size.pow(2);
-        let mut values = Vec::new();
-        for frames in planes.chunks(self.limits.pictures_per_step * frame_values) {
-            self.executor.features(frames, &mut values)?;
+        if media.iter().any(|frames| frames.is_empty()) {
+            return Err(Error::argument(
+                "features: expected pictures, or videos of at least one frame, found one of none",
+            ));
         }
-        let width = values.len() / (planes.len() / frame_values).max(1);
+        let pixels: Vec<Arc<Pixels>> = media.iter().map(|frames| self.reader.pixels(frames)).collect();
+        let frames: Vec<&[u8]> = pixels.iter().flat_map(|pixels| pixels.frames()).collect();
+        let mut values = Vec::new();
+        // No more frames at a time than any step encodes.
+        for frames in frames.chunks(self.limits.pictures_per_step) {
+            self.pixels.clear();
+            frames.iter().for_each(|frame| self.reader.preprocessor().normalise(frame, &mut self.pixels));
+            self.executor.features(&self.pixels, &mut values)?;
+        }
+        let width = values.len() / frames.len().max(1);
         let mut frames = values.chunks_exact_mut(width.max(1));
         let mean = |pixels: &Arc<Pixels>| {
             let mut sum = Vec::new();
-            for frame in frames.by_ref().take(pixels.frames) {
+            for frame in frames.by_ref().take(pixels.frames().len()) {
                 unit(frame);
                 sum.resize(frame.len(), 0.0);
                 sum.iter_mut().zip(frame).for_each(|(sum, value)| *sum += *value);
@@ -401,8 +406,8 @@ impl Engine {
         let (mut frames, mut pages) = (Vec::new(), Vec::new());
         for encode in &step.encode {
             let pixels = self.running(encode.job).work.pixels[encode.picture as usize].clone();
-            pixels.normalise(self.reader.preprocessor(), &mut self.pixels);
-            frames.push(pixels.frames as u32);
+            pixels.frames().for_each(|frame| self.reader.preprocessor().normalise(frame, &mut self.pixels));
+            frames.push(pixels.frames().len() as u32);
             pages.push(encode.page);
         }
         self.executor.encode(&self.pixels, &frames, &pages)

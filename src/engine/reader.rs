@@ -2,6 +2,7 @@
 //! may do so while another runs the engine.
 
 use std::collections::HashMap;
+use std::slice::ChunksExact;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use blake3::Hash;
@@ -44,15 +45,14 @@ pub(super) struct Pixels {
     pub content: Hash,
     /// (frames, side, side, 3), 8 bits.
     pub rgb: Vec<u8>,
-    /// How many there are.
-    pub frames: usize,
+    /// How many there are, at least one.
+    count: usize,
 }
 
 impl Pixels {
-    /// Appends each frame as planes of red, green and blue.
-    pub fn normalise(&self, preprocessor: &Preprocessor, planes: &mut Vec<f32>) {
-        let frames = self.rgb.chunks_exact(self.rgb.len() / self.frames);
-        frames.for_each(|frame| preprocessor.normalise(frame, planes));
+    /// Each frame: (side, side, 3).
+    pub fn frames(&self) -> ChunksExact<'_, u8> {
+        self.rgb.chunks_exact(self.rgb.len() / self.count)
     }
 }
 
@@ -187,13 +187,12 @@ impl Reader {
         };
         let has_video = prompt.media().any(|frames| frames.len() > 1);
         if has_video && self.config().resampler.is_none() {
-            return Err(Error::argument(
-                "video: expected a model with a resampler, which takes all frames together; found one without: give it frames as pictures",
-            ));
+            let found = "found one without: give it the frames as pictures";
+            return Err(Error::argument(format!("video: expected a model whose resampler takes all frames; {found}")));
         }
         let pixels: Vec<Arc<Pixels>> = prompt.media().map(|frames| self.pixels(frames)).collect();
         let contents = pixels.iter().map(|pixels| pixels.content).collect();
-        let frames = pixels.iter().map(|pixels| pixels.frames).collect();
+        let frames = pixels.iter().map(|pixels| pixels.frames().len()).collect();
         let prompt = Tokens::new(rendered.ids, rendered.media, contents, frames);
         Ok(Prepared { prompt, pixels, task, pace, wanted, tokens_max, reader: self.clone() })
     }
@@ -243,7 +242,7 @@ impl Reader {
         }
         // Not under the lock: others may resize theirs meanwhile.
         let rgb = frames.iter().flat_map(|frame| self.inner.preprocessor.rgb(frame)).collect();
-        let pixels = Arc::new(Pixels { content, rgb, frames: frames.len() });
+        let pixels = Arc::new(Pixels { content, rgb, count: frames.len() });
         kept().keep(pixels.clone());
         pixels
     }

@@ -28,16 +28,21 @@ pub enum Metric {
 }
 
 impl Metric {
-    /// What a score times 100 is called, as papers print it.
+    /// What a score is called.
     pub fn title(self) -> &'static str {
         match self {
             Metric::Cider => "CIDEr",
-            Metric::Vqa | Metric::OkVqa => "VQA accuracy (%)",
-            Metric::Exact => "exact answers (%)",
-            Metric::Ivqa => "iVQA accuracy (%)",
-            Metric::Accuracy => "top-1 accuracy (%)",
-            Metric::RocAuc => "ROC-AUC (%)",
+            Metric::Vqa | Metric::OkVqa => "VQA accuracy",
+            Metric::Exact => "exact answers",
+            Metric::Ivqa => "iVQA accuracy",
+            Metric::Accuracy => "top-1 accuracy",
+            Metric::RocAuc => "ROC-AUC",
         }
+    }
+
+    /// The unit of a score times 100, as papers print it; CIDEr has none.
+    pub fn unit(self) -> &'static str {
+        if self == Metric::Cider { "" } else { "%" }
     }
 
     /// The answer in what a model wrote, as it is judged.

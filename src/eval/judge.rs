@@ -89,7 +89,7 @@ impl Judge {
         let people = || example.answers.iter().map(String::as_str);
         match answer {
             Answer::Nothing => 0.0,
-            Answer::Name { name, .. } => f64::from(*name == example.answers[0]),
+            Answer::Name { name, .. } => f64::from(example.answers.contains(name)),
             Answer::Text(text) => {
                 let answer = self.metric.answer(text);
                 match (self.metric, &self.stemmer) {
@@ -144,4 +144,75 @@ fn captions(examples: &[Example], answers: &[Answer]) -> Result<Vec<f64>> {
         })
         .collect();
     Ok(cider::cider(&judged)?.examples)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::data::{Medium, Task};
+
+    fn set(answers: &[&[&str]], choices: &[&str]) -> Dataset {
+        let example = |(number, answers): (usize, &&[&str])| Example {
+            id: number.to_string(),
+            medium: Medium::Picture(format!("{number}.png").into()),
+            question: String::new(),
+            answers: answers.iter().map(|answer| (*answer).to_owned()).collect(),
+            choices: None,
+            group: None,
+        };
+        let choices = choices.iter().map(|choice| (*choice).to_owned()).collect();
+        Dataset { task: Task::Caption, examples: answers.iter().enumerate().map(example).collect(), choices }
+    }
+
+    fn judged(metric: Metric, set: &Dataset, answers: &[Answer]) -> Judged {
+        Judge::new(metric, None, 1).judge(set, answers).unwrap()
+    }
+
+    fn said(text: &str) -> Answer {
+        Answer::Text(text.to_owned())
+    }
+
+    fn named(name: &str, last: f64) -> Answer {
+        Answer::Name { name: name.to_owned(), last }
+    }
+
+    #[test]
+    fn captions_are_cut_and_one_that_is_missing_counts_as_the_worst() {
+        let captions = set(&[&["a red fox on a mat"], &["two dogs in the rain"], &["nobody at all is here"]], &[]);
+        let found = judged(
+            Metric::Cider,
+            &captions,
+            &[said("a red fox on a mat Output: more"), said("two dogs in the rain"), Answer::Nothing],
+        );
+        // What is said word for word is worth ten in every length of n-gram.
+        assert!((found.each[0] - 1000.0).abs() < 1e-9 && (found.each[1] - 1000.0).abs() < 1e-9, "{found:?}");
+        assert_eq!(found.each[2], 0.0);
+        assert!((found.interval.score - 2000.0 / 3.0).abs() < 1e-9);
+        assert!(found.interval.low < found.interval.score && found.interval.score < found.interval.high);
+    }
+
+    #[test]
+    fn answers_count_by_those_of_people() {
+        let questions = set(&[&["a cat", "two"], &["red"], &["red"]], &[]);
+        let answers = [said("The cat, sitting"), said("blue Question: x"), Answer::Nothing];
+        assert_eq!(judged(Metric::Exact, &questions, &answers).each, [100.0, 0.0, 0.0]);
+        let people: Vec<&str> = vec!["red"; 2].into_iter().chain(vec!["blue"; 3]).collect();
+        let questions = set(&[&people, &people], &[]);
+        let found = judged(Metric::Ivqa, &questions, &[said("red"), said("green")]);
+        assert_eq!((found.each, found.interval.score), (vec![100.0, 0.0], 50.0));
+    }
+
+    #[test]
+    fn names_count_and_the_area_takes_a_missing_one_for_the_wrong_end() {
+        let memes = set(&[&["no"], &["yes"], &["yes"], &["no"]], &["no", "yes"]);
+        let answers = [named("no", 0.1), named("yes", 0.9), named("no", 0.3), Answer::Nothing];
+        assert_eq!(judged(Metric::Accuracy, &memes, &answers).each, [100.0, 100.0, 0.0, 0.0]);
+        // Of four pairs the two with the missing one, taken for a sure yes, are in the wrong order.
+        assert_eq!(judged(Metric::RocAuc, &memes, &answers).interval.score, 50.0);
+        let one_class = set(&[&["no"]], &["no", "yes"]);
+        assert!(Judge::new(Metric::RocAuc, None, 1).judge(&one_class, &answers[..1]).is_err());
+        // Any of its names is right.
+        let sofas = set(&[&["sofa", "couch"]], &["sofa", "couch", "bed"]);
+        assert_eq!(judged(Metric::Accuracy, &sofas, &[named("couch", 0.0)]).each, [100.0]);
+    }
 }

@@ -8,9 +8,13 @@ mod samples;
 mod table;
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::path::Path;
 
 use super::published::{Published, SHOTS, published};
+use super::replace::replace;
 use super::results::Results;
+use crate::error::Result;
 
 /// Colours and shapes of curves, as many as `style.css` has.
 const STYLES: usize = 8;
@@ -42,6 +46,14 @@ fn shots(results: &Results, published: &[&Published]) -> Vec<usize> {
     let own = results.series.iter().flat_map(|series| series.points.iter().map(|point| point.shots));
     let others = SHOTS.into_iter().filter(|&shots| published.iter().any(|row| row.at(shots).is_some()));
     own.chain(others).collect::<BTreeSet<usize>>().into_iter().collect()
+}
+
+/// Writes the page, or replaces it as a whole.
+///
+/// # Errors
+/// Of the file system.
+pub fn write(results: &Results, path: &Path) -> Result<()> {
+    replace(path, |file| file.write_all(render(results).as_bytes()))
 }
 
 /// The title and one sentence: what was measured of whom, on what, when.

@@ -24,7 +24,8 @@ pub const MISSING_NAMES_MAX: usize = 100;
 pub struct Results {
     /// What was measured, in a few words: the page's title.
     pub title: String,
-    /// The benchmark's name, by which published numbers are found ([`published`](super::published::published)): "coco", "vqav2".
+    /// The benchmark's name, by which published numbers are found ([`published`](super::published::published)): "coco",
+    /// "vqav2".
     pub benchmark: String,
     /// What was evaluated.
     pub model: Model,

@@ -70,8 +70,8 @@ struct Header {
 }
 
 impl Features {
-    /// Brings rows of `dimension` numbers to unit length. A row of zeros stays: it stands for a picture that could not be
-    /// read, is like no other, and is never found.
+    /// Brings rows of `dimension` numbers to unit length. A row of zeros stays: it stands for a picture that could not
+    /// be read, is like no other, and is never found.
     ///
     /// # Errors
     /// With a row that is not finite.

@@ -1,6 +1,6 @@
-//! Which examples are shown with the one that is asked: drawn at random by a seed, or the most similar ones (RICES, Yang
-//! et al. 2021; Flamingo, appendix B.2). What is drawn for an example depends on the seed and its number alone, and more
-//! shots only add to fewer.
+//! Which examples are shown with the one that is asked: drawn at random by a seed, or the most similar ones (RICES,
+//! Yang et al. 2021; Flamingo, appendix B.2). What is drawn for an example depends on the seed and its number alone, and
+//! more shots only add to fewer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -58,6 +58,11 @@ impl Support {
         self.count
     }
 
+    /// How many the largest group has.
+    pub fn largest_group(&self) -> usize {
+        self.members.values().map(Vec::len).max().unwrap_or(0)
+    }
+
     /// Their numbers, in order.
     pub fn numbers(&self) -> Vec<usize> {
         let mut numbers: Vec<usize> = self.members.values().flatten().copied().collect();
@@ -72,8 +77,8 @@ impl Support {
         drawn.filter(|&member| may_show(&shown.examples[member], asked)).take(shots).collect()
     }
 
-    /// For each example of `asked`, the `shots` most similar ones to show, the most similar last. Rows of `of_shown` are
-    /// those of [`Support::numbers`], rows of `of_asked` the examples asked.
+    /// For each example of `asked`, the `shots` most similar ones to show, the most similar last. Rows of `of_shown`
+    /// are those of [`Support::numbers`], rows of `of_asked` the examples asked.
     pub fn similar(
         &self,
         shown: &Dataset,

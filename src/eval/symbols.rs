@@ -1,5 +1,5 @@
-//! The task of the model in the box as sets: a few symbols of an alphabet that it has never seen get names that are made
-//! up; some drawings of them can be shown, others are to be named. Each episode is a group of its own.
+//! The task of the model in the box as sets: a few symbols of an alphabet that it has never seen get names that are
+//! made up; some drawings of them can be shown, others are to be named. Each episode is a group of its own.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ const SHOWN: usize = 8;
 /// Drawings asked for in an episode.
 const ASKED: usize = 8;
 
-/// Drawings to show and drawings to ask for, `asked` of them or a few more, from all held-out alphabets in turn; `ways`
+/// Drawings to show and `asked` drawings to ask for, from all held-out alphabets in turn; `ways`
 /// symbols are in play.
 ///
 /// # Errors
@@ -42,7 +42,7 @@ pub fn sets(ways: usize, asked: usize, random: &mut Random) -> Result<(Dataset, 
             to_show.extend((0..SHOWN).map(|column| example(way, column)).collect::<Result<Vec<_>>>()?);
         }
         let left = sheet.columns - SHOWN;
-        for place in random.distinct(ways * left, ASKED) {
+        for place in random.distinct(ways * left, ASKED.min(asked - to_ask.len())) {
             to_ask.push(example(place / left, SHOWN + place % left)?);
         }
     }

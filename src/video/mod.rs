@@ -32,7 +32,7 @@ pub struct Limits {
     pub frames_max: u64,
     /// Pixels of all frames held at a time: up to twice those asked for, until the end of the video is known.
     pub pixels_max: u64,
-    /// Pixels of all frames of an animation, which has to be drawn from its beginning.
+    /// Pixels drawn and cleared of all frames of an animation, which has to be drawn from its beginning.
     pub pixels_drawn_max: u64,
     /// How long an `ffmpeg` may work on one video.
     pub time_max: Duration,
@@ -42,7 +42,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             frames_max: 1 << 16,
-            pixels_max: 256 << 20,
+            pixels_max: 512 << 20,
             pixels_drawn_max: 4 << 30,
             time_max: Duration::from_secs(600),
         }

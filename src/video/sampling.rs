@@ -12,7 +12,8 @@ use crate::error::{Error, Result};
 /// `1 / per_second` seconds, up to the end; what has none (a folder, a list of files) is looked at frame by frame. If
 /// these are at most `frames_max`, all are kept. If not, every second of them is passed over, again and again, until at
 /// most `2 * frames_max` remain; of those `n`, number `round(i * (n - 1) / (frames_max - 1))` is kept for each `i` from
-/// 0 to `frames_max - 1`, halves rounded up: the first, the last, and others evenly between.
+/// 0 to `frames_max - 1`, halves rounded up: the first, the last of these, and others evenly
+/// between; for a `frames_max` of 1 the first.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FrameSampling {
     /// Frames looked at for a second of video: from 0.001 to 1000. Flamingo was trained at 1 and evaluated at 3

@@ -22,10 +22,12 @@ pub(super) fn read(bytes: &[u8], sampling: &FrameSampling, limits: &Limits, fram
     let source = frames.source;
     let damaged = |reason: &str| Error::invalid(source, "WebP", "a complete and undamaged file", reason);
     // Cut between two frames, all its chunks would be whole. The padding of the last one may be missing.
-    if bytes.len() + 1 < 8 + u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]) as usize {
+    let end = 8 + u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]) as usize;
+    if bytes.len() + 1 < end {
         return Err(damaged("fewer bytes than its header claims"));
     }
-    let mut chunks = Chunks(&bytes[12..]);
+    // What follows the file in it is no part of it.
+    let mut chunks = Chunks(&bytes[12..end.clamp(12, bytes.len())]);
     let header = match chunks.next() {
         Some(Ok((b"VP8X", header))) if header.len() >= 10 && header[0] & ANIMATION != 0 => header,
         _ => return frames.look(|source| image::decode(bytes, source, limits)),
@@ -52,7 +54,7 @@ pub(super) fn read(bytes: &[u8], sampling: &FrameSampling, limits: &Limits, fram
         if !drawing.canvas.holds(&place) {
             return Err(damaged("a frame that reaches beyond the canvas"));
         }
-        clock.allow(place.pixels())?;
+        clock.allow(place.pixels() + drawing.blank.pixels())?;
         let picture = image::decode(&own_file(&place, content), source, limits)?;
         if (picture.width() as usize, picture.height() as usize) != (place.width, place.height) {
             return Err(damaged("a frame of another size than its header says"));

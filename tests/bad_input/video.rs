@@ -86,6 +86,11 @@ fn prompts() {
         ("a list with a URL", r#"{"video": ["http://a/b.png"]}"#, "part 0: expected a path or a data URI, found a URL"),
         ("a URL", r#"{"video": "http://a/b.mp4"}"#, "part 0: expected a path or an array of pictures, found a URL"),
         ("no such frame", r#"{"video": ["none.png"]}"#, "none.png: No such file"),
+        (
+            "data of a video",
+            r#"{"video": "data:image/gif;base64,"}"#,
+            "part 0: expected a path or an array of pictures, found a data URI",
+        ),
         ("broken data", r#"{"video": ["data:image/png;base64,%"]}"#, "part 0: video: expected base64, found"),
         ("a stranger", r#"{"video": "a", "text": "b"}"#, r#"expected "fps" or "frames" beside "video", found "text""#),
         ("fps of a picture", r#"{"image": "a.png", "fps": 1}"#, "part 0: expected one key"),
@@ -93,7 +98,7 @@ fn prompts() {
         (
             "a rate of 0",
             r#"{"video": "a", "fps": 0}"#,
-            "frames a second of a video: expected a number from 0.001 to 1000",
+            "part 0: frames a second of a video: expected a number from 0.001 to 1000",
         ),
         ("half a frame", r#"{"video": "a", "frames": 1.5}"#, "part 0: frames: expected a whole number, found a number"),
         ("no frames", r#"{"video": "a", "frames": 0}"#, "frames of a video: expected a number from 1 to 128, found 0"),

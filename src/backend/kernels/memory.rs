@@ -126,8 +126,9 @@ pub struct Memory {
 
 /// What activations need for each unit of a batch.
 struct ActivationShapes {
-    /// Numbers for each unit of the slot's axis.
-    slots: Vec<((Which, usize), crate::graph::Axis, usize)>,
+    /// Who uses it, what its units are, and numbers for each of them. Plans that run at different times share slots:
+    /// those for pictures do.
+    slots: Vec<(Vec<(Which, usize)>, crate::graph::Axis, usize)>,
     /// f32 numbers of the input that patches are cut from, for each picture.
     pixels: usize,
     /// f32 numbers for each unit, of the output that a linear layer writes.
@@ -145,7 +146,17 @@ impl ActivationShapes {
                 let size = tensor.row_pitch * padded(tensor.stride);
                 sizes[tensor.buffer] = sizes[tensor.buffer].max(size);
             }
-            shapes.slots.extend((0..).zip(sizes).map(|(slot, size)| ((which, slot), plan.slots[slot].axis, size)));
+            for (slot, size) in sizes.into_iter().enumerate() {
+                let axis = plan.slots[slot].axis;
+                let free = |users: &[(Which, usize)]| which == Which::Features && matches!(users, [(Which::Media, _)]);
+                match shapes.slots.iter_mut().find(|(users, of, _)| free(users) && *of == axis) {
+                    Some((users, _, shared)) => {
+                        users.push((which, slot));
+                        *shared = size.max(*shared);
+                    }
+                    None => shapes.slots.push((vec![(which, slot)], axis, size)),
+                }
+            }
             for op in &plan.ops {
                 match op {
                     Op::Patches { pixels, .. } => shapes.pixels = shapes.pixels.max(pixels.rows * pixels.width),
@@ -308,7 +319,8 @@ impl Memory {
         let sizes = self.shapes.bytes(&layout);
         let (taken, places) = allocate(driver, &sizes)?;
         let (slots, others) = places.split_at(self.shapes.slots.len());
-        let slots = self.shapes.slots.iter().map(|(key, ..)| *key).zip(slots.iter().copied()).collect();
+        let used = self.shapes.slots.iter().zip(slots);
+        let slots = used.flat_map(|((users, ..), &slot)| users.iter().map(move |user| (*user, slot))).collect();
         let [batch, pixels, output, query, attended, requests, results, candidates] = others else {
             unreachable!("eight besides the slots")
         };

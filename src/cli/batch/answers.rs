@@ -51,12 +51,17 @@ impl Answers {
     /// Those of [`Lines::open`]; two answers to one line.
     pub fn open(path: &Path) -> Result<(Answers, Answered), Error> {
         let mut answered = Vec::new();
-        let lines = Lines::open(path, "an answer of flamant batch", BEGIN, |_, text| {
-            let head: Head = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-            let digest = u64::from_str_radix(&head.request, 16).map_err(|_| "no request")?;
-            answered.push((head.line, digest));
-            Ok::<_, String>(())
-        })?;
+        let lines = Lines::open(
+            path,
+            "an answer of flamant batch",
+            |_| BEGIN,
+            |_, text| {
+                let head: Head = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+                let digest = u64::from_str_radix(&head.request, 16).map_err(|_| "no request")?;
+                answered.push((head.line, digest));
+                Ok::<_, String>(())
+            },
+        )?;
         answered.sort_unstable();
         if let Some(pair) = answered.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             let key = format!("answers to line {}", pair[0].0);

@@ -25,7 +25,8 @@ pub fn plan(arguments: &Eval) -> Result<Plan, Error> {
     let mut random = Random::new(seed);
     let (mut sets, mut series) = (Vec::new(), Vec::new());
     for (number, ways) in WAYS.into_iter().enumerate() {
-        let (shown, asked) = symbols::sets(ways, arguments.queries.unwrap_or(QUERIES), &mut random)?;
+        let (shown, asked) =
+            symbols::sets(ways, arguments.queries.map_or(QUERIES, |queries| queries as usize), &mut random)?;
         let all = Support::new(&shown, |_| true, usize::MAX, seed);
         sets.push(Set { asked, shown, drawn: all.clone(), all });
         series.extend(arguments.selections(&SELECTIONS).into_iter().map(|selection| Series {

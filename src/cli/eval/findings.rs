@@ -1,6 +1,5 @@
 //! From records to results: scores with their intervals, and some of the prompts as they were asked.
 
-use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
 use std::path::Path;
 
@@ -10,6 +9,7 @@ use flamant::eval::judge::{Answer, Judged};
 use flamant::eval::results::{
     Metric, Model, Outcome as Worth, Part as Shown, Point, Results, Sample, Series, Settings, Thumbnail,
 };
+use flamant::eval::shots::Selection;
 use flamant::{Engine, Error, Part};
 use indicatif::DecimalBytes;
 
@@ -55,16 +55,16 @@ pub fn results(
     }
     // Of several sets the largest: each point is of one.
     let most = |count: &dyn Fn(&super::Set) -> usize| plan.sets.iter().map(count).max().unwrap_or(0);
-    let mut others = BTreeMap::new();
-    others.insert("examples shown at 0 shots".to_owned(), "2, without their pictures".to_owned());
-    if plan.permutations > 1 {
-        others.insert("orders averaged".to_owned(), plan.permutations.to_string());
+    let mut others = records.head.evaluation.clone();
+    if plan.shots.contains(&0) {
+        let instead = if plan.reference_slip { "the first one's picture for the asked one" } else { "no pictures" };
+        others.insert("0 shots".to_owned(), format!("2 examples, {instead}"));
     }
-    if plan.reference_slip {
-        others.insert("OpenFlamingo's slip at 0 shots".to_owned(), "repeated".to_owned());
+    if plan.series.iter().any(|series| series.selection == Selection::Rices) {
+        others.insert("RICES looks at".to_owned(), most(&|set| set.all.count()).to_string());
     }
     let writes = plan.benchmark.task != Task::Classify;
-    let unit = if plan.judge.title().contains('%') { "%" } else { "" };
+    let unit = plan.benchmark.metric.unit();
     Ok(Results {
         title: plan.title.clone(),
         benchmark: plan.benchmark.name.to_owned(),
@@ -72,8 +72,9 @@ pub fn results(
         device: engine.device().to_string(),
         date: records.head.date.clone(),
         metric: Metric {
-            name: plan.judge.title().replace(" (%)", ""),
+            name: plan.judge.title(),
             unit: unit.to_owned(),
+            // CIDEr has no end that is reached.
             best: (unit == "%").then_some(100.0),
         },
         settings: Settings {
@@ -112,12 +113,11 @@ fn answer(outcome: &Outcome) -> Answer {
 /// A question with its prompt.
 fn sample(plan: &Plan, ask: Ask, worth: f64, form: &Form, records: &Records, media: &Media) -> Sample {
     let record = records.get(ask).expect("all are answered");
-    let set = plan.set(ask);
-    let numbers: HashMap<&str, usize> =
-        set.shown.examples.iter().enumerate().map(|(number, example)| (example.id.as_str(), number)).collect();
-    let shown: Option<Vec<usize>> = record.shown.iter().map(|id| numbers.get(id.as_str()).copied()).collect();
     // Of an example that failed there may be no prompt.
-    let prompt = shown.and_then(|shown| plan.prompt(ask, &shown, form, media).ok());
+    let prompt = match &record.shown[..] {
+        [] => None,
+        shown => plan.prompt(ask, shown, form, media).ok(),
+    };
     let part = |part: &Part| match part {
         Part::Text(text) => Shown::Text(text.clone()),
         Part::Image(picture) => Shown::Picture(Thumbnail::of(picture)),
@@ -142,7 +142,7 @@ fn sample(plan: &Plan, ask: Ask, worth: f64, form: &Form, records: &Records, med
 }
 
 /// The scores as a table, and where the page is.
-pub fn print(results: &Results, page: &Path) -> Done {
+pub fn print(results: &Results, records: &Records, plan: &Plan, page: &Path) -> Done {
     let mut out = std::io::stdout().lock();
     let shots: Vec<usize> =
         results.series.first().map_or(Vec::new(), |series| series.points.iter().map(|point| point.shots).collect());
@@ -155,8 +155,12 @@ pub fn print(results: &Results, page: &Path) -> Done {
         writeln!(out, "{:width$}{scores}", series.label)?;
     }
     let errors: usize = results.series.iter().flat_map(|series| &series.points).map(|point| point.errors).sum();
-    if errors > 0 {
-        writeln!(out, "{errors} answers failed; they count as the worst")?;
+    let first = plan.asks().find_map(|ask| match &records.get(ask)?.outcome {
+        Outcome::Error(error) => Some(error.as_str()),
+        _ => None,
+    });
+    if let Some(first) = first {
+        writeln!(out, "{errors} answers failed, which count as the worst; {first}")?;
     }
     writeln!(out, "The page is {}", page.display())?;
     Ok(())

@@ -53,6 +53,11 @@ impl Media {
         Media { reader, sampling, kept: Mutex::default() }
     }
 
+    /// Which frames of videos are read.
+    pub fn sampling(&self) -> FrameSampling {
+        self.sampling
+    }
+
     /// Adds a picture or video to a prompt.
     ///
     /// # Errors

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use flamant::eval::benchmark::Benchmark;
-use flamant::eval::data::{Dataset, Example};
+use flamant::eval::benchmark::{Benchmark, Metric};
+use flamant::eval::data::{Dataset, Example, Task};
 use flamant::eval::form::{Form, Shots};
 use flamant::eval::judge::Judge;
 use flamant::eval::results::Missing;
@@ -66,6 +66,27 @@ pub struct Ask {
 }
 
 impl Plan {
+    /// Whether there can be results.
+    ///
+    /// # Errors
+    /// Too few examples to show; for ROC-AUC, examples of one class alone.
+    pub fn check(&self) -> Result<(), Error> {
+        for set in &self.sets {
+            let (most, count) = (set.drawn.largest_group(), self.count_max());
+            if most < count {
+                let expected = format!("expected at most {most}, as many as there are to show");
+                return Err(Error::argument(format!("shots: {expected}, found {count}")));
+            }
+            let is_last = |example: &Example| set.asked.choices_of(example).last() == example.answers.first();
+            let last = set.asked.examples.iter().filter(|example| is_last(example)).count();
+            if self.benchmark.metric == Metric::RocAuc && (last == 0 || last == set.asked.examples.len()) {
+                let found = format!("{last} of {} of the second", set.asked.examples.len());
+                return Err(Error::argument(format!("ROC-AUC: expected examples of both classes, found {found}")));
+            }
+        }
+        Ok(())
+    }
+
     /// All questions, point after point.
     pub fn asks(&self) -> impl Iterator<Item = Ask> {
         self.series.iter().enumerate().flat_map(move |(series, of)| {
@@ -142,9 +163,9 @@ impl Plan {
         }
         let prompt = self.prompt(ask, &ordered, form, media)?;
         let choices = self.set(ask).asked.choices_of(self.asked(ask));
-        Ok(match choices.is_empty() {
-            true => Request::generate(prompt, self.benchmark.generation(form.stop())),
-            false => Request::classify(prompt, choices.iter().map(|name| form.choice(name)).collect()),
+        Ok(match self.benchmark.task {
+            Task::Classify => Request::classify(prompt, choices.iter().map(|name| form.choice(name)).collect()),
+            Task::Caption | Task::Question => Request::generate(prompt, self.benchmark.generation(form.stop())),
         })
     }
 

@@ -1,9 +1,11 @@
 //! `answers.jsonl`: what the evaluation is, in the first line, then an answered example a line, in the order in which
 //! they are done. From it an interrupted evaluation goes on; with the data, it is all that results are made of.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use flamant::eval::data::{Dataset, Example, Medium};
 use flamant::eval::form::Form;
 use flamant::{Engine, Error};
 use serde::{Deserialize, Serialize};
@@ -20,17 +22,24 @@ pub struct Head {
     pub date: String,
 }
 
-/// What came of a question.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+/// A line: what came of a question.
+#[derive(Serialize, Deserialize)]
+struct Line<'a> {
     /// The label of the series.
-    series: String,
+    series: Cow<'a, str>,
     shots: usize,
     /// The example asked.
-    id: String,
-    /// The examples shown, in order.
-    pub shown: Vec<String>,
+    id: Cow<'a, str>,
+    /// The examples shown, in order; none where there was an error before they were chosen.
+    shown: Vec<Cow<'a, str>>,
     #[serde(flatten)]
+    outcome: Outcome,
+}
+
+/// What came of a question.
+pub struct Record {
+    /// The numbers of the examples shown, in order.
+    pub shown: Vec<usize>,
     pub outcome: Outcome,
 }
 
@@ -65,27 +74,29 @@ pub struct Records {
 }
 
 impl Records {
-    /// Opens the file of an output folder, or begins it.
+    /// Opens the file of an output folder, or begins it. Errors are not answers: they are asked again.
     ///
     /// # Errors
     /// Those of [`Lines::open`]; answers of another evaluation.
-    pub fn open(folder: &Path, plan: &Plan, form: &Form, engine: &Engine) -> Result<Records, Error> {
+    pub fn open(folder: &Path, plan: &Plan, evaluation: BTreeMap<String, String>) -> Result<Records, Error> {
         let path = folder.join("answers.jsonl");
         let places = Places::of(plan);
         let (mut head, mut found) = (None::<Head>, HashMap::new());
-        let lines = Lines::open(&path, "an answer of flamant eval", "{\"", |_, line| {
+        let begin = |number: u64| if number == 1 { "{\"evaluation\":" } else { "{\"series\":" };
+        let lines = Lines::open(&path, "an answer of flamant eval", begin, |_, line| {
             if head.is_none() {
                 head = Some(serde_json::from_slice(line).map_err(|error| error.to_string())?);
                 return Ok(());
             }
-            let record: Record = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-            if let Some(ask) = places.ask(plan, &record) {
-                found.insert(ask, record);
-                return Ok(());
+            let line: Line = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+            let Some((ask, shown)) = places.find(plan, &line) else {
+                return Err(format!("one of {:?} at {} shots of {}", line.id, line.shots, line.series));
+            };
+            if !matches!(line.outcome, Outcome::Error(_)) {
+                found.insert(ask, Record { shown, outcome: line.outcome });
             }
-            Err(format!("one of {:?} at {} shots of {}", record.id, record.shots, record.series))
+            Ok(())
         });
-        let evaluation = evaluation(plan, form, engine);
         // Of another evaluation it is not the first answer that is wrong.
         if let Some(head) = &head {
             for (key, wanted) in &evaluation {
@@ -122,15 +133,15 @@ impl Records {
     /// Adds what came of one.
     pub fn add(&mut self, plan: &Plan, ask: Ask, shown: &[usize], outcome: Outcome) -> Result<(), Error> {
         let examples = &plan.set(ask).shown.examples;
-        let record = Record {
-            series: plan.series[ask.series].label.clone(),
+        let line = Line {
+            series: Cow::Borrowed(&plan.series[ask.series].label),
             shots: plan.shots[ask.point],
-            id: plan.asked(ask).id.clone(),
-            shown: shown.iter().map(|&number| examples[number].id.clone()).collect(),
+            id: Cow::Borrowed(&plan.asked(ask).id),
+            shown: shown.iter().map(|&number| Cow::Borrowed(examples[number].id.as_str())).collect(),
             outcome,
         };
-        self.lines.add(&json(&record))?;
-        self.found.insert(ask, record);
+        self.lines.add(&json(&line))?;
+        self.found.insert(ask, Record { shown: shown.to_vec(), outcome: line.outcome });
         Ok(())
     }
 }
@@ -139,63 +150,104 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("maps with texts as keys, and finite numbers")
 }
 
-/// Where a record belongs.
+/// Where a line belongs.
 struct Places<'a> {
     series: HashMap<&'a str, usize>,
-    /// Of each set, its examples by name.
-    queries: Vec<HashMap<&'a str, usize>>,
+    /// Of each set, its examples asked and shown, by name.
+    examples: Vec<[HashMap<&'a str, usize>; 2]>,
 }
 
 impl<'a> Places<'a> {
     fn of(plan: &'a Plan) -> Places<'a> {
         let series = plan.series.iter().enumerate().map(|(place, series)| (series.label.as_str(), place)).collect();
-        let queries = plan.sets.iter().map(|set| {
-            set.asked.examples.iter().enumerate().map(|(place, example)| (example.id.as_str(), place)).collect()
-        });
-        Places { series, queries: queries.collect() }
+        let named = |set: &'a Dataset| {
+            set.examples.iter().enumerate().map(|(place, example)| (example.id.as_str(), place)).collect()
+        };
+        let examples = plan.sets.iter().map(|set| [named(&set.asked), named(&set.shown)]).collect();
+        Places { series, examples }
     }
 
-    fn ask(&self, plan: &Plan, record: &Record) -> Option<Ask> {
-        let series = *self.series.get(record.series.as_str())?;
-        let point = plan.shots.binary_search(&record.shots).ok()?;
-        let query = *self.queries[plan.series[series].set].get(record.id.as_str())?;
-        Some(Ask { series, point, query })
+    fn find(&self, plan: &Plan, line: &Line) -> Option<(Ask, Vec<usize>)> {
+        let series = *self.series.get(&*line.series)?;
+        let point = plan.shots.binary_search(&line.shots).ok()?;
+        let [asked, shown] = &self.examples[plan.series[series].set];
+        let query = *asked.get(&*line.id)?;
+        let shown = line.shown.iter().map(|id| shown.get(&**id).copied()).collect::<Option<_>>()?;
+        Some((Ask { series, point, query }, shown))
     }
 }
 
-/// All that decides the answers, by name.
-fn evaluation(plan: &Plan, form: &Form, engine: &Engine) -> BTreeMap<String, String> {
-    let examples = |of: &dyn Fn(&super::Set) -> &super::Dataset| {
-        let mut hasher = blake3::Hasher::new();
-        for set in &plan.sets {
-            let set = of(set);
-            for example in &set.examples {
-                let super::Example { id, question, answers, .. } = example;
-                for text in [id, question].into_iter().chain(answers).chain(set.choices_of(example).iter()) {
-                    hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
-                }
-            }
-        }
-        hasher.finalize().to_hex()[..16].to_owned()
-    };
+/// All that decides the answers, by name; `precision` is how the device stores numbers.
+///
+/// # Errors
+/// Weights that cannot be read.
+pub fn evaluation(
+    plan: &Plan,
+    form: &Form,
+    engine: &Engine,
+    precision: &str,
+) -> Result<BTreeMap<String, String>, Error> {
     let list = |numbers: &[usize]| numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
     let labels: Vec<&str> = plan.series.iter().map(|series| series.label.as_str()).collect();
-    let weights = engine.reader().checkpoint().bytes();
     let entries = [
         ("benchmark", plan.benchmark.name.to_owned()),
+        ("task", format!("{:?}, {} tokens", plan.benchmark.task, plan.benchmark.tokens_max)),
         ("model", plan.model.as_ref().map_or("demo".to_owned(), |folder| folder.display().to_string())),
-        ("weights", format!("{weights} bytes")),
-        ("device", engine.device().to_string()),
-        ("asked", examples(&|set| &set.asked)),
-        ("shown", examples(&|set| &set.shown)),
-        ("support", plan.sets.iter().map(|set| set.drawn.count()).sum::<usize>().to_string()),
-        ("form", blake3::hash(format!("{form:?}").as_bytes()).to_hex()[..16].to_owned()),
+        ("weights", weights(engine)?),
+        ("device", format!("{}{precision}", engine.device())),
+        ("asked", digest(plan.sets.iter().map(|set| (&set.asked, (0..set.asked.examples.len()).collect())))),
+        ("shown", digest(plan.sets.iter().map(|set| (&set.shown, set.all.numbers())))),
+        ("drawn from", digest(plan.sets.iter().map(|set| (&set.shown, set.drawn.numbers())))),
+        ("form", short(blake3::hash(format!("{form:?}").as_bytes()))),
         ("series", labels.join("; ")),
         ("shots", list(&plan.shots)),
         ("seed", plan.seed.to_string()),
-        ("permutations", plan.permutations.to_string()),
+        ("orders", plan.permutations.to_string()),
         ("reference slip", plan.reference_slip.to_string()),
-        ("frames", format!("{:?}", plan.frames)),
+        ("frames of videos", format!("{} a second, {} at most", plan.frames.per_second, plan.frames.frames_max)),
     ];
-    entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    Ok(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+}
+
+fn short(hash: blake3::Hash) -> String {
+    hash.to_hex()[..16].to_owned()
+}
+
+/// Tells sets of examples apart: all that they say and show.
+fn digest<'a>(sets: impl Iterator<Item = (&'a Dataset, Vec<usize>)>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    let mut add = |text: &str| {
+        // With its length each text ends where it ends, whatever follows.
+        hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+    };
+    for (set, numbers) in sets {
+        set.choices.iter().for_each(|choice| add(choice));
+        for example in numbers.into_iter().map(|number| &set.examples[number]) {
+            let Example { id, medium, question, answers, choices, group } = example;
+            match medium {
+                Medium::Picture(path) | Medium::Video(path) => add(&path.display().to_string()),
+                Medium::Drawn(_) => {}
+            }
+            [id, question].into_iter().chain(answers).for_each(|text| add(text));
+            add(&format!("{} {:?}", answers.len(), group));
+            choices.iter().flat_map(|choices| choices.iter()).for_each(|choice| add(choice));
+        }
+    }
+    short(hasher.finalize())
+}
+
+/// Tells weights apart: their names and shapes, and how each tensor begins and ends.
+fn weights(engine: &Engine) -> Result<String, Error> {
+    const BYTES: usize = 1 << 12;
+    let checkpoint = engine.reader().checkpoint();
+    let mut names: Vec<&str> = checkpoint.names().collect();
+    names.sort_unstable();
+    let mut hasher = blake3::Hasher::new();
+    for name in names {
+        let tensor = checkpoint.tensor(name)?;
+        let bytes: &[u8] = &tensor.bytes;
+        hasher.update(format!("{name} {:?} {:?};", tensor.dtype, tensor.shape).as_bytes());
+        hasher.update(&bytes[..bytes.len().min(BYTES)]).update(&bytes[bytes.len().saturating_sub(BYTES)..]);
+    }
+    Ok(short(hasher.finalize()))
 }

@@ -67,7 +67,7 @@ fn features(
     model: &str,
 ) -> Result<Features, Error> {
     let names: Vec<String> = examples.iter().map(|example| name(example)).collect();
-    let origin = Origin::new(model, names.iter().map(String::as_str));
+    let origin = Origin::new(format!("{model}{:?}", media.sampling()), names.iter().map(String::as_str));
     if path.exists() {
         match Features::read(path, &origin) {
             Ok(features) => return Ok(features),
@@ -88,7 +88,9 @@ fn features(
                 }
                 unread += 1;
             }
-            rows.push(frames.as_ref().ok().and_then(|_| found.next()));
+            // Numbers that are none are like no other.
+            let row = frames.as_ref().ok().and_then(|_| found.next());
+            rows.push(row.filter(|row: &Vec<f32>| row.iter().all(|value| value.is_finite())));
         }
         bar.inc(together.len() as u64);
     }
@@ -106,10 +108,13 @@ fn features(
     Ok(features)
 }
 
-/// What tells an example's picture from others.
+/// What tells an example's picture from others, and from itself before it was changed.
 fn name(example: &Example) -> String {
     match &example.medium {
-        Medium::Picture(path) | Medium::Video(path) => path.display().to_string(),
+        Medium::Picture(path) | Medium::Video(path) => {
+            let found = path.metadata().ok().map(|found| (found.len(), found.modified().ok()));
+            format!("{} {found:?}", path.display())
+        }
         Medium::Drawn(_) => example.id.clone(),
     }
 }

@@ -137,7 +137,8 @@ pub struct Source {
 impl Source {
     /// The folder that pictures or videos are in.
     fn folder(&self) -> &Path {
-        self.media.as_deref().or_else(|| self.files.first()?.parent()).unwrap_or(Path::new(""))
+        let folder = self.media.as_deref().or_else(|| self.files.first()?.parent());
+        folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
     }
 }
 
