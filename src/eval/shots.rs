@@ -1,6 +1,6 @@
 //! Which examples are shown with the one that is asked: drawn at random by a seed, or the most similar ones (RICES,
-//! Yang et al. 2021; Flamingo, appendix B.2). What is drawn for an example depends on the seed and its number alone, and
-//! more shots only add to fewer.
+//! Yang et al. 2021; Flamingo, appendix B.2). What is drawn for an example depends on the seed and its number alone,
+//! and more shots only add to fewer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
