@@ -219,11 +219,16 @@ fn orders_are_averaged() {
         let (id, shown) = (text(&record["id"]), texts(&record["shown"]));
         let query = id[1..].parse::<u64>().unwrap();
         let mut sums = [0.0; 3];
-        for order in 0..4 {
-            let places: Vec<usize> = match order {
-                0 => (0..3).collect(),
-                _ => shuffled(3, 42 ^ 1, 4 * query + order).collect(),
-            };
+        let mut orders: Vec<Vec<usize>> = vec![(0..3).collect()];
+        let mut stream = query << 16;
+        while orders.len() < 4 {
+            let next: Vec<usize> = shuffled(3, 42 ^ 1, stream).collect();
+            if !orders.contains(&next) {
+                orders.push(next);
+            }
+            stream += 1;
+        }
+        for places in orders {
             let mut prompt = Prompt::new();
             for example in places.into_iter().map(|place| find(&shown[place])) {
                 prompt.image_file(folder.path(&text(&example["image"]))).unwrap();

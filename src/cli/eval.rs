@@ -44,7 +44,11 @@ Benchmarks and their --data (and --support) files:
   jsonl                       one's own examples, one a line: {\"image\" or \"video\": PATH, \"answer\" or \"answers\",
                               and as one likes \"question\", \"choices\", \"id\", \"group\"}; questions that
                               all have 10 answers are scored as VQAv2's, 5 as iVQA's, others as exact
-With 0 shots, two examples are shown without their pictures, as in the papers.
+A file for --form:
+  {\"shown\": \"{image}Q: {question} A: {answer}\", \"asked\": \"{image}Q: {question} A:\"},
+  and as one likes \"begin\", \"between\", \"choice\" and \"stop\": [...]
+With 0 shots, two examples are shown without their pictures, as in the papers. An example that fails
+counts as the worst answer, and is asked again at the next start.
 Output: answers.jsonl (an example a line, from which it goes on), results.json, index.html.")]
 pub struct Eval {
     /// Model folder: IDEFICS as published, or OpenFlamingo from `flamant convert`
@@ -81,17 +85,17 @@ pub struct Eval {
     /// How examples become a prompt: openflamingo, idefics, idefics-instruct, or a file; by the model, if not given
     #[arg(long, value_name = "NAME|FILE")]
     form: Option<String>,
-    /// Numbers of examples shown; 0,4,8,16,32, if not given
+    /// Numbers of examples shown; 0,4,8,16,32, if not given, of the demo 0,1,2,4,8,16
     #[arg(long, value_name = "N,N...", value_delimiter = ',', value_parser = shots_in_range)]
     shots: Vec<usize>,
     /// How they are chosen, several ways: at random, the same random ones for all, or the most similar; random, if not
-    /// given
+    /// given, of the demo random,rices
     #[arg(long, value_name = "random,fixed,rices", value_enum, value_delimiter = ',', hide_possible_values = true)]
     selection: Vec<SelectionName>,
     /// Seed of all random choices
     #[arg(long, default_value_t = 42)]
     seed: u64,
-    /// Examples asked, drawn at random; all, if not given
+    /// Examples asked, drawn at random; all, if not given, of the demo 200 at each number of names
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     queries: Option<u64>,
     /// Examples that random ones are drawn from, drawn at random; 0 for all. RICES always looks at all
@@ -186,7 +190,10 @@ impl Eval {
             false => asked.clone(),
             true => {
                 let files = if self.support.is_empty() { source.files } else { self.support.clone() };
-                let media = self.support_media.clone().or(source.media);
+                // Under two names of one folder, an example would not know its own picture.
+                let real = |folder: &Option<PathBuf>| folder.as_ref().and_then(|folder| folder.canonicalize().ok());
+                let other = self.support_media.clone().filter(|_| real(&self.support_media) != real(&source.media));
+                let media = other.or(source.media);
                 benchmark.shown(&Source { files, media, split: self.support_split.clone() })?
             }
         };

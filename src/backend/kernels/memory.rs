@@ -11,7 +11,7 @@ use super::storage::{self, BYTES, store_rows};
 use crate::backend::{Opening, PageCount, Pools, Precision};
 use crate::checkpoint::Dtype;
 use crate::error::{Error, Result};
-use crate::graph::{Extent, Index, Keys, Op, Plan, Plans, Tensor, Which};
+use crate::graph::{Axis, Extent, Index, Keys, Op, Plan, Plans, Tensor, Which};
 use crate::kv::PAGE_TOKENS;
 use crate::weights::{Layout as Stored, Weight, WeightId, Weights};
 
@@ -124,11 +124,18 @@ pub struct Memory {
     shapes: ActivationShapes,
 }
 
+/// A buffer of activations. Plans that never run together share them: those for pictures do.
+struct SlotShape {
+    /// The plans that use it, each with its own number for it.
+    users: Vec<(Which, usize)>,
+    axis: Axis,
+    /// Numbers for each unit of the axis.
+    size: usize,
+}
+
 /// What activations need for each unit of a batch.
 struct ActivationShapes {
-    /// Who uses it, what its units are, and numbers for each of them. Plans that run at different times share slots:
-    /// those for pictures do.
-    slots: Vec<(Vec<(Which, usize)>, crate::graph::Axis, usize)>,
+    slots: Vec<SlotShape>,
     /// f32 numbers of the input that patches are cut from, for each picture.
     pixels: usize,
     /// f32 numbers for each unit, of the output that a linear layer writes.
@@ -149,12 +156,12 @@ impl ActivationShapes {
             for (slot, size) in sizes.into_iter().enumerate() {
                 let axis = plan.slots[slot].axis;
                 let free = |users: &[(Which, usize)]| which == Which::Features && matches!(users, [(Which::Media, _)]);
-                match shapes.slots.iter_mut().find(|(users, of, _)| free(users) && *of == axis) {
-                    Some((users, _, shared)) => {
-                        users.push((which, slot));
-                        *shared = size.max(*shared);
+                match shapes.slots.iter_mut().find(|shape| free(&shape.users) && shape.axis == axis) {
+                    Some(shape) => {
+                        shape.users.push((which, slot));
+                        shape.size = size.max(shape.size);
                     }
-                    None => shapes.slots.push((vec![(which, slot)], axis, size)),
+                    None => shapes.slots.push(SlotShape { users: vec![(which, slot)], axis, size }),
                 }
             }
             for op in &plan.ops {
@@ -177,7 +184,7 @@ impl ActivationShapes {
     fn bytes(&self, layout: &Layout) -> Vec<u64> {
         let (images, tokens) = (layout.images_max(), layout.tokens_max());
         let units = Extent { frames: images, images, tokens, outputs: tokens };
-        let slots = self.slots.iter().map(|(_, axis, size)| units.units(*axis) * size * BYTES);
+        let slots = self.slots.iter().map(|shape| units.units(shape.axis) * shape.size * BYTES);
         let scratch = super::batch::SPLIT_ROWS * self.inner * BYTES;
         let others = [
             layout.words() * 4,
@@ -320,7 +327,7 @@ impl Memory {
         let (taken, places) = allocate(driver, &sizes)?;
         let (slots, others) = places.split_at(self.shapes.slots.len());
         let used = self.shapes.slots.iter().zip(slots);
-        let slots = used.flat_map(|((users, ..), &slot)| users.iter().map(move |user| (*user, slot))).collect();
+        let slots = used.flat_map(|(shape, &slot)| shape.users.iter().map(move |user| (*user, slot))).collect();
         let [batch, pixels, output, query, attended, requests, results, candidates] = others else {
             unreachable!("eight besides the slots")
         };

@@ -20,13 +20,19 @@ const QUERIES: usize = 200;
 const SHOTS: [usize; 6] = [0, 1, 2, 4, 8, 16];
 const SELECTIONS: [Selection; 2] = [Selection::Random, Selection::Rices];
 
+/// Most questions: all drawings are made before the first is asked for.
+const QUERIES_MAX: usize = 4096;
+
 pub fn plan(arguments: &Eval) -> Result<Plan, Error> {
+    let queries = arguments.queries.map_or(QUERIES, |queries| queries as usize);
+    if queries > QUERIES_MAX {
+        return Err(Error::limit("queries of the demo", QUERIES_MAX as u64, queries as u64));
+    }
     let seed = arguments.seed;
     let mut random = Random::new(seed);
     let (mut sets, mut series) = (Vec::new(), Vec::new());
     for (number, ways) in WAYS.into_iter().enumerate() {
-        let (shown, asked) =
-            symbols::sets(ways, arguments.queries.map_or(QUERIES, |queries| queries as usize), &mut random)?;
+        let (shown, asked) = symbols::sets(ways, queries, &mut random)?;
         let all = Support::new(&shown, |_| true, usize::MAX, seed);
         sets.push(Set { asked, shown, drawn: all.clone(), all });
         series.extend(arguments.selections(&SELECTIONS).into_iter().map(|selection| Series {

@@ -156,17 +156,26 @@ impl Plan {
         form: &Form,
         media: &Media,
     ) -> Result<Request, Error> {
-        let mut ordered = shown.to_vec();
-        if order > 0 {
-            let stream = (ask.query * self.permutations + order) as u64;
-            ordered = shuffled(shown.len(), self.seed ^ 1, stream).map(|place| shown[place]).collect();
-        }
-        let prompt = self.prompt(ask, &ordered, form, media)?;
+        let prompt = self.prompt(ask, &self.ordered(ask, order, shown), form, media)?;
         let choices = self.set(ask).asked.choices_of(self.asked(ask));
         Ok(match self.benchmark.task {
             Task::Classify => Request::classify(prompt, choices.iter().map(|name| form.choice(name)).collect()),
             Task::Caption | Task::Question => Request::generate(prompt, self.benchmark.generation(form.stop())),
         })
+    }
+
+    /// The examples shown in one of their orders; no order comes twice.
+    fn ordered(&self, ask: Ask, order: usize, shown: &[usize]) -> Vec<usize> {
+        let mut orders = vec![shown.to_vec()];
+        let mut stream = (ask.query as u64) << 16;
+        while orders.len() <= order {
+            let next = shuffled(shown.len(), self.seed ^ 1, stream).map(|place| shown[place]).collect();
+            if !orders.contains(&next) {
+                orders.push(next);
+            }
+            stream += 1;
+        }
+        orders.swap_remove(order)
     }
 
     /// How many orders there are of the examples shown.

@@ -1,6 +1,6 @@
 //! Asks what is left to ask: prompts are built on other threads, the engine runs as many as it takes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
@@ -60,7 +60,7 @@ pub fn run(
             reader.prepare(request)
         };
         let prepared = prepared().map(Box::new);
-        (Ticket { ask, shown }, prepared)
+        (Ticket { ask, order, shown }, prepared)
     };
     let next = |open: &mut VecDeque<(Ask, usize)>| Ok(open.pop_front());
     let (waiting, workers) = feed::prepare(open, next, prepare);
@@ -79,6 +79,8 @@ pub fn run(
 /// A request that is not answered yet.
 struct Ticket {
     ask: Ask,
+    /// Which order of the examples shown.
+    order: usize,
     /// The examples shown, in the first order.
     shown: Vec<usize>,
 }
@@ -92,9 +94,8 @@ struct Job<'a> {
     waiting: Receiver<Passed>,
     records: &'a mut Records,
     bar: ProgressBar,
-    /// Of questions that are asked in several orders: how many answers there are, and the sums of the names'
-    /// log-likelihoods, or an error.
-    weighed: HashMap<Ask, (usize, Result<Vec<f64>, Error>)>,
+    /// Of questions that are not answered in all orders yet, what each order gave: the names' mean log-likelihoods.
+    weighed: HashMap<Ask, BTreeMap<usize, Result<Vec<f64>, Error>>>,
 }
 
 impl Job<'_> {
@@ -106,26 +107,17 @@ impl Job<'_> {
 
     /// Adds what one order gave; after the last one, the record is made.
     fn weigh(&mut self, ticket: &Ticket, found: Result<Classification, Error>) -> Done {
-        let (count, sums) = self.weighed.entry(ticket.ask).or_insert((0, Ok(Vec::new())));
-        *count += 1;
-        match (&mut *sums, found) {
-            (Ok(sums), Ok(classification)) => {
-                sums.resize(classification.choices.len(), 0.0);
-                sums.iter_mut().zip(&classification.choices).for_each(|(sum, choice)| *sum += choice.mean);
-            }
-            (Err(_), _) => {}
-            (sums, Err(error)) => *sums = Err(error),
-        }
-        let orders = self.plan.orders(ticket.ask.point);
-        if *count < orders {
+        let of_orders = self.weighed.entry(ticket.ask).or_default();
+        let means = |found: Classification| found.choices.iter().map(|choice| choice.mean).collect();
+        of_orders.insert(ticket.order, found.map(means));
+        if of_orders.len() < self.plan.orders(ticket.ask.point) {
             return Ok(());
         }
-        let (_, sums) = self.weighed.remove(&ticket.ask).expect("it was just there");
-        let outcome = match sums {
-            Ok(sums) => {
-                let choices = self.plan.set(ticket.ask).asked.choices_of(self.plan.asked(ticket.ask));
-                Outcome::Choice(choice(choices, &sums, orders))
-            }
+        let of_orders = self.weighed.remove(&ticket.ask).expect("it was just there");
+        let names = self.plan.set(ticket.ask).asked.choices_of(self.plan.asked(ticket.ask));
+        // In their order, whichever came first: other sums of the same numbers may differ in their last bit.
+        let outcome = match of_orders.into_values().collect::<Result<Vec<_>, Error>>() {
+            Ok(of_orders) => Outcome::Choice(choice(names, &of_orders)),
             Err(error) => Outcome::Error(error.to_string()),
         };
         self.write(ticket, outcome)
@@ -133,8 +125,9 @@ impl Job<'_> {
 }
 
 /// The likeliest name by the mean log-likelihood over the orders.
-fn choice(names: &[String], sums: &[f64], orders: usize) -> Choice {
-    let means: Vec<f32> = sums.iter().map(|sum| (sum / orders as f64) as f32).collect();
+fn choice(names: &[String], of_orders: &[Vec<f64>]) -> Choice {
+    let sum = |name: usize| of_orders.iter().map(|means| means[name]).sum::<f64>();
+    let means: Vec<f32> = (0..names.len()).map(|name| (sum(name) / of_orders.len() as f64) as f32).collect();
     let best = means.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let total: f64 = means.iter().map(|mean| f64::from(mean - best).exp()).sum();
     let mut odds: Vec<(String, f64)> =
