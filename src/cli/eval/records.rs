@@ -2,6 +2,7 @@
 //! they are done. From it an interrupted evaluation goes on; with the data, it is all that results are made of.
 
 use std::borrow::Cow;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
@@ -70,6 +71,8 @@ pub struct Choice {
 pub struct Records {
     lines: Lines,
     pub head: Head,
+    /// Whether the file has the head: it comes with the first answer, so that what fails before binds nobody.
+    begun: bool,
     found: HashMap<Ask, Record>,
 }
 
@@ -89,13 +92,18 @@ impl Records {
                 return Ok(());
             }
             let line: Line = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-            let Some((ask, shown)) = places.find(plan, &line) else {
-                return Err(format!("one of {:?} at {} shots of {}", line.id, line.shots, line.series));
-            };
-            if !matches!(line.outcome, Outcome::Error(_)) {
-                found.insert(ask, Record { shown, outcome: line.outcome });
+            let name = || format!("{:?} at {} shots of {}", line.id, line.shots, line.series);
+            let (ask, shown) = places.find(plan, &line).ok_or_else(|| format!("one of {}", name()))?;
+            if matches!(line.outcome, Outcome::Error(_)) {
+                return Ok(());
             }
-            Ok(())
+            match found.entry(ask) {
+                Entry::Vacant(place) => {
+                    place.insert(Record { shown, outcome: line.outcome });
+                    Ok(())
+                }
+                Entry::Occupied(_) => Err(format!("a second one of {}", name())),
+            }
         });
         // Of another evaluation it is not the first answer that is wrong.
         if let Some(head) = &head {
@@ -107,17 +115,10 @@ impl Records {
                 }
             }
         }
-        let mut lines = lines?.begin()?;
-        let head = match head {
-            Some(head) => head,
-            None => {
-                let date = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
-                let head = Head { evaluation, date };
-                lines.add(&json(&head))?;
-                head
-            }
-        };
-        Ok(Records { lines, head, found })
+        let (lines, begun) = (lines?.begin()?, head.is_some());
+        let today = || jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+        let head = head.unwrap_or_else(|| Head { evaluation, date: today() });
+        Ok(Records { lines, head, begun, found })
     }
 
     /// How many questions are not answered.
@@ -140,6 +141,10 @@ impl Records {
             shown: shown.iter().map(|&number| Cow::Borrowed(examples[number].id.as_str())).collect(),
             outcome,
         };
+        if !self.begun {
+            self.lines.add(&json(&self.head))?;
+            self.begun = true;
+        }
         self.lines.add(&json(&line))?;
         self.found.insert(ask, Record { shown: shown.to_vec(), outcome: line.outcome });
         Ok(())
