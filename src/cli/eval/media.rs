@@ -1,7 +1,7 @@
 //! Pictures and videos of a set, as prompts take them. They are kept at the encoder's size, at which a second resizing
 //! changes nothing: an example is shown many times, and reading it costs more than all that follows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,6 +18,8 @@ pub struct Media {
     reader: Reader,
     sampling: FrameSampling,
     kept: Mutex<Kept>,
+    /// What could not be read and is therefore never shown.
+    unreadable: Mutex<HashSet<PathBuf>>,
 }
 
 /// What was read lately. What has not been asked for since half of the bytes were filled is let go.
@@ -50,7 +52,7 @@ impl Kept {
 
 impl Media {
     pub fn new(reader: Reader, sampling: FrameSampling) -> Media {
-        Media { reader, sampling, kept: Mutex::default() }
+        Media { reader, sampling, kept: Mutex::default(), unreadable: Mutex::default() }
     }
 
     /// Which frames of videos are read.
@@ -81,6 +83,20 @@ impl Media {
         let frames = self.resized(&self.read(medium)?)?;
         kept().keep(path, frames.clone());
         Ok(frames)
+    }
+
+    /// Whether an example of this medium can be shown. Standard error tells of each that cannot, once.
+    pub fn can_show(&self, medium: &Medium) -> bool {
+        let (Medium::Picture(path) | Medium::Video(path)) = medium else { return true };
+        let unreadable = || self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        if unreadable().contains(path) {
+            return false;
+        }
+        let Err(error) = self.frames(medium) else { return true };
+        if unreadable().insert(path.clone()) {
+            eprintln!("flamant: {error}; it is never shown");
+        }
+        false
     }
 
     /// The frames as they are.

@@ -71,12 +71,23 @@ impl Plan {
     /// # Errors
     /// Too few examples to show; for ROC-AUC, examples of one class alone.
     pub fn check(&self) -> Result<(), Error> {
-        for set in &self.sets {
-            let (most, count) = (set.drawn.largest_group(), self.count_max());
+        let count = self.count_max();
+        for series in &self.series {
+            let set = &self.sets[series.set];
+            let support = if series.selection == Selection::Rices { &set.all } else { &set.drawn };
+            let mut most = 0;
+            for asked in &set.asked.examples {
+                most = most.max(support.draw(&set.shown, asked, 0, self.seed).take(count).count());
+                if most == count {
+                    break;
+                }
+            }
             if most < count {
-                let expected = format!("expected at most {most}, as many as there are to show");
+                let expected = format!("expected at most {most}, as many as can be shown with one example");
                 return Err(Error::argument(format!("shots: {expected}, found {count}")));
             }
+        }
+        for set in &self.sets {
             let is_last = |example: &Example| set.asked.choices_of(example).last() == example.answers.first();
             let last = set.asked.examples.iter().filter(|example| is_last(example)).count();
             if self.benchmark.metric == Metric::RocAuc && (last == 0 || last == set.asked.examples.len()) {
@@ -119,10 +130,13 @@ impl Plan {
     ///
     /// # Errors
     /// Fewer than wanted.
-    pub fn shown(&self, ask: Ask, similar: &Similar) -> Result<Vec<usize>, Error> {
+    pub fn shown(&self, ask: Ask, similar: &Similar, media: &Media) -> Result<Vec<usize>, Error> {
         let Series { set, selection, .. } = self.series[ask.series];
         let (count, of) = (self.count(ask.point), &self.sets[set]);
-        let drawn = |number: usize| of.drawn.draw(&of.shown, self.asked(ask), number, count, self.seed);
+        let drawn = |number: usize| -> Vec<usize> {
+            let drawn = of.drawn.draw(&of.shown, self.asked(ask), number, self.seed);
+            drawn.filter(|&number| media.can_show(&of.shown.examples[number].medium)).take(count).collect()
+        };
         let shown = match selection {
             Selection::Random => drawn(ask.query),
             Selection::Fixed => drawn(0),

@@ -49,7 +49,7 @@ pub fn run(
         let mut prepared = || {
             // A picture that cannot be read is told before the want of others to show with it.
             media.frames(&plan_there.asked(ask).medium)?;
-            shown = plan_there.shown(ask, &similar)?;
+            shown = plan_there.shown(ask, &similar, &media)?;
             let request = plan_there.request(ask, order, &shown, &form, &media)?;
             // An answer for which there is no room would be cut, and counted as if it had been all.
             let tokens = request.prompt.render(reader.tokenizer())?.ids.len() + plan_there.benchmark.tokens_max;

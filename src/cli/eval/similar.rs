@@ -76,27 +76,23 @@ fn features(
     }
     let bar = progress(examples.len() as u64, "features {bar:40} {pos}/{len} pictures, {eta} left");
     let mut rows = Vec::with_capacity(examples.len());
-    let mut unread = 0;
+    let mut unread: Vec<Error> = Vec::new();
     for together in examples.chunks(TOGETHER) {
         let frames: Vec<_> = together.par_iter().map(|example| media.frames(&example.medium)).collect();
         let read: Vec<&[Picture]> = frames.iter().flatten().map(|frames| &frames[..]).collect();
         let mut found = engine.features(&read)?.into_iter();
-        for frames in &frames {
-            if let Err(error) = frames {
-                if unread == 0 {
-                    eprintln!("flamant: {error}; such examples are never shown");
-                }
-                unread += 1;
-            }
+        for frames in frames {
             // Numbers that are none are like no other.
             let row = frames.as_ref().ok().and_then(|_| found.next());
             rows.push(row.filter(|row: &Vec<f32>| row.iter().all(|value| value.is_finite())));
+            unread.extend(frames.err());
         }
         bar.inc(together.len() as u64);
     }
     bar.finish_and_clear();
-    if unread > 0 {
-        eprintln!("flamant: {unread} of {} pictures or videos could not be read", examples.len());
+    if let Some(first) = unread.first() {
+        let (count, all) = (unread.len(), examples.len());
+        eprintln!("flamant: {count} of {all} pictures or videos could not be read, first {first}");
     }
     let Some(dimension) = rows.iter().flatten().map(Vec::len).next() else {
         let message = format!("expected at least 1 of {} pictures that can be read, found 0", examples.len());
