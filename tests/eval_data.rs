@@ -293,6 +293,11 @@ const MALFORMED: &[(&str, &[&str], &str)] = &[
     ("jsonl", &["{\"answer\": \"b\"}"], "0: line 1: image: expected an \"image\" or a \"video\", found none"),
     (
         "jsonl",
+        &["{\"image\": \"a\", \"answer\": \"b\", \"choices\": [\"b\", \"\"]}"],
+        "0: line 1: choices: expected names, found an empty one",
+    ),
+    (
+        "jsonl",
         &["{\"image\": \"a\", \"video\": \"a\", \"answer\": \"b\"}"],
         "0: line 1: image: expected an \"image\" or a \"video\", found both",
     ),
@@ -383,13 +388,13 @@ fn what_is_asked_for_wrongly_is_told_in_one_line() {
     let split = Source { split: Some("val".to_owned()), ..jsonl.clone() };
     assert_eq!(error("jsonl", None, &split), "split \"val\": a file of this set holds no parts to choose from");
     let none = Source::default();
-    assert_eq!(error("jsonl", None, &none), "set: expected FILE.jsonl, found 0 files");
+    assert_eq!(error("jsonl", None, &none), "files: expected FILE.jsonl, found 0 files");
     assert_eq!(error("imagenet", None, &none), "media: expected the folder of the classes' folders, found none");
     let three = source(&["own.jsonl", "own.jsonl", "own.jsonl"], "media");
-    assert_eq!(error("imagenet", None, &three), "set: expected no file, or NAMES.txt, or NAMES.json, found 3 files");
+    assert_eq!(error("imagenet", None, &three), "files: expected no file, or NAMES.txt, or NAMES.json, found 3 files");
     let expected = "QUESTIONS.json ANNOTATIONS.json";
     let one = source(&["vqav2_questions.json"], "");
-    assert_eq!(error("vqav2", None, &one), format!("set: expected {expected}, found 1 file"));
+    assert_eq!(error("vqav2", None, &one), format!("files: expected {expected}, found 1 file"));
     let place = fixture("none.json").display().to_string();
     let none = error("coco", None, &source(&["none.json"], ""));
     assert_eq!(none, format!("{place}: No such file or directory (os error 2)"));

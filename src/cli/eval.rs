@@ -32,24 +32,31 @@ use records::Records;
 
 /// Evaluate a model on a benchmark, few-shot; started again, it goes on where it was stopped
 #[derive(Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "flamant eval <MODEL> --benchmark <NAME> --data <FILE>... --output <DIR> [OPTIONS]\n       \
+        flamant eval --demo --output <DIR> [OPTIONS]",
+    after_help = "\
 Benchmarks and their --data (and --support) files:
-  coco, flickr30k             dataset_NAME.json of Karpathy's splits
-  vqav2, ok-vqa               QUESTIONS.json ANNOTATIONS.json
-  textvqa, vizwiz             QUESTIONS.json ANNOTATIONS.json, or the one file of their authors
-  hateful-memes               FILE.jsonl
-  imagenet                    no file, or a file of class names; --media is the folder of the classes' folders
-  msvd-qa, msrvtt-qa          FILE.json, or FILE.json MAPPING.txt with lines of a video's name and number
-  vatex                       FILE.json
-  jsonl                       one's own examples, one a line: {\"image\" or \"video\": PATH, \"answer\" or \"answers\",
-                              and as one likes \"question\", \"choices\", \"id\", \"group\"}; questions that
-                              all have 10 answers are scored as VQAv2's, 5 as iVQA's, others as exact
+  coco, flickr30k     dataset_NAME.json of Karpathy's splits
+  vqav2, ok-vqa       QUESTIONS.json ANNOTATIONS.json
+  textvqa, vizwiz     the same, or the one file of their authors
+  hateful-memes       FILE.jsonl
+  imagenet            none, or a file of class names; --media is the folder of the classes
+  msvd-qa, msrvtt-qa  FILE.json, or FILE.json MAPPING.txt with lines of a video's name and number
+  vatex               FILE.json
+  jsonl               one's own examples, one a line, such as
+                      {\"image\": \"a.png\", \"question\": \"What is it?\", \"answer\": \"a fox\"};
+                      \"video\" may stand for \"image\", \"answers\": [...] for \"answer\", and as one
+                      likes there are \"question\", \"choices\": [...], \"id\" and \"group\". Questions
+                      that all have 10 answers are scored as VQAv2's, 5 as iVQA's, others as exact
 A file for --form:
   {\"shown\": \"{image}Q: {question} A: {answer}\", \"asked\": \"{image}Q: {question} A:\"},
   and as one likes \"begin\", \"between\", \"choice\" and \"stop\": [...]
-With 0 shots, two examples are shown without their pictures, as in the papers. An example that fails
-counts as the worst answer, and is asked again at the next start.
-Output: answers.jsonl (an example a line, from which it goes on), results.json, index.html.")]
+With 0 shots, two examples are shown without their pictures, as in the papers. An example whose
+picture cannot be read counts as answered in the worst way, and is never shown.
+Output: answers.jsonl, results.json and index.html. An evaluation goes on from answers.jsonl, a line
+an answer; errors are asked again."
+)]
 pub struct Eval {
     /// Model folder: IDEFICS as published, or OpenFlamingo from `flamant convert`
     #[arg(required_unless_present = "demo")]
@@ -153,6 +160,9 @@ impl Eval {
         self.video.sampling().check()?;
         let plan = Arc::new(if self.demo { demo::plan(&self)? } else { self.plan()? });
         plan.check()?;
+        if let Some(first) = plan.missing.names.first() {
+            eprintln!("flamant: {} pictures or videos are missing, the first is {first}", plan.missing.count);
+        }
         let mut engine = self.device.engine(&self.limits, |options| match &self.model {
             Some(folder) => Engine::open(folder, options),
             None => Engine::demo(options),
@@ -191,9 +201,10 @@ impl Eval {
             true => {
                 let files = if self.support.is_empty() { source.files } else { self.support.clone() };
                 // Under two names of one folder, an example would not know its own picture.
-                let real = |folder: &Option<PathBuf>| folder.as_ref().and_then(|folder| folder.canonicalize().ok());
-                let other = self.support_media.clone().filter(|_| real(&self.support_media) != real(&source.media));
-                let media = other.or(source.media);
+                let real = |folder: &PathBuf| folder.canonicalize().ok();
+                let asked = source.media.as_ref().and_then(real);
+                let same = asked.is_some() && asked == self.support_media.as_ref().and_then(real);
+                let media = self.support_media.clone().filter(|_| !same).or(source.media);
                 benchmark.shown(&Source { files, media, split: self.support_split.clone() })?
             }
         };
@@ -204,9 +215,6 @@ impl Eval {
                 missing.add(path.display().to_string());
             }
         }
-        if missing.count > 0 {
-            eprintln!("flamant: {} pictures or videos are missing, the first is {}", missing.count, missing.names[0]);
-        }
         if let Some(most) = self.queries.map(|most| most as usize).filter(|most| *most < asked.examples.len()) {
             let mut picked: Vec<usize> = shuffled(asked.examples.len(), self.seed, 0).take(most).collect();
             picked.sort_unstable();
@@ -216,6 +224,11 @@ impl Eval {
             Medium::Picture(path) | Medium::Video(path) => !named.contains(path),
             Medium::Drawn(_) => true,
         };
+        if !asked.examples.iter().any(is_there) {
+            let (count, first) = (asked.examples.len(), &missing.names[0]);
+            let expected = "expected the pictures or videos of --data";
+            return Err(Error::argument(format!("media: {expected}, found none of {count}, the first is {first}")));
+        }
         let most = if self.support_max == 0 { usize::MAX } else { self.support_max };
         let drawn = Support::new(&shown, is_there, most, self.seed);
         let all = Support::new(&shown, is_there, usize::MAX, self.seed);

@@ -94,6 +94,9 @@ fn example(place: &Path, number: usize, line: Line, folder: &Path, last: Option<
         if choices.len() < 2 {
             return Err(Error::invalid(place, "choices", "at least 2", choices.len()));
         }
+        if choices.iter().any(String::is_empty) {
+            return Err(Error::invalid(place, "choices", "names", "an empty one"));
+        }
         let mut seen = HashSet::new();
         if let Some(choice) = choices.iter().find(|choice| !seen.insert(*choice)) {
             return Err(Error::invalid(place, "choices", "each name once", format!("{choice:?} again")));

@@ -179,7 +179,7 @@ pub fn read(format: Format, source: &Source) -> Result<Dataset> {
                 1 => "1 file".to_owned(),
                 count => format!("{count} files"),
             };
-            Err(Error::argument(format!("set: expected {}, found {found}", format.files())))
+            Err(Error::argument(format!("files: expected {}, found {found}", format.files())))
         }
     }
 }
