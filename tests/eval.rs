@@ -1,569 +1,515 @@
-//! `flamant eval`: its answers are those of single prompts, its scores those of its answers; it goes on where it was
-//! stopped, and tells what is missing.
+//! `flamant eval`, each kind of set: every answer is what the model says alone to the prompt that the record tells of,
+//! and every score is counted again from the records.
 
-#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "common/evaluation.rs"]
+#[allow(dead_code, reason = "refusals are another program's")]
+mod evaluation;
 #[path = "common/reference.rs"]
+#[allow(dead_code, reason = "models are used here, not what is expected of them")]
 mod reference;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::thread;
-use std::time::Duration;
 
-use flamant::eval::metrics::{answers, cider, ptb, vqa};
-use flamant::eval::shots::shuffled;
-use flamant::{Flamingo, Generation, Options, Prompt};
+use evaluation::{Folder, Item, Record, Words, check, check_choice, point};
+use flamant::demo::Random;
+use flamant::eval::data::Medium;
+use flamant::eval::metrics::{answers, cider, ptb, roc_auc, vqa};
+use flamant::eval::symbols;
+use flamant::{Flamingo, Options, Prompt};
 use reference::Case;
-use serde_json::{Value, json};
+use serde_json::json;
 
-/// A folder with pictures, data and an output.
-struct Folder {
-    root: tempfile::TempDir,
-}
+const CAPTIONS: [&str; 9] =
+    ["a red fox", "two dogs run", "a cat", "a man on a horse", "a boat", "a red car", "a house", "rain", "a fox"];
 
-impl Folder {
-    /// With so many pictures, no two of which are alike.
-    fn new(pictures: usize) -> Folder {
-        let folder = Folder { root: tempfile::tempdir().unwrap() };
-        (0..pictures).for_each(|number| draw(&folder.path(&format!("{number}.png")), number));
-        folder
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.root.path().join(name)
-    }
-
-    fn write(&self, name: &str, lines: &[Value]) -> PathBuf {
-        let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
-        fs::write(self.path(name), lines.join("\n")).unwrap();
-        self.path(name)
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_flamant"));
-        command
-            .arg("eval")
-            .args(arguments)
-            .args(["--threads", "1", "--samples", "1", "--output"])
-            .arg(self.path("out"));
-        command.current_dir(self.root.path()).stdin(Stdio::null());
-        command.env_remove("FLAMANT_THREADS").env_remove("FLAMANT_DEVICE");
-        command
-    }
-
-    /// Runs to the end; what it says on standard error.
-    fn run(&self, arguments: &[&str]) -> String {
-        let Output { status, stderr, .. } = self.command(arguments).output().unwrap();
-        let told = String::from_utf8(stderr).unwrap();
-        assert!(status.success(), "{told}");
-        told
-    }
-
-    /// Must be refused in a line, which is returned.
-    fn refused(&self, arguments: &[&str]) -> String {
-        let before = self.output("answers.jsonl");
-        let Output { status, stderr, .. } = self.command(arguments).output().unwrap();
-        let told = String::from_utf8(stderr).unwrap();
-        assert_eq!((status.code(), told.lines().count()), (Some(1), 1), "{told}");
-        assert_eq!(before, self.output("answers.jsonl"), "the answers were changed");
-        told
-    }
-
-    fn output(&self, name: &str) -> Vec<u8> {
-        fs::read(self.path("out").join(name)).unwrap_or_default()
-    }
-
-    fn results(&self) -> Value {
-        serde_json::from_slice(&self.output("results.json")).unwrap()
-    }
-
-    /// All records.
-    fn records(&self) -> Vec<Value> {
-        let text = String::from_utf8(self.output("answers.jsonl")).unwrap();
-        text.lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-
-    /// The examples shown by a record's series, shots and example.
-    fn shown(&self, series: &str, shots: u64) -> HashMap<String, Vec<String>> {
-        let records = self.records();
-        let of = records.iter().filter(|record| record["series"] == series && record["shots"] == shots);
-        of.map(|record| (text(&record["id"]), texts(&record["shown"]))).collect()
-    }
-}
-
-fn draw(path: &Path, number: usize) {
-    const SIDE: usize = 24;
-    let level = |x: usize, y: usize, channel: usize| {
-        let wave = (x * (number % 5 + 1) + y * (number / 5 + 2) + channel * 40 * (number % 3)) as f64;
-        (127.0 + 120.0 * (wave / 7.0).sin()) as u8
+/// Examples with a picture each, drawn in the folder.
+fn drawn(folder: &Folder, prefix: &str, count: usize, more: impl Fn(usize, &mut Item)) -> Vec<Item> {
+    let item = |number: usize| {
+        let name = format!("media/{prefix}{number}.png");
+        folder.picture(&name);
+        let (id, pictures) = (format!("{prefix}{number}"), vec![folder.path(name)]);
+        let mut item = Item { id, pictures, ..Item::default() };
+        more(number, &mut item);
+        item
     };
-    let pixels: Vec<u8> = (0..SIDE * SIDE * 3).map(|at| level(at / 3 % SIDE, at / 3 / SIDE, at % 3)).collect();
-    let mut encoder = png::Encoder::new(fs::File::create(path).unwrap(), SIDE as u32, SIDE as u32);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+    (0..count).map(item).collect()
 }
 
-fn text(value: &Value) -> String {
-    value.as_str().unwrap().to_owned()
-}
-
-fn texts(value: &Value) -> Vec<String> {
-    value.as_array().unwrap().iter().map(text).collect()
-}
-
-/// A point of a series.
-fn point(results: &Value, series: &str, shots: u64) -> Value {
-    let all = results["series"].as_array().unwrap();
-    let of = all.iter().find(|one| one["label"] == series).unwrap();
-    of["points"].as_array().unwrap().iter().find(|point| point["shots"] == shots).unwrap().clone()
-}
-
-fn near(found: &Value, want: f64) {
-    assert!((found.as_f64().unwrap() - want).abs() < 1e-9, "{found} is not {want}");
-}
-
-/// Ten people's answers of each of eight pictures.
-fn questions() -> Vec<Value> {
-    let example = |number: usize| {
-        let people: Vec<&str> = (0..10).map(|person| ["a fox", "two", "red"][(number + person / 4) % 3]).collect();
-        json!({
-            "id": format!("q{number}"), "image": format!("{number}.png"), "answers": people,
-            "question": (["what is it", "how many", "which colour"][number % 3]),
-        })
+/// Our own lines.
+fn lines(items: &[Item]) -> String {
+    let line = |item: &Item| {
+        let image = format!("media/{}", item.pictures[0].file_name().unwrap().to_str().unwrap());
+        let mut line = json!({"id": item.id, "image": image, "answers": item.answers});
+        if !item.question.is_empty() {
+            line["question"] = json!(item.question);
+        }
+        if !item.choices.is_empty() {
+            line["choices"] = json!(item.choices);
+        }
+        if !item.group.is_empty() {
+            line["group"] = json!(item.group);
+        }
+        line.to_string()
     };
-    (0..8).map(example).collect()
+    items.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// The prompt of an example as OpenFlamingo writes it.
-fn asked(folder: &Folder, examples: &[Value], shown: &[String], id: &str, pictures: bool) -> Prompt {
-    let find = |id: &str| examples.iter().find(|example| example["id"] == id).unwrap();
-    let mut prompt = Prompt::new();
-    let mut part = |example: &Value, picture: bool, answer: &str| {
-        if picture {
-            prompt.image_file(folder.path(&text(&example["image"]))).unwrap();
-        }
-        prompt.text(format!("Question:{} Short answer:{answer}", text(&example["question"]))).unwrap();
-    };
-    for id in shown {
-        let example = find(id);
-        part(example, pictures, &format!("{}<|endofchunk|>\n", text(&example["answers"][0])));
-    }
-    part(find(id), true, "");
-    prompt
-}
-
-fn open(model: &Path) -> Flamingo {
-    Flamingo::open(model, &Options { threads: 1, ..Options::default() }).unwrap()
-}
-
-#[test]
-fn answers_are_those_of_single_prompts_and_scores_those_of_answers() {
-    let (case, folder, examples) = (Case::open("open_flamingo-mpt"), Folder::new(8), questions());
-    let data = folder.write("data.jsonl", &examples);
-    let model = case.model.to_str().unwrap();
-    folder.run(&[model, "--benchmark", "jsonl", "--data", data.to_str().unwrap(), "--shots", "2,0"]);
-    let mut flamingo = open(&case.model);
-    let mut worth: HashMap<u64, Vec<f64>> = HashMap::new();
-    for record in folder.records() {
-        let (id, shown, shots) = (text(&record["id"]), texts(&record["shown"]), record["shots"].as_u64().unwrap());
-        assert!(shown.len() == 2 && !shown.contains(&id));
-        let prompt = asked(&folder, &examples, &shown, &id, shots > 0);
-        let generation = Generation { tokens_max: 5, beams: 3, length_penalty: 0.0, ..Generation::default() };
-        let answer = flamingo.generate(&prompt, &generation, &mut |_| {}).unwrap().text;
-        assert_eq!(record["text"], answer, "{record}");
-        let example = examples.iter().find(|example| example["id"] == id).unwrap();
-        let people = texts(&example["answers"]);
-        let people = people.iter().map(String::as_str);
-        worth.entry(shots).or_default().push(vqa::accuracy(answers::short_answer(&answer), people));
-    }
-    let results = folder.results();
-    for (shots, worth) in worth {
-        let point = point(&results, "random", shots);
-        assert_eq!((&point["examples"], &point["errors"]), (&json!(8), &json!(0)));
-        near(&point["score"], 100.0 * worth.iter().sum::<f64>() / 8.0);
-    }
-    let page = String::from_utf8(folder.output("index.html")).unwrap();
-    assert!(page.contains("VQA accuracy") && page.contains("data:image/png"));
-}
-
-/// The model in the box, with a form as its own, as a model folder.
-const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/demo");
-
-/// Names to choose from, in the demo's own form.
-fn names(folder: &Folder, count: usize) -> Vec<Value> {
-    let form = json!({"shown": "{image}{answer}.", "asked": "{image}", "choice": "{answer}."});
-    fs::write(folder.path("form.json"), form.to_string()).unwrap();
-    let example = |number: usize| {
-        json!({
-            "id": format!("n{number}"), "image": format!("{number}.png"),
-            "answer": (["dax", "wug", "blik"][number % 3]), "choices": ["dax", "wug", "blik"],
-        })
-    };
-    (0..count).map(example).collect()
-}
-
-#[test]
-fn orders_are_averaged() {
-    let folder = Folder::new(6);
-    let examples = names(&folder, 6);
-    folder.write("data.jsonl", &examples);
-    let arguments = [DEMO, "--benchmark", "jsonl", "--data", "data.jsonl", "--form", "form.json"];
-    folder.run(&[&arguments[..], &["--shots", "3", "--permutations", "4", "--selection", "fixed"]].concat());
-    let mut flamingo = open(Path::new(DEMO));
-    let find = |id: &str| examples.iter().find(|example| example["id"] == id).unwrap();
-    let choices = ["dax.", "wug.", "blik."].map(str::to_owned);
-    let mut right = 0.0;
-    for record in folder.records() {
-        let (id, shown) = (text(&record["id"]), texts(&record["shown"]));
-        let query = id[1..].parse::<u64>().unwrap();
-        let mut sums = [0.0; 3];
-        let mut orders: Vec<Vec<usize>> = vec![(0..3).collect()];
-        let mut stream = query << 16;
-        while orders.len() < 4 {
-            let next: Vec<usize> = shuffled(3, 42 ^ 1, stream).collect();
-            if !orders.contains(&next) {
-                orders.push(next);
-            }
-            stream += 1;
-        }
-        for places in orders {
-            let mut prompt = Prompt::new();
-            for example in places.into_iter().map(|place| find(&shown[place])) {
-                prompt.image_file(folder.path(&text(&example["image"]))).unwrap();
-                prompt.text(format!("{}.", text(&example["answer"]))).unwrap();
-            }
-            prompt.image_file(folder.path(&text(&find(&id)["image"]))).unwrap();
-            let found = flamingo.classify(&prompt, &choices).unwrap().choices;
-            sums.iter_mut().zip(&found).for_each(|(sum, choice)| *sum += choice.mean / 4.0);
-        }
-        let best = (0..3).max_by(|&a, &b| sums[a].total_cmp(&sums[b])).unwrap();
-        assert_eq!(record["choice"]["name"], ["dax", "wug", "blik"][best], "{record}");
-        let total: f64 = sums.iter().map(|sum| sum.exp()).sum();
-        let share = record["choice"]["odds"][0][1].as_f64().unwrap();
-        assert!((share - sums[best].exp() / total).abs() < 1e-5, "{record}");
-        right += f64::from(record["choice"]["name"] == find(&id)["answer"]);
-    }
-    near(&point(&folder.results(), "fixed", 3)["score"], 100.0 * right / 6.0);
-    // One order for all, without the asked one.
-    for (id, shown) in folder.shown("fixed", 3) {
-        let order = shuffled(6, 42, 1).map(|place| format!("n{place}"));
-        assert_eq!(shown, order.filter(|other| *other != id).take(3).collect::<Vec<_>>());
-    }
-}
-
-/// How many answers there are, none of them twice.
-fn keys(folder: &Folder) -> usize {
-    let key = |record: &Value| format!("{} {} {}", record["series"], record["shots"], record["id"]);
-    let mut keys: Vec<String> = folder.records().iter().map(key).collect();
-    let count = keys.len();
-    keys.sort();
-    keys.dedup();
-    assert_eq!(keys.len(), count);
-    count
-}
-
-#[test]
-fn what_is_stopped_goes_on_to_the_same_results() {
-    let arguments = ["--demo", "--queries", "16", "--shots", "1,4", "--seed", "5"];
-    let whole = Folder::new(0);
-    whole.run(&arguments);
-    let count = whole.records().len();
-    assert_eq!(count, 16 * 2 * 2 * 3);
-    let answers = String::from_utf8(whole.output("answers.jsonl")).unwrap();
-    let lines: Vec<&str> = answers.lines().collect();
-    for kept in [0, 1, 2, 77, count] {
-        let folder = Folder::new(0);
-        fs::create_dir(folder.path("out")).unwrap();
-        // And half of a line that was being written.
-        let text = format!("{}\n{}", lines[..kept].join("\n"), &lines[kept][..lines[kept].len() / 2]);
-        fs::write(folder.path("out/answers.jsonl"), text.trim_start()).unwrap();
-        folder.run(&arguments);
-        if kept > 0 {
-            assert!(folder.output("results.json") == whole.output("results.json"), "{kept} lines");
-            assert!(folder.output("index.html") == whole.output("index.html"), "{kept} lines");
-        }
-        assert_eq!(keys(&folder), count, "no answer is lost or there twice");
-    }
-    // Killed as soon as there are some answers.
-    let folder = Folder::new(0);
-    let mut child = folder.command(&arguments).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    while folder.output("answers.jsonl").len() < 10_000 && child.try_wait().unwrap().is_none() {
-        thread::sleep(Duration::from_millis(1));
-    }
-    let _ = child.kill();
-    child.wait().unwrap();
-    folder.run(&arguments);
-    assert_eq!(keys(&folder), count);
-    let scores = |folder: &Folder| folder.results()["series"].clone();
-    assert_eq!(scores(&folder), scores(&whole));
-    // With nothing left to ask, nothing is asked.
-    let before = whole.output("answers.jsonl");
-    assert!(!whole.run(&arguments).contains("answers in"));
-    assert_eq!(before, whole.output("answers.jsonl"));
-    let other = whole.refused(&["--demo", "--queries", "16", "--shots", "1,4", "--seed", "6"]);
-    assert!(other.contains("answers.jsonl") && other.contains("of its evaluation"), "{other}");
-    let other = whole.refused(&["--demo", "--queries", "16", "--shots", "1", "--seed", "5"]);
-    assert!(other.contains("shots of its evaluation: expected 1, found 1,4"), "{other}");
-}
-
-#[test]
-fn what_is_missing_is_named_and_counts() {
-    let folder = Folder::new(6);
-    folder.write("data.jsonl", &names(&folder, 6));
-    fs::remove_file(folder.path("2.png")).unwrap();
-    fs::write(folder.path("4.png"), "no picture").unwrap();
-    let arguments = [DEMO, "--benchmark", "jsonl", "--data", "data.jsonl", "--form", "form.json", "--shots", "2"];
-    let told = folder.run(&[&arguments[..], &["--selection", "random,rices"]].concat());
-    assert!(told.contains("1 pictures or videos are missing") && told.contains("2.png"), "{told}");
-    let results = folder.results();
-    assert_eq!(results["missing"]["count"], 1);
-    assert!(text(&results["missing"]["names"][0]).ends_with("2.png"));
-    for series in ["random", "RICES"] {
-        let records = folder.records();
-        let of: Vec<&Value> = records.iter().filter(|record| record["series"] == series).collect();
-        assert_eq!(of.len(), 6);
-        let failed: Vec<&&Value> = of.iter().filter(|record| record.get("error").is_some()).collect();
-        let right = of.iter().filter(|record| {
-            let number: usize = text(&record["id"])[1..].parse().unwrap();
-            record["choice"]["name"] == ["dax", "wug", "blik"][number % 3]
-        });
-        let point = point(&results, series, 2);
-        assert_eq!((&point["examples"], &point["errors"]), (&json!(6), &json!(failed.len())));
-        near(&point["score"], 100.0 * right.count() as f64 / 6.0);
-        for id in ["n2", "n4"] {
-            let record = of.iter().find(|record| record["id"] == id).unwrap();
-            assert!(text(&record["error"]).contains(&format!("{}.png", &id[1..])), "{record}");
-        }
-        assert!(of.iter().all(|record| !texts(&record["shown"]).contains(&"n2".to_owned())), "{series}");
-    }
-    assert!(folder.shown("RICES", 2).values().all(|shown| !shown.contains(&"n4".to_owned())));
-    // What failed is asked again.
-    draw(&folder.path("4.png"), 4);
-    folder.run(&[&arguments[..], &["--selection", "random,rices"]].concat());
-    for series in ["random", "RICES"] {
-        assert_eq!(point(&folder.results(), series, 2)["errors"], 1);
-    }
-}
-
-#[test]
-fn the_most_similar_stands_last_and_features_are_kept() {
-    let folder = Folder::new(7);
-    // A copy of a picture that is asked, under another name.
-    fs::copy(folder.path("3.png"), folder.path("6.png")).unwrap();
-    let examples = names(&folder, 7);
-    folder.write("support.jsonl", &examples);
-    folder.write("data.jsonl", &examples[3..5]);
-    let arguments = [
-        DEMO,
-        "--benchmark",
-        "jsonl",
-        "--data",
-        "data.jsonl",
-        "--support",
-        "support.jsonl",
-        "--form",
-        "form.json",
-        "--selection",
-        "rices",
-        "--shots",
-    ];
-    let with = |shots: &'static str| [&arguments[..], &[shots]].concat();
-    assert!(!folder.run(&with("1,2,4")).contains("anew"));
-    let (one, two, four) = (folder.shown("RICES", 1), folder.shown("RICES", 2), folder.shown("RICES", 4));
-    assert_eq!(one["n3"], ["n6"]);
-    assert_eq!(two["n3"][1], "n6");
-    assert!(!four["n3"].contains(&"n3".to_owned()) && four["n3"][2..] == two["n3"][..]);
-    // What was computed is found, what is damaged is made anew.
-    let features = folder.path("out/features-shown-0.bin");
-    let made = fs::metadata(&features).unwrap().modified().unwrap();
-    fs::remove_file(folder.path("out/answers.jsonl")).unwrap();
-    let records = |folder: &Folder| {
-        let mut records: Vec<String> = folder.records().iter().map(Value::to_string).collect();
-        records.sort();
-        records
-    };
-    folder.run(&with("4"));
-    assert_eq!(fs::metadata(&features).unwrap().modified().unwrap(), made);
-    let before = records(&folder);
-    let bytes = fs::read(&features).unwrap();
-    fs::write(&features, &bytes[..bytes.len() - 3]).unwrap();
-    fs::remove_file(folder.path("out/answers.jsonl")).unwrap();
-    let told = folder.run(&with("4"));
-    assert!(told.contains("features-shown-0.bin") && told.contains("anew"), "{told}");
-    assert_eq!((records(&folder), fs::read(&features).unwrap()), (before, bytes));
-}
-
-#[test]
-fn more_shots_add_to_fewer_and_groups_stay_among_themselves() {
-    let folder = Folder::new(12);
-    let mut examples = names(&folder, 12);
-    for (number, example) in examples.iter_mut().enumerate() {
-        example["group"] = json!(if number < 5 { "first" } else { "second" });
-    }
-    folder.write("data.jsonl", &examples);
-    let arguments = [DEMO, "--benchmark", "jsonl", "--data", "data.jsonl", "--form", "form.json"];
-    folder.run(&[&arguments[..], &["--shots", "1,3,5"]].concat());
-    let (one, three, five) = (folder.shown("random", 1), folder.shown("random", 3), folder.shown("random", 5));
-    let first = |id: &String| id[1..].parse::<usize>().unwrap() < 5;
-    for (id, shown) in &three {
-        assert_eq!(shown[..1], one[id]);
-        assert!(shown.iter().all(|other| first(other) == first(id) && other != id));
-        if !first(id) {
-            assert_eq!(five[id][..3], shown[..]);
-        }
-    }
-    // The first group has four to show with each.
-    let results = folder.results();
-    assert_eq!(point(&results, "random", 5)["errors"], 5);
-    let of_first = folder.records().into_iter().find(|record| record["id"] == "n0" && record["shots"] == 5).unwrap();
-    assert!(text(&of_first["error"]).contains("expected 5 examples that can be shown with it, found 4"), "{of_first}");
-    let other = Folder::new(12);
-    names(&other, 0);
-    other.write("data.jsonl", &examples);
-    other.run(&[&arguments[..], &["--shots", "3", "--seed", "43"]].concat());
-    assert_ne!(other.shown("random", 3), three);
-}
-
-#[test]
-fn videos_memes_and_folders_of_classes_are_evaluated() {
-    // A video is a folder of frames.
-    let folder = Folder::new(9);
-    names(&folder, 0);
-    for video in 0..4 {
-        fs::create_dir(folder.path(&format!("v{video}"))).unwrap();
-        (0..3).for_each(|frame| draw(&folder.path(&format!("v{video}/{frame}.png")), 10 * video + frame));
-    }
-    let clip = |number: usize| {
-        let answer = ["dax", "wug"][number % 2];
-        json!({"video": format!("v{number}"), "answer": answer, "choices": ["dax", "wug"]})
-    };
-    folder.write("clips.jsonl", &(0..4).map(clip).collect::<Vec<_>>());
-    let form = ["--form", "form.json", "--shots", "2"];
-    folder.run(
-        &[&[DEMO, "--benchmark", "jsonl", "--data", "clips.jsonl", "--selection", "random,rices"], &form[..]].concat(),
-    );
-    let results = folder.results();
-    assert_eq!(point(&results, "RICES", 2)["errors"], 0);
-    assert!(results["samples"][0]["prompt"].as_array().unwrap().iter().any(|part| part["video"]["frames"] == 3));
-
-    let folder = Folder::new(6);
-    let meme =
-        |number: usize| json!({"id": number, "img": format!("{number}.png"), "label": number % 2, "text": "so it is"});
-    folder.write("memes.jsonl", &(0..6).map(meme).collect::<Vec<_>>());
-    let case = Case::open("open_flamingo-mpt");
-    let memes = [case.model.to_str().unwrap(), "--benchmark", "hateful-memes", "--data", "memes.jsonl", "--shots", "0"];
-    folder.run(&memes);
+/// The mean worth of the answers at a point is its score, and all of them are counted.
+fn check_score(folder: &Folder, series: &str, shots: usize, worth: impl Fn(&Record) -> f64) {
     let records = folder.records();
-    let (mut pairs, mut right) = (0.0, 0.0);
-    let last = |record: &Value| record["choice"]["last"].as_f64().unwrap();
-    let is_yes = |record: &Value| text(&record["id"]).parse::<usize>().unwrap() % 2 == 1;
-    for yes in records.iter().filter(|record| is_yes(record)) {
-        for no in records.iter().filter(|record| !is_yes(record)) {
-            pairs += 1.0;
-            right += if last(yes) > last(no) { 1.0 } else { 0.5 * f64::from(last(yes) == last(no)) };
+    let worths: Vec<f64> =
+        records.iter().filter(|record| (&*record.series, record.shots) == (series, shots)).map(worth).collect();
+    let results = folder.results();
+    let point = point(&results, series, shots);
+    assert_eq!((&point["examples"], &point["errors"]), (&json!(worths.len()), &json!(0)));
+    let expected = 100.0 * worths.iter().sum::<f64>() / worths.len() as f64;
+    let number = |key: &str| point[key].as_f64().unwrap();
+    assert!((number("score") - expected).abs() < 1e-9, "{point}: {expected}");
+    assert!(number("low") <= number("score") && number("score") <= number("high"), "{point}");
+}
+
+fn shown_by_question(records: &[Record]) -> HashMap<(&str, usize, &str), &[String]> {
+    records.iter().map(|record| (record.question(), &record.shown[..])).collect()
+}
+
+/// OpenFlamingo's prompts of captions.
+const OPEN_FLAMINGO_CAPTIONS: Words = Words {
+    begin: "",
+    shown: |item| ["".into(), format!("Output:{}<|endofchunk|>\n", item.told())],
+    asked: |_| ["".into(), "Output:".into()],
+    stop: &[],
+    tokens_max: 20,
+};
+
+#[test]
+fn captions() {
+    let folder = Folder::new();
+    let caption = |offset: usize| {
+        move |number: usize, item: &mut Item| {
+            let captions = [0, 3].map(|more| CAPTIONS[(number + offset + more) % CAPTIONS.len()].to_owned());
+            item.answers = captions.into();
+        }
+    };
+    let (asked, shown) = (drawn(&folder, "asked", 5, caption(0)), drawn(&folder, "shown", 6, caption(4)));
+    write_captions(&folder, &asked, &shown);
+    let case = Case::open("open_flamingo-mpt");
+    let model = case.model.to_str().unwrap();
+    let set = ["--benchmark", "flickr30k", "--data", "dataset.json", "--media", "media"];
+    let told =
+        folder.run(&[&[model, "--shots", "3,0,1,3", "--selection", "random,fixed,rices,random"], &set[..]].concat());
+    assert!(told.starts_with("flamant: 45 answers in"), "{told}");
+    let records = folder.records();
+    assert_eq!(records.len(), 5 * 3 * 3);
+    check(&records, &asked, &shown, &OPEN_FLAMINGO_CAPTIONS, &mut case.flamingo(&Options::default()));
+
+    let shown_of = shown_by_question(&records);
+    for item in &asked {
+        for series in ["random", "fixed"] {
+            let of = |shots| shown_of[&(series, shots, &*item.id)];
+            assert!(of(0) == &of(3)[..2] && of(1) == &of(3)[..1], "more shots add to fewer");
+        }
+        let similar = |shots| shown_of[&("RICES", shots, &*item.id)];
+        assert!(similar(0) == &similar(3)[1..] && similar(1) == &similar(3)[2..], "the most similar last");
+    }
+    let different = |series: &'static str| {
+        let lists: HashSet<_> = asked.iter().map(|item| shown_of[&(series, 3, &*item.id)]).collect();
+        lists.len()
+    };
+    assert!(different("random") > 1 && different("fixed") == 1 && different("RICES") > 1);
+
+    let results = folder.results();
+    for sample in results["samples"].as_array().unwrap() {
+        let parts = sample["prompt"].as_array().unwrap().iter();
+        let pictures = parts.filter(|part| part.get("picture").is_some()).count() as u64;
+        assert_eq!(pictures, sample["shots"].as_u64().unwrap() + 1, "the asked one's, and those of all that is shown");
+    }
+    assert_eq!(results["metric"], json!({"name": "CIDEr", "unit": "", "best": null}));
+    assert_eq!((&results["settings"]["form"], &results["settings"]["beams"]), (&json!("openflamingo"), &json!(3)));
+    for series in ["random", "fixed", "RICES"] {
+        for shots in [0, 1, 3] {
+            let score = check_captions(&folder, &asked, series, shots);
+            assert!(score < 100.0, "the model says what nobody said");
         }
     }
-    near(&point(&folder.results(), "random", 0)["score"], 100.0 * right / pairs);
-    // With the slip of OpenFlamingo the asked picture is another one.
-    let told = folder.refused(&[&memes[..], &["--reference-slip"]].concat());
-    assert!(told.contains("reference slip of its evaluation: expected true, found false"), "{told}");
-    fs::remove_dir_all(folder.path("out")).unwrap();
-    folder.run(&[&memes[..], &["--reference-slip"]].concat());
-    assert_ne!(folder.records().iter().map(last).sum::<f64>(), records.iter().map(last).sum::<f64>());
-    fs::remove_dir_all(folder.path("out")).unwrap();
-    fs::remove_file(folder.path("0.png")).unwrap();
-    folder.run(&[&memes[..], &["--reference-slip"]].concat());
-    assert_eq!(point(&folder.results(), "random", 0)["errors"], 1);
 
-    let folder = Folder::new(6);
-    names(&folder, 0);
-    for number in 0..6 {
-        let class = folder.path(["classes/dax", "classes/wug"][number % 2]);
-        fs::create_dir_all(&class).unwrap();
-        fs::copy(folder.path(&format!("{number}.png")), class.join(format!("{number}.png"))).unwrap();
+    // What it says does not depend on what people say of what is asked: now they say the same.
+    let of_random = records.iter().filter(|record| (&*record.series, record.shots) == ("random", 3));
+    let said: HashMap<&str, &Record> = of_random.map(|record| (&*record.id, record)).collect();
+    let echo = |item: &Item| {
+        let text = answers::caption(said[&*item.id].text.as_ref().unwrap());
+        Item { answers: vec![text, item.answers[0].clone()], ..item.clone() }
+    };
+    let asked: Vec<Item> = asked.iter().map(echo).collect();
+    write_captions(&folder, &asked, &shown);
+    fs::remove_dir_all(folder.path("out")).unwrap();
+    folder.run(&[&[model, "--shots", "3"], &set[..]].concat());
+    assert!(folder.records().iter().all(|record| record.text == said[&*record.id].text));
+    assert!(check_captions(&folder, &asked, "random", 3) > 100.0);
+    let page = folder.read("out/index.html");
+    assert!(["OpenFlamingo 3B", "Flamingo 80B", "IDEFICS 9B"].iter().all(|published| page.contains(published)));
+}
+
+/// Karpathy's layout.
+fn write_captions(folder: &Folder, asked: &[Item], shown: &[Item]) {
+    let image = |item: &Item, split: &str| {
+        let sentences: Vec<_> = item.answers.iter().map(|caption| json!({"raw": format!(" {caption} ")})).collect();
+        json!({"filename": format!("{}.png", item.id), "split": split, "sentences": sentences})
+    };
+    let asked = asked.iter().map(|item| image(item, "test"));
+    let images: Vec<_> = asked.chain(shown.iter().map(|item| image(item, "train"))).collect();
+    folder.write("dataset.json", json!({"images": images}).to_string());
+}
+
+/// The score at a point, which is what the records' captions are worth.
+fn check_captions(folder: &Folder, asked: &[Item], series: &str, shots: usize) -> f64 {
+    let records = folder.records();
+    let of = records.iter().filter(|record| (&*record.series, record.shots) == (series, shots));
+    let texts: HashMap<&str, &str> = of.map(|record| (&*record.id, record.text.as_deref().unwrap())).collect();
+    let example = |item: &Item| cider::Example {
+        candidate: ptb::tokens(&answers::caption(texts[&*item.id])),
+        references: item.answers.iter().map(|caption| ptb::tokens(caption)).collect(),
+    };
+    let expected = 100.0 * cider::cider(&asked.iter().map(example).collect::<Vec<_>>()).unwrap().score;
+    let score = point(&folder.results(), series, shots)["score"].as_f64().unwrap();
+    assert!((score - expected).abs() < 1e-9, "{series} {shots}: {score} {expected}");
+    score
+}
+
+#[test]
+fn questions() {
+    let folder = Folder::new();
+    const ANSWERS: [&str; 4] = ["red", "two", "a dog", "yes"];
+    // Two questions about each picture: neither shows the other.
+    let mut items = Vec::new();
+    for picture in 0..4_usize {
+        let name = format!("coco/val2014/COCO_val2014_{picture:012}.jpg");
+        folder.picture(&name);
+        items.extend((0..2).map(|more| Item {
+            id: (10 * picture + more).to_string(),
+            pictures: vec![folder.path(&name)],
+            question: ["What is it?", "How many?"][more].to_owned(),
+            answers: (0..10).map(|person| ANSWERS[(picture + more + person / 7) % 4].to_owned()).collect(),
+            ..Item::default()
+        }));
     }
-    folder.run(&[&[DEMO, "--benchmark", "imagenet", "--media", "classes"], &form[..]].concat());
+    let number = |item: &Item| item.id.parse::<u64>().unwrap();
+    let question =
+        |item: &Item| json!({"question_id": number(item), "image_id": number(item) / 10, "question": item.question});
+    let annotation = |item: &Item| {
+        let answers: Vec<_> = item.answers.iter().map(|answer| json!({"answer": answer})).collect();
+        json!({"question_id": number(item), "answers": answers})
+    };
+    let questions: Vec<_> = items.iter().map(question).collect();
+    let annotations: Vec<_> = items.iter().map(annotation).collect();
+    folder.write("questions.json", json!({"data_subtype": "val2014", "questions": questions}).to_string());
+    folder.write("annotations.json", json!({"annotations": annotations}).to_string());
+    let words = Words {
+        begin: "Instruction: provide an answer to the question. Use the image to answer.\n",
+        shown: |item| ["".into(), format!("Question: {} Answer: {}\n", item.question, item.told())],
+        asked: |item| ["".into(), format!("Question: {} Answer:", item.question)],
+        stop: &["\n"],
+        tokens_max: 5,
+    };
+    let case = Case::open("idefics-base");
+    let model = case.model.to_str().unwrap();
+    let set = ["--benchmark", "vqav2", "--data", "questions.json", "annotations.json", "--media", "coco"];
+    folder.run(&[&[model, "--shots", "0,2", "--selection", "random,rices"], &set[..]].concat());
+    let records = folder.records();
+    check(&records, &items, &items, &words, &mut case.flamingo(&Options::default()));
+    let people: HashMap<&str, &Item> = items.iter().map(|item| (&*item.id, item)).collect();
+    for series in ["random", "RICES"] {
+        for shots in [0, 2] {
+            check_score(&folder, series, shots, |record| {
+                let answer = answers::short_answer(record.text.as_ref().unwrap());
+                vqa::accuracy(answer, people[&*record.id].answers.iter().map(String::as_str))
+            });
+        }
+    }
     let results = folder.results();
-    assert_eq!((&results["series"][0]["chance"], &point(&results, "random", 2)["errors"]), (&json!(50.0), &json!(0)));
+    assert_eq!(results["settings"]["form"], "idefics");
+    assert_eq!(results["samples"].as_array().unwrap().len(), 2 * 2 * 3);
 }
 
 #[test]
-fn captions_are_scored_by_their_references() {
+fn memes() {
+    let folder = Folder::new();
+    let memes = drawn(&folder, "meme", 5, |number, item| {
+        item.question = format!("text {number}");
+        item.choices = ["no", "yes"].map(str::to_owned).into();
+        item.answers = vec![item.choices[number % 2].clone()];
+    });
+    let line = |item: &Item| {
+        let label = u8::from(item.told() == "yes");
+        json!({"id": item.id, "img": format!("img/{}.png", item.id), "label": label, "text": item.question}).to_string()
+    };
+    folder.write("memes.jsonl", memes.iter().map(line).collect::<Vec<_>>().join("\n"));
+    let words = Words {
+        begin: "",
+        shown: |item| {
+            let asked = format!("is an image with: '{}' written on it. Is it hateful? Answer:", item.question);
+            ["".into(), format!("{asked}{}<|endofchunk|>", item.told())]
+        },
+        asked: |item| {
+            ["".into(), format!("is an image with: '{}' written on it. Is it hateful? Answer:", item.question)]
+        },
+        stop: &[],
+        tokens_max: 0,
+    };
     let case = Case::open("open_flamingo-mpt");
-    // What the model says of each picture, which does not depend on what people said of it, is what people say then.
-    let run = |captions: &HashMap<String, String>| {
-        let folder = Folder::new(6);
-        let image = |number: usize| {
-            let said = captions.get(&number.to_string()).map_or("a red fox", String::as_str);
-            let sentences = [json!({"raw": format!("a fox {number}")}), json!({"raw": said})];
-            let split = if number < 3 { "train" } else { "test" };
-            json!({"filename": format!("{number}.png"), "imgid": number, "split": split, "sentences": sentences})
-        };
-        let root = json!({"images": (0..6).map(image).collect::<Vec<_>>(), "dataset": "flickr30k"});
-        fs::write(folder.path("captions.json"), root.to_string()).unwrap();
-        let model = case.model.to_str().unwrap();
-        folder.run(&[model, "--benchmark", "flickr30k", "--data", "captions.json", "--shots", "2"]);
-        folder
-    };
-    let texts = |folder: &Folder| -> HashMap<String, String> {
-        folder.records().iter().map(|record| (text(&record["id"]), answers::caption(&text(&record["text"])))).collect()
-    };
-    let first = run(&HashMap::new());
-    let said = texts(&first);
-    assert_eq!(said.len(), 3);
-    let second = run(&said);
-    assert_eq!(texts(&second), said);
-    let examples: Vec<cider::Example> = (3..6)
-        .map(|number| {
-            let said = ptb::tokens(&said[&number.to_string()]);
-            let references = vec![ptb::tokens(&format!("a fox {number}")), said.clone()];
-            cider::Example { candidate: said, references }
-        })
+    let (model, mut flamingo) = (case.model.to_str().unwrap(), case.flamingo(&Options::default()));
+    let set = [model, "--benchmark", "hateful-memes", "--data", "memes.jsonl", "--media", "media", "--shots", "0,2"];
+    folder.run(&set);
+    let records = folder.records();
+    check(&records, &memes, &memes, &words, &mut flamingo);
+    let results = folder.results();
+    assert_eq!(results["series"][0]["chance"], 50.0);
+    let by_id: HashMap<&str, &Item> = memes.iter().map(|item| (&*item.id, item)).collect();
+    for shots in [0, 2] {
+        let of = records.iter().filter(|record| record.shots == shots);
+        let (scores, labels): (Vec<f64>, Vec<bool>) =
+            of.map(|record| (record.choice.as_ref().unwrap().last, by_id[&*record.id].told() == "yes")).unzip();
+        let (area, score) = (roc_auc::roc_auc(&scores, &labels).unwrap(), &point(&results, "random", shots)["score"]);
+        assert!((score.as_f64().unwrap() - 100.0 * area).abs() < 1e-9);
+    }
+
+    // Three examples have six orders: all of them together are the same, in whatever order they come.
+    let averaged = Folder::new();
+    averaged.write("memes.jsonl", folder.read("memes.jsonl"));
+    fs::rename(folder.path("media"), averaged.path("media")).unwrap();
+    let memes: Vec<Item> = memes
+        .into_iter()
+        .map(|item| Item { pictures: vec![averaged.path(format!("media/{}.png", item.id))], ..item })
         .collect();
-    near(&point(&second.results(), "random", 2)["score"], 100.0 * cider::cider(&examples).unwrap().score);
-    assert_eq!(second.results()["metric"]["name"], "CIDEr");
-    let page = String::from_utf8(second.output("index.html")).unwrap();
-    assert!(["OpenFlamingo 3B", "Flamingo 80B", "IDEFICS 9B"].iter().all(|model| page.contains(model)));
+    let by_id: HashMap<&str, &Item> = memes.iter().map(|item| (&*item.id, item)).collect();
+    let slip = ["--shots", "0,3", "--permutations", "6", "--reference-slip"];
+    averaged.run(&[&set[..7], &slip].concat());
+    let settings = averaged.results()["settings"]["others"].clone();
+    assert_eq!((&settings["orders"], &settings["reference slip"]), (&json!("6"), &json!("true")));
+    for record in averaged.records() {
+        let shown: Vec<&Item> = record.shown.iter().map(|id| by_id[&**id]).collect();
+        let item = by_id[&*record.id];
+        let orders = orders(shown.len());
+        let mut means = vec![0.0; 2];
+        for order in &orders {
+            let ordered: Vec<&Item> = order.iter().map(|&place| shown[place]).collect();
+            let seen = if record.shots == 0 { ordered[0] } else { item };
+            let found =
+                flamingo.classify(&words.prompt(&ordered, record.shots > 0, item, seen), &item.choices).unwrap();
+            means.iter_mut().zip(found.choices).for_each(|(mean, choice)| *mean += choice.mean / orders.len() as f64);
+        }
+        check_choice(&record, &item.choices, &means);
+    }
+}
+
+/// All orders of some things.
+fn orders(count: usize) -> Vec<Vec<usize>> {
+    let Some(last) = count.checked_sub(1) else { return vec![Vec::new()] };
+    let put = |order: Vec<usize>| (0..count).map(move |place| [&order[..place], &[last], &order[place..]].concat());
+    orders(last).into_iter().flat_map(put).collect()
 }
 
 #[test]
-fn what_is_wrong_is_said_in_a_line() {
-    let folder = Folder::new(2);
-    let mut examples = names(&folder, 2);
-    examples[1]["answer"] = json!(7);
-    folder.write("bad.jsonl", &examples);
-    let form = ["--form", "form.json"];
-    let told = folder.refused(&[&[DEMO, "--benchmark", "jsonl", "--data", "bad.jsonl"], &form[..]].concat());
-    assert!(told.contains("bad.jsonl: line 2: answer"), "{told}");
-    let told = folder.refused(&[DEMO, "--benchmark", "coca", "--data", "bad.jsonl"]);
-    assert!(told.contains("benchmark: expected coco, flickr30k"), "{told}");
-    let told = folder.refused(&[DEMO, "--benchmark", "vqav2", "--data", "bad.jsonl"]);
-    assert!(told.contains("QUESTIONS.json ANNOTATIONS.json"), "{told}");
-    folder.write("good.jsonl", &names(&folder, 2));
-    let told =
-        folder.refused(&[DEMO, "--benchmark", "jsonl", "--data", "good.jsonl", "--shots", "1", "--form", "none.json"]);
-    assert!(told.contains("none.json"), "{told}");
-    let good = [&[DEMO, "--benchmark", "jsonl", "--data", "good.jsonl"], &form[..]].concat();
-    let told = folder.refused(&[&good[..], &["--shots", "4"]].concat());
-    assert!(told.contains("shots: expected at most 2, as many as there are to show, found 4"), "{told}");
-    let told = folder.refused(&[&good[..], &["--shots", "1", "--fps", "0"]].concat());
-    assert!(told.contains("frames a second of a video"), "{told}");
-    let told = folder.refused(&[&good[..], &["--shots", "1", "--task", "caption", "--reference-slip"]].concat());
-    assert!(told.contains("reference-slip: expected with classification alone, found with jsonl"), "{told}");
-    let meme = |number: usize| json!({"id": number, "img": "0.png", "label": 1, "text": format!("{number}")});
-    folder.write("memes.jsonl", &(0..3).map(meme).collect::<Vec<_>>());
-    let told = folder.refused(&[DEMO, "--benchmark", "hateful-memes", "--data", "memes.jsonl", "--shots", "0"]);
-    assert!(told.contains("ROC-AUC: expected examples of both classes, found 3 of 3 of the second"), "{told}");
-    assert!(!folder.path("out/answers.jsonl").exists(), "nothing is left");
-    for (arguments, code) in
-        [(&["--benchmark", "coco"][..], 2), (&["--demo", "--benchmark", "coco"], 2), (&["--demo", "--shots", "999"], 2)]
-    {
-        let status = folder.command(arguments).stderr(Stdio::null()).status().unwrap();
-        assert_eq!(status.code(), Some(code), "{arguments:?}");
+fn classes_in_folders() {
+    let folder = Folder::new();
+    let mut items = Vec::new();
+    let choices = ["great tench", "goldfish", "shark"].map(str::to_owned);
+    for (class, name) in ["great_tench", "goldfish", "shark"].iter().zip(&choices) {
+        for number in 0..3 {
+            let id = format!("{class}/{number}.png");
+            folder.picture(&format!("val/{id}"));
+            let pictures = vec![folder.path(format!("val/{id}"))];
+            // In order of the folders' names.
+            let choices = [&choices[1], &choices[0], &choices[2]].map(Clone::clone).into();
+            items.push(Item {
+                id,
+                pictures,
+                question: String::new(),
+                answers: vec![name.clone()],
+                choices,
+                ..Item::default()
+            });
+        }
     }
-    fs::write(folder.path("out"), "a file").unwrap();
-    let told = folder.refused(&["--demo"]);
-    assert!(told.contains("out"), "{told}");
+    let words = Words {
+        begin: "",
+        shown: |item| {
+            let turn = format!("<end_of_utterance>\nAssistant: {}<end_of_utterance>\n", item.told());
+            ["User: Name what this image shows.".into(), turn]
+        },
+        asked: |_| ["User: Name what this image shows.".into(), "<end_of_utterance>\nAssistant:".into()],
+        stop: &[],
+        tokens_max: 0,
+    };
+    let case = Case::open("idefics-instruct");
+    let set = [case.model.to_str().unwrap(), "--benchmark", "imagenet", "--media", "val", "--queries", "7"];
+    folder.run(&[&set[..], &["--shots", "0,2", "--selection", "rices,fixed", "--samples", "2"]].concat());
+    let records = folder.records();
+    assert_eq!(records.len(), 7 * 2 * 2);
+    check(&records, &items, &items, &words, &mut case.flamingo(&Options::default()));
+    let of_class: HashMap<&str, &str> = items.iter().map(|item| (&*item.id, item.told())).collect();
+    for (series, shots) in [("RICES", 0), ("RICES", 2), ("fixed", 0), ("fixed", 2)] {
+        check_score(&folder, series, shots, |record| {
+            f64::from(record.choice.as_ref().unwrap().name == of_class[&*record.id])
+        });
+    }
+    let results = folder.results();
+    let chance = results["series"][0]["chance"].as_f64().unwrap();
+    assert!((chance - 100.0 / 3.0).abs() < 1e-9);
+    assert_eq!(results["samples"].as_array().unwrap().len(), 2 * 2 * 2);
+}
+
+#[test]
+fn own_lines_with_choices_groups_and_a_form() {
+    let folder = Folder::new();
+    let items = drawn(&folder, "own", 8, |number, item| {
+        item.id = format!("\"{number}\" <b>\u{e9}\n{}", number % 2);
+        item.group = ["drei", "deux"][number % 2].to_owned();
+        item.question = format!("is it {number}?");
+        item.choices =
+            [&["ja", "nein", "gewiss"][..], &["oui", "non"]][number % 2].iter().map(|&name| name.into()).collect();
+        // Any one of its answers is right.
+        item.answers = vec![item.choices[number / 2 % 2].clone()];
+        item.answers.extend(item.choices.get(2).cloned());
+    });
+    folder.write("own.jsonl", lines(&items));
+    folder.write(
+        "form.json",
+        json!({"begin": "{}", "shown": "Q: {question} {image}A: {answer}", "asked": "Q: {question} {image}A:",
+            "between": "; ", "choice": " {answer}!"})
+        .to_string(),
+    );
+    let words = Words {
+        begin: "{}",
+        shown: |item| [format!("Q: {} ", item.question), format!("A: {}; ", item.told())],
+        asked: |item| [format!("Q: {} ", item.question), "A:".into()],
+        stop: &[],
+        tokens_max: 0,
+    };
+    let case = Case::open("open_flamingo-mpt");
+    let set = [case.model.to_str().unwrap(), "--benchmark", "jsonl", "--data", "own.jsonl", "--form", "form.json"];
+    folder.run(&[&set[..], &["--shots", "0,3", "--selection", "random,rices"]].concat());
+    let mut records = folder.records();
+    for record in &mut records {
+        let group = |id: &str| &items.iter().find(|item| item.id == id).unwrap().group;
+        assert!(record.shown.iter().all(|id| group(id) == group(&record.id)), "{record:?}");
+        // As the form writes the names.
+        let choice = record.choice.as_mut().unwrap();
+        choice.name = format!(" {}!", choice.name);
+        choice.odds.iter_mut().for_each(|(name, _)| *name = format!(" {name}!"));
+    }
+    let mut weighed = items.clone();
+    weighed.iter_mut().flat_map(|item| &mut item.choices).for_each(|name| *name = format!(" {name}!"));
+    check(&records, &weighed, &items, &words, &mut case.flamingo(&Options::default()));
+    let right: HashMap<&str, &[String]> = items.iter().map(|item| (&*item.id, &item.answers[..])).collect();
+    for (series, shots) in [("random", 0), ("random", 3), ("RICES", 0), ("RICES", 3)] {
+        check_score(&folder, series, shots, |record| {
+            f64::from(right[&*record.id].contains(&record.choice.as_ref().unwrap().name))
+        });
+    }
+    let chance = folder.results()["series"][0]["chance"].as_f64().unwrap();
+    assert!((chance - (200.0 / 3.0 + 50.0) / 2.0).abs() < 1e-9, "{chance}");
+}
+
+#[test]
+fn a_task_that_is_named_is_asked_even_where_there_are_choices() {
+    let folder = Folder::new();
+    let items = drawn(&folder, "own", 5, |number, item| {
+        item.choices = ["a fox", "a dog"].map(str::to_owned).into();
+        item.answers = vec![item.choices[number % 2].clone()];
+    });
+    folder.write("own.jsonl", lines(&items));
+    let items: Vec<Item> = items.into_iter().map(|item| Item { choices: Vec::new(), ..item }).collect();
+    let case = Case::open("open_flamingo-mpt");
+    let set = [case.model.to_str().unwrap(), "--benchmark", "jsonl", "--data", "own.jsonl", "--task", "caption"];
+    folder.run(&[&set[..], &["--shots", "2"]].concat());
+    check(&folder.records(), &items, &items, &OPEN_FLAMINGO_CAPTIONS, &mut case.flamingo(&Options::default()));
+}
+
+#[test]
+fn videos() {
+    let folder = Folder::new();
+    let mut items: Vec<Item> = Vec::new();
+    for video in 0..4_usize {
+        let frames = (0..3).map(|frame| {
+            let name = format!("videos/vid{video}/{frame}.png");
+            folder.picture(&name);
+            folder.path(name)
+        });
+        let (question, answers) = (format!("who is {video}?"), vec![["someone", "a dog"][video % 2].to_owned()]);
+        let id = video.to_string();
+        items.push(Item { id, pictures: frames.collect(), question, answers, ..Item::default() });
+    }
+    let question =
+        |item: &Item| json!({"id": item.id, "video_id": item.id, "question": item.question, "answer": item.answers[0]});
+    folder.write("qa.json", json!(items.iter().map(question).collect::<Vec<_>>()).to_string());
+    let words = Words {
+        begin: "",
+        shown: |item| {
+            let asked = format!("Question:{} Short answer:", item.question);
+            ["".into(), format!("{asked}{}<|endofchunk|>\n", item.told())]
+        },
+        asked: |item| ["".into(), format!("Question:{} Short answer:", item.question)],
+        stop: &[],
+        tokens_max: 5,
+    };
+    let case = Case::open("open_flamingo-mpt-video");
+    let set = [case.model.to_str().unwrap(), "--benchmark", "msvd-qa", "--data", "qa.json", "--media", "videos"];
+    folder.run(&[&set[..], &["--shots", "0,2", "--selection", "random,rices"]].concat());
+    let records = folder.records();
+    check(&records, &items, &items, &words, &mut case.flamingo(&Options::default()));
+    for (series, shots) in [("random", 0), ("RICES", 2)] {
+        check_score(&folder, series, shots, |record| {
+            let item = items.iter().find(|item| item.id == record.id).unwrap();
+            f64::from(answers::short_answer(record.text.as_ref().unwrap()) == item.told())
+        });
+    }
+    let results = folder.results();
+    let whole = results["samples"].as_array().unwrap().iter().find(|sample| sample["shots"] == 2).unwrap();
+    let frames: Vec<_> = whole["prompt"].as_array().unwrap().iter().filter_map(|part| part.get("video")).collect();
+    assert!(frames.len() == 3 && frames.iter().all(|video| video["frames"] == 3), "{whole}");
+}
+
+#[test]
+fn the_model_in_the_box() {
+    let folder = Folder::new();
+    folder.run(&["--demo", "--queries", "8", "--shots", "0,2", "--seed", "7"]);
+    let records = folder.records();
+    assert_eq!(records.len(), 3 * 2 * 2 * 8);
+    let mut flamingo = Flamingo::demo(&Options::default()).unwrap();
+    let mut random = Random::new(7);
+    for ways in [2, 5, 8] {
+        let (shown, asked) = symbols::sets(ways, 8, &mut random).unwrap();
+        let find = |set: &'_ flamant::eval::data::Dataset, id: &str| {
+            set.examples.iter().find(|example| example.id == id).unwrap().clone()
+        };
+        for selection in ["random", "RICES"] {
+            let series = format!("{ways} ways, {selection}");
+            for record in records.iter().filter(|record| record.series == series) {
+                let mut prompt = Prompt::new();
+                let add = |prompt: &mut Prompt, medium: &Medium| {
+                    let Medium::Drawn(picture) = medium else { panic!("drawn") };
+                    prompt.image((**picture).clone()).unwrap();
+                };
+                for example in record.shown.iter().map(|id| find(&shown, id)) {
+                    if record.shots > 0 {
+                        add(&mut prompt, &example.medium);
+                    }
+                    prompt.text(format!("{}.", example.answers[0])).unwrap();
+                }
+                let example = find(&asked, &record.id);
+                add(&mut prompt, &example.medium);
+                let names = example.choices.unwrap();
+                let weighed: Vec<String> = names.iter().map(|name| format!("{name}.")).collect();
+                let found = flamingo.classify(&prompt, &weighed).unwrap();
+                let means: Vec<f64> = found.choices.iter().map(|choice| choice.mean).collect();
+                check_choice(record, &names, &means);
+            }
+            for shots in [0, 2] {
+                check_score(&folder, &series, shots, |record| {
+                    f64::from(record.choice.as_ref().unwrap().name == find(&asked, &record.id).answers[0])
+                });
+            }
+        }
+    }
 }
