@@ -4,7 +4,7 @@ mod answers;
 mod requests;
 
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use clap::Args;
@@ -12,7 +12,7 @@ use flamant::{Engine, Error, EventKind, Prepared, Reader, Stats, Tokenizer};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::feed::{self, Load, Supply};
+use super::feed::{self, Load, Passed, Supply};
 use super::input::{LimitArguments, ModelArguments};
 use super::{Failure, Outcome, progress, report};
 use answers::Answers;
@@ -80,9 +80,6 @@ impl Batch {
     }
 }
 
-/// What the workers hand on: a request that is ready or refused, or why there are no more.
-type Passed = Result<(Ticket, Result<Box<Prepared>, Error>), Error>;
-
 fn read(line: &Line, reader: &Reader) -> (Ticket, Result<Box<Prepared>, Error>) {
     let Parsed { id, mean, request } = line.parse();
     let ticket = Ticket { line: line.number, digest: line.digest, id, mean };
@@ -99,7 +96,7 @@ struct Ticket {
 
 /// Everything between the workers and the file of answers.
 struct Job {
-    waiting: Receiver<Passed>,
+    waiting: Receiver<Passed<Ticket>>,
     answers: Answers,
     bar: ProgressBar,
     tokenizer: Reader,
@@ -120,19 +117,7 @@ impl Load for Job {
     type Ticket = Ticket;
 
     fn next(&mut self, wait: bool) -> Result<Supply<Ticket>, Failure> {
-        loop {
-            let passed = match wait {
-                true => self.waiting.recv().map_err(|_| TryRecvError::Disconnected),
-                false => self.waiting.try_recv(),
-            };
-            match passed {
-                Ok(Ok((ticket, Ok(prepared)))) => return Ok(Supply::Request(ticket, prepared)),
-                Ok(Ok((ticket, Err(error)))) => self.refused(ticket, error)?,
-                Ok(Err(error)) => return Err(error.into()),
-                Err(TryRecvError::Empty) => return Ok(Supply::Later),
-                Err(TryRecvError::Disconnected) => return Ok(Supply::End),
-            }
-        }
+        feed::take(&self.waiting, wait)
     }
 
     fn refused(&mut self, ticket: Ticket, error: Error) -> Outcome {

@@ -2,7 +2,7 @@
 //! what happens to them is handed on.
 
 use std::collections::HashMap;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -18,7 +18,7 @@ pub trait Load {
     /// The next request; waits for it if told to.
     fn next(&mut self, wait: bool) -> Result<Supply<Self::Ticket>, Failure>;
 
-    /// The engine will not have the request.
+    /// The request cannot be prepared, or the engine will not have it.
     fn refused(&mut self, ticket: Self::Ticket, error: Error) -> Outcome;
 
     /// Something happened to the request.
@@ -32,6 +32,8 @@ pub trait Load {
 pub enum Supply<T> {
     /// A request.
     Request(T, Box<Prepared>),
+    /// One that could not be prepared, and why.
+    Refused(T, Error),
     /// Nothing yet.
     Later,
     /// Nothing more.
@@ -50,6 +52,10 @@ pub fn run<L: Load>(engine: &mut Engine, most: usize, load: &mut L) -> Outcome {
                 None if ended => break,
                 None => match load.next(engine.is_idle())? {
                     Supply::Request(ticket, prepared) => (ticket, prepared),
+                    Supply::Refused(ticket, error) => {
+                        load.refused(ticket, error)?;
+                        continue;
+                    }
                     Supply::Later => break,
                     Supply::End => {
                         ended = true;
@@ -122,6 +128,24 @@ where
         })
     };
     (waiting, (0..count).map(worker).collect())
+}
+
+/// What threads hand on: a request that is ready or refused, or why there are no more.
+pub type Passed<T> = Result<(T, Result<Box<Prepared>, Error>), Error>;
+
+/// The next of what they hand on; waits for it if told to.
+pub fn take<T>(waiting: &Receiver<Passed<T>>, wait: bool) -> Result<Supply<T>, Failure> {
+    let passed = match wait {
+        true => waiting.recv().map_err(|_| TryRecvError::Disconnected),
+        false => waiting.try_recv(),
+    };
+    match passed {
+        Ok(Ok((ticket, Ok(prepared)))) => Ok(Supply::Request(ticket, prepared)),
+        Ok(Ok((ticket, Err(error)))) => Ok(Supply::Refused(ticket, error)),
+        Ok(Err(error)) => Err(error.into()),
+        Err(TryRecvError::Empty) => Ok(Supply::Later),
+        Err(TryRecvError::Disconnected) => Ok(Supply::End),
+    }
 }
 
 /// Waits for threads that have nothing more to do.

@@ -2,19 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use flamant::eval::form::Form;
 use flamant::eval::metrics::roc_auc::class_score;
-use flamant::{Classification, Engine, Error, EventKind, Prepared, Stats};
+use flamant::{Classification, Engine, Error, EventKind, Stats};
 use indicatif::ProgressBar;
 
 use super::media::Media;
 use super::plan::{Ask, Plan};
 use super::records::{Choice, Outcome, Records};
 use super::similar::Similar;
-use crate::cli::feed::{self, Load, Supply};
+use crate::cli::feed::{self, Load, Passed, Supply};
 use crate::cli::{Failure, Outcome as Done, progress};
 
 /// Names whose shares are kept.
@@ -85,13 +85,10 @@ struct Ticket {
     shown: Vec<usize>,
 }
 
-/// A request that is ready, or why there is none.
-type Passed = Result<(Ticket, Result<Box<Prepared>, Error>), Error>;
-
 /// Everything between the workers and the file of answers.
 struct Job<'a> {
     plan: &'a Plan,
-    waiting: Receiver<Passed>,
+    waiting: Receiver<Passed<Ticket>>,
     records: &'a mut Records,
     bar: ProgressBar,
     /// Of questions that are not answered in all orders yet, what each order gave: the names' mean log-likelihoods.
@@ -143,19 +140,7 @@ impl Load for Job<'_> {
     type Ticket = Ticket;
 
     fn next(&mut self, wait: bool) -> Result<Supply<Ticket>, Failure> {
-        loop {
-            let passed = match wait {
-                true => self.waiting.recv().map_err(|_| TryRecvError::Disconnected),
-                false => self.waiting.try_recv(),
-            };
-            match passed {
-                Ok(Ok((ticket, Ok(prepared)))) => return Ok(Supply::Request(ticket, prepared)),
-                Ok(Ok((ticket, Err(error)))) => self.refused(ticket, error)?,
-                Ok(Err(error)) => return Err(error.into()),
-                Err(TryRecvError::Empty) => return Ok(Supply::Later),
-                Err(TryRecvError::Disconnected) => return Ok(Supply::End),
-            }
-        }
+        feed::take(&self.waiting, wait)
     }
 
     fn refused(&mut self, ticket: Ticket, error: Error) -> Done {
