@@ -98,6 +98,13 @@ pub struct Prepared {
     pub(super) reader: Reader,
 }
 
+impl Prepared {
+    /// Tokens of its prompt.
+    pub fn prompt_tokens(&self) -> usize {
+        self.prompt.ids.len()
+    }
+}
+
 impl Reader {
     pub(super) fn new(
         config: ModelConfig,

@@ -50,14 +50,14 @@ pub fn run(
             // A picture that cannot be read is told before the want of others to show with it.
             media.frames(&plan_there.asked(ask).medium)?;
             shown = plan_there.shown(ask, &similar, &media)?;
-            let request = plan_there.request(ask, order, &shown, &form, &media)?;
+            let prepared = reader.prepare(plan_there.request(ask, order, &shown, &form, &media)?)?;
             // An answer for which there is no room would be cut, and counted as if it had been all.
-            let tokens = request.prompt.render(reader.tokenizer())?.ids.len() + plan_there.benchmark.tokens_max;
+            let tokens = prepared.prompt_tokens() + plan_there.benchmark.tokens_max;
             if tokens > reader.context_max() {
                 let what = "tokens of a prompt and its answer";
                 return Err(Error::limit(what, reader.context_max() as u64, tokens as u64));
             }
-            reader.prepare(request)
+            Ok(prepared)
         };
         let prepared = prepared().map(Box::new);
         (Ticket { ask, order, shown }, prepared)
