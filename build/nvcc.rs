@@ -149,6 +149,12 @@ impl Nvcc {
         Job { name, source: source.to_path_buf(), program, arguments, version }
     }
 
+    /// How a source becomes PTX for an architecture such as `90a`: for tests, which run it.
+    #[allow(dead_code, reason = "tests include this file")]
+    pub fn ptx(&self, source: &Path, architecture: &str) -> Job {
+        self.job(source, &Architecture { number: architecture.to_owned(), ptx: true })
+    }
+
     /// Puts the objects of one source into one file, of which a driver picks what its card can run.
     fn join(&self, architectures: &[Architecture], objects: &[Object], fat: &Path) -> Result<(), String> {
         let mut command = Command::new(self.path.with_file_name(format!("fatbinary{}", env::consts::EXE_SUFFIX)));

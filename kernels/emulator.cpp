@@ -568,6 +568,9 @@ int flamant_emulator_launch(const char* name, const uint32_t grid[3], uint32_t t
         return refuse(text("kernel %s: a grid of %u, %u, %u blocks", name, grid[0], grid[1], grid[2]));
     }
     if (shared_bytes > SHARED_MAX) return refuse(text("kernel %s: %zu bytes of shared memory", name, shared_bytes));
+    if (options && options->matrix_units != 0) {
+        return refuse(text("kernel %s: matrix units %u, and the emulator has its own alone", name, options->matrix_units));
+    }
     // Arguments are copied, as a GPU does it, to memory that is aligned for any of them.
     std::unique_ptr<char, void (*)(void*)> copy(static_cast<char*>(malloc(kernel->arguments_size)), free);
     memcpy(copy.get(), arguments, kernel->arguments_size);

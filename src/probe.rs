@@ -119,13 +119,14 @@ impl Probe {
     }
 
     fn with(place: &Place, weights: Weights, plans: Arc<Plans>, pools: Pools, usual: Usual) -> Result<Probe> {
-        let Place { device, precision, threads, .. } = *place;
-        let opening = Opening { device, threads, precision, usual };
-        #[cfg(feature = "emulated")]
-        if device == Device::Emulated {
-            let backend = backend::open_emulated(&opening, place.emulated.clone(), weights, pools, plans.clone())?;
-            return Ok(Probe { backend, plans });
-        }
+        let opening = Opening {
+            device: place.device,
+            threads: place.threads,
+            precision: place.precision,
+            usual,
+            #[cfg(feature = "emulated")]
+            emulated: place.emulated.clone(),
+        };
         Ok(Probe { backend: backend::open(&opening, weights, pools, plans.clone())?, plans })
     }
 

@@ -161,6 +161,11 @@ impl Case {
         similar(found, want, width, precision)
     }
 
+    /// Whether a kernel calls a function of C's library, whose last bits are others on a GPU: erff, tanhf, powf.
+    pub fn calls_a_library(&self) -> bool {
+        ["gelu", "gate", "rotary"].iter().any(|part| self.name.contains(part))
+    }
+
     /// Columns of the output.
     pub fn width(&self) -> usize {
         self.text.output.expect("a case has an output").width

@@ -89,7 +89,7 @@ fn requests(random: &mut Random, sheets: &[Sheet], count: usize, shown_max: usiz
 
 fn options(device: Device, precision: Option<Precision>, limits: Limits) -> Options {
     // A context that a few pages can hold.
-    Options { device, precision, threads: 1, context_max: Some(120), limits }
+    Options { device, precision, threads: 1, context_max: Some(120), limits, ..Options::default() }
 }
 
 fn random_limits(random: &mut Random) -> Limits {

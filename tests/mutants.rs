@@ -1,10 +1,13 @@
 //! The tests of the kernels, tested: each of a list of seeded mistakes must be found, by a check of the emulator or by
 //! a result that differs; and builds of the kernels as they are, checked by AddressSanitizer and through the compiler's
-//! own hooks at each access to memory, must give no finding at all.
+//! own hooks at each access to memory, must give no finding at all. Mistakes in the assembly, which a C++ compiler does
+//! not see, are found in the compiled kernels, by the interpreter.
 //!
 //! Every build runs in a process of its own: this program again, with one test that is told which library to load.
 //! Schedules are random, from seeds that failures tell; `FLAMANT_THOROUGH=1` tries more of them.
 
+#[path = "mutants/assembly.rs"]
+mod assembly;
 #[path = "cases.rs"]
 mod cases;
 #[path = "mutants/checks.rs"]
@@ -21,7 +24,8 @@ use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use compiler::{Kind, Unit, compile, kernel_sources, kernels};
+use assembly::ASSEMBLY;
+use compiler::{Kind, Unit, compile, kernel_sources, kernels, ptx};
 use flamant::probe::emulated::Settings;
 use flamant::probe::{Device, Place, Precision};
 use list::{MUTANTS, Mutant, UNSEEN_RACE, UNSEEN_READ};
@@ -34,6 +38,8 @@ const HOOKS: &[&str] = &["-O1", "-g", "-fsanitize=thread"];
 /// What a process is told: the library it loads, and the beginnings of the names of its checks.
 const LIBRARY: &str = "FLAMANT_CHECKED_LIBRARY";
 const CHECKS: &str = "FLAMANT_CHECKED_NAMES";
+/// Whether results must have the emulator's bits as well.
+const BITS: &str = "FLAMANT_CHECKED_BITS";
 /// A process that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(300);
 const THOROUGH_PATIENCE: Duration = Duration::from_secs(3600);
@@ -46,7 +52,7 @@ const FAILED: &str = "found: ";
 fn checks_pass() {
     let library = env::var_os(LIBRARY).map(PathBuf::from);
     let names = env::var(CHECKS).unwrap_or_default();
-    let mut checks = checks::all();
+    let mut checks = checks::all(env::var_os(BITS).is_some());
     checks.retain(|check| names.split(',').any(|name| check.name.starts_with(name)));
     assert!(!checks.is_empty(), "no check begins with one of {names:?}");
     let seeds = if thorough() { 16 } else { 2 };
@@ -204,6 +210,51 @@ fn every_mutant_is_killed() {
     });
     let survivors = survivors.into_inner().unwrap();
     assert!(survivors.is_empty(), "{} survive:\n{}", survivors.len(), survivors.join("\n"));
+}
+
+#[test]
+fn every_mutant_of_the_assembly_is_killed() {
+    const ARCHITECTURE: &str = "90a";
+    let Some(nvcc) = ptx::nvcc() else { return };
+    let begun = Instant::now();
+    let sources = kernel_sources();
+    let mutated: Result<Vec<PathBuf>, String> =
+        ASSEMBLY.iter().enumerate().map(|(number, mutant)| written(mutant, &format!("assembly{number}"))).collect();
+    let mutated = mutated.unwrap_or_else(|message| panic!("{message}"));
+    let stem = |source: &Path| source.file_stem().unwrap().to_str().unwrap().to_owned();
+    let named = |(number, source): (usize, &PathBuf)| (format!("assembly{number}"), source.clone(), ARCHITECTURE);
+    let kept = sources.iter().map(|source| (stem(source), source.clone(), ARCHITECTURE));
+    let mut modules = ptx::modules(&nvcc, &kept.chain(mutated.iter().enumerate().map(named)).collect::<Vec<_>>());
+    let mutated = modules.split_off(sources.len());
+    let with = |number: usize| {
+        let changed = sources.iter().zip(&modules).map(|(source, module)| {
+            let is_mutant = stem(source) == ASSEMBLY[number].source;
+            if is_mutant { mutated[number].clone() } else { module.clone() }
+        });
+        (format!("assembly{number}"), changed.collect())
+    };
+    let unchanged = (format!("compiled-{ARCHITECTURE}"), modules.clone());
+    let lists: Vec<(String, Vec<PathBuf>)> = (0..ASSEMBLY.len()).map(with).chain([unchanged]).collect();
+    let mut libraries = ptx::libraries(&ptx::interpreter(), &lists);
+    let unchanged = libraries.pop().expect("a library more than mutants");
+    eprintln!("{} builds: {:.1} s", lists.len(), begun.elapsed().as_secs_f64());
+
+    let begun = Instant::now();
+    let found = side_by_side(ASSEMBLY.len() + 1, |number| {
+        let Some(mutant) = ASSEMBLY.get(number) else {
+            return run(&unchanged, &[""], &[(BITS, "1")]).err().map(|found| format!("without any mistake: {found}"));
+        };
+        match run(&libraries[number], mutant.checks, &[(BITS, "1")]) {
+            Ok(_) => Some(format!("{} survives", mutant.name)),
+            Err(found) => {
+                eprintln!("{}: {found}", mutant.name);
+                None
+            }
+        }
+    });
+    eprintln!("{} mutants of the assembly: {:.1} s", ASSEMBLY.len(), begun.elapsed().as_secs_f64());
+    let wrong: Vec<String> = found.into_iter().flatten().collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// Libraries of a sanitized build: of the kernels as they are, and with a mistake that no other build can find. All

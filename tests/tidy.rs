@@ -66,10 +66,11 @@ fn text(file: &Path) -> String {
     std::fs::read_to_string(root().join(file)).unwrap()
 }
 
-/// Sources of kernels and of the emulator, and all that is for C, C++ and Python.
+/// Sources of kernels, of the emulator and of the interpreter, and all that is for C, C++ and Python.
 fn other_files() -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for folder in ["kernels", "include", "examples/c", "examples/python", "tests/capi"].map(Path::new) {
+    let folders = ["kernels", "kernels/interpreter", "include", "examples/c", "examples/python", "tests/capi"];
+    for folder in folders.map(Path::new) {
         let entries = std::fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path());
         let before = files.len();
         files.extend(entries.filter(|path| path.is_file()).map(|path| folder.join(path.file_name().unwrap())));

@@ -231,7 +231,7 @@ pub(crate) trait Backend: Send {
 }
 
 /// How a device is opened.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Opening {
     /// Which one; not [`Device::Auto`].
     pub device: Device,
@@ -241,6 +241,9 @@ pub(crate) struct Opening {
     pub precision: Option<Precision>,
     /// See [`Usual`].
     pub usual: Usual,
+    /// What the emulator does besides; as many workers as threads if it is not said how many.
+    #[cfg(feature = "emulated")]
+    pub emulated: emulated::Settings,
 }
 
 /// The device itself, for [`Device::Auto`]: the first usable GPU, else the processor.
@@ -267,8 +270,12 @@ pub(crate) fn open(opening: &Opening, weights: Weights, pools: Pools, plans: Arc
         Device::Cuda(index) => Box::new(kernels::open_cuda(index, opening, weights, pools, plans)?),
         #[cfg(feature = "emulated")]
         Device::Emulated => {
-            let settings = emulated::Settings { workers: opening.threads as u32, ..emulated::Settings::default() };
-            open_emulated(opening, settings, weights, pools, plans)?
+            let mut settings = opening.emulated.clone();
+            if settings.workers == 0 {
+                settings.workers = opening.threads as u32;
+            }
+            let driver = Box::new(emulated::Emulator::open(settings)?);
+            Box::new(kernels::Kernels::open(driver, opening, weights, pools, plans)?)
         }
         #[cfg(not(feature = "emulated"))]
         Device::Emulated => {
@@ -276,20 +283,4 @@ pub(crate) fn open(opening: &Opening, weights: Weights, pools: Pools, plans: Arc
             return Err(Error::device("emulated", message));
         }
     })
-}
-
-/// Opens the emulator with settings of its own.
-///
-/// # Errors
-/// As for [`open`]; a library that cannot be loaded.
-#[cfg(feature = "emulated")]
-pub(crate) fn open_emulated(
-    opening: &Opening,
-    settings: emulated::Settings,
-    weights: Weights,
-    pools: Pools,
-    plans: Arc<Plans>,
-) -> Result<Box<dyn Backend>> {
-    let driver = Box::new(emulated::Emulator::open(settings)?);
-    Ok(Box::new(kernels::Kernels::open(driver, opening, weights, pools, plans)?))
 }

@@ -103,6 +103,10 @@ pub struct Options {
     pub context_max: Option<usize>,
     /// What it may use.
     pub limits: Limits,
+    /// What the emulator does besides running kernels; not part of the library's interface.
+    #[cfg(feature = "emulated")]
+    #[doc(hidden)]
+    pub emulated: crate::backend::emulated::Settings,
 }
 
 impl Options {

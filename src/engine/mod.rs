@@ -151,7 +151,14 @@ impl Engine {
         let pages = limits.pages(context_max)?;
         let device = backend::resolve(options.device);
         let usual = Usual { images: limits.pictures_per_step, tokens: limits.tokens_per_step };
-        let opening = Opening { device, threads: options.threads, precision: options.precision, usual };
+        let opening = Opening {
+            device,
+            threads: options.threads,
+            precision: options.precision,
+            usual,
+            #[cfg(feature = "emulated")]
+            emulated: options.emulated.clone(),
+        };
         let executor = Executor::open(&config, weights, &opening, pages)?;
         let (text_pages, media_pages) = executor.pages();
         (limits.text_pages, limits.media_pages) = (Some(text_pages), Some(media_pages));

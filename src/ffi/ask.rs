@@ -85,6 +85,7 @@ pub(super) fn options<'a>(asked: &EngineOptions) -> Result<(Option<&'a str>, Opt
         threads: asked.threads,
         context_max: given(asked.context_max),
         limits,
+        ..Options::default()
     };
     Ok((string("model", asked.model)?, options))
 }

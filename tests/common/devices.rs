@@ -1,6 +1,8 @@
 //! Which devices a test runs on. None is left out in silence: what is absent is named on the standard error, and
 //! `FLAMANT_REQUIRE_DEVICES` (a list, such as `cuda`) makes its absence a failure.
 
+#![allow(dead_code, reason = "each program that includes it uses a part")]
+
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -2,8 +2,11 @@
 
 #![allow(dead_code, reason = "each program that includes it uses a part")]
 
+#[path = "../../build/nvcc.rs"]
+mod nvcc;
 #[path = "../../build/objects.rs"]
 mod objects;
+pub mod ptx;
 
 use std::env;
 use std::ffi::OsString;
@@ -79,13 +82,16 @@ pub fn compile(units: Vec<Unit>) -> Vec<PathBuf> {
         arguments: unit.arguments,
         version: version.clone(),
     };
-    let jobs: Vec<objects::Job> = units.into_iter().map(job).collect();
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("flamant-kernels");
-    let made = objects::compile(&jobs, &folder).unwrap_or_else(|message| panic!("{message}"));
+    let made = run(&units.into_iter().map(job).collect::<Vec<_>>());
     made.into_iter()
         .map(|object| {
             eprint!("{}", object.messages);
             object.path
         })
         .collect()
+}
+
+fn run(jobs: &[objects::Job]) -> Vec<objects::Object> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("flamant-kernels");
+    objects::compile(jobs, &folder).unwrap_or_else(|message| panic!("{message}"))
 }

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 
 use flamant::config::Norm;
-use flamant::probe::emulated::Schedule;
+use flamant::probe::emulated::{Schedule, Settings};
 use flamant::probe::{
     Axis, Batch, Chosen, Device, Epilogue, Graph, Numbers, Place, Plan, Plans, Pools, Precision, Probe, Request, Usual,
     Which,
@@ -25,9 +25,9 @@ pub struct Check {
     pub run: Box<Run>,
 }
 
-/// All of them.
-pub fn all() -> Vec<Check> {
-    let mut checks: Vec<Check> = cases::small().into_iter().map(against_the_processor).collect();
+/// All of them; with `bits`, a case must also have the bits of the emulator in this program.
+pub fn all(bits: bool) -> Vec<Check> {
+    let mut checks: Vec<Check> = cases::small().into_iter().map(|case| against_the_processor(case, bits)).collect();
     let heads = Heads { count: 2, width: 128 };
     let whole = cases::causal(Size::Small, "whole", heads, Order::None, &[0], &[&[(0, 656)]]);
     let split = cases::causal(Size::Small, "split", heads, Order::None, &[0], &[&[(0, 640)], &[(0, 16)]]);
@@ -54,12 +54,20 @@ fn processor() -> Place {
     Place { threads: 1, ..Place::new(Device::Cpu, None) }
 }
 
-fn against_the_processor(case: Case) -> Check {
+fn against_the_processor(case: Case, bits: bool) -> Check {
     let want = OnceCell::new();
     let name = case.name.clone();
+    let bits = bits && !case.calls_a_library();
     let run = move |place: &Place| {
         let want = want.get_or_init(|| case.run(&processor()).unwrap());
-        case.compare(&case.run(place).map_err(said)?, want, place.precision.unwrap())
+        let found = case.run(place).map_err(said)?;
+        case.compare(&found, want, place.precision.unwrap())?;
+        let emulator = Settings { workers: 1, ..Settings::default() };
+        let same = |other: Vec<f32>| found.iter().zip(&other).all(|(a, b)| a.to_bits() == b.to_bits());
+        match bits && !same(case.run(&Place { emulated: emulator, ..place.clone() }).map_err(said)?) {
+            true => Err("other bits than the emulator's".to_owned()),
+            false => Ok(()),
+        }
     };
     Check { name, run: Box::new(run) }
 }

@@ -19,7 +19,7 @@ pub struct Mutant {
     pub occurrence: (usize, usize),
 }
 
-const fn mutant(
+pub const fn mutant(
     name: &'static str,
     [file, source]: [&'static str; 2],
     checks: &'static [&'static str],

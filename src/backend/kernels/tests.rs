@@ -134,9 +134,16 @@ fn open(failing: Option<usize>, memory_free: u64) -> (Arc<Calls>, Result<Kernels
     let plans = Arc::new(model::record(&config, &mut weights).unwrap());
     let pages = [PageCount { least: 8, most: 8 }, PageCount { least: 1, most: 1 }];
     let usual = Usual { images: 1, tokens: 8 };
-    let opening = Opening { device: Device::Emulated, threads: 1, precision: Some(Precision::Bf16), usual };
+    let settings = Settings { workers: 1, ..Settings::default() };
+    let opening = Opening {
+        device: Device::Emulated,
+        threads: 1,
+        precision: Some(Precision::Bf16),
+        usual,
+        emulated: settings.clone(),
+    };
     let calls = Arc::new(Calls { failing: Mutex::new(failing), ..Calls::default() });
-    let inner = Emulator::open(Settings { workers: 1, ..Settings::default() }).unwrap();
+    let inner = Emulator::open(settings).unwrap();
     let properties = Properties { memory_free, ..inner.properties().clone() };
     let driver = Box::new(Faulty { inner, properties, calls: calls.clone() });
     (calls, Kernels::open(driver, &opening, weights, Pools::of(&config, pages), plans))

@@ -1,0 +1,120 @@
+// What runs: warps of lanes with their registers, blocks with their shared memory, a launch.
+#pragma once
+#include <string.h>
+
+#include <algorithm>
+
+#include "../emulator.h"
+#include "program.h"
+
+namespace interpreter {
+
+/// Device memory, aligned to 256 bytes; what is around it belongs to nobody.
+struct Allocation {
+    uintptr_t begin;
+    size_t size;
+};
+
+/// Lanes of a warp that are at the same instruction. Those that wait are at a collective that others have yet to reach.
+struct Fragment {
+    uint32_t pc;
+    uint32_t lanes;
+    bool waits;
+};
+
+/// 16 bytes that are on their way to shared memory; from nowhere: zeros.
+struct Copy {
+    uint32_t lane;
+    uint32_t group;
+    uint32_t to;
+    const char* from;
+};
+
+struct Launch {
+    const Kernel* kernel;
+    uint32_t grid[3];
+    uint32_t threads;
+    size_t shared_size;
+    bool cooperative;
+    const char* arguments;
+    EmulatorOptions options;
+    std::vector<Allocation> allocations;  // by address
+    EmulatorCounters counters;
+    uint64_t random;
+    uint64_t progress;  // grows with whatever can end somebody's wait
+
+    /// A number below `bound`, from the launch's seed.
+    uint32_t below(uint32_t bound) {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        return uint32_t((random >> 11) % bound);
+    }
+};
+
+struct Block {
+    Launch* launch;
+    uint32_t index[3];
+    std::vector<char> shared;
+    std::vector<Warp> warps;
+};
+
+struct Warp {
+    Block* block;
+    uint32_t index;
+    uint32_t existing;  // lanes, as bits
+    uint32_t finished;
+    std::vector<Fragment> fragments;
+    bool at_barrier;     // of the block
+    uint32_t pc;         // of the instruction under way
+    std::vector<Copy> copies;
+    uint32_t commits[LANES];  // groups of copies that each lane has closed
+    Allocation last;          // device memory that was used last
+    std::vector<char> storage;
+    char* registers;
+
+    Launch& launch() const { return *block->launch; }
+    /// The lanes of a register.
+    template <typename T>
+    T* lanes(Register at) {
+        return reinterpret_cast<T*>(registers + at);
+    }
+    uint32_t& predicate(Register at) { return *lanes<uint32_t>(at); }
+};
+
+/// Ends the launch because of the instruction under way.
+[[noreturn]] void fail(const Warp& warp, const std::string& what);
+
+template <typename Work>
+inline __attribute__((always_inline)) void for_each_lane(uint32_t active, Work work) {
+    if (active == ALL_LANES) {
+        // A register may be operand and result: lanes never look at each other.
+#pragma GCC ivdep
+        for (uint32_t lane = 0; lane < LANES; ++lane) work(lane);
+    } else {
+        for (; active; active &= active - 1) work(uint32_t(__builtin_ctz(active)));
+    }
+}
+
+template <typename To, typename From>
+inline To bits_as(From value) {
+    static_assert(sizeof(To) == sizeof(From), "");
+    To result;
+    memcpy(&result, &value, sizeof result);
+    return result;
+}
+
+/// Where 'size' bytes of shared memory are; `address` is one of its own space. Fails the launch unless they are within
+/// the block's memory and aligned.
+char* shared_bytes(Warp& warp, uint32_t address, size_t size);
+/// Likewise device memory.
+char* global_bytes(Warp& warp, uint64_t address, size_t size);
+
+/// Counts what a warp asks for with one instruction: `address` of each lane in `active`, so many bytes each.
+void count_global(Warp& warp, const uint64_t* address, uint32_t active, size_t size, bool store);
+void count_shared(Warp& warp, const uint32_t* address, uint32_t active, size_t size);
+
+/// Runs all blocks of a launch.
+void run(Launch& launch);
+
+}  // namespace interpreter

@@ -1,0 +1,278 @@
+// Which lanes run when. Lanes of a warp that part run the one with the lowest program counter first, so that they meet
+// again where their paths do; at a collective they wait for each other, and at a barrier of the block so do the warps.
+// Schedules 1 and 2 of EmulatorOptions take other turns that the ISA allows as well.
+#include "machine.h"
+
+namespace interpreter {
+namespace {
+
+/// Steps of a warp in one turn, where warps take turns at random; and of a part of a warp.
+constexpr uint32_t TURN_MAX = 200;
+constexpr uint64_t WHOLE_TURN = 1 << 20;
+/// Rounds of turns in which every warp pauses and nothing happens that another could wait for.
+constexpr uint64_t IDLE_ROUNDS_MAX = 10000;
+
+enum Schedule : uint32_t { IN_ORDER = 0, RANDOM_WARPS = 1, RANDOM_LANES = 2 };
+
+// ---- A warp ---------------------------------------------------------------------------------------------------------
+
+/// Takes the lanes that run next; false if all that there are wait. `until` is where others are waiting to be joined.
+bool take(Warp& warp, Fragment* taken, uint32_t* until) {
+    std::vector<Fragment>& all = warp.fragments;
+    *until = ~0u;
+    if (warp.launch().options.schedule == RANDOM_LANES) {
+        uint32_t runnable = 0;
+        for (const Fragment& fragment : all) runnable += !fragment.waits;
+        if (runnable == 0) return false;
+        uint32_t chosen = warp.launch().below(runnable);
+        const auto is_chosen = [&](const Fragment& fragment) { return !fragment.waits && chosen-- == 0; };
+        const auto found = std::find_if(all.begin(), all.end(), is_chosen);
+        *taken = *found;
+        all.erase(found);
+        return true;
+    }
+    uint32_t lowest = ~0u;
+    for (const Fragment& fragment : all) {
+        if (!fragment.waits) lowest = std::min(lowest, fragment.pc);
+    }
+    if (lowest == ~0u) return false;
+    *taken = Fragment{lowest, 0, false};
+    size_t kept = 0;
+    for (const Fragment& fragment : all) {
+        if (!fragment.waits && fragment.pc == lowest) {
+            taken->lanes |= fragment.lanes;
+        } else {
+            if (!fragment.waits) *until = std::min(*until, fragment.pc);
+            all[kept++] = fragment;
+        }
+    }
+    all.resize(kept);
+    return true;
+}
+
+/// Lanes arrive at a collective; whether all of the warp are there now.
+bool meet(Warp& warp, uint32_t pc, uint32_t lanes) {
+    if (warp.finished) fail(warp, "lanes of the warp have returned");
+    for (const Fragment& other : warp.fragments) {
+        if (other.waits && other.pc == pc) lanes |= other.lanes;
+    }
+    const auto is_here = [&](const Fragment& other) { return other.waits && other.pc == pc; };
+    warp.fragments.erase(std::remove_if(warp.fragments.begin(), warp.fragments.end(), is_here), warp.fragments.end());
+    if (lanes == warp.existing) return true;
+    warp.fragments.push_back(Fragment{pc, lanes, true});
+    return false;
+}
+
+/// After a meeting the lanes go on together, or, with schedule 2, in two parts.
+void go_on(Warp& warp, uint32_t pc) {
+    uint32_t first = warp.existing;
+    if (warp.launch().options.schedule == RANDOM_LANES) first &= warp.launch().below(~0u);
+    if (first) warp.fragments.push_back(Fragment{pc, first, false});
+    if (warp.existing & ~first) warp.fragments.push_back(Fragment{pc, warp.existing & ~first, false});
+}
+
+enum class Pause { None, Turn, Barrier };
+
+/// Runs lanes until they part, wait, join others at `until`, or have used up their steps.
+Pause run_fragment(Warp& warp, Fragment running, uint32_t until, uint64_t* steps) {
+    const std::vector<Instruction>& code = warp.launch().kernel->code;
+    uint32_t pc = running.pc;
+    const uint32_t lanes = running.lanes;
+    while (true) {
+        const Instruction& instruction = code[pc];
+        warp.pc = pc;
+        *steps -= 1;
+        switch (instruction.flow) {
+            case Flow::Next:
+                instruction.execute(warp, instruction, lanes);
+                pc += 1;
+                break;
+            case Flow::Branch: {
+                uint32_t taken = lanes;
+                if (instruction.guard != NO_REGISTER) {
+                    const uint32_t guard = warp.predicate(instruction.guard);
+                    taken &= instruction.guard_negated ? ~guard : guard;
+                }
+                if (taken != 0 && taken != lanes) {
+                    warp.fragments.push_back(Fragment{instruction.target, taken, false});
+                    warp.fragments.push_back(Fragment{pc + 1, lanes & ~taken, false});
+                    return Pause::None;
+                }
+                pc = taken ? instruction.target : pc + 1;
+                break;
+            }
+            case Flow::Return:
+                warp.finished |= lanes;
+                warp.launch().progress += 1;
+                return Pause::None;
+            case Flow::Pause:
+                warp.fragments.push_back(Fragment{pc + 1, lanes, false});
+                return Pause::Turn;
+            case Flow::Collective:
+                if (!meet(warp, pc, lanes)) return Pause::None;
+                instruction.execute(warp, instruction, warp.existing);
+                go_on(warp, pc + 1);
+                return Pause::None;
+            case Flow::BlockBarrier:
+                if (!meet(warp, pc, lanes)) return Pause::None;
+                return Pause::Barrier;
+        }
+        if (pc >= until || *steps == 0) {
+            warp.fragments.push_back(Fragment{pc, lanes, false});
+            return Pause::None;
+        }
+    }
+}
+
+/// One turn of a warp.
+void run_warp(Warp& warp) {
+    Launch& launch = warp.launch();
+    const uint32_t schedule = launch.options.schedule;
+    uint64_t turn = schedule == IN_ORDER ? WHOLE_TURN : 1 + launch.below(TURN_MAX);
+    while (turn > 0 && !warp.fragments.empty()) {
+        Fragment next;
+        uint32_t until;
+        if (!take(warp, &next, &until)) {
+            const Fragment& waiting = warp.fragments.front();
+            warp.pc = waiting.pc;
+            fail(warp, "lanes wait here for others that wait elsewhere");
+        }
+        uint64_t steps = schedule == RANDOM_LANES ? 1 + launch.below(TURN_MAX) : turn;
+        steps = std::min(steps, turn);
+        turn -= steps;
+        const Pause pause = run_fragment(warp, next, until, &steps);
+        turn += steps;
+        warp.at_barrier = pause == Pause::Barrier;
+        if (pause != Pause::None) return;
+    }
+    launch.progress += 1;  // it waits for nobody
+}
+
+// ---- A block --------------------------------------------------------------------------------------------------------
+
+void prepare(Block& block, Launch& launch, uint64_t number) {
+    const Kernel& kernel = *launch.kernel;
+    block.launch = &launch;
+    block.index[0] = uint32_t(number % launch.grid[0]);
+    block.index[1] = uint32_t(number / launch.grid[0] % launch.grid[1]);
+    block.index[2] = uint32_t(number / launch.grid[0] / launch.grid[1]);
+    // std::vector's memory is aligned to 16 bytes, the widest access.
+    block.shared.assign(launch.shared_size, char(0xff));
+    block.warps.resize((launch.threads + LANES - 1) / LANES);
+    for (Warp& warp : block.warps) {
+        warp.block = &block;
+        warp.index = uint32_t(&warp - block.warps.data());
+        const uint32_t lanes = std::min(LANES, launch.threads - warp.index * LANES);
+        warp.existing = lanes == LANES ? ALL_LANES : (1u << lanes) - 1;
+        warp.finished = 0;
+        warp.fragments.assign(1, Fragment{0, warp.existing, false});
+        warp.at_barrier = false;
+        warp.copies.clear();
+        memset(warp.commits, 0, sizeof warp.commits);
+        warp.last = Allocation{0, 0};
+        constexpr size_t LINE = 64;
+        warp.storage.resize(kernel.registers.size() + LINE);
+        char* const storage = warp.storage.data();
+        warp.registers = storage + (LINE - reinterpret_cast<uintptr_t>(storage) % LINE);
+        memcpy(warp.registers, kernel.registers.data(), kernel.registers.size());
+        for (const auto& [at, which] : kernel.specials) {
+            for (uint32_t lane = 0; lane < LANES; ++lane) {
+                const uint32_t values[] = {warp.index * LANES + lane, block.index[0], block.index[1],
+                                           block.index[2],            launch.threads, launch.grid[0]};
+                warp.lanes<uint32_t>(at)[lane] = values[uint32_t(which)];
+            }
+        }
+    }
+}
+
+/// One turn of each warp; whether the block has ended.
+bool run_turn(Block& block) {
+    Launch& launch = *block.launch;
+    const size_t count = block.warps.size();
+    std::vector<uint32_t> order(count);
+    for (uint32_t i = 0; i < count; ++i) order[i] = i;
+    for (uint32_t i = uint32_t(count); launch.options.schedule != IN_ORDER && i > 1; --i) {
+        std::swap(order[i - 1], order[launch.below(i)]);
+    }
+    for (uint32_t index : order) {
+        Warp& warp = block.warps[index];
+        if (!warp.at_barrier && !warp.fragments.empty()) run_warp(warp);
+    }
+    size_t waiting = 0, ended = 0;
+    for (const Warp& warp : block.warps) {
+        waiting += warp.at_barrier;
+        ended += !warp.at_barrier && warp.fragments.empty();
+    }
+    if (ended == count) return true;
+    if (waiting == 0 || waiting + ended < count) return false;
+    const auto at_barrier = [](const Warp& warp) { return warp.at_barrier; };
+    const Warp& first = *std::find_if(block.warps.begin(), block.warps.end(), at_barrier);
+    if (ended) fail(first, "others of the block have returned");
+    for (const Warp& warp : block.warps) {
+        if (warp.pc != first.pc) fail(warp, "others of the block wait at another barrier");
+    }
+    for (Warp& warp : block.warps) {
+        warp.at_barrier = false;
+        go_on(warp, warp.pc + 1);
+    }
+    launch.counters.block_barriers += 1;
+    launch.progress += 1;
+    return false;
+}
+
+/// Runs blocks `first` to `first + count - 1` side by side.
+void run_blocks(Launch& launch, std::vector<std::unique_ptr<Block>>& blocks, uint64_t first, size_t count) {
+    while (blocks.size() < count) blocks.emplace_back(new Block());
+    std::vector<Block*> running;
+    for (size_t i = 0; i < count; ++i) {
+        prepare(*blocks[i], launch, first + i);
+        running.push_back(blocks[i].get());
+    }
+    uint64_t idle = 0;
+    while (!running.empty()) {
+        const uint64_t progress = launch.progress;
+        running.erase(std::remove_if(running.begin(), running.end(), [](Block* block) { return run_turn(*block); }),
+                      running.end());
+        idle = launch.progress == progress ? idle + 1 : 0;
+        if (idle > IDLE_ROUNDS_MAX) fail(running[0]->warps[0], "waits in a loop for a word that nobody changes");
+    }
+}
+
+}  // namespace
+
+void fail(const Warp& warp, const std::string& what) {
+    const Launch& launch = warp.launch();
+    const Kernel& kernel = *launch.kernel;
+    const uint32_t* const block = warp.block->index;
+    const Instruction& instruction = kernel.code[warp.pc];
+    std::string shown;
+    for (char c : instruction.text) {
+        const bool blank = c == '\t' || c == '\n';
+        if (!blank || (!shown.empty() && shown.back() != ' ')) shown += blank ? ' ' : c;
+    }
+    char schedule[64];
+    snprintf(schedule, sizeof schedule, " [schedule %u, seed %llu%s]", launch.options.schedule,
+             (unsigned long long)launch.options.seed, launch.options.early_copies ? ", early copies" : "");
+    throw Fault{"kernel " + kernel.name + ", block (" + std::to_string(block[0]) + ", " + std::to_string(block[1]) +
+                ", " + std::to_string(block[2]) + "), warp " + std::to_string(warp.index) + ", " + kernel.file + ":" +
+                std::to_string(instruction.line) + ": " + what + ": " + shown + schedule};
+}
+
+void run(Launch& launch) {
+    const uint64_t blocks = uint64_t(launch.grid[0]) * launch.grid[1] * launch.grid[2];
+    std::vector<std::unique_ptr<Block>> room;
+    const uint64_t at_once = launch.cooperative ? blocks : 1;
+    for (uint64_t first = 0; first < blocks; first += at_once) run_blocks(launch, room, first, at_once);
+}
+
+std::vector<Opcode> flow_opcodes() {
+    return {
+        {"bra", "L", nullptr, Flow::Branch},
+        {"bra.uni", "L", nullptr, Flow::Branch},
+        {"ret", "", nullptr, Flow::Return},
+        {"nanosleep.u32", "S32", nullptr, Flow::Pause},
+        {"bar.sync", "0", nullptr, Flow::BlockBarrier},
+    };
+}
+
+}  // namespace interpreter

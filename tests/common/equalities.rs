@@ -1,0 +1,284 @@
+//! What gives the same rows to the last bit, however they are computed: alone or in a batch, whole or in chunks, fused
+//! or in parts, launched or replayed. Each function takes the devices to hold to it, and tells what fails.
+
+#![allow(dead_code, reason = "each program that includes it uses a part")]
+
+use crate::cases::{self, Besides, Case, Family, Gated, Heads, Order, PLAIN, Seen, Size};
+use crate::devices::on_all_cores;
+use flamant::config::{Activation, Norm};
+use flamant::probe::{Axis, Batch, Device, Epilogue, Graph, Numbers, Place, Plans, Pools, Probe, Request, Usual};
+
+/// Holds devices to an equality; what fails.
+pub type Equality = fn(&[Place]) -> Vec<String>;
+
+/// All of them, by name.
+pub const ALL: [(&str, Equality); 8] = [
+    ("rows of linear layers", rows_of_linear_layers),
+    ("chunks of a prompt", chunks_of_a_prompt),
+    ("sequences", sequences),
+    ("keys in common", keys_in_common),
+    ("gated blocks", gated_blocks),
+    ("pictures and tokens", pictures_and_tokens),
+    ("replayed steps", replayed_steps),
+    ("choices", choices),
+];
+
+/// What one run of a case gave, or why there is nothing.
+pub fn rows(case: &Case, place: &Place) -> Result<Vec<f32>, String> {
+    case.run(place).map_err(|error| error.to_string())
+}
+
+/// The bits, so that NaN equals itself and 0 is not -0.
+pub fn bits(rows: &[f32]) -> Vec<u32> {
+    rows.iter().map(|x| x.to_bits()).collect()
+}
+
+/// A device as failures name it.
+fn named(place: &Place) -> String {
+    let storage = place.precision.expect("devices that run kernels have a storage type");
+    format!("{storage} on {}, {:?}", place.device, place.emulated.matrix_units)
+}
+
+/// Why rows of a batch are not those of the same rows alone; each case comes with the place of its first row in the
+/// batch's output.
+fn other_rows(places: &[Place], batch: &Case, alone: &[(Case, usize)]) -> Vec<String> {
+    let mut failures = Vec::new();
+    for place in places {
+        let whole = rows(batch, place);
+        for (alone, at) in alone {
+            let start = at * alone.width();
+            let same = whole.clone().and_then(|whole| {
+                let found = rows(alone, place)?;
+                Ok(bits(&whole[start..][..found.len()]) == bits(&found))
+            });
+            if same != Ok(true) {
+                let why = same.err().unwrap_or_else(|| "other bits".to_owned());
+                failures.push(format!("{} in {}, {}: {why}", alone.name, batch.name, named(place)));
+            }
+        }
+    }
+    failures
+}
+
+pub fn rows_of_linear_layers(places: &[Place]) -> Vec<String> {
+    let epilogues = [
+        PLAIN,
+        Besides { bias: true, activation: Some(Activation::Gelu), logits: true, ..PLAIN },
+        Besides { activation: Some(Activation::Silu), paired: true, ..PLAIN },
+        Besides { bias: true, gate: Gated::Vector, residual: true, ..PLAIN },
+    ];
+    let failures = on_all_cores(&epilogues, |&besides| {
+        let mut failures = Vec::new();
+        // The second is wide enough for tiles of 128 by 128 in the batch, not alone.
+        for (columns, width, batch) in [(1040, 131, 130), (80, 4091, 130)] {
+            let of = |count| cases::linear(Size::Small, count, columns, width, besides);
+            failures.extend(other_rows(
+                places,
+                &of(batch),
+                &[1, 2, 3, 5, 8, 9, 16, 17, 70].map(|count| (of(count), 0)),
+            ));
+        }
+        failures
+    });
+    failures.concat()
+}
+
+pub const ATTENTION: [(Heads, Order); 4] = [
+    (Heads { count: 2, width: 64 }, Order::Rotary(64)),
+    (Heads { count: 1, width: 80 }, Order::Rotary(32)),
+    (Heads { count: 2, width: 48 }, Order::Alibi),
+    (Heads { count: 1, width: 128 }, Order::None),
+];
+
+/// A token's row does not tell whether the tokens before it were there already, or came with it.
+pub fn chunks_of_a_prompt(places: &[Place]) -> Vec<String> {
+    const TOKENS: u32 = 150;
+    let failures = on_all_cores(&ATTENTION, |&(heads, order)| {
+        let read = |what: &str, counts: &[u32]| {
+            let runs: Vec<[(usize, u32); 1]> = counts.iter().map(|&count| [(0, count)]).collect();
+            let runs: Vec<&[(usize, u32)]> = runs.iter().map(|run| &run[..]).collect();
+            cases::causal(Size::Small, what, heads, order, &[0], &runs)
+        };
+        let chunked = [vec![64, 64, 22], vec![17, 66, 1, 16, 50], vec![5; 30], vec![1; 150]].map(|chunks| {
+            assert_eq!(chunks.iter().sum::<u32>(), TOKENS);
+            (read(&format!("{} chunks", chunks.len()), &chunks), 0)
+        });
+        other_rows(places, &read("whole", &[TOKENS]), &chunked)
+    });
+    failures.concat()
+}
+
+pub fn sequences(places: &[Place]) -> Vec<String> {
+    let failures = on_all_cores(&ATTENTION, |&(heads, order)| {
+        let mut failures = Vec::new();
+        // Decoding, decoding with a chunk beside it, and chunks: few keys are split over blocks, many are walked.
+        for counts in [[1, 1, 1, 1], [1, 16, 3, 2], [1, 70, 1, 20]] {
+            let filled = [130, 3, 64, 200];
+            let batch: Vec<(usize, u32)> = (0..4).zip(counts).collect();
+            let together = cases::causal(Size::Small, "together", heads, order, &filled, &[&batch]);
+            let mut at = 0;
+            let alone = (0..4).map(|sequence| {
+                let mut others = [0; 4];
+                others[sequence] = filled[sequence];
+                let one =
+                    cases::causal(Size::Small, "alone", heads, order, &others, &[&[(sequence, counts[sequence])]]);
+                at += counts[sequence] as usize;
+                (one, at - counts[sequence] as usize)
+            });
+            failures.extend(other_rows(places, &together, &alone.collect::<Vec<_>>()));
+        }
+        failures
+    });
+    failures.concat()
+}
+
+/// Keys in pages that sequences have in common are read once for many of them.
+pub fn keys_in_common(places: &[Place]) -> Vec<String> {
+    let failures = on_all_cores(&ATTENTION, |&(heads, order)| {
+        let mut failures = Vec::new();
+        for forked in [cases::forked_few, cases::forked_many] {
+            let [together, apart] = [true, false].map(|in_common| forked(heads, order, in_common));
+            failures.extend(other_rows(places, &together, &[(apart, 0)]));
+        }
+        failures
+    });
+    failures.concat()
+}
+
+/// The fused kernel of few tokens is the parts that many tokens take.
+pub fn gated_blocks(places: &[Place]) -> Vec<String> {
+    let kinds = [
+        (Family::OpenFlamingo, 48, Heads { count: 2, width: 64 }, 66),
+        (Family::OpenFlamingo, 272, Heads { count: 3, width: 16 }, 9),
+        (Family::Idefics, 112, Heads { count: 2, width: 96 }, 64),
+        (Family::Idefics, 1040, Heads { count: 1, width: 128 }, 130),
+        (Family::Idefics, 80, Heads { count: 2, width: 80 }, 5),
+    ];
+    let failures = on_all_cores(&kinds, |&(family, width, heads, latents)| {
+        let mut failures = Vec::new();
+        let block = |media: &[Option<u32>]| cases::gated(Size::Small, family, width, heads, latents, 3, media.to_vec());
+        for seen in [Seen::Mixed, Seen::Interleaved, Seen::Last] {
+            let media = seen.list(81, 3);
+            let few = [1, 2, 7, 16, 17, 40].map(|count| (block(&media[..count]), 0));
+            failures.extend(other_rows(places, &block(&media), &few));
+        }
+        failures
+    });
+    failures.concat()
+}
+
+pub fn pictures_and_tokens(places: &[Place]) -> Vec<String> {
+    use Size::Small;
+    let heads = Heads { count: 2, width: 96 };
+    let media = Seen::Mixed.list(90, 3);
+    let pairs: Vec<[Case; 2]> = vec![
+        [3, 1].map(|pictures| cases::vision(Small, pictures, 66, Heads { count: 2, width: 80 })),
+        [3, 2].map(|pictures| cases::picture(Small, pictures, heads, 9, &[70, 9], true)),
+        [3, 1].map(|pictures| cases::patches(Small, pictures, 56, 14, 48)),
+        [90, 1].map(|count| cases::masked(Small, heads, 65, 3, &media[..count], true)),
+        [90, 17].map(|count| cases::masked(Small, heads, 65, 3, &media[..count], false)),
+        [70, 1].map(|count| cases::norm(Small, Norm::Layer, true, count, 272)),
+        [70, 3].map(|count| cases::norm(Small, Norm::Rms, false, count, 4112)),
+        [33, 1].map(|count| cases::norm_heads(Small, Norm::Layer, true, count, 3, 48)),
+    ];
+    let failures = on_all_cores(&pairs, |[batch, alone]| other_rows(places, batch, &[(alone.clone(), 0)]));
+    failures.concat()
+}
+
+/// A step's launches are kept and captured, then replayed: each time with the same bits, on new numbers too.
+pub fn replayed_steps(places: &[Place]) -> Vec<String> {
+    let heads = Heads { count: 2, width: 64 };
+    let decode: &[(usize, u32)] = &[(0, 1), (1, 1), (2, 1)];
+    let steps = [decode; 6];
+    let media = Seen::Mixed.list(3, 3);
+    let kept = [
+        cases::causal(Size::Small, "decode", heads, Order::Rotary(64), &[130, 63, 5], &[decode]),
+        cases::gated(Size::Small, Family::Idefics, 112, heads, 9, 3, media),
+    ];
+    let failures = on_all_cores(places, |place| {
+        let mut failures = Vec::new();
+        for case in &kept {
+            let same = rows(case, place).and_then(|once| {
+                let again = rows(&case.clone().repeated(4), place)?;
+                Ok(again.chunks_exact(once.len()).all(|again| bits(again) == bits(&once)))
+            });
+            if same != Ok(true) {
+                failures.push(format!("{} again and again, {}: {same:?}", case.name, named(place)));
+            }
+        }
+        // Six steps in a row, of one shape, are six steps each made as the first.
+        let walked = cases::causal(Size::Small, "steps", heads, Order::Alibi, &[130, 63, 5], &steps);
+        let want = rows(&walked, &Place { threads: 1, ..Place::new(Device::Cpu, None) });
+        let precision = place.precision.expect("devices that run kernels have a storage type");
+        let as_wanted = rows(&walked, place).and_then(|found| walked.compare(&found, &want?, precision));
+        failures.extend(as_wanted.err().map(|why| format!("{}, {}: {why}", walked.name, named(place))));
+        failures
+    });
+    failures.concat()
+}
+
+/// More rows are drawn than there is workspace for at once, some greedily among them, and rows of logits are left over:
+/// each row's choice is the one it has in a batch of few, and the rows that are left are those that were not asked for.
+pub fn choices(places: &[Place]) -> Vec<String> {
+    const ROWS: usize = 150;
+    const COLUMNS: usize = 16;
+    const TOKENS: usize = 90;
+    let mut seed = 1u32;
+    let mut numbers = |count: usize| -> Vec<f32> {
+        let mut next = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            ((seed >> 24) as f32 - 127.0) / 64.0
+        };
+        (0..count).map(|_| next()).collect()
+    };
+    let (x, matrix) = (numbers(ROWS * COLUMNS), numbers(TOKENS * COLUMNS));
+    let request = |row: usize| Request {
+        temperature: [0.0, 1.0, 2.5][row % 3],
+        top_k: [0, 9][row % 2],
+        top_p: [1.0, 0.7, 0.9, 1.0][row % 4],
+        uniform: row as f64 / ROWS as f64,
+        target: row.is_multiple_of(5).then_some(row as u32 % TOKENS as u32),
+    };
+    let requests: Vec<Request> = (0..ROWS - 1).map(request).collect();
+    let failures = on_all_cores(places, |place| {
+        let mut failures = Vec::new();
+        let (mut graph, mut weights) = (Graph::new(), Numbers::default());
+        let input = graph.input(Axis::Tokens, 1, COLUMNS);
+        let wanted = graph.select(input);
+        let weight = weights.matrix(TOKENS, COLUMNS, matrix.clone());
+        let logits = graph.linear(wanted, weight, TOKENS, None, Epilogue::default());
+        let (media, text) = (Graph::new().plan(&[], None), graph.plan(&[input], Some(logits)));
+        let plans = Plans { media, text, features: None };
+        let usual = Usual { images: 0, tokens: 8 };
+        let mut probe = Probe::open(place, weights, plans, Pools::default(), usual).unwrap();
+        let mut choose = |outputs: &[u32], requests: &[Request]| {
+            let zeros = [0; ROWS];
+            let batch = Batch {
+                inputs: &[&x],
+                ids: &zeros,
+                positions: &zeros,
+                sequences: &zeros,
+                tables: &[&[]],
+                media: &[None; ROWS],
+                outputs,
+                ..Batch::default()
+            };
+            probe.choose(&batch, requests, &[3, 50]).unwrap()
+        };
+        let outputs: Vec<u32> = (0..ROWS as u32).rev().collect();
+        let (together, rest) = choose(&outputs, &requests);
+        // 1 row, 2 rows, and so on.
+        let parts = (0..17).map(|part| part * (part + 1) / 2..((part + 1) * (part + 2) / 2).min(ROWS - 1));
+        for rows in parts {
+            let (alone, _) = choose(&outputs[rows.clone()], &requests[rows.clone()]);
+            if alone != together[rows.clone()] {
+                failures.push(format!("choices of rows {rows:?} alone, {}", named(place)));
+            }
+        }
+        if choose(&outputs[ROWS - 1..], &[]).1 != rest || rest.len() != TOKENS {
+            failures.push(format!("the row of logits that is left, {}", named(place)));
+        }
+        failures
+    });
+    failures.concat()
+}

@@ -1,0 +1,101 @@
+//! The compiled side: PTX that nvcc makes of the kernels, and libraries of the interpreter that run it.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use super::{Kind, Unit, compile, kernel_sources, kernels, nvcc, objects, run};
+
+/// Architectures whose PTX is run: what is compiled for older cards, and for Hopper.
+pub const ARCHITECTURES: [&str; 2] = ["80", "90a"];
+
+/// NVIDIA's compiler; without one, says so on the standard error, or fails if it is required.
+pub fn nvcc() -> Option<nvcc::Nvcc> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if let Some(nvcc) = nvcc::find(root).unwrap_or_else(|message| panic!("{message}")) {
+        return Some(nvcc);
+    }
+    let required = env::var("FLAMANT_REQUIRE_KERNELS").is_ok_and(|value| !value.is_empty() && value != "0");
+    assert!(!required, "FLAMANT_REQUIRE_KERNELS is set, but {}", nvcc::MISSING);
+    eprintln!("not tested: without nvcc there are no compiled kernels to run");
+    None
+}
+
+/// The PTX of sources, each with a name unlike all others and an architecture.
+pub fn modules(nvcc: &nvcc::Nvcc, sources: &[(String, PathBuf, &str)]) -> Vec<PathBuf> {
+    let job = |(name, source, architecture): &(String, PathBuf, &str)| objects::Job {
+        name: (format!("{name}-{architecture}"), "ptx"),
+        ..nvcc.ptx(source, architecture)
+    };
+    run(&sources.iter().map(job).collect::<Vec<_>>()).into_iter().map(|object| object.path).collect()
+}
+
+/// Objects of the interpreter.
+pub fn interpreter() -> Vec<PathBuf> {
+    let folder = kernels().join("interpreter");
+    let mut sources: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    sources.retain(|path| path.extension().is_some_and(|end| end == "cpp") && !path.ends_with("test.cpp"));
+    sources.sort();
+    #[cfg(target_arch = "x86_64")]
+    let wide = std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma");
+    #[cfg(not(target_arch = "x86_64"))]
+    let wide = false;
+    let flags: &[&str] = if wide { &["-O3", "-mavx2", "-mfma"] } else { &["-O3"] };
+    let unit = |source: &PathBuf| {
+        let stem = source.file_stem().unwrap().to_str().unwrap();
+        Unit::new(Kind::Object, &format!("interpreter-{stem}"), source, flags, &[])
+    };
+    compile(sources.iter().map(unit).collect())
+}
+
+/// A source that brings these modules to the interpreter.
+fn table(name: &str, modules: &[PathBuf]) -> PathBuf {
+    let mut text = String::from("#include <stddef.h>\n");
+    let (mut declared, mut entries) = (String::new(), String::new());
+    for (index, module) in modules.iter().enumerate() {
+        let file = module.file_name().unwrap().to_str().unwrap();
+        let (begin, end) = (format!("module_{index}_begin"), format!("module_{index}_end"));
+        let labels = format!(".global {begin}, {end}\\n.hidden {begin}, {end}\\n");
+        let bytes = format!("{begin}: .incbin \\\"{}\\\"\\n{end}: .byte 0\\n", module.display());
+        text += &format!("asm(\".section .rodata\\n{labels}{bytes}.text\");\n");
+        declared += &format!("extern const char {begin}[], {end}[];\n");
+        entries += &format!("    {{\"{file}\", {begin}, {end}}},\n");
+    }
+    text += &format!(
+        "extern \"C\" {{\n{declared}struct InterpreterModule {{ const char *file, *begin, *end; }};\n\
+         extern const InterpreterModule flamant_interpreter_modules[];\n\
+         extern const size_t flamant_interpreter_module_count;\n\
+         const InterpreterModule flamant_interpreter_modules[] = {{\n{entries}}};\n\
+         const size_t flamant_interpreter_module_count = {};\n}}\n",
+        modules.len()
+    );
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interpreter");
+    fs::create_dir_all(&folder).unwrap();
+    let path = folder.join(format!("{name}.cpp"));
+    fs::write(&path, text).unwrap();
+    path
+}
+
+/// A library for each list of modules: the interpreter, behind the emulator's interface.
+pub fn libraries(interpreter: &[PathBuf], modules: &[(String, Vec<PathBuf>)]) -> Vec<PathBuf> {
+    let unit = |(name, modules): &(String, Vec<PathBuf>)| {
+        Unit::new(Kind::Library, name, &table(name, modules), &["-O1"], interpreter)
+    };
+    compile(modules.iter().map(unit).collect())
+}
+
+/// All kernels, compiled for each of [`ARCHITECTURES`].
+pub fn unchanged(nvcc: &nvcc::Nvcc) -> Vec<PathBuf> {
+    let sources = kernel_sources();
+    let named = |source: &PathBuf, architecture| {
+        (source.file_stem().unwrap().to_str().unwrap().to_owned(), source.clone(), architecture)
+    };
+    let all: Vec<_> =
+        ARCHITECTURES.iter().flat_map(|&one| sources.iter().map(move |source| named(source, one))).collect();
+    let made = modules(nvcc, &all);
+    let lists: Vec<_> = ARCHITECTURES
+        .iter()
+        .zip(made.chunks(sources.len()))
+        .map(|(architecture, modules)| (format!("compiled-{architecture}"), modules.to_vec()))
+        .collect();
+    libraries(&interpreter(), &lists)
+}

@@ -1,0 +1,158 @@
+//! The compiled kernels, executed: what nvcc makes of `kernels/` runs in the interpreter of `kernels/interpreter/`, a
+//! second reading of the assembly, on the table of cases and in whole models.
+
+mod cases;
+mod compiler;
+#[path = "common/devices.rs"]
+mod devices;
+#[path = "common/equalities.rs"]
+mod equalities;
+#[path = "common/reference.rs"]
+mod reference;
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::time::Instant;
+
+use compiler::ptx;
+use devices::{PRECISIONS, on_all_cores};
+use equalities::{bits, rows};
+use flamant::probe::emulated::{MatrixUnits, Schedule, Settings};
+use flamant::probe::{Device, Place, Precision};
+use flamant::{Generation, Options};
+
+/// The interpreter with the kernels for each of [`ptx::ARCHITECTURES`]; none without nvcc.
+fn libraries() -> Option<&'static [PathBuf]> {
+    static MADE: LazyLock<Option<Vec<PathBuf>>> = LazyLock::new(|| {
+        let nvcc = ptx::nvcc()?;
+        let begun = Instant::now();
+        let made = ptx::unchanged(&nvcc);
+        eprintln!("kernels compiled to PTX: {:.1} s", begun.elapsed().as_secs_f64());
+        Some(made)
+    });
+    MADE.as_deref()
+}
+
+fn emulated(precision: Precision, settings: Settings) -> Place {
+    Place { emulated: Settings { workers: 1, ..settings }, ..Place::new(Device::Emulated, Some(precision)) }
+}
+
+/// The PTX of each architecture on the units of the cards that it is for.
+fn places_of_cards(libraries: &[PathBuf]) -> Vec<Place> {
+    let units = [MatrixUnits::Ampere, MatrixUnits::Hopper];
+    let settings = libraries.iter().zip(units).map(|(library, matrix_units)| Settings {
+        library: Some(library.clone()),
+        matrix_units,
+        ..Settings::default()
+    });
+    settings.flat_map(|settings| PRECISIONS.map(|precision| emulated(precision, settings.clone()))).collect()
+}
+
+fn none_failed(failures: &[String]) {
+    assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn compiled_kernels_give_the_emulators_bits() {
+    let Some(libraries) = libraries() else { return };
+    let begun = Instant::now();
+    let found = on_all_cores(&cases::small(), |case| {
+        let want = case.run(&Place { threads: 1, ..Place::new(Device::Cpu, None) }).unwrap();
+        let mut failures = Vec::new();
+        let (mut same, mut close) = (0, 0);
+        for precision in PRECISIONS {
+            let emulator = bits(&rows(case, &emulated(precision, Settings::default())).unwrap());
+            for library in libraries {
+                let settings = Settings { library: Some(library.clone()), ..Settings::default() };
+                let why = match rows(case, &emulated(precision, settings)) {
+                    Err(why) => why,
+                    Ok(found) if bits(&found) == emulator => {
+                        same += 1;
+                        continue;
+                    }
+                    Ok(found) => match case.compare(&found, &want, precision) {
+                        Ok(()) if case.calls_a_library() => {
+                            close += 1;
+                            continue;
+                        }
+                        Ok(()) => "within tolerance, but other bits".to_owned(),
+                        Err(why) => why,
+                    },
+                };
+                failures.push(format!("{}, {precision}, {}: {why}", case.name, library.display()));
+            }
+        }
+        (failures, same, close)
+    });
+    let failures: Vec<String> = found.iter().flat_map(|(failures, ..)| failures.clone()).collect();
+    let (same, close) = found.iter().fold((0, 0), |sum, (_, same, close)| (sum.0 + same, sum.1 + close));
+    let taken = begun.elapsed().as_secs_f64();
+    eprintln!("{same} runs have the emulator's bits, {close} differ by a library's function: {taken:.1} s");
+    none_failed(&failures);
+    assert!(close * 20 < same, "a function of the library is rarely seen in 16 bits: {close} of {same}");
+}
+
+/// As on a GPU: results of its own units, none of which the order of warps, of lanes, or the time of copies changes.
+#[test]
+fn turns_and_copies_never_change_a_bit() {
+    let Some(libraries) = libraries() else { return };
+    let begun = Instant::now();
+    let failures = on_all_cores(&cases::small(), |case| {
+        let want = case.run(&Place { threads: 1, ..Place::new(Device::Cpu, None) }).unwrap();
+        let mut failures = Vec::new();
+        for place in places_of_cards(libraries) {
+            let precision = place.precision.unwrap();
+            let found = rows(case, &place);
+            let right = found.clone().and_then(|found| case.compare(&found, &want, precision));
+            let modes = [(Schedule::Warps, false), (Schedule::Lanes, true), (Schedule::Lanes, false)];
+            let others = (1..).zip(modes).map(|(seed, (schedule, early_copies))| {
+                let settings = Settings { schedule, early_copies, seed, ..place.emulated.clone() };
+                let other = rows(case, &Place { emulated: settings, ..place.clone() })?;
+                let same = found.as_ref().is_ok_and(|found| bits(found) == bits(&other));
+                if same { Ok(()) } else { Err(format!("other bits in {schedule:?}, early copies {early_copies}")) }
+            });
+            let units = place.emulated.matrix_units;
+            let wrong = [right].into_iter().chain(others).filter_map(Result::err);
+            failures.extend(wrong.map(|why| format!("{}, {precision}, {units:?}: {why}", case.name)));
+        }
+        failures
+    });
+    eprintln!("turns and copies: {:.1} s", begun.elapsed().as_secs_f64());
+    none_failed(&failures.concat());
+}
+
+#[test]
+fn what_is_promised_to_be_the_same_bits_is_on_the_units_of_cards() {
+    let Some(libraries) = libraries() else { return };
+    for (name, equality) in equalities::ALL {
+        let begun = Instant::now();
+        let failures = equality(&places_of_cards(libraries));
+        eprintln!("{name}: {:.1} s", begun.elapsed().as_secs_f64());
+        none_failed(&failures);
+    }
+}
+
+/// Whole models, pictures and all: the reference's own greedy answers.
+#[test]
+fn models_answer_as_the_reference_on_the_units_of_cards() {
+    const TOKENS: usize = 12;
+    let Some(libraries) = libraries() else { return };
+    let begun = Instant::now();
+    let mut models = reference::Case::all();
+    models.retain(|model| model.name.ends_with("-kernels"));
+    assert!(models.len() >= 6, "the models are there");
+    let places = places_of_cards(libraries);
+    let all: Vec<_> = models.iter().flat_map(|model| places.iter().map(move |place| (model, place))).collect();
+    on_all_cores(&all, |(model, place)| {
+        let options = Options {
+            device: Device::Emulated,
+            precision: place.precision,
+            emulated: place.emulated.clone(),
+            ..Options::default()
+        };
+        let greedy = Generation { tokens_max: TOKENS, ignore_end: true, ..Generation::default() };
+        let answer = model.flamingo(&options).generate(&model.prompt(), &greedy, &mut |_| {}).unwrap();
+        assert_eq!(answer.ids, model.ids("greedy"), "{}, {options:?}", model.name);
+    });
+    eprintln!("{} runs of whole models: {:.1} s", all.len(), begun.elapsed().as_secs_f64());
+}
