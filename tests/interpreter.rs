@@ -106,7 +106,7 @@ fn turns_and_copies_never_change_a_bit() {
             let right = found.clone().and_then(|found| case.compare(&found, &want, precision));
             let modes = [(Schedule::Warps, false), (Schedule::Lanes, true), (Schedule::Lanes, false)];
             let others = (1..).zip(modes).map(|(seed, (schedule, early_copies))| {
-                let settings = Settings { schedule, early_copies, seed, ..place.emulated.clone() };
+                let settings = Settings { schedule, early_copies, seed, checked: true, ..place.emulated.clone() };
                 let other = rows(case, &Place { emulated: settings, ..place.clone() })?;
                 let same = found.as_ref().is_ok_and(|found| bits(found) == bits(&other));
                 if same { Ok(()) } else { Err(format!("other bits in {schedule:?}, early copies {early_copies}")) }

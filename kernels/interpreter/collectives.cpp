@@ -53,7 +53,10 @@ void shfl_idx(Warp& warp, const Instruction& instruction, uint32_t active) {
     shuffle(warp, instruction, active, from);
 }
 
-void bar_warp_sync(Warp& warp, const Instruction&, uint32_t active) { need_all_lanes(warp, active); }
+void bar_warp_sync(Warp& warp, const Instruction&, uint32_t active) {
+    need_all_lanes(warp, active);
+    warp.epoch += 1;
+}
 
 // ---- ldmatrix.x4: four matrices of 8 rows of 8 values of 16 bits ----------------------------------------------------
 
@@ -66,6 +69,10 @@ void ldmatrix_x4(Warp& warp, const Instruction& instruction, uint32_t active) {
     uint32_t address[LANES];
     for (uint32_t lane = 0; lane < LANES; ++lane) address[lane] = base[lane] + uint32_t(instruction.displacement[0]);
     if (warp.launch().options.count) count_shared(warp, address, active, 16);
+    for (uint32_t lane = 0; checks_shared(warp) && lane < LANES; ++lane) {
+        shared_bytes(warp, address[lane], 16);
+        touch_shared(warp, lane, address[lane], 16, false, true);
+    }
     uint32_t result[4][LANES];
     for (uint32_t matrix = 0; matrix < 4; ++matrix) {
         uint16_t value[8][8];

@@ -104,6 +104,7 @@ void check(const Launch& launch) {
         throw Fault{start + std::to_string(launch.shared_size) + " bytes of shared memory"};
     }
     if (launch.options.matrix_units > 2) throw Fault{start + "matrix units that are not known"};
+    if (launch.options.schedule > 2) throw Fault{start + "a schedule that is not known"};
 }
 
 }  // namespace

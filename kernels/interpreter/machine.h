@@ -15,11 +15,12 @@ struct Allocation {
     size_t size;
 };
 
-/// Lanes of a warp that are at the same instruction. Those that wait are at a collective that others have yet to reach.
+/// Lanes of a warp that are at the same instruction.
 struct Fragment {
+    enum State { Runs, Pauses, Waits };  // others go first; at a collective that others have yet to reach
     uint32_t pc;
     uint32_t lanes;
-    bool waits;
+    State state;
 };
 
 /// 16 bytes that are on their way to shared memory; from nowhere: zeros.
@@ -42,6 +43,8 @@ struct Launch {
     EmulatorCounters counters;
     uint64_t random;
     uint64_t progress;  // grows with whatever can end somebody's wait
+    uint64_t pauses;
+    uint32_t epochs;  // so many barriers and blocks there have been: none has a number that another had
 
     /// A number below `bound`, from the launch's seed.
     uint32_t below(uint32_t bound) {
@@ -52,10 +55,27 @@ struct Launch {
     }
 };
 
+/// Who used two bytes of shared memory since the last barrier: a thread, several lanes of its warp, or several warps.
+struct Accesses {
+    enum By : uint32_t { Thread, Lanes, Warps };
+    uint32_t epoch;  // of the block; 0: nobody
+    uint32_t warp_epoch;
+    uint32_t thread;
+    By by;
+};
+/// What the checks of races know of two bytes of shared memory.
+struct Cell {
+    Accesses writes, reads;
+    bool landing;  // an asynchronous copy is under way
+};
+
 struct Block {
     Launch* launch;
     uint32_t index[3];
     std::vector<char> shared;
+    std::vector<Cell> cells;  // of each two bytes of it, if races are looked for
+    uint32_t first_epoch;
+    uint32_t epoch;  // a new one with each barrier
     std::vector<Warp> warps;
 };
 
@@ -66,6 +86,7 @@ struct Warp {
     uint32_t finished;
     std::vector<Fragment> fragments;
     bool at_barrier;     // of the block
+    uint32_t epoch;      // counts bar.warp.sync
     uint32_t pc;         // of the instruction under way
     std::vector<Copy> copies;
     uint32_t commits[LANES];  // groups of copies that each lane has closed
@@ -109,6 +130,14 @@ inline To bits_as(From value) {
 char* shared_bytes(Warp& warp, uint32_t address, size_t size);
 /// Likewise device memory.
 char* global_bytes(Warp& warp, uint64_t address, size_t size);
+
+/// Whether accesses to shared memory are told to what follows, after they were found within bounds.
+bool checks_shared(const Warp& warp);
+/// An access of a lane; or of all lanes `together`, of which each reads what the others address.
+void touch_shared(Warp& warp, uint32_t lane, uint32_t address, size_t size, bool write, bool together);
+/// An asynchronous copy: nobody may look at its bytes before it has landed.
+void copy_starts(Warp& warp, uint32_t lane, uint32_t address, size_t size);
+void copy_lands(Warp& warp, uint32_t lane, uint32_t address, size_t size);
 
 /// Counts what a warp asks for with one instruction: `address` of each lane in `active`, so many bytes each.
 void count_global(Warp& warp, const uint64_t* address, uint32_t active, size_t size, bool store);

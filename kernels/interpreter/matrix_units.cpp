@@ -99,6 +99,7 @@ float cut_off(int64_t sum, int32_t exponent) {
     // At most 24 bits, and none below the last one of the subnormals.
     const int32_t lost = std::max({length - 24, -149 - exponent, 0});
     const double kept = lost > 63 ? 0.0 : double(magnitude >> lost << lost);
+    if (kept == 0.0) return 0.0f;  // of no sign
     const float value = float(ldexp(kept, exponent));
     return sum < 0 ? -value : value;
 }
@@ -107,6 +108,7 @@ float cut_off(int64_t sum, int32_t exponent) {
 struct Vector {
     int32_t significand[16];
     int32_t exponent[16];
+    uint32_t finite;  // as bits
 };
 
 WIDE_VECTORS
@@ -134,23 +136,23 @@ float add_aligned(const Vector& a, const Vector& b, uint32_t first, float c, int
 void multiply_aligned(const Tiles& tiles, Kind kind, float (&d)[16][8]) {
     const uint32_t exponent_bits = tiles.is_bf16 ? 8 : 5, fraction = tiles.is_bf16 ? 7 : 10;
     Vector a[16], b[8];
-    bool a_finite[16], b_finite[8];
-    const auto read = [&](const uint16_t (&from)[16], Vector& to, bool& finite) {
-        finite = true;
+    const auto read = [&](const uint16_t (&from)[16], Vector& to) {
+        to.finite = 0;
         for (uint32_t k = 0; k < 16; ++k) {
             const Parts parts = split(from[k], exponent_bits, fraction);
             to.significand[k] = parts.significand;
             to.exponent[k] = parts.exponent;
-            finite &= is_finite(from[k], exponent_bits, fraction);
+            to.finite |= uint32_t(is_finite(from[k], exponent_bits, fraction)) << k;
         }
     };
-    for (uint32_t i = 0; i < 16; ++i) read(tiles.a[i], a[i], a_finite[i]);
-    for (uint32_t j = 0; j < 8; ++j) read(tiles.b[j], b[j], b_finite[j]);
+    for (uint32_t i = 0; i < 16; ++i) read(tiles.a[i], a[i]);
+    for (uint32_t j = 0; j < 8; ++j) read(tiles.b[j], b[j]);
     for (uint32_t i = 0; i < 16; ++i) {
         for (uint32_t j = 0; j < 8; ++j) {
             float sum = tiles.c[i][j];
             for (uint32_t first = 0; first < 16; first += kind.terms) {
-                if (a_finite[i] && b_finite[j] && is_finite(bits_of(sum), 8, 23)) {
+                const uint32_t terms = ((1u << kind.terms) - 1) << first;
+                if ((a[i].finite & b[j].finite & terms) == terms && is_finite(bits_of(sum), 8, 23)) {
                     sum = add_aligned(a[i], b[j], first, sum, int32_t(fraction), kind);
                     continue;
                 }

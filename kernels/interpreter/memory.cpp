@@ -57,7 +57,7 @@ char* bytes_at(Warp& warp, Address<SPACE> address, size_t size) {
     else return const_cast<char*>(parameter_bytes(warp, address, size));
 }
 
-/// The addresses of the active lanes, counted if that is asked for.
+/// The addresses of the active lanes; counted, and looked at for races, if that is asked for.
 template <Space SPACE>
 struct Addresses {
     Address<SPACE> lane[LANES] = {};
@@ -66,6 +66,14 @@ struct Addresses {
         const Address<SPACE>* const base = warp.lanes<Address<SPACE>>(instruction.operand[operand]);
         const Address<SPACE> displacement = Address<SPACE>(instruction.displacement[0]);
         for_each_lane(active, [&](uint32_t i) { lane[i] = base[i] + displacement; });
+        if constexpr (SPACE == Space::Shared) {
+            if (checks_shared(warp)) {
+                for_each_lane(active, [&](uint32_t i) {
+                    shared_bytes(warp, lane[i], size);
+                    touch_shared(warp, i, lane[i], size, store, false);
+                });
+            }
+        }
         if (!warp.launch().options.count) return;
         if constexpr (SPACE == Space::Global) count_global(warp, lane, active, size, store);
         if constexpr (SPACE == Space::Shared) count_shared(warp, lane, active, size);
@@ -139,13 +147,10 @@ void cp_async_16(Warp& warp, const Instruction& instruction, uint32_t active) {
         char* const target = shared_bytes(warp, targets[lane], 16);
         const bool reads = reading >> lane & 1;
         const char* const source = reads ? global_bytes(warp, sources[lane], 16) : nullptr;
-        const Copy copy{lane, warp.commits[lane], targets[lane], source};
-        if (early) {
-            land(warp, copy);
-        } else {
-            memset(target, 0xff, 16);
-            warp.copies.push_back(copy);
-        }
+        if (checks_shared(warp)) copy_starts(warp, lane, targets[lane], 16);
+        memset(target, 0xff, 16);
+        warp.copies.push_back(Copy{lane, warp.commits[lane], targets[lane], source});
+        if (early) land(warp, warp.copies.back());
     });
 }
 void cp_async_commit_group(Warp& warp, const Instruction&, uint32_t active) {
@@ -156,8 +161,12 @@ void cp_async_wait_group(Warp& warp, const Instruction& instruction, uint32_t ac
     size_t kept = 0;
     for (const Copy& copy : warp.copies) {
         const bool waited_for = active >> copy.lane & 1;
-        if (waited_for && copy.group + uint64_t(instruction.immediate) < warp.commits[copy.lane]) land(warp, copy);
-        else warp.copies[kept++] = copy;
+        if (!waited_for || copy.group + uint64_t(instruction.immediate) >= warp.commits[copy.lane]) {
+            warp.copies[kept++] = copy;
+            continue;
+        }
+        if (!warp.launch().options.early_copies) land(warp, copy);
+        if (checks_shared(warp)) copy_lands(warp, copy.lane, copy.to, 16);
     }
     warp.copies.resize(kept);
 }

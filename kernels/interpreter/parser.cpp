@@ -1,5 +1,6 @@
 // From the text of PTX to decoded instructions. Each statement is held to the forms that its opcode has in the tables;
 // registers have the widths of their declarations, constants must fit them.
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -131,7 +132,7 @@ private:
         const Token token = scanner_.take();
         if (token.text == ".version") {
             const Token version = scanner_.take();
-            if (version.text < "7.0") refuse_token(version, "a version of PTX that is not known");
+            if (atoi(std::string(version.text).c_str()) < 7) refuse_token(version, "a version of PTX that is too old");
         } else if (token.text == ".target") {
             const Token target = scanner_.take();
             if (!starts_with(target.text, "sm_")) refuse_token(target, "a target that is not known");
@@ -240,14 +241,13 @@ public:
 
     void run() {
         while (!scanner_.peek().text.empty()) statement();
-        if (scopes_.size() != 1) refuse_here("a scope without an end");
-        // An end without `ret` would run into nothing.
+        // An end without `ret`, or a label after it, would run into nothing.
         if (kernel_.code.empty() || kernel_.code.back().flow != Flow::Return) refuse_here("expected ret at the end");
         for (const Jump& jump : jumps_) {
             const auto label = labels_.find(jump.label);
             Instruction& instruction = kernel_.code[jump.instruction];
-            if (label == labels_.end()) {
-                refuse(kernel_.file, instruction.line, "a label that is not there", instruction.text);
+            if (label == labels_.end() || label->second == kernel_.code.size()) {
+                refuse(kernel_.file, instruction.line, "a label with nothing behind it", instruction.text);
             }
             instruction.target = label->second;
         }
@@ -274,7 +274,7 @@ private:
         if (token.text == "{") {
             scopes_.emplace_back();
         } else if (token.text == "}") {
-            if (scopes_.size() == 1) refuse_here("an end of no scope");
+            assert(scopes_.size() > 1);  // the module's reader has paired them
             scopes_.pop_back();
         } else if (token.text == ".reg") {
             declare();
@@ -285,7 +285,8 @@ private:
             expect(";");
         } else if (scanner_.peek().text == ":") {
             scanner_.take();
-            labels_[token.text] = uint32_t(kernel_.code.size());
+            const bool is_new = labels_.emplace(token.text, uint32_t(kernel_.code.size())).second;
+            if (!is_new) refuse_here("a label that stands twice");
         } else {
             instruction(token);
         }
@@ -308,11 +309,15 @@ private:
                 refuse_here("expected a number of registers");
             }
             expect(">");
-            for (int64_t i = 0; i < count; ++i) scopes_.back()[name + std::to_string(i)] = Declared{room(bits), bits};
+            for (int64_t i = 0; i < count; ++i) declare(name + std::to_string(i), bits);
         } else {
-            scopes_.back()[name] = Declared{room(bits), bits};
+            declare(name, bits);
         }
         expect(";");
+    }
+    void declare(const std::string& name, uint32_t bits) {
+        const bool is_new = scopes_.back().emplace(name, Declared{room(bits), bits}).second;
+        if (!is_new) refuse_here("a register that is declared twice");
     }
 
     /// Room for a register, poisoned.
@@ -359,12 +364,10 @@ private:
         };
         for (const auto& [known, which] : NAMES) {
             if (name != known) continue;
-            const auto [found, is_new] = scopes_.front().try_emplace(std::string(name), Declared{0, 32});
-            if (is_new) {
-                found->second.at = room(32);
-                kernel_.specials.emplace_back(found->second.at, which);
-            }
-            *at = found->second.at;
+            const auto is_it = [which = which](const auto& special) { return special.second == which; };
+            const auto found = std::find_if(kernel_.specials.begin(), kernel_.specials.end(), is_it);
+            *at = found != kernel_.specials.end() ? found->first : room(32);
+            if (found == kernel_.specials.end()) kernel_.specials.emplace_back(*at, which);
             return true;
         }
         return false;
@@ -449,7 +452,7 @@ private:
             if (part == "L") {
                 jumps_.push_back(Jump{kernel_.code.size(), word});
             } else if (part == "I") {
-                if (!read_integer(word, &instruction.immediate)) return false;
+                if (!read_integer(word, &instruction.immediate) || instruction.immediate < 0) return false;
             } else if (!is_operand) {
                 if (word != part) return false;
             } else {
@@ -463,6 +466,7 @@ private:
                 int64_t& displacement = instruction.displacement[addresses++];
                 if (at + 1 < words.size() && words[at] == "+") {
                     if (!read_integer(words[at + 1], &displacement)) return false;
+                    if (displacement != int32_t(displacement)) return false;
                     at += 2;
                 }
             }

@@ -9,7 +9,7 @@ namespace {
 /// Steps of a warp in one turn, where warps take turns at random; and of a part of a warp.
 constexpr uint32_t TURN_MAX = 200;
 constexpr uint64_t WHOLE_TURN = 1 << 20;
-/// Rounds of turns in which every warp pauses and nothing happens that another could wait for.
+/// Rounds of turns in which warps pause and nothing happens that they could wait for.
 constexpr uint64_t IDLE_ROUNDS_MAX = 10000;
 
 enum Schedule : uint32_t { IN_ORDER = 0, RANDOM_WARPS = 1, RANDOM_LANES = 2 };
@@ -19,13 +19,19 @@ enum Schedule : uint32_t { IN_ORDER = 0, RANDOM_WARPS = 1, RANDOM_LANES = 2 };
 /// Takes the lanes that run next; false if all that there are wait. `until` is where others are waiting to be joined.
 bool take(Warp& warp, Fragment* taken, uint32_t* until) {
     std::vector<Fragment>& all = warp.fragments;
+    const auto runs = [](const Fragment& fragment) { return fragment.state == Fragment::Runs; };
+    // Those that paused have their turn again when there is nobody else.
+    if (std::none_of(all.begin(), all.end(), runs)) {
+        for (Fragment& fragment : all) {
+            if (fragment.state == Fragment::Pauses) fragment.state = Fragment::Runs;
+        }
+    }
     *until = ~0u;
     if (warp.launch().options.schedule == RANDOM_LANES) {
-        uint32_t runnable = 0;
-        for (const Fragment& fragment : all) runnable += !fragment.waits;
-        if (runnable == 0) return false;
-        uint32_t chosen = warp.launch().below(runnable);
-        const auto is_chosen = [&](const Fragment& fragment) { return !fragment.waits && chosen-- == 0; };
+        const uint32_t count = uint32_t(std::count_if(all.begin(), all.end(), runs));
+        if (count == 0) return false;
+        uint32_t chosen = warp.launch().below(count);
+        const auto is_chosen = [&](const Fragment& fragment) { return runs(fragment) && chosen-- == 0; };
         const auto found = std::find_if(all.begin(), all.end(), is_chosen);
         *taken = *found;
         all.erase(found);
@@ -33,16 +39,16 @@ bool take(Warp& warp, Fragment* taken, uint32_t* until) {
     }
     uint32_t lowest = ~0u;
     for (const Fragment& fragment : all) {
-        if (!fragment.waits) lowest = std::min(lowest, fragment.pc);
+        if (runs(fragment)) lowest = std::min(lowest, fragment.pc);
     }
     if (lowest == ~0u) return false;
-    *taken = Fragment{lowest, 0, false};
+    *taken = Fragment{lowest, 0, Fragment::Runs};
     size_t kept = 0;
     for (const Fragment& fragment : all) {
-        if (!fragment.waits && fragment.pc == lowest) {
+        if (runs(fragment) && fragment.pc == lowest) {
             taken->lanes |= fragment.lanes;
         } else {
-            if (!fragment.waits) *until = std::min(*until, fragment.pc);
+            if (runs(fragment)) *until = std::min(*until, fragment.pc);
             all[kept++] = fragment;
         }
     }
@@ -53,22 +59,22 @@ bool take(Warp& warp, Fragment* taken, uint32_t* until) {
 /// Lanes arrive at a collective; whether all of the warp are there now.
 bool meet(Warp& warp, uint32_t pc, uint32_t lanes) {
     if (warp.finished) fail(warp, "lanes of the warp have returned");
+    const auto is_here = [&](const Fragment& other) { return other.state == Fragment::Waits && other.pc == pc; };
     for (const Fragment& other : warp.fragments) {
-        if (other.waits && other.pc == pc) lanes |= other.lanes;
+        if (is_here(other)) lanes |= other.lanes;
     }
-    const auto is_here = [&](const Fragment& other) { return other.waits && other.pc == pc; };
     warp.fragments.erase(std::remove_if(warp.fragments.begin(), warp.fragments.end(), is_here), warp.fragments.end());
     if (lanes == warp.existing) return true;
-    warp.fragments.push_back(Fragment{pc, lanes, true});
+    warp.fragments.push_back(Fragment{pc, lanes, Fragment::Waits});
     return false;
 }
 
-/// After a meeting the lanes go on together, or, with schedule 2, in two parts.
-void go_on(Warp& warp, uint32_t pc) {
-    uint32_t first = warp.existing;
+/// Lanes go on together or, with schedule 2, in two parts.
+void go_on(Warp& warp, uint32_t pc, uint32_t lanes) {
+    uint32_t first = lanes;
     if (warp.launch().options.schedule == RANDOM_LANES) first &= warp.launch().below(~0u);
-    if (first) warp.fragments.push_back(Fragment{pc, first, false});
-    if (warp.existing & ~first) warp.fragments.push_back(Fragment{pc, warp.existing & ~first, false});
+    if (first) warp.fragments.push_back(Fragment{pc, first, Fragment::Runs});
+    if (lanes & ~first) warp.fragments.push_back(Fragment{pc, lanes & ~first, Fragment::Runs});
 }
 
 enum class Pause { None, Turn, Barrier };
@@ -94,8 +100,8 @@ Pause run_fragment(Warp& warp, Fragment running, uint32_t until, uint64_t* steps
                     taken &= instruction.guard_negated ? ~guard : guard;
                 }
                 if (taken != 0 && taken != lanes) {
-                    warp.fragments.push_back(Fragment{instruction.target, taken, false});
-                    warp.fragments.push_back(Fragment{pc + 1, lanes & ~taken, false});
+                    warp.fragments.push_back(Fragment{instruction.target, taken, Fragment::Runs});
+                    warp.fragments.push_back(Fragment{pc + 1, lanes & ~taken, Fragment::Runs});
                     return Pause::None;
                 }
                 pc = taken ? instruction.target : pc + 1;
@@ -106,19 +112,20 @@ Pause run_fragment(Warp& warp, Fragment running, uint32_t until, uint64_t* steps
                 warp.launch().progress += 1;
                 return Pause::None;
             case Flow::Pause:
-                warp.fragments.push_back(Fragment{pc + 1, lanes, false});
+                warp.launch().pauses += 1;
+                warp.fragments.push_back(Fragment{pc + 1, lanes, Fragment::Pauses});
                 return Pause::Turn;
             case Flow::Collective:
                 if (!meet(warp, pc, lanes)) return Pause::None;
                 instruction.execute(warp, instruction, warp.existing);
-                go_on(warp, pc + 1);
+                go_on(warp, pc + 1, warp.existing);
                 return Pause::None;
             case Flow::BlockBarrier:
                 if (!meet(warp, pc, lanes)) return Pause::None;
                 return Pause::Barrier;
         }
         if (pc >= until || *steps == 0) {
-            warp.fragments.push_back(Fragment{pc, lanes, false});
+            go_on(warp, pc, lanes);
             return Pause::None;
         }
     }
@@ -135,7 +142,8 @@ void run_warp(Warp& warp) {
         if (!take(warp, &next, &until)) {
             const Fragment& waiting = warp.fragments.front();
             warp.pc = waiting.pc;
-            fail(warp, "lanes wait here for others that wait elsewhere");
+            const bool returned = warp.finished != 0;
+            fail(warp, returned ? "lanes of the warp have returned" : "lanes wait here for others that wait elsewhere");
         }
         uint64_t steps = schedule == RANDOM_LANES ? 1 + launch.below(TURN_MAX) : turn;
         steps = std::min(steps, turn);
@@ -145,7 +153,6 @@ void run_warp(Warp& warp) {
         warp.at_barrier = pause == Pause::Barrier;
         if (pause != Pause::None) return;
     }
-    launch.progress += 1;  // it waits for nobody
 }
 
 // ---- A block --------------------------------------------------------------------------------------------------------
@@ -158,6 +165,8 @@ void prepare(Block& block, Launch& launch, uint64_t number) {
     block.index[2] = uint32_t(number / launch.grid[0] / launch.grid[1]);
     // std::vector's memory is aligned to 16 bytes, the widest access.
     block.shared.assign(launch.shared_size, char(0xff));
+    if (launch.options.check_races || launch.options.check_uninitialised) block.cells.resize(launch.shared_size / 2 + 1);
+    block.first_epoch = block.epoch = ++launch.epochs;
     block.warps.resize((launch.threads + LANES - 1) / LANES);
     for (Warp& warp : block.warps) {
         warp.block = &block;
@@ -165,8 +174,10 @@ void prepare(Block& block, Launch& launch, uint64_t number) {
         const uint32_t lanes = std::min(LANES, launch.threads - warp.index * LANES);
         warp.existing = lanes == LANES ? ALL_LANES : (1u << lanes) - 1;
         warp.finished = 0;
-        warp.fragments.assign(1, Fragment{0, warp.existing, false});
+        warp.fragments.clear();
+        go_on(warp, 0, warp.existing);
         warp.at_barrier = false;
+        warp.epoch = 0;
         warp.copies.clear();
         memset(warp.commits, 0, sizeof warp.commits);
         warp.last = Allocation{0, 0};
@@ -213,8 +224,9 @@ bool run_turn(Block& block) {
     }
     for (Warp& warp : block.warps) {
         warp.at_barrier = false;
-        go_on(warp, warp.pc + 1);
+        go_on(warp, warp.pc + 1, warp.existing);
     }
+    block.epoch = ++launch.epochs;
     launch.counters.block_barriers += 1;
     launch.progress += 1;
     return false;
@@ -230,10 +242,11 @@ void run_blocks(Launch& launch, std::vector<std::unique_ptr<Block>>& blocks, uin
     }
     uint64_t idle = 0;
     while (!running.empty()) {
-        const uint64_t progress = launch.progress;
+        const uint64_t progress = launch.progress, pauses = launch.pauses;
         running.erase(std::remove_if(running.begin(), running.end(), [](Block* block) { return run_turn(*block); }),
                       running.end());
-        idle = launch.progress == progress ? idle + 1 : 0;
+        if (launch.progress != progress) idle = 0;
+        else if (launch.pauses != pauses) idle += 1;
         if (idle > IDLE_ROUNDS_MAX) fail(running[0]->warps[0], "waits in a loop for a word that nobody changes");
     }
 }

@@ -33,7 +33,7 @@ pub fn modules(nvcc: &nvcc::Nvcc, sources: &[(String, PathBuf, &str)]) -> Vec<Pa
 pub fn interpreter() -> Vec<PathBuf> {
     let folder = kernels().join("interpreter");
     let mut sources: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    sources.retain(|path| path.extension().is_some_and(|end| end == "cpp") && !path.ends_with("test.cpp"));
+    sources.retain(|path| path.extension().is_some_and(|end| end == "cpp") && !path.file_name().unwrap().to_str().unwrap().starts_with("test"));
     sources.sort();
     #[cfg(target_arch = "x86_64")]
     let wide = std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma");

@@ -108,15 +108,6 @@ pub const ASSEMBLY: &[Mutant] = &[
         "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}",
         "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %2, %1, %3}",
     ),
-    mutant(
-        "a clobber lost: matrices read once for all tiles",
-        IN_FLASH,
-        &["causal/"],
-        "asm volatile(\"ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\"\n                 \
-         : \"=r\"(word[0]), \"=r\"(word[1]), \"=r\"(word[2]), \"=r\"(word[3]) : \"r\"(shared_address(row)) : \"memory\");",
-        "asm(\"ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\"\n                 \
-         : \"=r\"(word[0]), \"=r\"(word[1]), \"=r\"(word[2]), \"=r\"(word[3]) : \"r\"(shared_address(row)));",
-    ),
     // ---- matrix products --------------------------------------------------------------------------------------------
     mutant("words 1 and 2 of the first operand exchanged", IN_LINEAR, &["linear/"], "{%4,%5,%6,%7}", "{%4,%6,%5,%7}"),
     mutant("words of the second operand exchanged", IN_LINEAR, &["linear/"], "{%8,%9}", "{%9,%8}"),
@@ -178,11 +169,11 @@ pub const ASSEMBLY: &[Mutant] = &[
         "\"ld.acquire.gpu.global.u32 %0, [%1 + 4];\"",
     ),
     mutant(
-        "an addition that is not atomic",
+        "a clobber lost: a word that others change is read once",
         IN_GATED,
         &["gated/"],
-        "\"atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;\"",
-        "\"{ .reg .u32 sum; ld.global.u32 %0, [%1]; add.u32 sum, %0, %2; st.global.u32 [%1], sum; }\"",
+        "asm volatile(\"ld.acquire.gpu.global.u32 %0, [%1];\" : \"=r\"(value) : \"l\"(address) : \"memory\");",
+        "asm(\"ld.acquire.gpu.global.u32 %0, [%1];\" : \"=r\"(value) : \"l\"(address));",
     ),
     // ---- arithmetic -------------------------------------------------------------------------------------------------
     mutant("an exponential that is a reciprocal", IN_MASKED, &["masked/"], "ex2.approx.ftz.f32", "rcp.approx.ftz.f32"),
