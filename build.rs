@@ -2,9 +2,9 @@
 //! compiler, if the feature `emulated` is on, to a static library that runs the same kernels on the processor.
 //!
 //! The library includes `OUT_DIR/kernels.rs`: `MODULES`, a fat binary for each source (none without nvcc),
-//! `ARCHITECTURES`, what they have code for, and `REPORT`, what ptxas says of each kernel. Settings: `NVCC`, `CUDA_HOME`
-//! and `CUDA_PATH` say where the compiler is, `FLAMANT_CUDA_ARCHITECTURES` for what it compiles, and
-//! `FLAMANT_REQUIRE_KERNELS=1` makes its absence an error.
+//! `ARCHITECTURES`, what they have code for, `RELEASE`, the compiler's own, and `REPORT`, what ptxas says of each kernel.
+//! Settings: `NVCC`, `CUDA_HOME` and `CUDA_PATH` say where the compiler is, `FLAMANT_CUDA_ARCHITECTURES` for what it
+//! compiles, and `FLAMANT_REQUIRE_KERNELS=1` makes its absence an error.
 
 #[cfg(feature = "emulated")]
 #[path = "build/emulator.rs"]
@@ -74,6 +74,9 @@ fn write_kernels(root: &Path, sources: &[PathBuf], kept: &Path, out: &Path) -> R
     }
     text.push_str("];\n/// What they have code for: \"sm_90a\", or \"compute_80\" for PTX.\n");
     writeln!(text, "pub const ARCHITECTURES: &[&str] = &{:?};", compiled.architectures)
+        .expect("strings take all that is written");
+    text.push_str("/// The release of CUDA whose nvcc compiled them; 0.0 without one.\n");
+    writeln!(text, "pub const RELEASE: (u32, u32) = {:?};", compiled.release)
         .expect("strings take all that is written");
     text.push_str("/// Of each kernel and architecture: registers, bytes of spills, stack and static shared memory.\n");
     writeln!(text, "pub const REPORT: &str = {:?};", compiled.report).expect("strings take all that is written");

@@ -135,7 +135,7 @@ pub fn multiprocessor(architecture: &str) -> Option<Multiprocessor> {
     let kib = 1024;
     match architecture.trim_start_matches("sm_").trim_end_matches(char::is_alphabetic) {
         "80" => Some(Multiprocessor { warps: 64, blocks: 32, shared_bytes: 164 * kib }),
-        "90" => Some(Multiprocessor { warps: 64, blocks: 32, shared_bytes: 228 * kib }),
+        "90" | "100" => Some(Multiprocessor { warps: 64, blocks: 32, shared_bytes: 228 * kib }),
         "120" => Some(Multiprocessor { warps: 48, blocks: 24, shared_bytes: 100 * kib }),
         _ => None,
     }

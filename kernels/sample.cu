@@ -211,7 +211,8 @@ DEVICE uint32_t draw(const SampleArguments& arguments, const float* logits, floa
     return token_at(place, token_bits);
 }
 
-KERNEL(sample, SampleArguments, 1024) {
+// One block fills a multiprocessor: nvcc is not to spill registers to make room for another.
+LARGE_KERNEL(sample, SampleArguments, 1024) {
     const uint32_t row = blockIdx.x;
     const float* logits = arguments.logits + uint64_t(row) * arguments.stride;
     const SampleRequest* request = arguments.requests + row;

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use kernel_report::{Compiled, compiled, multiprocessor, starts, table};
 
 /// What build.rs compiles for by default, besides PTX.
-const ARCHITECTURES: [&str; 3] = ["sm_80", "sm_90a", "sm_120"];
+const ARCHITECTURES: [&str; 4] = ["sm_80", "sm_90a", "sm_100", "sm_120"];
 /// Most shared memory of a block on the smallest of them.
 const SHARED_BYTES_MAX: u32 = 99 * 1024;
 
