@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 #[non_exhaustive]
 pub enum Device {
-    /// The first usable GPU if there is one, else the processor.
+    /// The first usable GPU if there is one, else the processor ([`Device::resolve`]).
     Auto,
     /// The processor: plain Rust, the reference for every other device.
     #[default]

@@ -5,7 +5,7 @@ use std::fs::read_to_string;
 use std::thread::available_parallelism;
 
 use super::Device;
-use super::kernels::{ARCHITECTURES, cuda};
+use super::kernels::{COMPILED, cuda};
 use crate::error::Error;
 
 /// A device, or why there is none of its kind.
@@ -74,7 +74,7 @@ pub fn devices() -> Vec<DeviceInfo> {
         devices.push(host(Device::Emulated));
     }
     let absent = |problem| DeviceInfo { problem: Some(problem), ..DeviceInfo::new(Device::Cuda(0)) };
-    match cuda::devices(ARCHITECTURES) {
+    match cuda::devices(&COMPILED) {
         Ok(found) if found.is_empty() => devices.push(absent("the NVIDIA driver sees no GPU".into())),
         Ok(found) => devices.extend(found.into_iter().map(DeviceInfo::from)),
         Err(Error::Device { message, .. }) => devices.push(absent(message)),
@@ -83,9 +83,19 @@ pub fn devices() -> Vec<DeviceInfo> {
     devices
 }
 
-/// The number of the first GPU that can be used, if there is one.
-pub(super) fn usable_gpu() -> Option<usize> {
-    cuda::first_usable(ARCHITECTURES)
+impl Device {
+    /// The device itself: for [`Device::Auto`] the first GPU that can be used, else the processor. Then also why no GPU
+    /// can, in a program with kernels and on a machine with an NVIDIA driver.
+    pub fn resolve(self) -> (Device, Option<String>) {
+        if self != Device::Auto {
+            return (self, None);
+        }
+        match cuda::first_usable(&COMPILED) {
+            Some(Ok(index)) => (Device::Cuda(index), None),
+            Some(Err(reason)) => (Device::Cpu, Some(reason)),
+            None => (Device::Cpu, None),
+        }
+    }
 }
 
 /// Bytes of the processor's memory that can be had without swapping, where the system tells.

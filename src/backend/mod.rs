@@ -246,14 +246,6 @@ pub(crate) struct Opening {
     pub emulated: emulated::Settings,
 }
 
-/// The device itself, for [`Device::Auto`]: the first usable GPU, else the processor.
-pub(crate) fn resolve(device: Device) -> Device {
-    match device {
-        Device::Auto => devices::usable_gpu().map_or(Device::Cpu, Device::Cuda),
-        named => named,
-    }
-}
-
 /// Opens a device, with all its pages, the plans it will run and the model's weights.
 ///
 /// # Errors

@@ -25,7 +25,7 @@ use std::time::Instant;
 
 use blake3::Hash;
 
-use crate::backend::{self, Batch, Chosen, Device, Opening, Usual};
+use crate::backend::{Batch, Chosen, Device, Opening, Usual};
 use crate::checkpoint::Folder;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
@@ -149,7 +149,7 @@ impl Engine {
         let weights = Weights::new(checkpoint.clone(), &config);
         let context_max = options.context(&config)?;
         let pages = limits.pages(context_max)?;
-        let device = backend::resolve(options.device);
+        let (device, _) = options.device.resolve();
         let usual = Usual { images: limits.pictures_per_step, tokens: limits.tokens_per_step };
         let opening = Opening {
             device,

@@ -3,7 +3,9 @@
 // any one call can be made to fail.
 //
 // Kernels: `add` (24 bytes of arguments: to, from, count of bytes, what to add) and `fault`, which loses the device.
-// Settings of the environment: FAKE_CUDA_DEVICES, FAKE_CUDA_VERSION, FAKE_CUDA_CAPABILITY.
+// Settings of the environment: FAKE_CUDA_DEVICES, FAKE_CUDA_VERSION, FAKE_CUDA_CAPABILITY; FAKE_CUDA_COOPERATIVE (0: the
+// device says that it has no cooperative launches), FAKE_CUDA_OCCUPANCY (blocks a multiprocessor runs at a time), and
+// FAKE_CUDA_COOPERATIVE_STATUS (what cooperative launches are answered, whatever the device said).
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +19,8 @@ enum {
     INVALID_HANDLE = 400,
     NOT_FOUND = 500,
     ILLEGAL_ADDRESS = 700,
+    COOPERATIVE_LAUNCH_TOO_LARGE = 720,
+    NOT_SUPPORTED = 801,
     STREAM_CAPTURE_INVALIDATED = 901,
 };
 typedef int Status;
@@ -25,6 +29,8 @@ typedef int Status;
 #define DEVICE_BYTES (64u << 20)
 #define SHARED_PLAIN (48 * 1024)
 #define SHARED_MAX (227 * 1024)
+#define MULTIPROCESSORS 7
+#define STACK_MAX 16
 
 // Everything a handle leads to.
 enum Kind { MEMORY, PINNED, MODULE, FUNCTION, STREAM, EVENT, GRAPH, GRAPH_EXEC };
@@ -47,6 +53,7 @@ struct Object {
     size_t size;
     int is_add;         // function
     int shared_bytes;   // function
+    int carveout;       // function: hundredths of its cache that are shared memory
     struct Object* of;  // function: its module
     struct Work* work;  // stream, graph
     int capturing;      // stream
@@ -56,7 +63,8 @@ struct Object {
 
 static struct Object* objects;
 static struct { int retained; Status lost; } contexts[DEVICES];
-static __thread int current = -1;
+// Contexts are named by their devices; a thread has a stack of them.
+static __thread int stack[STACK_MAX], depth, current = -1;
 static long calls, fail_at;
 static Status fail_with;
 static char misuse[256];
@@ -75,6 +83,12 @@ long fake_live(void) {
     return live;
 }
 const char* fake_misuse(void) { return misuse; }
+// This thread's contexts: how many, and the handle of the uppermost.
+long fake_depth(void) { return depth; }
+long fake_current(void) { return current + 1; }
+// A context of the program that we are part of: nothing of ours may be done in it.
+void fake_enter_host(void) { current = stack[depth++] = DEVICES - 1; }
+void fake_leave(void) { current = --depth ? stack[depth - 1] : -1; }
 
 static Status wrong(const char* what, Status status) {
     if (!misuse[0]) snprintf(misuse, sizeof misuse, "%s", what);
@@ -166,6 +180,7 @@ static void run(const struct Work* work) {
                 break;
             }
             const uint64_t count = (uint32_t)work->arguments[2], add = work->arguments[2] >> 32;
+            if (!count) break;
             if (!within(MEMORY, work->arguments[0], count) || !within(MEMORY, work->arguments[1], count)) {
                 wrong("kernel outside of memory", 0);
                 break;
@@ -229,11 +244,14 @@ Status cuDriverGetVersion(int* version) {
     return 0;
 }
 Status cuGetErrorName(Status status, const char** text) {
-    *text = status == OUT_OF_MEMORY     ? "CUDA_ERROR_OUT_OF_MEMORY"
-            : status == ILLEGAL_ADDRESS ? "CUDA_ERROR_ILLEGAL_ADDRESS"
-            : status == INVALID_VALUE   ? "CUDA_ERROR_INVALID_VALUE"
-                                        : NULL;
-    return *text ? 0 : INVALID_VALUE;
+    switch (status) {
+        case INVALID_VALUE: *text = "CUDA_ERROR_INVALID_VALUE"; return 0;
+        case OUT_OF_MEMORY: *text = "CUDA_ERROR_OUT_OF_MEMORY"; return 0;
+        case ILLEGAL_ADDRESS: *text = "CUDA_ERROR_ILLEGAL_ADDRESS"; return 0;
+        case COOPERATIVE_LAUNCH_TOO_LARGE: *text = "CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE"; return 0;
+        case NOT_SUPPORTED: *text = "CUDA_ERROR_NOT_SUPPORTED"; return 0;
+        default: *text = NULL; return INVALID_VALUE;
+    }
 }
 Status cuGetErrorString(Status status, const char** text) {
     *text = status < 1000 ? "a fake error" : NULL;
@@ -266,9 +284,10 @@ Status cuDeviceGetAttribute(int* value, int attribute, int device) {
     (void)device;
     const int capability = setting("FAKE_CUDA_CAPABILITY", 90);
     switch (attribute) {
-        case 16: *value = 7; return 0;                // multiprocessors
+        case 16: *value = MULTIPROCESSORS; return 0;
         case 75: *value = capability / 10; return 0;  // compute capability
         case 76: *value = capability % 10; return 0;
+        case 95: *value = setting("FAKE_CUDA_COOPERATIVE", 1); return 0;
         case 97: *value = SHARED_MAX; return 0;  // shared memory of a block that asks for it
         default: return wrong("unknown attribute", INVALID_VALUE);
     }
@@ -290,10 +309,19 @@ Status cuDevicePrimaryCtxRelease_v2(int device) {
     }
     return status;
 }
-Status cuCtxSetCurrent(uint64_t context) {
+Status cuCtxPushCurrent_v2(uint64_t context) {
     ENTER();
-    current = (int)context - 1;
+    if (depth == STACK_MAX) return wrong("contexts are pushed and never popped", INVALID_VALUE);
+    current = stack[depth++] = (int)context - 1;
     return 0;
+}
+// What it returns besides is of work begun earlier: it pops in any case.
+Status cuCtxPopCurrent_v2(uint64_t* context) {
+    const Status status = enter();
+    if (!depth) return wrong("a context popped that was not pushed", INVALID_CONTEXT);
+    *context = current + 1;
+    fake_leave();
+    return status;
 }
 Status cuMemGetInfo_v2(size_t* free_bytes, size_t* total) {
     ENTER_CONTEXT(cuMemGetInfo_v2);
@@ -387,10 +415,18 @@ Status cuModuleGetFunction(struct Object** function, struct Object* module, cons
 }
 Status cuFuncSetAttribute(struct Object* function, int attribute, int value) {
     ENTER_CONTEXT(cuFuncSetAttribute);
-    if (!is(function, FUNCTION) || attribute != 8) return wrong("attribute of no function", INVALID_HANDLE);
-    if (value > SHARED_MAX) return INVALID_VALUE;
-    function->shared_bytes = value;
-    return 0;
+    if (!is(function, FUNCTION)) return wrong("attribute of no function", INVALID_HANDLE);
+    switch (attribute) {
+        case 8:
+            if (value > SHARED_MAX) return INVALID_VALUE;
+            function->shared_bytes = value;
+            return 0;
+        case 9:
+            if (value > 100) return INVALID_VALUE;
+            function->carveout = value;
+            return 0;
+        default: return wrong("an attribute that no function has", INVALID_VALUE);
+    }
 }
 #ifndef WITHOUT_PARAMETER_INFO
 Status cuFuncGetParamInfo(struct Object* function, size_t index, size_t* offset, size_t* bytes) {
@@ -401,6 +437,12 @@ Status cuFuncGetParamInfo(struct Object* function, size_t index, size_t* offset,
     return 0;
 }
 #endif
+Status cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, struct Object* function, int threads, size_t shared) {
+    ENTER_CONTEXT(cuOccupancyMaxActiveBlocksPerMultiprocessor);
+    if (!is(function, FUNCTION) || threads <= 0) return wrong("occupancy of no function", INVALID_HANDLE);
+    *blocks = (int)shared > function->shared_bytes ? 0 : setting("FAKE_CUDA_OCCUPANCY", 1);
+    return 0;
+}
 Status cuLaunchKernel(struct Object* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                       unsigned block_y, unsigned block_z, unsigned shared_bytes, struct Object* stream,
                       void** parameters, void** extra) {
@@ -409,6 +451,7 @@ Status cuLaunchKernel(struct Object* function, unsigned grid_x, unsigned grid_y,
     const unsigned threads = block_x * block_y * block_z;
     if (!grid_x || !grid_y || !grid_z || !threads || threads > 1024) return INVALID_VALUE;
     if ((int)shared_bytes > function->shared_bytes) return INVALID_VALUE;
+    if (shared_bytes > SHARED_PLAIN && function->carveout != 100) wrong("much shared memory, and L1 as large as it was", 0);
     struct Work work = {.kind = RUN, .object = function};
     memcpy(work.arguments, parameters[0], sizeof work.arguments);
     return put(stream, work);
@@ -416,6 +459,10 @@ Status cuLaunchKernel(struct Object* function, unsigned grid_x, unsigned grid_y,
 Status cuLaunchCooperativeKernel(struct Object* function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
                                  unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
                                  struct Object* stream, void** parameters) {
+    const Status refusal = setting("FAKE_CUDA_COOPERATIVE_STATUS", 0);
+    if (refusal) return refusal;
+    const unsigned room = MULTIPROCESSORS * setting("FAKE_CUDA_OCCUPANCY", 1);
+    if (grid_x * grid_y * grid_z > room) return COOPERATIVE_LAUNCH_TOO_LARGE;
     return cuLaunchKernel(function, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes, stream,
                           parameters, NULL);
 }

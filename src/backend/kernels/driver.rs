@@ -23,7 +23,7 @@ impl Address {
 pub struct Properties {
     /// Its name, as its driver gives it.
     pub name: String,
-    /// Multiprocessors: how many blocks of a cooperative launch surely run together.
+    /// Multiprocessors; a cooperative launch has a block for each.
     pub multiprocessors: u32,
     /// Bytes of memory in all.
     pub memory_total: u64,
@@ -31,6 +31,8 @@ pub struct Properties {
     pub memory_free: u64,
     /// Most shared memory of one block, bytes.
     pub shared_bytes_max: u32,
+    /// Whether there are cooperative launches, whose blocks can wait for each other; no more once one was refused.
+    pub cooperative: bool,
     /// Whether each tensor gets an allocation of its own, so that a step past its end is seen.
     pub guarded: bool,
 }
@@ -113,14 +115,22 @@ pub trait Driver: Send {
     /// sends them off while the caller prepares the next. `synchronize` ends a series of uploads.
     fn upload(&mut self, to: Address, fill: &mut dyn FnMut(&mut [u8]) -> Result<usize>) -> Result<()>;
 
+    /// Whether the blocks of a cooperative launch fit the device all together, so that they can wait for each other.
+    fn admits(&mut self, launch: &Launch) -> Result<bool>;
+
     /// Starts a kernel.
+    ///
+    /// # Errors
+    /// A cooperative launch that the device refuses though it admits it; [`Properties::cooperative`] is false from then
+    /// on.
     fn launch(&mut self, launch: &Launch) -> Result<()>;
 
-    /// Keeps a sequence of launches to be replayed at less cost than launching them; none where the device cannot.
+    /// Keeps a sequence of launches to be replayed at less cost than launching them; none where the device cannot, now
+    /// or ever: the launches themselves may still be started.
     fn capture(&mut self, launches: &[Launch]) -> Result<Option<Captured>>;
 
-    /// Starts a captured sequence.
-    fn replay(&mut self, captured: Captured) -> Result<()>;
+    /// Starts a captured sequence. False where the device would not: then nothing was started.
+    fn replay(&mut self, captured: Captured) -> Result<bool>;
 
     /// Drops a captured sequence.
     fn forget(&mut self, captured: Captured);

@@ -54,6 +54,8 @@ pub struct Settings {
     pub checked: bool,
     /// Threads of the processor; 0: one for each core.
     pub workers: u32,
+    /// A device whose blocks cannot wait for each other: no cooperative launches.
+    pub without_cooperative: bool,
     /// Counters of each launch are added here.
     pub counted: Option<Tally>,
     /// Another build of the emulator and the kernels, or the interpreter of compiled ones, as a shared library.
@@ -206,6 +208,7 @@ impl Emulator {
             memory_total: MEMORY_BYTES,
             memory_free: MEMORY_BYTES,
             shared_bytes_max: SHARED_BYTES_MAX,
+            cooperative: !settings.without_cooperative,
             guarded: true,
         };
         Ok(Emulator {
@@ -289,7 +292,14 @@ impl Driver for Emulator {
         filled
     }
 
+    fn admits(&mut self, _: &Launch) -> Result<bool> {
+        Ok(self.properties.cooperative)
+    }
+
     fn launch(&mut self, launch: &Launch) -> Result<()> {
+        if launch.cooperative && !self.properties.cooperative {
+            return Err(self.fault(format!("kernel {}: a cooperative launch on a device without", launch.kernel)));
+        }
         let name = CString::new(launch.kernel).expect("kernels' names hold no zero");
         self.check(launch, &name);
         let Settings { schedule, seed, early_copies, checked, workers, counted, matrix_units, .. } = &self.settings;
@@ -338,11 +348,11 @@ impl Driver for Emulator {
         Ok(Some(Captured(self.captured.len() - 1)))
     }
 
-    fn replay(&mut self, captured: Captured) -> Result<()> {
+    fn replay(&mut self, captured: Captured) -> Result<bool> {
         let launches = self.captured[captured.0].take().expect("a captured sequence is replayed before it is dropped");
         let done = launches.iter().try_for_each(|launch| self.launch(launch));
         self.captured[captured.0] = Some(launches);
-        done
+        done.map(|()| true)
     }
 
     fn forget(&mut self, captured: Captured) {

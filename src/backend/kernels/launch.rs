@@ -46,6 +46,8 @@ pub struct Launcher<'a> {
     pub weights: &'a Weights,
     pub multiprocessors: u32,
     pub shared_bytes_max: u32,
+    /// Whether blocks may wait for each other.
+    pub cooperative: bool,
     pub which: Which,
     pub plan: &'a Plan,
     pub shape: Shape,
@@ -466,12 +468,13 @@ impl Launcher<'_> {
         launch(kernel, grid, ATTENTION_THREADS, attention_shared(width), &arguments)
     }
 
-    /// The whole attention half of a gated block in one launch, where its rows fit a block's shared memory.
+    /// The whole attention half of a gated block in one launch, where blocks may wait for each other and its rows fit a
+    /// block's shared memory.
     fn gated(&self, gated: &Gated) -> Option<Launch> {
         let attention = &gated.attention;
         let count = self.count(&gated.x);
         let (width, inner) = (gated.x.width as u32, attention.query.width as u32);
-        if count == 0 || count > GATED_ROWS_MAX {
+        if !self.cooperative || count == 0 || count > GATED_ROWS_MAX {
             return None;
         }
         let shared_bytes = gated_shared(count, width, compiled_width(attention.head_width));

@@ -33,6 +33,10 @@ use storage::store_values;
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
+/// What this program has for GPUs.
+pub(super) const COMPILED: cuda::Compiled =
+    cuda::Compiled { modules: MODULES, architectures: ARCHITECTURES, release: RELEASE };
+
 /// Shapes whose launches are kept at most; the least recently used gives way. One of a model with 32 layers and as many
 /// gated blocks is some 1000 launches of 600 bytes here, and what the driver makes of them.
 const KEPT_SHAPES: usize = 64;
@@ -57,7 +61,10 @@ pub(crate) struct Kernels {
 struct Kept {
     launches: Vec<Launch>,
     captured: Option<Captured>,
+    /// Number of its last run.
     used: u64,
+    /// How often it ran.
+    runs: u64,
 }
 
 impl Kernels {
@@ -87,13 +94,25 @@ impl Kernels {
         })
     }
 
-    fn launches(&self, which: Which, shape: Shape) -> Vec<Launch> {
+    /// The launches of a plan. Where the device does not admit a cooperative one of them, others do its work.
+    fn launches(&mut self, which: Which, shape: Shape) -> Result<Vec<Launch>> {
+        let launches = self.planned(which, shape, self.driver.properties().cooperative);
+        for launch in launches.iter().filter(|launch| launch.cooperative) {
+            if !self.driver.admits(launch)? {
+                return Ok(self.planned(which, shape, false));
+            }
+        }
+        Ok(launches)
+    }
+
+    fn planned(&self, which: Which, shape: Shape, cooperative: bool) -> Vec<Launch> {
         let properties = self.driver.properties();
         let launcher = Launcher {
             memory: &self.memory,
             weights: &self.weights,
             multiprocessors: properties.multiprocessors,
             shared_bytes_max: properties.shared_bytes_max,
+            cooperative,
             which,
             plan: self.plans.get(which),
             shape,
@@ -101,10 +120,12 @@ impl Kernels {
         launcher.launches(&self.steps[&which])
     }
 
-    /// Starts a plan. A shape that recurs is captured at its second run and replayed from then on.
+    /// Starts a plan. A shape that recurs is captured at its second run and replayed from then on. Where that fails it
+    /// is launched as at first, and captured at its 4th, 8th, 16th .. run: soon if it was a passing want, and at a cost
+    /// that is lost among so many runs if it was not.
     fn start(&mut self, which: Which, shape: Shape) -> Result<()> {
         if !shape.recurs {
-            return self.launches(which, shape).iter().try_for_each(|launch| self.driver.launch(launch));
+            return self.launches(which, shape)?.iter().try_for_each(|launch| self.driver.launch(launch));
         }
         self.run += 1;
         let key = (which, shape);
@@ -115,20 +136,25 @@ impl Kernels {
                     self.driver.forget(captured);
                 }
             }
-            let launches = self.launches(which, shape);
+            let launches = self.launches(which, shape)?;
             launches.iter().try_for_each(|launch| self.driver.launch(launch))?;
-            self.kept.insert(key, Kept { launches, captured: None, used: self.run });
+            self.kept.insert(key, Kept { launches, captured: None, used: self.run, runs: 1 });
             return Ok(());
         }
         let kept = self.kept.get_mut(&key).expect("it is there");
         kept.used = self.run;
-        if kept.captured.is_none() {
+        kept.runs += 1;
+        if kept.captured.is_none() && kept.runs.is_power_of_two() {
             kept.captured = self.driver.capture(&kept.launches)?;
         }
-        match kept.captured {
-            Some(captured) => self.driver.replay(captured),
-            None => kept.launches.iter().try_for_each(|launch| self.driver.launch(launch)),
+        if let Some(captured) = kept.captured {
+            if self.driver.replay(captured)? {
+                return Ok(());
+            }
+            self.driver.forget(captured);
+            kept.captured = None;
         }
+        kept.launches.iter().try_for_each(|launch| self.driver.launch(launch))
     }
 
     /// Forgets launches whose arguments point to memory that has moved.
@@ -181,8 +207,14 @@ fn stored_request(request: &Request) -> SampleRequest {
 
 impl Backend for Kernels {
     fn run(&mut self, which: Which, batch: &Batch) -> Result<()> {
-        let shape = self.feed(which, batch)?;
-        self.start(which, shape)?;
+        let cooperative = self.driver.properties().cooperative;
+        let mut outcome = self.feed(which, batch).and_then(|shape| self.start(which, shape));
+        if outcome.is_err() && cooperative && !self.driver.properties().cooperative {
+            // A cooperative launch was refused: the whole batch once more, without any from now on.
+            self.forget_all();
+            outcome = self.feed(which, batch).and_then(|shape| self.start(which, shape));
+        }
+        outcome?;
         self.last = Some((which, batch.extent()));
         Ok(())
     }
@@ -255,7 +287,7 @@ pub(super) fn open_cuda(
     pools: Pools,
     plans: Arc<Plans>,
 ) -> Result<Kernels> {
-    let driver = Box::new(cuda::open(index, MODULES)?);
+    let driver = Box::new(cuda::open(index, &COMPILED)?);
     Kernels::open(driver, opening, weights, pools, plans)
 }
 

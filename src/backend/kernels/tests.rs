@@ -1,12 +1,12 @@
-//! Every call to a driver fails once, each in its turn: what comes of it is one typed error, nothing is left behind,
-//! and the same model runs on as if nothing had been.
+//! Every call to a driver fails once, each in its turn: what comes of it is one typed error, or none where there is
+//! another way; nothing is left behind, and the same model runs on as if nothing had been.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::driver::{Address, Captured, Driver, Launch, Properties};
-use super::emulated::{Emulator, Settings};
+use super::emulated::{Emulator, Settings, Tally};
 use super::{Backend, Batch, Kernels, Opening, Pools, Which};
 use crate::backend::{Device, PageCount, Precision, Usual};
 use crate::checkpoint::Folder;
@@ -19,12 +19,26 @@ use crate::weights::Weights;
 /// Bytes of memory that are more than enough.
 const PLENTY: u64 = 1 << 34;
 
-/// What has been called, and which call is to fail.
+/// What the device does not do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    /// Nothing.
+    None,
+    /// The call of that number.
+    Fails(usize),
+    /// The call of that number, which may be refused since there is another way.
+    Refuses(usize),
+    /// Captures, ever.
+    NoCaptures,
+}
+
+/// What has been called.
 #[derive(Default)]
 struct Calls {
     made: AtomicUsize,
-    /// Number of the call that fails; none after it has.
-    failing: Mutex<Option<usize>>,
+    /// Those that may be refused.
+    refusable: Mutex<Vec<usize>>,
+    captures: AtomicUsize,
     /// Memory that was given out and has not come back.
     held: AtomicUsize,
     captured: AtomicUsize,
@@ -34,18 +48,26 @@ struct Calls {
 struct Faulty {
     inner: Emulator,
     properties: Properties,
+    trouble: Trouble,
     calls: Arc<Calls>,
 }
 
 impl Faulty {
     fn call(&self, what: &str) -> Result<()> {
         let number = self.calls.made.fetch_add(1, Ordering::Relaxed);
-        let mut failing = self.calls.failing.lock().unwrap();
-        if *failing == Some(number) {
-            *failing = None;
+        if matches!(self.trouble, Trouble::Fails(failing) | Trouble::Refuses(failing) if failing == number) {
             return Err(Error::device("emulated", format!("{what} was made to fail")));
         }
         Ok(())
+    }
+
+    /// Whether a call is refused that may be.
+    fn refuses(&self, what: &str) -> Result<bool> {
+        self.calls.refusable.lock().unwrap().push(self.calls.made.load(Ordering::Relaxed));
+        match (self.call(what), self.trouble) {
+            (Err(_), Trouble::Refuses(_)) => Ok(true),
+            (outcome, _) => outcome.map(|()| false),
+        }
     }
 }
 
@@ -89,20 +111,32 @@ impl Driver for Faulty {
         self.inner.upload(to, fill)
     }
 
+    fn admits(&mut self, launch: &Launch) -> Result<bool> {
+        Ok(!self.refuses("a question about a launch")? && self.inner.admits(launch)?)
+    }
+
     fn launch(&mut self, launch: &Launch) -> Result<()> {
-        self.call("a launch")?;
+        if launch.cooperative && self.refuses("a launch")? {
+            self.properties.cooperative = false;
+            return Err(Error::device("emulated", "a cooperative launch was refused"));
+        }
+        if !launch.cooperative {
+            self.call("a launch")?;
+        }
         self.inner.launch(launch)
     }
 
     fn capture(&mut self, launches: &[Launch]) -> Result<Option<Captured>> {
-        self.call("a capture")?;
+        self.calls.captures.fetch_add(1, Ordering::Relaxed);
+        if self.refuses("a capture")? || self.trouble == Trouble::NoCaptures {
+            return Ok(None);
+        }
         self.calls.captured.fetch_add(1, Ordering::Relaxed);
         self.inner.capture(launches)
     }
 
-    fn replay(&mut self, captured: Captured) -> Result<()> {
-        self.call("a replay")?;
-        self.inner.replay(captured)
+    fn replay(&mut self, captured: Captured) -> Result<bool> {
+        Ok(!self.refuses("a replay")? && self.inner.replay(captured)?)
     }
 
     fn forget(&mut self, captured: Captured) {
@@ -124,8 +158,8 @@ impl Driver for Faulty {
     }
 }
 
-/// A small model on a device with so much memory, whose call number `failing` fails.
-fn open(failing: Option<usize>, memory_free: u64) -> (Arc<Calls>, Result<Kernels>) {
+/// A small model on a device with so much memory.
+fn open(trouble: Trouble, memory_free: u64, settings: Settings) -> (Arc<Calls>, Result<Kernels>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cases/idefics-80-kernels/model");
     let folder = Folder::Disk(&path);
     let checkpoint = Arc::new(folder.checkpoint().unwrap());
@@ -134,7 +168,7 @@ fn open(failing: Option<usize>, memory_free: u64) -> (Arc<Calls>, Result<Kernels
     let plans = Arc::new(model::record(&config, &mut weights).unwrap());
     let pages = [PageCount { least: 8, most: 8 }, PageCount { least: 1, most: 1 }];
     let usual = Usual { images: 1, tokens: 8 };
-    let settings = Settings { workers: 1, ..Settings::default() };
+    let settings = Settings { workers: 1, ..settings };
     let opening = Opening {
         device: Device::Emulated,
         threads: 1,
@@ -142,10 +176,10 @@ fn open(failing: Option<usize>, memory_free: u64) -> (Arc<Calls>, Result<Kernels
         usual,
         emulated: settings.clone(),
     };
-    let calls = Arc::new(Calls { failing: Mutex::new(failing), ..Calls::default() });
+    let calls = Arc::<Calls>::default();
     let inner = Emulator::open(settings).unwrap();
     let properties = Properties { memory_free, ..inner.properties().clone() };
-    let driver = Box::new(Faulty { inner, properties, calls: calls.clone() });
+    let driver = Box::new(Faulty { inner, properties, trouble, calls: calls.clone() });
     (calls, Kernels::open(driver, &opening, weights, Pools::of(&config, pages), plans))
 }
 
@@ -155,41 +189,42 @@ fn use_it(kernels: &mut Kernels) -> Result<Vec<f32>> {
     let pixels: Vec<f32> = (0..3 * 28 * 28).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect();
     kernels.run(Which::Media, &Batch { inputs: &[&pixels], images: &[0], ..Batch::default() })?;
     let positions: Vec<u32> = (0..20).collect();
-    let tables: [&[u32]; 2] = [&[3, 1], &[3, 2]];
     kernels.run(
         Which::Text,
         &Batch {
             ids: &[5; 20],
             positions: &positions,
             sequences: &[0; 20],
-            tables: &tables[..1],
+            tables: &[&[3, 1]],
             media: &[Some(0); 20],
             outputs: &[19],
             ..Batch::default()
         },
     )?;
     kernels.copy_text_page(PageCopy { from: 1, to: 2 })?;
-    let mut last = Vec::new();
-    for _ in 0..3 {
-        let batch = Batch {
-            ids: &[7, 8],
-            positions: &[20, 20],
-            sequences: &[0, 1],
-            tables: &tables,
-            media: &[Some(0), None],
-            outputs: &[0, 1],
-            ..Batch::default()
-        };
-        kernels.run(Which::Text, &batch)?;
-        last.clear();
-        kernels.fetch(0..2, &mut last)?;
-    }
-    Ok(last)
+    (0..3).try_fold(Vec::new(), |_, _| decode(kernels))
+}
+
+/// A step of two sequences; their logits.
+fn decode(kernels: &mut Kernels) -> Result<Vec<f32>> {
+    let batch = Batch {
+        ids: &[7, 8],
+        positions: &[20, 20],
+        sequences: &[0, 1],
+        tables: &[&[3, 1], &[3, 2]],
+        media: &[Some(0), None],
+        outputs: &[0, 1],
+        ..Batch::default()
+    };
+    kernels.run(Which::Text, &batch)?;
+    let mut logits = Vec::new();
+    kernels.fetch(0..2, &mut logits)?;
+    Ok(logits)
 }
 
 #[test]
 fn a_model_that_does_not_fit_is_refused_with_the_sum_by_part() {
-    let (calls, kernels) = open(None, 1 << 20);
+    let (calls, kernels) = open(Trouble::None, 1 << 20, Settings::default());
     let line = kernels.err().expect("a megabyte is too little").to_string();
     assert_eq!(calls.made.load(Ordering::Relaxed), 0, "nothing is allocated before: {line}");
     for part in ["emulated: expected ", "GB of free memory (weights ", "activations ", "text pages ", "media pages "] {
@@ -200,7 +235,7 @@ fn a_model_that_does_not_fit_is_refused_with_the_sum_by_part() {
 
 #[test]
 fn whichever_call_fails_the_rest_goes_on() {
-    let (calls, kernels) = open(None, PLENTY);
+    let (calls, kernels) = open(Trouble::None, PLENTY, Settings::default());
     let mut kernels = kernels.unwrap();
     let opened = calls.made.load(Ordering::Relaxed);
     let want = use_it(&mut kernels).unwrap();
@@ -208,8 +243,11 @@ fn whichever_call_fails_the_rest_goes_on() {
     let held = calls.held.load(Ordering::Relaxed);
     assert!(want.iter().all(|logit| logit.is_finite()) && all > opened + 50);
     let next = AtomicUsize::new(0);
-    let check = |failing: usize| {
-        let (calls, kernels) = open(Some(failing), PLENTY);
+    // The one capture and the two replays of it, and of each fused gated block the question and the launch.
+    let refusable = calls.refusable.lock().unwrap().clone();
+    assert!(refusable.len() >= 5, "{refusable:?}");
+    let check = |failing: usize, trouble: Trouble| {
+        let (calls, kernels) = open(trouble, PLENTY, Settings::default());
         let is_typed = |error: &Error| {
             let line = error.to_string();
             assert!(matches!(error, Error::Device { .. }) && line.contains("was made to fail"), "{failing}: {line}");
@@ -218,7 +256,10 @@ fn whichever_call_fails_the_rest_goes_on() {
             assert!(failing < opened, "{failing}: opening makes no such call");
             return;
         };
-        is_typed(&use_it(&mut kernels).expect_err("the call that fails was made"));
+        match trouble {
+            Trouble::Refuses(_) => assert_eq!(use_it(&mut kernels).unwrap(), want, "{failing}: refused"),
+            _ => is_typed(&use_it(&mut kernels).expect_err("the call that fails was made")),
+        }
         assert_eq!(use_it(&mut kernels).unwrap(), want, "{failing}: after an error");
         assert_eq!(calls.held.load(Ordering::Relaxed), held, "{failing}: memory");
         assert!(calls.captured.load(Ordering::Relaxed) <= 1, "{failing}: captured sequences");
@@ -231,9 +272,38 @@ fn whichever_call_fails_the_rest_goes_on() {
                     if failing >= all {
                         break;
                     }
-                    check(failing);
+                    check(failing, Trouble::Fails(failing));
+                    if refusable.contains(&failing) {
+                        check(failing, Trouble::Refuses(failing));
+                    }
                 }
             });
         }
     });
+}
+
+#[test]
+fn without_cooperative_launches_others_give_the_same_bits() {
+    let run = |without_cooperative| {
+        let counted = Tally::default();
+        let settings = Settings { without_cooperative, counted: Some(counted.clone()), ..Settings::default() };
+        let logits = use_it(&mut open(Trouble::None, PLENTY, settings).1.unwrap()).unwrap();
+        let kernels = counted.lock().unwrap().iter().map(|(kernel, _)| *kernel).collect::<Vec<_>>();
+        (logits, kernels.iter().filter(|kernel| kernel.starts_with("gated_cross_attention")).count())
+    };
+    let ((fused, some), (composed, none)) = (run(false), run(true));
+    assert!(some > 0 && none == 0, "{some} fused gated blocks with, {none} without");
+    assert_eq!(fused, composed);
+}
+
+#[test]
+fn a_capture_that_fails_is_tried_again_ever_more_rarely() {
+    let (calls, kernels) = open(Trouble::NoCaptures, PLENTY, Settings::default());
+    let mut kernels = kernels.unwrap();
+    let want = use_it(&mut kernels).unwrap();
+    for _ in 3..33 {
+        assert_eq!(decode(&mut kernels).unwrap(), want);
+    }
+    // Of 33 runs, the 2nd, 4th, 8th, 16th and 32nd.
+    assert_eq!(calls.captures.load(Ordering::Relaxed), 5);
 }

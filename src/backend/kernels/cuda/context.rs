@@ -68,6 +68,11 @@ impl Gpu {
         self.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
     }
 
+    /// Whether blocks of a launch may wait for each other.
+    pub fn cooperative(&self) -> Result<bool> {
+        Ok(self.attribute(Attribute::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH)? != 0)
+    }
+
     /// Most shared memory of one block, bytes.
     pub fn shared_bytes_max(&self) -> Result<u32> {
         self.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
@@ -89,13 +94,24 @@ impl Gpu {
     }
 }
 
-/// A device's primary context, retained. It is made current for each call, so that any thread may use it, and several
-/// devices may be used from one thread.
+/// A device's primary context, retained. It is current during each call and not between calls, so that any thread may
+/// use it, several devices may be used from one thread, and a program that uses CUDA itself finds its own as it was.
 pub struct Context {
     pub gpu: Gpu,
     handle: sys::CUcontext,
     /// Why the device answers no more, once it does not.
     lost: OnceLock<String>,
+}
+
+/// While it lives, a context is on top of this thread's stack.
+struct Current(&'static Functions);
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        let mut ours = std::ptr::null_mut();
+        // SAFETY: the driver writes one handle. What it may return besides is of work begun earlier, and comes again.
+        unsafe { (self.0.context_pop)(&mut ours) };
+    }
 }
 
 // SAFETY: the driver lets any thread use a context.
@@ -128,9 +144,9 @@ impl Context {
         if let Some(message) = self.lost.get() {
             return Err(self.error(message));
         }
-        Ok(match self.make_current() {
-            SUCCESS => call(self.gpu.cuda),
-            failed => failed,
+        Ok(match self.enter() {
+            Ok(_current) => call(self.gpu.cuda),
+            Err(failed) => failed,
         })
     }
 
@@ -142,14 +158,28 @@ impl Context {
 
     /// Calls the driver even if the device is lost: to end or to give back something.
     fn call_always(&self, call: impl FnOnce(&Functions) -> Status) -> Status {
-        let current = self.make_current();
-        let status = call(self.gpu.cuda);
-        if current == SUCCESS { status } else { current }
+        // Tried twice, since what is not given back now never is.
+        match self.enter().or_else(|_| self.enter()) {
+            Ok(_current) => call(self.gpu.cuda),
+            Err(failed) => failed,
+        }
     }
 
-    fn make_current(&self) -> Status {
+    /// Makes this context current until what it returns is dropped.
+    fn enter(&self) -> std::result::Result<Current, Status> {
         // SAFETY: the context is retained until `self` is dropped.
-        unsafe { (self.gpu.cuda.context_current)(self.handle) }
+        match unsafe { (self.gpu.cuda.context_push)(self.handle) } {
+            SUCCESS => Ok(Current(self.gpu.cuda)),
+            failed => Err(failed),
+        }
+    }
+
+    /// What could be done, or nothing where it was only refused.
+    ///
+    /// # Errors
+    /// A device that is lost.
+    fn unless_refused<T>(&self, outcome: Result<T>) -> Result<Option<T>> {
+        if self.is_lost() { outcome.map(Some) } else { Ok(outcome.ok()) }
     }
 
     /// The error for a status, if it is one; remembers that the device is lost.
@@ -176,8 +206,6 @@ impl Context {
 impl Drop for Context {
     fn drop(&mut self) {
         let cuda = self.gpu.cuda;
-        // SAFETY: the thread is left without a context rather than with one that may be gone.
-        unsafe { (cuda.context_current)(std::ptr::null_mut()) };
         // SAFETY: everything in the context holds it, so nothing is in it any more.
         unsafe { (cuda.context_release)(self.gpu.device) };
     }
@@ -271,23 +299,25 @@ impl Stream {
         self.context.call("waiting for the device", |cuda| unsafe { (cuda.stream_wait)(self.handle) })
     }
 
-    /// Starts what was captured.
-    pub fn replay(&self, graph: &Graph) -> Result<()> {
+    /// Starts what was captured; false if it was refused.
+    pub fn replay(&self, graph: &Graph) -> Result<bool> {
         // SAFETY: both are ours.
-        self.context.call("cuGraphLaunch", |cuda| unsafe { (cuda.graph_launch)(graph.handle, self.handle) })
+        let started =
+            self.context.call("cuGraphLaunch", |cuda| unsafe { (cuda.graph_launch)(graph.handle, self.handle) });
+        Ok(self.context.unless_refused(started)?.is_some())
     }
 
-    /// Keeps what `start` starts on this stream instead of running it; none if the device cannot.
+    /// Keeps what `start` starts on this stream instead of running it; none if it was refused. The stream is as before.
     pub fn capture(&self, start: impl FnOnce() -> Result<()>) -> Result<Option<Graph>> {
+        self.context.unless_refused(self.try_capture(start))
+    }
+
+    fn try_capture(&self, start: impl FnOnce() -> Result<()>) -> Result<Graph> {
         let context = &self.context;
         // Other threads may go on as they like.
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream is ours.
-        let begun = context.try_call(|cuda| unsafe { (cuda.capture_begin)(self.handle, mode) })?;
-        if begun == status(sys::CUresult::CUDA_ERROR_NOT_SUPPORTED) {
-            return Ok(None);
-        }
-        context.check("cuStreamBeginCapture", begun)?;
+        context.call("cuStreamBeginCapture", |cuda| unsafe { (cuda.capture_begin)(self.handle, mode) })?;
         let started = start();
         let mut graph = std::ptr::null_mut();
         // SAFETY: the stream is ours; the driver writes a handle or null. It must end whatever happened.
@@ -299,10 +329,9 @@ impl Stream {
         let graph = graph.expect("a capture that ended well has a graph");
         let give_back = context.gpu.cuda.graph_exec_destroy;
         // SAFETY: the graph is ours; the driver writes one handle.
-        let ready = Graph::new(context, "cuGraphInstantiate", give_back, |cuda, handle| unsafe {
+        Graph::new(context, "cuGraphInstantiate", give_back, |cuda, handle| unsafe {
             (cuda.graph_instantiate)(handle, graph.handle, 0)
-        })?;
-        Ok(Some(ready))
+        })
     }
 }
 
@@ -394,13 +423,31 @@ impl Function {
         if bytes <= self.shared_bytes {
             return Ok(());
         }
-        let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        use sys::CUfunction_attribute as Of;
+        let set = |attribute, value| {
+            let what = format_args!("kernel {kernel} with {bytes} bytes of shared memory");
+            // SAFETY: the function lives as long as its module, which is ours.
+            context.call(what, |cuda| unsafe { (cuda.function_set)(self.handle, attribute, value) })
+        };
         let value = c_int::try_from(bytes).expect("shared memory is small");
-        let what = format_args!("kernel {kernel} with {bytes} bytes of shared memory");
-        // SAFETY: the function lives as long as its module, which is ours.
-        context.call(what, |cuda| unsafe { (cuda.function_set)(self.handle, attribute, value) })?;
+        set(Of::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, value)?;
+        // Of what the first level of cache and shared memory divide, in hundredths: all that shared memory can have.
+        // Else the driver guesses, and may leave room for one block where two would run at a time.
+        let all = sys::CUshared_carveout::CU_SHAREDMEM_CARVEOUT_MAX_SHARED as c_int;
+        set(Of::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, all)?;
         self.shared_bytes = bytes;
         Ok(())
+    }
+
+    /// Blocks of so many threads, with so much shared memory each, that one multiprocessor runs at a time.
+    pub fn resident_blocks(&self, context: &Context, kernel: &str, threads: u32, shared_bytes: u32) -> Result<u32> {
+        let mut blocks = 0;
+        let threads = c_int::try_from(threads).expect("blocks are small");
+        context.call(format_args!("kernel {kernel}: its occupancy"), |cuda| {
+            // SAFETY: the function lives as long as its module, which is ours; the driver writes one integer.
+            unsafe { (cuda.occupancy)(&mut blocks, self.handle, threads, shared_bytes as usize) }
+        })?;
+        Ok(u32::try_from(blocks).unwrap_or(0))
     }
 
     /// Bytes of the kernel's one parameter; none if this driver cannot tell.

@@ -55,7 +55,8 @@ functions! {
     device_attribute: "cuDeviceGetAttribute"(*mut c_int, sys::CUdevice_attribute, sys::CUdevice);
     context_retain: "cuDevicePrimaryCtxRetain"(*mut sys::CUcontext, sys::CUdevice);
     context_release: "cuDevicePrimaryCtxRelease_v2"(sys::CUdevice);
-    context_current: "cuCtxSetCurrent"(sys::CUcontext);
+    context_push: "cuCtxPushCurrent_v2"(sys::CUcontext);
+    context_pop: "cuCtxPopCurrent_v2"(*mut sys::CUcontext);
     memory_info: "cuMemGetInfo_v2"(*mut usize, *mut usize);
     allocate: "cuMemAlloc_v2"(*mut sys::CUdeviceptr, usize);
     free: "cuMemFree_v2"(sys::CUdeviceptr);
@@ -68,6 +69,7 @@ functions! {
     module_unload: "cuModuleUnload"(sys::CUmodule);
     module_function: "cuModuleGetFunction"(*mut sys::CUfunction, sys::CUmodule, *const c_char);
     function_set: "cuFuncSetAttribute"(sys::CUfunction, sys::CUfunction_attribute, c_int);
+    occupancy: "cuOccupancyMaxActiveBlocksPerMultiprocessor"(*mut c_int, sys::CUfunction, c_int, usize);
     launch: "cuLaunchKernel"(
         sys::CUfunction, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, sys::CUstream, *mut *mut c_void,
         *mut *mut c_void
@@ -97,12 +99,7 @@ impl Functions {
     /// # Errors
     /// No driver, one that is too old, or one that sees no device.
     pub fn get() -> Result<&'static Functions> {
-        static FUNCTIONS: OnceLock<Option<std::result::Result<Functions, &'static str>>> = OnceLock::new();
-        let found = FUNCTIONS.get_or_init(|| {
-            // SAFETY: libcuda is a library that may be loaded at any time.
-            unsafe { sys::is_culib_present() }.then(Functions::look_up)
-        });
-        let cuda = match found {
+        let cuda = match Functions::library() {
             None => {
                 return Err(unusable("no NVIDIA driver here (libcuda is not found): install it, or use device cpu"));
             }
@@ -127,6 +124,20 @@ impl Functions {
         Ok(cuda)
     }
 
+    /// Whether there is a driver, of any age.
+    pub fn are_there() -> bool {
+        Functions::library().is_some()
+    }
+
+    /// All functions or the name of one that is missing; none without a driver.
+    fn library() -> &'static Option<std::result::Result<Functions, &'static str>> {
+        static FUNCTIONS: OnceLock<Option<std::result::Result<Functions, &'static str>>> = OnceLock::new();
+        FUNCTIONS.get_or_init(|| {
+            // SAFETY: libcuda is a library that may be loaded at any time.
+            unsafe { sys::is_culib_present() }.then(Functions::look_up)
+        })
+    }
+
     /// How many devices there are.
     pub fn devices(&self) -> Result<usize> {
         let mut count = 0;
@@ -140,7 +151,8 @@ impl Functions {
         self.driver_version().map_or("unknown".into(), version_text)
     }
 
-    fn driver_version(&self) -> Result<c_int> {
+    /// The driver's version of CUDA, as `1000 * major + 10 * minor`.
+    pub fn driver_version(&self) -> Result<c_int> {
         let mut version = 0;
         // SAFETY: the driver writes one integer.
         self.check("cuDriverGetVersion", unsafe { (self.version)(&mut version) })?;
@@ -167,7 +179,8 @@ impl Functions {
     }
 }
 
-fn version_text(version: c_int) -> String {
+/// A version in words, as in "12.8".
+pub fn version_text(version: c_int) -> String {
     format!("{}.{}", version / 1000, version % 1000 / 10)
 }
 

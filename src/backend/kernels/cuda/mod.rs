@@ -15,8 +15,10 @@ use std::ffi::c_void;
 use std::ptr::null_mut;
 use std::sync::Arc;
 
-use context::{Context, Event, Function, Gpu, Graph, Memory, Module, Stream};
-use functions::Functions;
+use cudarc::driver::sys::CUresult;
+
+use context::{Context, Event, Function, Gpu, Graph, Memory, Module, Stream, status};
+use functions::{Functions, Status};
 use staging::Staging;
 
 pub use found::{Found, devices, first_usable};
@@ -33,6 +35,18 @@ const COMPUTE_CAPABILITY_MIN: (u32, u32) = (8, 0);
 /// What to do about a program without kernels.
 const NO_KERNELS: &str = "built without kernels: install nvcc of CUDA 13 and build again";
 
+/// What a program has for GPUs: nothing, where it was built without nvcc.
+#[derive(Clone, Copy)]
+pub struct Compiled<'a> {
+    /// Name of each source of kernels, and its fat binary.
+    pub modules: &'a [(&'a str, &'a [u8])],
+    /// What they have code for, as nvcc names it: "sm_80" and "sm_90a" are machine code, "compute_80" can be compiled
+    /// further by a driver.
+    pub architectures: &'a [&'a str],
+    /// The release of CUDA whose nvcc compiled them.
+    pub release: (u32, u32),
+}
+
 /// A GPU with our kernels. What it holds is given back in the order of the fields.
 pub struct CudaDriver {
     /// By the number of their `Captured`; none where it was forgotten.
@@ -41,6 +55,8 @@ pub struct CudaDriver {
     staging: Staging,
     /// Kernels that were started before; they live in `modules`.
     functions: HashMap<&'static str, Function>,
+    /// Blocks of cooperative kernels that one multiprocessor runs at a time, by threads and bytes of shared memory.
+    resident: HashMap<(&'static str, u32, u32), u32>,
     modules: Vec<Module>,
     stream: Stream,
     /// Where the clock was started.
@@ -49,15 +65,15 @@ pub struct CudaDriver {
     properties: Properties,
 }
 
-/// Opens the GPU of that number with the compiled kernels of `modules`, each with its name.
+/// Opens the GPU of that number with the compiled kernels.
 ///
 /// # Errors
-/// No driver, no such GPU, one that our kernels do not serve, or no kernels.
-pub fn open(index: usize, modules: &[(&str, &[u8])]) -> Result<CudaDriver> {
-    open_with(index, modules, STAGING_BYTES)
+/// No driver, one that is too old for the kernels, no such GPU, one that they do not serve, or no kernels.
+pub fn open(index: usize, compiled: &Compiled) -> Result<CudaDriver> {
+    open_with(index, compiled, STAGING_BYTES)
 }
 
-fn open_with(index: usize, modules: &[(&str, &[u8])], staging_bytes: usize) -> Result<CudaDriver> {
+fn open_with(index: usize, compiled: &Compiled, staging_bytes: usize) -> Result<CudaDriver> {
     let cuda = Functions::get()?;
     let count = cuda.devices()?;
     if index >= count {
@@ -69,24 +85,25 @@ fn open_with(index: usize, modules: &[(&str, &[u8])], staging_bytes: usize) -> R
     }
     let gpu = Gpu::new(cuda, index)?;
     let name = gpu.name()?;
-    if let Some(reason) = unserved(gpu.compute_capability()?) {
+    if let Err(reason) = found::serving(gpu, compiled)? {
         return Err(Error::device(gpu.label(), format!("{name}: {reason}")));
     }
-    if modules.is_empty() {
-        return Err(Error::device(gpu.label(), NO_KERNELS));
-    }
     let (multiprocessors, shared_bytes_max) = (gpu.multiprocessors()?, gpu.shared_bytes_max()?);
+    let cooperative = gpu.cooperative()?;
     let context = Context::retain(gpu)?;
     let stream = Stream::create(&context)?;
-    let modules = modules.iter().map(|(name, image)| Module::load(&context, name, image)).collect::<Result<_>>()?;
+    let load = |(name, image): &(&str, &[u8])| Module::load(&context, name, image);
+    let modules = compiled.modules.iter().map(load).collect::<Result<_>>()?;
     let staging = Staging::allocate(&context, staging_bytes)?;
     let (memory_free, memory_total) = context.memory()?;
-    let properties = Properties { name, multiprocessors, memory_total, memory_free, shared_bytes_max, guarded: false };
+    let properties =
+        Properties { name, multiprocessors, memory_total, memory_free, shared_bytes_max, cooperative, guarded: false };
     Ok(CudaDriver {
         graphs: Vec::new(),
         memory: BTreeMap::new(),
         staging,
         functions: HashMap::new(),
+        resident: HashMap::new(),
         modules,
         stream,
         clock: None,
@@ -95,11 +112,11 @@ fn open_with(index: usize, modules: &[(&str, &[u8])], staging_bytes: usize) -> R
     })
 }
 
-/// Why a GPU of that compute capability cannot run our kernels, if it cannot.
-fn unserved(capability: (u32, u32)) -> Option<String> {
-    let ((major, minor), (least_major, least_minor)) = (capability, COMPUTE_CAPABILITY_MIN);
-    let wanted = format!("compute capability {major}.{minor}, the kernels need {least_major}.{least_minor}");
-    (capability < COMPUTE_CAPABILITY_MIN).then_some(wanted)
+/// Whether a status says that the device does not take cooperative launches, or none as large, whatever it said before:
+/// under a debugger or where several processes share it, it may have less room than it has multiprocessors.
+fn refuses_cooperative(found: Status) -> bool {
+    let refusals = [CUresult::CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE, CUresult::CUDA_ERROR_NOT_SUPPORTED];
+    refusals.into_iter().any(|refusal| found == status(refusal))
 }
 
 impl CudaDriver {
@@ -134,15 +151,13 @@ impl CudaDriver {
         }
     }
 
-    /// Puts a launch on the stream.
-    fn start(&self, function: Function, launch: &Launch) -> Result<()> {
-        let Launch { kernel, grid: [x, y, z], threads, shared_bytes, cooperative, arguments } = launch;
+    /// Puts a launch on the stream; the driver's answer.
+    fn start(&self, function: Function, launch: &Launch) -> Result<Status> {
+        let Launch { grid: [x, y, z], threads, shared_bytes, cooperative, arguments, .. } = launch;
         let (x, y, z, threads, shared_bytes) = (*x, *y, *z, *threads, *shared_bytes);
         let mut parameters = [arguments.bytes().as_ptr().cast_mut().cast::<c_void>()];
         let (handle, stream, parameters) = (function.handle(), self.stream.handle(), parameters.as_mut_ptr());
-        let what =
-            format_args!("kernel {kernel} of {x} x {y} x {z} blocks, {threads} threads, {shared_bytes} bytes shared");
-        self.context.call(what, |cuda| {
+        self.context.try_call(|cuda| {
             if *cooperative {
                 // SAFETY: the driver copies the kernel's one parameter, of the size that `find` saw, before it returns.
                 // What the kernel does with it is the kernel's.
@@ -152,6 +167,14 @@ impl CudaDriver {
                 unsafe { (cuda.launch)(handle, x, y, z, threads, 1, 1, shared_bytes, stream, parameters, null_mut()) }
             }
         })
+    }
+
+    /// The error of a launch that was answered so, if it is one.
+    fn check_start(&self, launch: &Launch, answer: Status) -> Result<()> {
+        let Launch { kernel, grid: [x, y, z], threads, shared_bytes, .. } = launch;
+        let what =
+            format_args!("kernel {kernel} of {x} x {y} x {z} blocks, {threads} threads, {shared_bytes} bytes shared");
+        self.context.check(what, answer)
     }
 
     /// Copies `bytes` of staging memory, which `fill` writes and counts, to the device.
@@ -235,16 +258,35 @@ impl Driver for CudaDriver {
         self.send(to, self.staging.bytes(), fill)
     }
 
+    fn admits(&mut self, launch: &Launch) -> Result<bool> {
+        let &Launch { kernel, threads, shared_bytes, .. } = launch;
+        let key = (kernel, threads, shared_bytes);
+        let resident = match self.resident.get(&key) {
+            Some(&resident) => resident,
+            None => self.function(launch)?.resident_blocks(&self.context, kernel, threads, shared_bytes)?,
+        };
+        self.resident.insert(key, resident);
+        let blocks: u64 = launch.grid.into_iter().map(u64::from).product();
+        let room = u64::from(resident) * u64::from(self.properties.multiprocessors);
+        Ok(self.properties.cooperative && blocks <= room)
+    }
+
     fn launch(&mut self, launch: &Launch) -> Result<()> {
         let function = self.function(launch)?;
-        self.start(function, launch)
+        let answer = self.start(function, launch)?;
+        if launch.cooperative && refuses_cooperative(answer) {
+            self.properties.cooperative = false;
+        }
+        self.check_start(launch, answer)
     }
 
     fn capture(&mut self, launches: &[Launch]) -> Result<Option<Captured>> {
         // Looked up first: while a stream is captured, nothing may be loaded.
         let functions = launches.iter().map(|launch| self.function(launch)).collect::<Result<Vec<_>>>()?;
-        let start = || functions.iter().zip(launches).try_for_each(|(&function, launch)| self.start(function, launch));
-        let Some(graph) = self.stream.capture(start)? else { return Ok(None) };
+        let start = |(&function, launch)| self.check_start(launch, self.start(function, launch)?);
+        let Some(graph) = self.stream.capture(|| functions.iter().zip(launches).try_for_each(start))? else {
+            return Ok(None);
+        };
         let number = self.graphs.iter().position(Option::is_none).unwrap_or(self.graphs.len());
         if number == self.graphs.len() {
             self.graphs.push(None);
@@ -253,7 +295,7 @@ impl Driver for CudaDriver {
         Ok(Some(Captured(number)))
     }
 
-    fn replay(&mut self, captured: Captured) -> Result<()> {
+    fn replay(&mut self, captured: Captured) -> Result<bool> {
         let graph = self.graphs[captured.0].as_ref().expect("a sequence that was not forgotten");
         self.stream.replay(graph)
     }
