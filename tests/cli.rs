@@ -378,3 +378,44 @@ fn devices_are_chosen_by_name() {
     assert_eq!((status.code(), line.lines().count()), (Some(1), 1), "{line}");
     assert!(line.contains("dtype: expected none on the processor"), "{line}");
 }
+
+/// A GPU that only PTX serves, whose driver is as old as any that we try: older than all compilers that we take.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_driver_too_old_for_the_kernels_leaves_the_processor() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cuda_driver/fake_libcuda.c");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-std=gnu11", "-O1", "-fPIC", "-shared", "-o"]).arg(folder.path().join("libcuda.so")).arg(source);
+    assert!(compiler.status().unwrap().success());
+    let run = |arguments: &[&str]| {
+        let mut command = command(arguments);
+        command.env("LD_LIBRARY_PATH", folder.path());
+        let Output { status, stdout, stderr } =
+            command.envs([("FAKE_CUDA_VERSION", "12000"), ("FAKE_CUDA_CAPABILITY", "110")]).output().unwrap();
+        (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+    };
+    let (_, listed, _) = run(&["devices", "--json"]);
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let gpu = listed.as_array().unwrap().iter().find(|device| device["device"] == "cuda:0").unwrap();
+    let problem = gpu["problem"].as_str().unwrap();
+    let prompt = ["generate", DEMO, "--text", "a", "--max-new-tokens", "1", "--device"];
+    let (code, answer, told) = run(&[&prompt[..], &["auto"]].concat());
+    assert_eq!((code, answer.is_empty()), (Some(0), false), "{told}");
+    if flamant::probe::report().is_empty() {
+        assert!(problem.starts_with("built without kernels"), "{problem}");
+        assert_eq!(told, "flamant: device cpu\n");
+    } else {
+        if std::env::var_os("FLAMANT_CUDA_ARCHITECTURES").is_none() {
+            assert!(problem.starts_with("the NVIDIA driver is too old for the kernels, by nvcc "), "{problem}");
+            assert!(
+                problem.contains("(for CUDA 12.0, ") && problem.ends_with(" is the least): update it"),
+                "{problem}"
+            );
+        }
+        assert_eq!(told, format!("flamant: device cpu (cuda:0: {problem})\n"));
+    }
+    let (code, answer, told) = run(&[&prompt[..], &["cuda"]].concat());
+    assert_eq!((code, answer.as_str(), told.lines().count()), (Some(1), "", 1), "{told}");
+    assert!(told.ends_with(&format!("cuda:0: Fake GPU 0: {problem}\n")), "{told}");
+}

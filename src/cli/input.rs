@@ -25,9 +25,7 @@ pub struct DeviceArguments {
 impl DeviceArguments {
     /// Opens a model here.
     pub fn open(&self, open: impl FnOnce(&Options) -> Result<Flamingo, Error>) -> Result<Flamingo, Error> {
-        let flamingo = open(&self.options(Limits::default()))?;
-        self.tell(flamingo.device());
-        Ok(flamingo)
+        open(&self.options(Limits::default()))
     }
 
     /// Opens an engine here.
@@ -36,9 +34,7 @@ impl DeviceArguments {
         limits: &LimitArguments,
         open: impl FnOnce(&Options) -> Result<Engine, Error>,
     ) -> Result<Engine, Error> {
-        let engine = open(&self.options(limits.limits()))?;
-        self.tell(engine.device());
-        Ok(engine)
+        open(&self.options(limits.limits()))
     }
 
     /// How numbers are stored, where it was asked for.
@@ -46,15 +42,14 @@ impl DeviceArguments {
         self.dtype.map_or(String::new(), |dtype| format!(", {dtype}"))
     }
 
+    /// What a model is opened with. Where the device was left open, standard error says which it is, and why no GPU if
+    /// there seems to be one.
     fn options(&self, limits: Limits) -> Options {
-        Options { device: self.device, precision: self.dtype, threads: self.threads, limits, ..Options::default() }
-    }
-
-    /// Where the device was left open, standard error says which it is.
-    fn tell(&self, device: Device) {
+        let (device, refused) = self.device.resolve();
         if self.device == Device::Auto {
-            eprintln!("flamant: device {device}");
+            eprintln!("flamant: device {device}{}", refused.map_or(String::new(), |reason| format!(" ({reason})")));
         }
+        Options { device, precision: self.dtype, threads: self.threads, limits, ..Options::default() }
     }
 }
 
