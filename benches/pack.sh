@@ -24,7 +24,7 @@ for line in sys.stdin:
     done
 }
 gather test test- test --release --no-run --test ops --test devices
-gather bench bench- bench --no-run --bench ops --bench models
+gather bench bench- bench --no-run --bench first --bench ops --bench models
 gather bin "" build --release --bin flamant
 
 # Programs know where the tree was that they were built from.

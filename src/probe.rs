@@ -38,13 +38,20 @@ impl Numbers {
         WeightId(self.asked.len() - 1)
     }
 
+    /// A matrix (rows, columns) whose numbers the device makes up. All weights of a graph are such, or none is.
+    pub fn made_up(&mut self, rows: usize, columns: usize) -> WeightId {
+        self.asked.push((format!("w{}", self.asked.len()), [rows, columns]));
+        WeightId(self.asked.len() - 1)
+    }
+
     /// A vector.
     pub fn vector(&mut self, values: Vec<f32>) -> WeightId {
         self.matrix(1, values.len(), values)
     }
 
     fn weights(self) -> Result<Weights> {
-        let mut weights = Weights::from_values(self.tensors);
+        let made_up = self.tensors.is_empty() && !self.asked.is_empty();
+        let mut weights = if made_up { Weights::random() } else { Weights::from_values(self.tensors) };
         for (name, [rows, columns]) in self.asked {
             weights.matrix(&name, rows, columns)?;
         }
@@ -170,6 +177,22 @@ impl Probe {
     /// As for [`Probe::run`].
     pub fn measure(&mut self, which: Which, batch: &Batch, runs: usize) -> Result<f64> {
         self.backend.measure(which, batch, runs)
+    }
+
+    /// The kernels that a run of this batch starts, in order; none on the processor.
+    ///
+    /// # Errors
+    /// As for [`Probe::run`].
+    pub fn kernels(&mut self, which: Which, batch: &Batch) -> Result<Vec<&'static str>> {
+        self.backend.kernels(which, batch)
+    }
+
+    /// Seconds of one replay of so many captured launches that do nothing, over several; on a device that runs kernels.
+    ///
+    /// # Errors
+    /// As for [`Probe::run`]; a device that captures no launches.
+    pub fn measure_empty(&mut self, launches: usize, runs: usize) -> Result<f64> {
+        self.backend.measure_empty(launches, runs)
     }
 
     /// Copies a text page.

@@ -1,18 +1,24 @@
 """Our benches and the peers, in turn, on one card: a JSON file of all samples and a Markdown table of ratios.
 
-    python3 benches/peers/run.py target/gpu-pack benches/results [--stages ops,models] [--rounds 2]
+    python3 benches/peers/run.py target/gpu-pack benches/results [--stages ops,models] [--rounds 2] [--filter REGEX]
 
-The first argument is the folder of prebuilt benches (`benches/pack.sh`), the second where results go.
+The first argument is the folder of prebuilt benches (`benches/pack.sh`), the second where results go. With LEFT in the
+environment (seconds), programs are stopped in time for a table of what they have said, ours after three fifths of it, so
+that the peers have their turn.
 """
 import argparse
+import contextlib
 import datetime
 import json
 import math
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -36,18 +42,52 @@ GOALS = [
 ]
 
 
-def lines_of(command, environment=None):
-    """The lines of JSON that a command prints; all else goes through."""
+# What the table takes, and the interpreter before us.
+RESERVED_SECONDS = 5
+# Programs that failed or were stopped.
+UNDONE = []
+
+
+def part(share, end):
+    """When that share of the time until `end` is over."""
+    now = time.monotonic()
+    return now + share * (end - now)
+
+
+def lines_of(command, environment=None, end=math.inf):
+    """The lines of JSON that a command prints until then; all else goes through."""
     print("$", *command, file=sys.stderr, flush=True)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    stopped = []
+
+    def stop():
+        stopped.append(True)
+        os.killpg(process.pid, signal.SIGKILL)
+
+    timer = threading.Timer(max(0.0, end - time.monotonic()), stop) if end < math.inf else None
+    if timer:
+        timer.start()
     found = []
-    for line in process.stdout:
-        if line.startswith("{"):
-            found.append(json.loads(line))
-        else:
-            print(line, end="", file=sys.stderr)
-    if process.wait() != 0:
-        print(f"FAILED with {process.returncode}: {' '.join(command)}", file=sys.stderr)
+    try:
+        for line in process.stdout:
+            if line.startswith("{"):
+                # The last line of a program that is stopped may be half a line.
+                with contextlib.suppress(json.JSONDecodeError):
+                    found.append(json.loads(line))
+            else:
+                print(line, end="", file=sys.stderr)
+        code = process.wait()
+    finally:
+        if timer:
+            timer.cancel()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    if stopped:
+        print(f"STOPPED after {len(found)} lines: {' '.join(command)}", file=sys.stderr)
+    elif code != 0:
+        print(f"FAILED with {code}: {' '.join(command)}", file=sys.stderr)
+    if stopped or code != 0:
+        UNDONE.append(command[0] if len(command) < 2 else Path(command[1]).name)
     return found
 
 
@@ -104,6 +144,7 @@ def markdown(results, card, date):
     rates = ", ".join(f"{name} {rate / 1e12:.3f} T/s" for name, rate in results.ceilings.items())
     spread = number(results.spread(), "{:.1%}")
     text = [f"# {card}, {date}", "", f"Ceilings measured in this run: {rates} (bytes; operations for `matrix`). Rounds differ by {spread}."]
+    text += [f"Not finished: {', '.join(UNDONE)}."] if UNDONE else []
     text += ["", "## Goals", "", "| what | against | found | goal |", "|---|---|---|---|"]
     text += [f"| {what} | {against} | {found:.2f} | {goal} |" for what, against, found, goal in results.goals()]
     text += ["", "## Everything", "", "| name | us | of read | of matrix | best kernel | ratio | strong | hf |", "|---|---|---|---|---|---|---|---|"]
@@ -125,14 +166,21 @@ def main():
     parser.add_argument("out", type=Path)
     parser.add_argument("--stages", default="ops,models")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--filter", default=".", help="our benches to run, and the peers of these")
+    parser.add_argument("--scratch", type=Path, help="for what is read again: ceilings are measured once for each")
     options = parser.parse_args()
+    # Whoever stops us stops what we started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     options.out.mkdir(parents=True, exist_ok=True)
+    scratch = options.scratch or options.out
+    end = time.monotonic() + float(os.environ.get("LEFT", "inf")) - RESERVED_SECONDS
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     card = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0].strip()
     date = datetime.date.today().isoformat()
 
-    ceilings = options.out / "ceilings.json"
-    lines_of([sys.executable, str(HERE / "ceilings.py"), str(ceilings)])
+    ceilings = scratch / "ceilings.json"
+    if options.scratch is None or not ceilings.exists():
+        lines_of([sys.executable, str(HERE / "ceilings.py"), str(ceilings)], end=part(0.3, end))
     rates = json.loads(ceilings.read_text()) if ceilings.exists() else {}
     environment = dict(os.environ, FLAMANT_REQUIRE_DEVICES="cuda")
     if rates:
@@ -140,22 +188,29 @@ def main():
     results = Results(rates)
     stages = options.stages.split(",")
     base = options.out / f"{date}-{card.lower().replace(' ', '-')}-{'-'.join(stages)}"
-    for _ in range(options.rounds):
-        for stage in stages:
-            ours = lines_of([str(options.pack / f"bench-{stage}"), "--bench"], environment)
-            results.add(ours, True)
-            peers = ["strong.py"], ["hf.py"]
-            if stage == "ops":
-                cases = options.out / "cases.jsonl"
-                cases.write_text("".join(json.dumps(case) + "\n" for case in ours))
-                peers = (["kernel.py", str(cases)],)
-            for script, *arguments in peers:
-                results.add(lines_of([sys.executable, str(HERE / script), *arguments]), False)
-            # Written as it grows: a run that is cut short leaves what it has.
-            everything = {"card": card, "date": date, "ceilings": rates, "cases": results.cases, "seconds": results.seconds}
-            Path(f"{base}.json").write_text(json.dumps(everything, indent=1))
-            Path(f"{base}.md").write_text(markdown(results, card, date))
+    turns = [stage for _ in range(options.rounds) for stage in stages]
+    whole = True
+    for turn, stage in enumerate(turns):
+        ends, done = part(1 / (len(turns) - turn), end), len(UNDONE)
+        ours = lines_of([str(options.pack / f"bench-{stage}"), "--bench", options.filter], environment, part(0.6, ends))
+        whole = whole and ours and len(UNDONE) == done
+        results.add(ours, True)
+        if stage == "ops":
+            cases = scratch / "cases.jsonl"
+            cases.write_text("".join(json.dumps(case) + "\n" for case in ours))
+            peers = [["kernel.py", str(cases)]]
+        else:
+            models = sorted({case["name"].split("/")[0] for case in ours})
+            peers = [["hf.py", *models], ["strong.py", *models]] if models else []
+        for place, (script, *arguments) in enumerate(peers):
+            ended = part(1 / (len(peers) - place), ends)
+            results.add(lines_of([sys.executable, str(HERE / script), *arguments], end=ended), False)
+        # Written as it grows: a run that is cut short leaves what it has.
+        everything = {"card": card, "date": date, "ceilings": rates, "cases": results.cases, "seconds": results.seconds}
+        Path(f"{base}.json").write_text(json.dumps(everything, indent=1))
+        Path(f"{base}.md").write_text(markdown(results, card, date))
     print(markdown(results, card, date))
+    sys.exit(0 if whole else 1)
 
 
 if __name__ == "__main__":

@@ -223,6 +223,20 @@ pub(crate) trait Backend: Send {
         Ok(begun.elapsed().as_secs_f64() / runs as f64)
     }
 
+    /// The kernels that a run of this batch starts, in order; none on a device without kernels. For measurements.
+    fn kernels(&mut self, which: Which, batch: &Batch) -> Result<Vec<&'static str>> {
+        let _ = (which, batch);
+        Ok(Vec::new())
+    }
+
+    /// Seconds of one replay of so many captured launches that do nothing. For measurements.
+    ///
+    /// # Errors
+    /// As for [`Backend::run`]; a device that captures no launches.
+    fn measure_empty(&mut self, launches: usize, runs: usize) -> Result<f64> {
+        unreachable!("{launches} launches, {runs} runs: a device without kernels")
+    }
+
     /// Copies whole text pages, all layers.
     fn copy_text_page(&mut self, copy: PageCopy) -> Result<()>;
 

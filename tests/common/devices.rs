@@ -1,5 +1,6 @@
 //! Which devices a test runs on. None is left out in silence: what is absent is named on the standard error, and
-//! `FLAMANT_REQUIRE_DEVICES` (a list, such as `cuda`) makes its absence a failure.
+//! `FLAMANT_REQUIRE_DEVICES` (a list, such as `cuda`) makes its absence a failure. `FLAMANT_TEST_DEVICES` (such a list)
+//! leaves out all others: on a lent card, what has run everywhere else.
 
 #![allow(dead_code, reason = "each program that includes it uses a part")]
 
@@ -14,13 +15,24 @@ pub const PRECISIONS: [Precision; 2] = [Precision::Bf16, Precision::F16];
 /// The emulator, and the first GPU if it can be used.
 pub fn with_kernels() -> Vec<Device> {
     static FOUND: LazyLock<Vec<Device>> = LazyLock::new(|| {
+        let named = |list: &str, device: &str| list.split(',').any(|named| named == device);
+        let required = std::env::var("FLAMANT_REQUIRE_DEVICES").unwrap_or_default();
+        let tested = std::env::var("FLAMANT_TEST_DEVICES").ok();
         let gpu = flamant::devices().into_iter().find(|info| info.device == Device::Cuda(0));
         let problem = gpu.map_or_else(|| Some("there is none".to_owned()), |info| info.problem);
-        let Some(problem) = problem else { return vec![Device::Emulated, Device::Cuda(0)] };
-        eprintln!("cuda is not tested: {problem}");
-        let required = std::env::var("FLAMANT_REQUIRE_DEVICES").unwrap_or_default();
-        assert!(!required.split(',').any(|required| required == "cuda"), "cuda is required: {problem}");
-        vec![Device::Emulated]
+        let mut found = Vec::new();
+        for (device, name, problem) in [(Device::Emulated, "emulated", None), (Device::Cuda(0), "cuda", problem)] {
+            let left_out = tested.as_deref().is_some_and(|tested| !named(tested, name));
+            match problem.or(left_out.then(|| "left out by FLAMANT_TEST_DEVICES".to_owned())) {
+                None => found.push(device),
+                Some(problem) => {
+                    eprintln!("{name} is not tested: {problem}");
+                    assert!(!named(&required, name), "{name} is required: {problem}");
+                }
+            }
+        }
+        assert!(!found.is_empty(), "no device is left to test");
+        found
     });
     FOUND.clone()
 }

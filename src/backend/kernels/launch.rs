@@ -572,6 +572,12 @@ pub fn random(precision: Precision, data: Address, rows: usize, columns: usize, 
     launch(interned(format!("random_{precision}")), [BLOCKS, 1, 1], THREADS, 0, &arguments)
 }
 
+/// One block that does nothing: it fills a matrix without numbers.
+pub fn empty(precision: Precision) -> Launch {
+    let launch = random(precision, Address::NULL, 0, 1, 0).expect("its grid does not depend on the matrix");
+    Launch { grid: [1, 1, 1], ..launch }
+}
+
 /// Copies one text page of all layers.
 pub fn copy_text_page(memory: &Memory, copy: PageCopy) -> Option<Launch> {
     let pool = &memory.text;

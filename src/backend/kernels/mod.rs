@@ -18,7 +18,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Backend, Batch, Chosen, Opening, Pools, Request};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{Extent, Op, Plans, Which};
 use crate::kv::PageCopy;
 use crate::weights::Weights;
@@ -259,6 +259,26 @@ impl Backend for Kernels {
             self.start(which, shape)?;
         }
         Ok(self.driver.stop_clock()? / runs as f64)
+    }
+
+    fn kernels(&mut self, which: Which, batch: &Batch) -> Result<Vec<&'static str>> {
+        let shape = self.feed(which, batch)?;
+        Ok(self.launches(which, shape).iter().map(|launch| launch.kernel).collect())
+    }
+
+    fn measure_empty(&mut self, launches: usize, runs: usize) -> Result<f64> {
+        let launches = vec![launch::empty(self.memory.precision); launches];
+        let Some(captured) = self.driver.capture(&launches)? else {
+            let name = &self.driver.properties().name;
+            return Err(Error::device(name, "expected captured launches, found a device that captures none"));
+        };
+        // The first replay brings the sequence to the device.
+        self.driver.replay(captured)?;
+        self.driver.start_clock()?;
+        (0..runs).try_for_each(|_| self.driver.replay(captured))?;
+        let seconds = self.driver.stop_clock()?;
+        self.driver.forget(captured);
+        Ok(seconds / runs as f64)
     }
 
     fn copy_text_page(&mut self, copy: PageCopy) -> Result<()> {
