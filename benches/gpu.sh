@@ -25,10 +25,10 @@ a first  first 60
 a tests  test-ops 170
 a tests  test-devices 70
 b unpack unpack 30
-b sanitize sanitize-memcheck 55
-b sanitize sanitize-racecheck 55
-b ops    bench-ops 105
-b models bench-models 105"
+b sanitize sanitize-memcheck 65
+b sanitize sanitize-racecheck 75
+b ops    bench-ops 90
+b models bench-models 90"
 
 only_plan=
 [ "${1-}" != --plan ] || { only_plan=yes; shift; }
