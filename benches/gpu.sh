@@ -19,14 +19,14 @@ set -uo pipefail
 
 # call, stage, step, seconds at most. Unpacking is done once on a machine.
 steps="\
-a unpack unpack 30
+a unpack unpack 15
 a first  card 15
 a first  first 60
-a tests  test-ops 170
+a tests  test-ops 185
 a tests  test-devices 70
-b unpack unpack 30
+b unpack unpack 15
 b sanitize sanitize-memcheck 65
-b sanitize sanitize-racecheck 75
+b sanitize sanitize-racecheck 90
 b ops    bench-ops 90
 b models bench-models 90"
 
@@ -40,7 +40,7 @@ for name in "$@"; do
     b) lines=$(grep "^b " <<<"$steps") ;;
     first | tests | sanitize | ops | models)
         lines=$(grep "^[ab] $name " <<<"$steps")
-        lines="${lines%% *} unpack unpack 30"$'\n'"$lines"
+        lines="${lines%% *} unpack unpack 15"$'\n'"$lines"
         ;;
     *)
         echo "expected a, b, first, tests, sanitize, ops or models, found $name" >&2
