@@ -43,15 +43,18 @@ const InterpreterModule flamant_interpreter_modules[] = {
     test::as_module("warps.ptx", test::warps_module()),   test::as_module("flow.ptx", test::flow_module()),
     test::as_module("faults.ptx", test::faults_module()), test::as_module("refusals.ptx", test::refusals_module()),
 };
-const size_t flamant_interpreter_module_count = sizeof flamant_interpreter_modules / sizeof *flamant_interpreter_modules;
+const size_t flamant_interpreter_module_count =
+    sizeof flamant_interpreter_modules / sizeof *flamant_interpreter_modules;
 
 namespace test {
 
-// ---- Modules ----------------------------------------------------------------------------------------------------------
+// ---- Modules -------------------------------------------------------------------------------------------------------
 
 std::string bare_entry(const std::string& name, const std::string& body) {
-    return ".visible .entry " + name + "(\n\t.param .align 8 .b8 arguments[24]\n)\n.maxntid 1024, 1, 1\n{\n"
-           "\t.reg .pred %p<10>;\n\t.reg .b16 %h<10>;\n\t.reg .b32 %r<60>;\n\t.reg .b64 %d<20>;\n" + body + "\n}\n";
+    return ".visible .entry " + name +
+           "(\n\t.param .align 8 .b8 arguments[24]\n)\n.maxntid 1024, 1, 1\n{\n"
+           "\t.reg .pred %p<10>;\n\t.reg .b16 %h<10>;\n\t.reg .b32 %r<60>;\n\t.reg .b64 %d<20>;\n" +
+           body + "\n}\n";
 }
 std::string entry(const std::string& name, const std::string& body, uint32_t threads) {
     std::string text = bare_entry(name, R"(
@@ -70,16 +73,19 @@ std::string entry(const std::string& name, const std::string& body, uint32_t thr
 }
 std::string module_of(const std::string& entries) {
     return "//\n// Written by hand.\n//\n.version 9.0\n.target sm_90a\n.address_size 64\n"
-           ".extern .shared .align 16 .b8 shared[];\n" + entries;
+           ".extern .shared .align 16 .b8 shared[];\n" +
+           entries;
 }
-std::string place(const char* file, const std::string& module, const std::string& kernel, const std::string& statement) {
+std::string place(const char* file, const std::string& module, const std::string& kernel,
+                  const std::string& statement) {
     const size_t begin = module.find(".entry " + kernel + "(");
     const size_t at = begin == std::string::npos ? begin : module.find("\t" + statement, begin);
     if (at == std::string::npos) return "no statement " + statement + " in " + kernel;
-    return std::string(file) + ":" + std::to_string(1 + std::count(module.begin(), module.begin() + ptrdiff_t(at), '\n'));
+    return std::string(file) + ":" +
+           std::to_string(1 + std::count(module.begin(), module.begin() + ptrdiff_t(at), '\n'));
 }
 
-// ---- Reports ------------------------------------------------------------------------------------------------------------
+// ---- Reports -------------------------------------------------------------------------------------------------------
 
 namespace {
 int failures = 0, checks = 0;
@@ -109,7 +115,7 @@ std::string difference(const std::vector<uint32_t>& found, const std::vector<uin
     return "";
 }
 
-// ---- Launches -------------------------------------------------------------------------------------------------------------
+// ---- Launches ------------------------------------------------------------------------------------------------------
 
 Words::Words(size_t count_, uint32_t value)
     : data(static_cast<uint32_t*>(flamant_emulator_allocate(count_ * sizeof(uint32_t)))), count(count_) {
@@ -164,14 +170,15 @@ void expect_words(const std::string& name, const std::string& kernel, const Shap
         const std::vector<uint32_t> found = run(kernel, shape, in, expected.size(), word, options, &message);
         const std::string wrong = message.empty() ? difference(found, expected) : message;
         if (wrong.empty()) continue;
-        report(name, false, wrong + " (schedule " + std::to_string(options.schedule) + ", seed " +
-                                std::to_string(options.seed) + ")");
+        report(
+            name, false,
+            wrong + " (schedule " + std::to_string(options.schedule) + ", seed " + std::to_string(options.seed) + ")");
         return;
     }
     report(name, true);
 }
 
-// ---- Matrix units against MMA-Sim -------------------------------------------------------------------------------------------
+// ---- Matrix units against MMA-Sim ----------------------------------------------------------------------------------
 
 namespace {
 
@@ -242,6 +249,15 @@ void interface() {
     bool listed = false;
     for (size_t i = 0; i < count; ++i) listed |= flamant_emulator_kernel_name(i) == std::string("of_64_threads");
     report("kernels are listed", listed && !flamant_emulator_kernel_name(count), std::to_string(count));
+    Words out(64);
+    const uint32_t grid[3] = {1, 1, 1};
+    const Arguments arguments{out.data, out.data, 0, 0};
+    const int code = flamant_emulator_launch("of_64_threads", grid, 64, 0, 0, &arguments, nullptr, nullptr, nullptr, 0);
+    report("neither options nor counters nor a message", code == 0);
+    char message[9] = "--------";
+    const int failed =
+        flamant_emulator_launch("of_64_threads", grid, 65, 0, 0, &arguments, nullptr, nullptr, message, 7);
+    report("a message that is cut", failed == 1 && std::string(message) == "kernel" && message[7] == '-');
     int local = 0;
     report("free of what is not device memory", flamant_emulator_free(&local) == 1);
     for (ptrdiff_t at : {ptrdiff_t(-1), ptrdiff_t(100)}) {

@@ -57,7 +57,9 @@ public:
     explicit Words(const std::vector<uint32_t>& values);
     Words(const Words&) = delete;
     ~Words();
-    std::vector<uint32_t> read() const { return std::vector<uint32_t>(data, data + count); }
+    std::vector<uint32_t> read() const {
+        return std::vector<uint32_t>(data, data + count);
+    }
 
     uint32_t* data;
     size_t count;

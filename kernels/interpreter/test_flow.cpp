@@ -1,4 +1,6 @@
 // Which lanes run when: branches, loops of other lengths in each lane, returns, blocks that wait for each other.
+#include <thread>
+
 #include "test.h"
 
 namespace test {
@@ -38,7 +40,8 @@ NOT_TAKEN:
 	bra.uni 	END;
 	mov.u32 	%r3, 3;
 END:
-	st.global.u32 	[%d2], %r3;)", [](uint32_t) { return 11u; }},
+	st.global.u32 	[%d2], %r3;)",
+         [](uint32_t) { return 11u; }},
         {"if_else", R"(
 	and.b32 	%r3, %r0, 1;
 	setp.eq.s32 	%p1, %r3, 0;
@@ -49,7 +52,8 @@ EVEN:
 	add.s32 	%r4, %r0, 1000;
 JOINED:
 	add.s32 	%r4, %r4, 1;
-	st.global.u32 	[%d2], %r4;)", [](uint32_t t) { return t % 2 ? 3 * t + 1 : t + 1001; }},
+	st.global.u32 	[%d2], %r4;)",
+         [](uint32_t t) { return t % 2 ? 3 * t + 1 : t + 1001; }},
         // The part that is taken lies before the branch and after it.
         {"branches_nested", R"(
 	mov.u32 	%r5, 0;
@@ -74,7 +78,8 @@ ONE:
 	add.s32 	%r5, %r5, 10;
 END:
 	mad.lo.s32 	%r5, %r5, 1000, %r0;
-	st.global.u32 	[%d2], %r5;)", [](uint32_t t) {
+	st.global.u32 	[%d2], %r5;)",
+         [](uint32_t t) {
              const uint32_t kind = t % 4 == 3 ? 100 : t % 4 == 1 ? 10 : t < 40 ? 1 : 2;
              return kind * 1000 + t;
          }},
@@ -88,7 +93,8 @@ END:
 	setp.lt.u32 	%p3, %r0, 1000;
 JOINED:
 	selp.u32 	%r4, 1, 0, %p1;
-	st.global.u32 	[%d2], %r4;)", [](uint32_t t) { return uint32_t((t > 50) != (t % 2 == 1)); }},
+	st.global.u32 	[%d2], %r4;)",
+         [](uint32_t t) { return uint32_t((t > 50) != (t % 2 == 1)); }},
         // Steps of the Collatz sequence from t + 1.
         {"loops_of_lanes", R"(
 	add.s32 	%r3, %r0, 1;
@@ -106,7 +112,8 @@ ODD:
 	mad.lo.s32 	%r3, %r3, 3, 1;
 	bra 	LOOP;
 DONE:
-	st.global.u32 	[%d2], %r4;)", [](uint32_t t) { return collatz(t + 1); }},
+	st.global.u32 	[%d2], %r4;)",
+         [](uint32_t t) { return collatz(t + 1); }},
         // The same, then all lanes of a warp add theirs.
         {"meeting_after_loops", R"(
 	add.s32 	%r3, %r0, 1;
@@ -134,7 +141,8 @@ DONE:
 	add.s32 	%r4, %r4, %r5;
 	shfl.sync.bfly.b32 	%r5|%p3, %r4, 1, 31, -1;
 	add.s32 	%r4, %r4, %r5;
-	st.global.u32 	[%d2], %r4;)", collatz_of_warp},
+	st.global.u32 	[%d2], %r4;)",
+         collatz_of_warp},
         // A collective in a loop whose length is the same for all lanes, after lanes have parted in it.
         {"meetings_in_a_loop", R"(
 	mov.u32 	%r3, %r0;
@@ -151,7 +159,8 @@ ODD:
 	add.s32 	%r4, %r4, 1;
 	setp.lt.u32 	%p3, %r4, 10;
 	@%p3 bra 	LOOP;
-	st.global.u32 	[%d2], %r3;)", [](uint32_t t) {
+	st.global.u32 	[%d2], %r3;)",
+         [](uint32_t t) {
              std::vector<uint32_t> lanes(32);
              for (uint32_t i = 0; i < 32; ++i) lanes[i] = t / 32 * 32 + i;
              for (uint32_t step = 0; step < 10; ++step) {
@@ -186,7 +195,8 @@ ODD:
 	add.s32 	%r5, %r5, 1;
 	setp.ne.s32 	%p2, %r5, 5;
 	@%p2 bra 	LOOP;
-	st.global.u32 	[%d2], %r4;)", [](uint32_t t) {
+	st.global.u32 	[%d2], %r4;)",
+         [](uint32_t t) {
              std::vector<uint32_t> all(THREADS);
              for (uint32_t i = 0; i < THREADS; ++i) all[i] = i;
              for (uint32_t step = 0; step < 5; ++step) {
@@ -212,7 +222,8 @@ ODD:
 	bra 	END;
 GONE:
 	ret;
-END:)", [](uint32_t t) { return t / 32 == 1 || t % 8 == 5 ? t : t + 500; }},
+END:)",
+         [](uint32_t t) { return t / 32 == 1 || t % 8 == 5 ? t : t + 500; }},
         // One lane waits for another of its warp: both go on in the end.
         {"lanes_wait_for_each_other", R"(
 	setp.eq.s32 	%p1, %r0, 0;
@@ -228,7 +239,8 @@ GIVE:
 	mov.u32 	%r3, 77;
 	st.global.u32 	[%d1+1024], %r3;
 END:
-	st.global.u32 	[%d2], %r3;)", [](uint32_t) { return 77u; }},
+	st.global.u32 	[%d2], %r3;)",
+         [](uint32_t) { return 77u; }},
     };
     return all;
 }
@@ -254,10 +266,10 @@ void branches() {
     }
 }
 
-// ---- Blocks that meet -------------------------------------------------------------------------------------------------------
+// ---- Blocks that meet ----------------------------------------------------------------------------------------------
 
-/// Each block writes its word, adds one to a count when all its threads are there, and waits until all blocks have; then
-/// it adds all words. Word 64 of the output is the count. With `word`, block 3 does not arrive.
+/// Each block writes its word, adds one to a count when all its threads are there, and waits until all blocks have;
+/// then it adds all words. Word 64 of the output is the count. With `word`, block 3 does not arrive.
 const char* const GRID_BARRIER = R"(
 	mov.u32 	%r3, %ctaid.x;
 	mov.u32 	%r9, %nctaid.x;
@@ -334,12 +346,47 @@ void hangs() {
             Words word(1, 0), out(64);
             Shape shape;
             shape.threads = threads;
-            const std::string found = launch("waits_for_ever", shape, Arguments{word.data, out.data, 0, 0},
-                                             scheduled(schedule, threads));
-            report("a word nobody changes, schedule " + std::to_string(schedule) + ", threads " + std::to_string(threads),
-                   is_one_line(found) && found.find("kernel waits_for_ever, block (0, 0, 0)") == 0, found);
+            const std::string found =
+                launch("waits_for_ever", shape, Arguments{word.data, out.data, 0, 0}, scheduled(schedule, threads));
+            report(
+                "a word nobody changes, schedule " + std::to_string(schedule) + ", threads " + std::to_string(threads),
+                is_one_line(found) && found.find("kernel waits_for_ever, block (0, 0, 0)") == 0, found);
         }
     }
+}
+
+/// A block finds nothing of the one before: neither in shared memory nor in registers.
+void fresh_blocks() {
+    Shape shape;
+    shape.x = 3;
+    shape.threads = 64;
+    shape.shared = 256;
+    expect_words("blocks begin with nothing", "fresh_block", shape, {0}, std::vector<uint32_t>(3 * 64 * 2, 0xffffffff));
+}
+
+/// Launches of many threads, the first ones of a kernel among them.
+void launches_of_threads() {
+    std::vector<std::string> wrong(4);
+    std::vector<std::thread> threads;
+    for (std::string& found : wrong) {
+        threads.emplace_back([&found] {
+            for (uint32_t i = 0; i < 50; ++i) {
+                std::string message;
+                Shape shape;
+                shape.x = 4;
+                const std::vector<uint32_t> words =
+                    run("of_many_threads", shape, {0}, 32, i, scheduled(i % 3, i), &message);
+                const std::vector<uint32_t> expected(32, 2 * i);
+                found += message.empty() ? difference(words, expected) : message;
+            }
+        });
+    }
+    std::string all;
+    for (uint32_t i = 0; i < 4; ++i) {
+        threads[i].join();
+        all += wrong[i];
+    }
+    report("launches of many threads", all.empty(), all);
 }
 
 /// The same seed gives the same order.
@@ -378,6 +425,20 @@ WAIT:
 BARRIER:
 	bar.sync 	0;
 	st.global.u32 	[%d2], %r3;)");
+        entries += entry("fresh_block", R"(
+	mov.u32 	%r3, shared;
+	mad.lo.s32 	%r3, %r0, 4, %r3;
+	ld.shared.f32 	%r4, [%r3];
+	st.shared.f32 	[%r3], %r0;
+	mov.u32 	%r5, %ctaid.x;
+	mad.lo.s32 	%r5, %r5, 64, %r0;
+	mul.wide.u32 	%d4, %r5, 8;
+	add.s64 	%d4, %d1, %d4;
+	st.global.v2.u32 	[%d4], {%r4, %r50};
+	mov.u32 	%r50, 1;)");
+        entries += entry("of_many_threads", R"(
+	add.s32 	%r3, %r1, %r1;
+	st.global.u32 	[%d2], %r3;)");
         entries += entry("order", R"(
 	atom.add.acq_rel.gpu.global.u32 	%r3, [%d0], 1;
 	st.global.u32 	[%d2], %r3;)");
@@ -389,6 +450,8 @@ BARRIER:
 void flow() {
     branches();
     blocks_meet();
+    fresh_blocks();
+    launches_of_threads();
     seeds();
     hangs();
 }

@@ -6,7 +6,7 @@
 namespace test {
 namespace {
 
-// ---- Loads and stores -----------------------------------------------------------------------------------------------------
+// ---- Loads and stores ----------------------------------------------------------------------------------------------
 
 /// A kernel of one lane, what it reads, and what it leaves at %d1.
 struct Access {
@@ -21,43 +21,58 @@ const std::vector<uint32_t>& accessed() {
 const std::vector<Access>& accesses() {
     constexpr uint32_t NONE = 0xffffffff;
     static const std::vector<Access> all = {
-        {"global_u16", R"(
+        {"global_u16",
+         R"(
 	ld.global.u16 	%h1, [%d0];
 	ld.global.u16 	%h2, [%d0+2];
 	mov.b32 	%r3, {%h2, %h1};
 	st.global.u32 	[%d1], %r3;
-	st.global.u16 	[%d1+6], %h1;)", {0x80028001, 0x8002ffff}},
-        {"global_u32", R"(
+	st.global.u16 	[%d1+6], %h1;)",
+         {0x80028001, 0x8002ffff}},
+        {"global_u32",
+         R"(
 	ld.global.u32 	%r3, [%d0+4];
 	ld.global.u32 	%d4, [%d0+4];
 	shr.u64 	%d5, %d4, 32;
 	cvt.u32.u64 	%r4, %d4;
 	cvt.u32.u64 	%r5, %d5;
 	st.global.u32 	[%d1], %r3;
-	st.global.v2.u32 	[%d1+8], {%r4, %r5};)", {0xdeadbeef, NONE, 0xdeadbeef, 0}},
-        {"global_f32", R"(
+	st.global.v2.u32 	[%d1+8], {%r4, %r5};)",
+         {0xdeadbeef, NONE, 0xdeadbeef, 0}},
+        {"global_f32",
+         R"(
 	ld.global.f32 	%r3, [%d0+8];
-	st.global.f32 	[%d1], %r3;)", {0x7f800001}},
-        {"global_v2", R"(
+	st.global.f32 	[%d1], %r3;)",
+         {0x7f800001}},
+        {"global_v2",
+         R"(
 	add.s64 	%d4, %d0, 16;
 	ld.global.v2.u32 	{%r3, %r4}, [%d4+-8];
 	st.global.v2.u32 	[%d1+8], {%r4, %r3};
-	st.global.v2.f32 	[%d1], {%r3, 0f40A00000};)", {0x7f800001, 0x40a00000, 3, 0x7f800001}},
-        {"global_v4", R"(
+	st.global.v2.f32 	[%d1], {%r3, 0f40A00000};)",
+         {0x7f800001, 0x40a00000, 3, 0x7f800001}},
+        {"global_v4",
+         R"(
 	ld.global.v4.u32 	{%r3, %r4, %r5, %r6}, [%d0+16];
 	st.global.v4.u32 	[%d1], {%r6, %r5, %r4, %r3};
 	ld.global.v4.f32 	{%r3, %r4, %r5, %r6}, [%d0];
-	st.global.v4.f32 	[%d1+16], {%r3, %r4, %r5, %r6};)", {7, 6, 5, 4, 0x80018002, 0xdeadbeef, 0x7f800001, 3}},
-        {"global_nc", R"(
+	st.global.v4.f32 	[%d1+16], {%r3, %r4, %r5, %r6};)",
+         {7, 6, 5, 4, 0x80018002, 0xdeadbeef, 0x7f800001, 3}},
+        {"global_nc",
+         R"(
 	ld.global.nc.L1::no_allocate.L2::128B.v4.u32 	{%r3, %r4, %r5, %r6}, [%d0];
 	prefetch.global.L2 	[%d0];
-	st.global.v4.u32 	[%d1], {%r3, %r4, %r5, %r6};)", {0x80018002, 0xdeadbeef, 0x7f800001, 3}},
+	st.global.v4.u32 	[%d1], {%r3, %r4, %r5, %r6};)",
+         {0x80018002, 0xdeadbeef, 0x7f800001, 3}},
         // An address may be a register of its own result.
-        {"address_is_result", R"(
+        {"address_is_result",
+         R"(
 	ld.global.u32 	%d0, [%d0+12];
 	cvt.u32.u64 	%r3, %d0;
-	st.global.u32 	[%d1], %r3;)", {3}},
-        {"parameters", R"(
+	st.global.u32 	[%d1], %r3;)",
+         {3}},
+        {"parameters",
+         R"(
 	ld.param.u32 	%r3, [arguments+16];
 	ld.param.f32 	%r4, [arguments+16];
 	ld.param.u32 	%d4, [arguments+16];
@@ -75,7 +90,8 @@ const std::vector<Access>& accesses() {
 	st.global.v4.u32 	[%d1+16], {%r7, %r8, %r9, %r10};)",
          {0xfedcba98, 0xfedcba98, 0xfedcba98, 0, 0xfedcba98, 0, 0xfedcba98, 0}},
         // Shared memory holds NaN of every type before it is written.
-        {"shared_accesses", R"(
+        {"shared_accesses",
+         R"(
 	mov.u32 	%r3, shared;
 	ld.global.v4.u32 	{%r4, %r5, %r6, %r7}, [%d0+16];
 	st.shared.v4.u32 	[%r3+16], {%r4, %r5, %r6, %r7};
@@ -85,9 +101,11 @@ const std::vector<Access>& accesses() {
 	ld.shared.v4.f32 	{%r11, %r12, %r13, %r14}, [%r3+16];
 	ld.shared.v4.u32 	{%r15, %r16, %r17, %r18}, [%r3];
 	st.global.v4.u32 	[%d1], {%r8, %r9, %r10, %r11};
-	st.global.v4.u32 	[%d1+16], {%r12, %r13, %r14, %r18};)", {4, 6, 7, 4, 0x3f800000, 6, 7, NONE}},
+	st.global.v4.u32 	[%d1+16], {%r12, %r13, %r14, %r18};)",
+         {4, 6, 7, 4, 0x3f800000, 6, 7, NONE}},
         // A generic address of shared memory is its own space's address plus the window's.
-        {"generic_shared", R"(
+        {"generic_shared",
+         R"(
 	mov.u32 	%r3, shared;
 	cvt.u64.u32 	%d4, %r3;
 	cvta.shared.u64 	%d5, %d4;
@@ -96,7 +114,8 @@ const std::vector<Access>& accesses() {
 	sub.s64 	%d7, %d5, %d6;
 	cvt.u32.u64 	%r4, %d7;
 	sub.s32 	%r4, %r4, %r3;
-	st.global.u32 	[%d1], %r4;)", {0}},
+	st.global.u32 	[%d1], %r4;)",
+         {0}},
     };
     return all;
 }
@@ -106,13 +125,13 @@ void accesses_are_right() {
             Shape shape;
             shape.threads = threads;
             shape.shared = 64;
-            expect_words(std::string(access.name) + ", lanes " + std::to_string(threads), access.name, shape, accessed(),
-                         access.words, 0xfedcba98);
+            expect_words(std::string(access.name) + ", lanes " + std::to_string(threads), access.name, shape,
+                         accessed(), access.words, 0xfedcba98);
         }
     }
 }
 
-// ---- Asynchronous copies: lane i copies words 4 i to 4 i + 3, from word 4 i -----------------------------------------------
+// ---- Asynchronous copies: lane i copies words 4 i to 4 i + 3, from word 4 i ----------------------------------------
 
 const char* const COPY = R"(
 	mov.u32 	%r3, shared;
@@ -128,7 +147,8 @@ const char* const STORE = R"(
 std::string copies_module() {
     const std::string copy = COPY, store = STORE;
     std::string text;
-    const std::string all = "\n\tcp.async.cg.shared.global.L2::128B 	[%r3], [%d4], 16, 16;\n\tcp.async.commit_group;";
+    const std::string all =
+        "\n\tcp.async.cg.shared.global.L2::128B 	[%r3], [%d4], 16, 16;\n\tcp.async.commit_group;";
     text += entry("copy_waited", copy + all + "\n\tcp.async.wait_group 0;" + store);
     text += entry("copy_not_waited", copy + all + store);
     text += entry("copy_not_committed", copy + R"(
@@ -197,7 +217,8 @@ REST:)");
 
 void copies() {
     const uint32_t NONE = 0xffffffff;
-    std::vector<uint32_t> in(128), all, poison(128, NONE), zero_fill, groups, early_groups, empty, early_empty, of_lanes;
+    std::vector<uint32_t> in(128), all, poison(128, NONE), zero_fill, groups, early_groups, empty, early_empty,
+        of_lanes;
     for (uint32_t i = 0; i < 128; ++i) in[i] = 1000 + i;
     all = in;
     for (uint32_t lane = 0; lane < 32; ++lane) {
@@ -244,7 +265,7 @@ void copies() {
     }
 }
 
-// ---- Atomics ------------------------------------------------------------------------------------------------------------------
+// ---- Atomics -------------------------------------------------------------------------------------------------------
 
 /// Each lane of 3 blocks of 64 adds 1 to one word: together all numbers below 192 were there before.
 void atomics() {
@@ -269,7 +290,7 @@ void atomics() {
     report("atom.add wraps around", message.empty() && counter.data[0] == 3 && olds.data[0] == 0xfffffffe, message);
 }
 
-// ---- Counters, by hand ----------------------------------------------------------------------------------------------------------
+// ---- Counters, by hand ---------------------------------------------------------------------------------------------
 
 struct Pattern {
     const char* name;
@@ -279,77 +300,113 @@ struct Pattern {
 };
 const std::vector<Pattern>& patterns() {
     static const std::vector<Pattern> all = {
-        {"count_neighbours", R"(
-	ld.global.u32 	%r3, [%d3];)", {128, 0, 4, 4, 0, 0, 0}},
-        {"count_shifted", R"(
-	ld.global.f32 	%r3, [%d3+4];)", {128, 0, 5, 4, 0, 0, 0}},
+        {"count_neighbours",
+         R"(
+	ld.global.u32 	%r3, [%d3];)",
+         {128, 0, 4, 4, 0, 0, 0}},
+        {"count_shifted",
+         R"(
+	ld.global.f32 	%r3, [%d3+4];)",
+         {128, 0, 5, 4, 0, 0, 0}},
         // 32 words in 256 bytes: 8 sectors, where 128 bytes would fill 4.
-        {"count_strided", R"(
+        {"count_strided",
+         R"(
 	mul.wide.u32 	%d4, %r0, 8;
 	add.s64 	%d4, %d0, %d4;
-	ld.global.u32 	%r3, [%d4];)", {128, 0, 8, 4, 0, 0, 0}},
-        {"count_one_word", R"(
-	ld.global.u32 	%r3, [%d0];)", {128, 0, 1, 1, 0, 0, 0}},
-        {"count_wide", R"(
+	ld.global.u32 	%r3, [%d4];)",
+         {128, 0, 8, 4, 0, 0, 0}},
+        {"count_one_word",
+         R"(
+	ld.global.u32 	%r3, [%d0];)",
+         {128, 0, 1, 1, 0, 0, 0}},
+        {"count_wide",
+         R"(
 	mul.wide.u32 	%d4, %r0, 16;
 	add.s64 	%d4, %d1, %d4;
-	st.global.v4.u32 	[%d4], {%r0, %r0, %r0, %r0};)", {0, 512, 16, 16, 0, 0, 0}},
-        {"count_halves", R"(
+	st.global.v4.u32 	[%d4], {%r0, %r0, %r0, %r0};)",
+         {0, 512, 16, 16, 0, 0, 0}},
+        {"count_halves",
+         R"(
 	mul.wide.u32 	%d4, %r0, 2;
 	add.s64 	%d4, %d1, %d4;
 	mov.u16 	%h1, 1;
-	st.global.u16 	[%d4], %h1;)", {0, 64, 2, 2, 0, 0, 0}},
-        {"count_few_lanes", R"(
+	st.global.u16 	[%d4], %h1;)",
+         {0, 64, 2, 2, 0, 0, 0}},
+        {"count_few_lanes",
+         R"(
 	setp.gt.u32 	%p1, %r0, 2;
 	@%p1 bra 	END;
 	ld.global.u32 	%r3, [%d3];
-END:)", {12, 0, 1, 1, 0, 0, 0}},
-        {"count_shared_neighbours", R"(
+END:)",
+         {12, 0, 1, 1, 0, 0, 0}},
+        {"count_shared_neighbours",
+         R"(
 	mov.u32 	%r9, shared;
 	mad.lo.s32 	%r3, %r0, 4, %r9;
-	st.shared.f32 	[%r3], %r0;)", {0, 0, 0, 0, 32, 1, 1}},
-        {"count_shared_two_way", R"(
+	st.shared.f32 	[%r3], %r0;)",
+         {0, 0, 0, 0, 32, 1, 1}},
+        {"count_shared_two_way",
+         R"(
 	mov.u32 	%r9, shared;
 	mad.lo.s32 	%r3, %r0, 8, %r9;
-	ld.shared.f32 	%r4, [%r3];)", {0, 0, 0, 0, 32, 2, 1}},
-        {"count_shared_column", R"(
+	ld.shared.f32 	%r4, [%r3];)",
+         {0, 0, 0, 0, 32, 2, 1}},
+        {"count_shared_column",
+         R"(
 	mov.u32 	%r9, shared;
 	mad.lo.s32 	%r3, %r0, 128, %r9;
-	ld.shared.f32 	%r4, [%r3];)", {0, 0, 0, 0, 32, 32, 1}},
+	ld.shared.f32 	%r4, [%r3];)",
+         {0, 0, 0, 0, 32, 32, 1}},
         // One row of padding.
-        {"count_shared_padded_column", R"(
+        {"count_shared_padded_column",
+         R"(
 	mov.u32 	%r9, shared;
 	mad.lo.s32 	%r3, %r0, 132, %r9;
-	ld.shared.f32 	%r4, [%r3];)", {0, 0, 0, 0, 32, 1, 1}},
-        {"count_shared_broadcast", R"(
-	ld.shared.f32 	%r4, [shared];)", {0, 0, 0, 0, 32, 1, 1}},
-        {"count_shared_pairs", R"(
+	ld.shared.f32 	%r4, [%r3];)",
+         {0, 0, 0, 0, 32, 1, 1}},
+        {"count_shared_broadcast",
+         R"(
+	ld.shared.f32 	%r4, [shared];)",
+         {0, 0, 0, 0, 32, 1, 1}},
+        {"count_shared_pairs",
+         R"(
 	mov.u32 	%r9, shared;
 	mad.lo.s32 	%r3, %r0, 8, %r9;
-	ld.shared.v2.f32 	{%r4, %r5}, [%r3];)", {0, 0, 0, 0, 32, 2, 2}},
-        {"count_shared_wide", R"(
+	ld.shared.v2.f32 	{%r4, %r5}, [%r3];)",
+         {0, 0, 0, 0, 32, 2, 2}},
+        {"count_shared_wide",
+         R"(
 	mov.u32 	%r9, shared;
 	mad.lo.s32 	%r3, %r0, 16, %r9;
-	st.shared.v4.u32 	[%r3], {%r0, %r0, %r0, %r0};)", {0, 0, 0, 0, 32, 4, 4}},
+	st.shared.v4.u32 	[%r3], {%r0, %r0, %r0, %r0};)",
+         {0, 0, 0, 0, 32, 4, 4}},
         // Eight lanes at a time, 64 bytes apart: each second group of four meets the banks of the first.
-        {"count_shared_wide_strided", R"(
+        {"count_shared_wide_strided",
+         R"(
 	mov.u32 	%r9, shared;
 	mad.lo.s32 	%r3, %r0, 64, %r9;
-	ld.shared.v4.u32 	{%r4, %r5, %r6, %r7}, [%r3];)", {0, 0, 0, 0, 32, 16, 4}},
-        {"count_matrices", R"(
+	ld.shared.v4.u32 	{%r4, %r5, %r6, %r7}, [%r3];)",
+         {0, 0, 0, 0, 32, 16, 4}},
+        {"count_matrices",
+         R"(
 	mov.u32 	%r9, shared;
 	mad.lo.s32 	%r3, %r0, 16, %r9;
-	ldmatrix.sync.aligned.m8n8.x4.shared.b16 	{%r4, %r5, %r6, %r7}, [%r3];)", {0, 0, 0, 0, 32, 4, 4}},
-        {"count_matrices_in_one_bank", R"(
+	ldmatrix.sync.aligned.m8n8.x4.shared.b16 	{%r4, %r5, %r6, %r7}, [%r3];)",
+         {0, 0, 0, 0, 32, 4, 4}},
+        {"count_matrices_in_one_bank",
+         R"(
 	mov.u32 	%r9, shared;
 	mad.lo.s32 	%r3, %r0, 128, %r9;
-	ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 	{%r4, %r5, %r6, %r7}, [%r3];)", {0, 0, 0, 0, 32, 32, 4}},
-        {"count_copies", R"(
+	ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 	{%r4, %r5, %r6, %r7}, [%r3];)",
+         {0, 0, 0, 0, 32, 32, 4}},
+        {"count_copies",
+         R"(
 	mov.u32 	%r9, shared;
 	mad.lo.s32 	%r3, %r0, 16, %r9;
 	mul.wide.u32 	%d4, %r0, 16;
 	add.s64 	%d4, %d0, %d4;
-	cp.async.cg.shared.global.L2::128B 	[%r3], [%d4], 16, 16;)", {512, 0, 16, 16, 32, 4, 4}},
+	cp.async.cg.shared.global.L2::128B 	[%r3], [%d4], 16, 16;)",
+         {512, 0, 16, 16, 32, 4, 4}},
     };
     return all;
 }
@@ -362,24 +419,27 @@ void counters() {
         shape.shared = 33 * 132;
         EmulatorCounters c = {};
         const std::string message = launch(pattern.name, shape, Arguments{in.data, out.data, 0, 0}, options, &c);
-        const uint64_t found[7] = {c.global_load_bytes, c.global_store_bytes, c.global_sectors, c.global_sectors_ideal,
-                                   c.shared_accesses, c.shared_wavefronts, c.shared_wavefronts_ideal};
+        const uint64_t found[7] = {c.global_load_bytes,      c.global_store_bytes, c.global_sectors,
+                                   c.global_sectors_ideal,   c.shared_accesses,    c.shared_wavefronts,
+                                   c.shared_wavefronts_ideal};
         std::string shown = message;
         for (uint64_t count : found) shown += " " + std::to_string(count);
         report(pattern.name, message.empty() && memcmp(found, pattern.expected, sizeof found) == 0, shown);
         options.count = 0;
         EmulatorCounters none = {};
         launch(pattern.name, shape, Arguments{in.data, out.data, 0, 0}, options, &none);
-        const bool silent = none.global_load_bytes + none.global_store_bytes + none.global_sectors + none.shared_accesses == 0;
+        const bool silent =
+            none.global_load_bytes + none.global_store_bytes + none.global_sectors + none.shared_accesses == 0;
         if (!silent) report(std::string(pattern.name) + ", not asked for", false);
     }
     EmulatorCounters c = {};
     Shape shape;
     shape.x = 2;
     shape.threads = 64;
-    const std::string message = launch("count_meetings", shape, Arguments{in.data, out.data, 0, 0}, EmulatorOptions(), &c);
-    report("count_meetings", message.empty() && c.block_barriers == 2 && c.warp_collectives == 8 && c.matrix_products == 4,
-           message);
+    const std::string message =
+        launch("count_meetings", shape, Arguments{in.data, out.data, 0, 0}, EmulatorOptions(), &c);
+    report("count_meetings",
+           message.empty() && c.block_barriers == 2 && c.warp_collectives == 8 && c.matrix_products == 4, message);
 }
 
 }  // namespace
@@ -401,7 +461,8 @@ const std::string& memory_module() {
 	bar.warp.sync 	-1;
 	shfl.sync.bfly.b32 	%r4|%p1, %r0, 1, 31, -1;
 	bar.sync 	0;
-	mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 	{%r4, %r5, %r6, %r7}, {%r3, %r3, %r3, %r3}, {%r3, %r3}, {%r3, %r3, %r3, %r3};)");
+	mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 
+		{%r4, %r5, %r6, %r7}, {%r3, %r3, %r3, %r3}, {%r3, %r3}, {%r3, %r3, %r3, %r3};)");
         return module_of(entries);
     }();
     return text;

@@ -5,8 +5,7 @@
 namespace test {
 namespace {
 
-/// A kernel with one statement that is refused. `line` counts from the statement's first line; the message shows `text`,
-/// or the statement as it is.
+/// A kernel with one statement that is refused. The message shows `text`, or the statement as it is.
 struct Refusal {
     const char* name;
     const char* statement;
@@ -65,10 +64,12 @@ const std::vector<Refusal>& all_refusals() {
         {"barrier_of_some_threads", "bar.sync 0, 64;"},
         {"barrier_arrive", "bar.arrive 0, 64;"},
         {"ldmatrix_x2", "ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%r3, %r4}, [%r5];"},
-        {"mma_of_other_shape", "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%r3, %r4, %r5, %r6}, {%r7, %r8}, "
-                               "{%r9}, {%r3, %r4, %r5, %r6};"},
-        {"mma_with_f16_sums", "mma.sync.aligned.m16n8k16.row.col.f16.f16.f16.f16 {%r3, %r4}, {%r5, %r6, %r7, %r8}, "
-                              "{%r9, %r10}, {%r3, %r4};"},
+        {"mma_of_other_shape",
+         "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%r3, %r4, %r5, %r6}, {%r7, %r8}, "
+         "{%r9}, {%r3, %r4, %r5, %r6};"},
+        {"mma_with_f16_sums",
+         "mma.sync.aligned.m16n8k16.row.col.f16.f16.f16.f16 {%r3, %r4}, {%r5, %r6, %r7, %r8}, "
+         "{%r9, %r10}, {%r3, %r4};"},
         {"double", "add.rn.f64 %d4, %d5, %d6;"},
         {"call", "call.uni helper;"},
         {"indirect_branch", "brx.idx %r3, TARGETS;"},
@@ -152,7 +153,7 @@ const std::vector<Refusal>& all_refusals() {
         {"declared_bytes", ".reg .b8 %b<3>;", ".reg .b8"},
         {"declared_vectors", ".reg .v4 .b32 %v;", ".reg .v4"},
         {"declared_too_many", ".reg .b32 %x<2000000>;", ".reg .b32 %x<2000000"},
-        {"declared_twice", ".reg .b32 %r<60>;", ".reg .b32 %r<60>"},
+        {"declared_twice", ".reg .b32 %r59;", ".reg .b32 %r59"},
         {"unknown_pragma", ".pragma \"enable_smem_spilling\";", ".pragma"},
         {"line_directive", ".loc 1 2 3", ".loc"},
         {"comment_of_lines", "/* a comment */", "/"},
@@ -165,8 +166,8 @@ const char* const WHOLE[][3] = {
     {"body_of_nothing", "", ""},
     {"ret_is_not_last", "\tret;\n\tmov.u32 \t%r3, 0;", ""},
     {"label_after_the_last_ret", "\tsetp.eq.s32 \t%p1, %r3, 0;\n\t@%p1 bra \tEND;\n\tret;\nEND:", ""},
-    {"register_of_another_scope", "\t{\n\t.reg .b32 inner;\n\tmov.u32 \tinner, 0;\n\t}\n\tmov.u32 \t%r3, inner;\n\tret;",
-     "mov.u32 %r3, inner"},
+    {"register_of_another_scope",
+     "\t{\n\t.reg .b32 inner;\n\tmov.u32 \tinner, 0;\n\t}\n\tmov.u32 \t%r3, inner;\n\tret;", "mov.u32 %r3, inner"},
     {"statement_without_an_end", "\tret", "ret"},
 };
 
@@ -182,12 +183,13 @@ void check(const Refusal& refusal) {
     const std::string found = launch(refusal.name, Shape(), Arguments{word.data, word.data, 0, 0});
     // The label that stands twice is refused where it does so for the second time.
     const bool here = refusal.name == std::string("label_twice") || found.find(line + ": ") != std::string::npos;
-    const bool good = is_one_line(found) && here && found.find("kernel " + std::string(refusal.name) + ", refusals.ptx:") == 0 &&
+    const bool good = is_one_line(found) && here &&
+                      found.find("kernel " + std::string(refusal.name) + ", refusals.ptx:") == 0 &&
                       found.find(": " + statement) != std::string::npos;
     report(refusal.name, good, good ? found : "expected " + line + ", found '" + found + "'");
 }
 
-// ---- Modules: read, not run ------------------------------------------------------------------------------------------------
+// ---- Modules: read, not run ----------------------------------------------------------------------------------------
 
 struct Module {
     const char* name;
@@ -197,8 +199,10 @@ struct Module {
 const Module MODULES[] = {
     {"module of nothing", "", 0},
     {"module of a header", ".version 8.4\n.target sm_80\n.address_size 64\n", 0},
-    {"module with an entry", ".version 9.0\n.target sm_90a\n.visible .entry k(\n.param .align 8 .b8 p[8]\n)\n.maxntid 32, 1, 1\n"
-                             ".minnctapersm 2\n{\n{\nret;\n}\n}\n", 0},
+    {"module with an entry",
+     ".version 9.0\n.target sm_90a\n.visible .entry k(\n.param .align 8 .b8 p[8]\n)\n.maxntid 32, 1, 1\n"
+     ".minnctapersm 2\n{\n{\nret;\n}\n}\n",
+     0},
     {"old version", "\n.version 6.5\n", 2},
     {"other target", ".target gfx90a\n", 1},
     {"32-bit addresses", "\n\n.address_size 32\n", 3},
@@ -212,14 +216,18 @@ const Module MODULES[] = {
     {"shared memory aligned too much", ".extern .shared .align 1024 .b8 table[];\n", 1},
     {"an entry that is not visible", ".entry k(\n.param .align 8 .b8 p[8]\n)\n.maxntid 32, 1, 1\n{\nret;\n}\n", 1},
     {"an entry without parameters", ".visible .entry k()\n.maxntid 32, 1, 1\n{\nret;\n}\n", 1},
-    {"an entry with two parameters", ".visible .entry k(\n.param .align 8 .b8 p[8],\n.param .b32 q\n)\n.maxntid 32, 1, 1\n{\nret;\n}\n", 2},
+    {"an entry with two parameters",
+     ".visible .entry k(\n.param .align 8 .b8 p[8],\n.param .b32 q\n)\n.maxntid 32, 1, 1\n{\nret;\n}\n", 2},
     {"an entry with a number", ".visible .entry k(\n.param .u64 p\n)\n.maxntid 32, 1, 1\n{\nret;\n}\n", 2},
     {"an entry without .maxntid", ".visible .entry k(\n.param .align 8 .b8 p[8]\n)\n{\nret;\n}\n", 4},
-    {"an entry of planes of threads", ".visible .entry k(\n.param .align 8 .b8 p[8]\n)\n.maxntid 32, 2, 1\n{\nret;\n}\n", 4},
+    {"an entry of planes of threads",
+     ".visible .entry k(\n.param .align 8 .b8 p[8]\n)\n.maxntid 32, 2, 1\n{\nret;\n}\n", 4},
     {"an entry with .reqntid", ".visible .entry k(\n.param .align 8 .b8 p[8]\n)\n.reqntid 32, 1, 1\n{\nret;\n}\n", 4},
-    {"an entry with clusters", ".visible .entry k(\n.param .align 8 .b8 p[8]\n)\n.maxntid 32, 1, 1\n.explicitcluster\n{\nret;\n}\n", 5},
+    {"an entry with clusters",
+     ".visible .entry k(\n.param .align 8 .b8 p[8]\n)\n.maxntid 32, 1, 1\n.explicitcluster\n{\nret;\n}\n", 5},
     {"an entry without an end", ".visible .entry k(\n.param .align 8 .b8 p[8]\n)\n.maxntid 32, 1, 1\n{\nret;\n", 7},
-    {"an entry with two ends", ".visible .entry k(\n.param .align 8 .b8 p[8]\n)\n.maxntid 32, 1, 1\n{\nret;\n}\n}\n", 8},
+    {"an entry with two ends", ".visible .entry k(\n.param .align 8 .b8 p[8]\n)\n.maxntid 32, 1, 1\n{\nret;\n}\n}\n",
+     8},
     {"half an entry", ".visible .entry k(\n.param .align 8 .b8 p[8]\n)\n", 4},
     {"a comment of lines", "/* text */\n", 1},
 };

@@ -4,7 +4,7 @@
 namespace test {
 namespace {
 
-// ---- shfl.sync: as the ISA's pseudocode says it, with the predicate -------------------------------------------------------
+// ---- shfl.sync: as the ISA's pseudocode says it, with the predicate ------------------------------------------------
 
 struct Shuffled {
     uint32_t value;
@@ -19,7 +19,8 @@ Shuffled shuffled(bool butterfly, uint32_t lane, uint32_t b, uint32_t c) {
     return Shuffled{100 + (in_range ? j : lane), in_range};
 }
 void shuffles() {
-    const uint32_t controls[] = {0x1f, 0x0f, 0x00, 0x07, 0x1c1f, 0x181f, 0x101f, 0x1e1f, 0x1803, 0x1002, 0x1f1f, 0xe0e0e01f};
+    const uint32_t controls[] = {0x1f,   0x0f,   0x00,   0x07,   0x1c1f, 0x181f,
+                                 0x101f, 0x1e1f, 0x1803, 0x1002, 0x1f1f, 0xe0e0e01f};
     for (bool butterfly : {true, false}) {
         size_t cases = 0;
         std::string wrong;
@@ -49,7 +50,7 @@ void shuffles() {
     expect_words("sum of a warp by shuffles", "warp_sum", Shape(), {0}, sums, 0, 4);
 }
 
-// ---- ldmatrix -----------------------------------------------------------------------------------------------------------------
+// ---- ldmatrix ------------------------------------------------------------------------------------------------------
 
 /// Rows of 16 bytes lie 48 bytes apart, in an order of their own. The figure of the ISA: thread 4 r + c holds columns
 /// 2 c and 2 c + 1 of row r; with .trans, rows 2 c and 2 c + 1 of column r.
@@ -86,7 +87,7 @@ void matrices() {
     }
 }
 
-// ---- mma: exact on small integers ---------------------------------------------------------------------------------------------
+// ---- mma: exact on small integers ----------------------------------------------------------------------------------
 
 /// A whole number, in the type's bits.
 uint32_t small(bool is_bf16, int value) {
@@ -105,9 +106,12 @@ void products() {
                     state = state * 1664525 + 1013904223;
                     return int(state >> 16) % 25 - 12;
                 };
-                for (auto& row : a) for (int& x : row) in.push_back(small(is_bf16, x = next()));
-                for (auto& row : b) for (int& x : row) in.push_back(small(is_bf16, x = next()));
-                for (auto& row : c) for (int& x : row) in.push_back(bits(float(x = 40 * next())));
+                for (auto& row : a)
+                    for (int& x : row) in.push_back(small(is_bf16, x = next()));
+                for (auto& row : b)
+                    for (int& x : row) in.push_back(small(is_bf16, x = next()));
+                for (auto& row : c)
+                    for (int& x : row) in.push_back(bits(float(x = 40 * next())));
                 for (uint32_t i = 0; i < 16; ++i) {
                     for (uint32_t j = 0; j < 8; ++j) {
                         int sum = c[i][j];
@@ -129,14 +133,15 @@ void products() {
 }
 
 /// The kernel reads and writes matrices by rows, a word an element, and makes the fragments that the ISA has in its
-/// figures: with g = lane / 4 and t = lane % 4, register i of a holds row g + 8 (i % 2), columns 2 t + 8 (i / 2) and the
-/// next; register i of b holds rows 2 t + 8 i and the next of column g; register i of c and d holds row g + 8 (i / 2),
-/// column 2 t + i % 2.
+/// figures. With g = lane / 4 and t = lane % 4:
+///     a, register i: row g + 8 (i % 2), columns 2 t + 8 (i / 2) and the next;
+///     b, register i: rows 2 t + 8 i and the next, column g;
+///     c and d, register i: row g + 8 (i / 2), column 2 t + i % 2.
 std::string product_kernel(bool is_bf16) {
     std::string body = "\tshr.u32 \t%r10, %r0, 2;\n\tand.b32 \t%r11, %r0, 3;\n\tshl.b32 \t%r12, %r11, 1;\n";
     // A word of the input at (row, column) of a matrix that begins at word `first`.
-    const auto address = [&](const std::string& base, uint32_t first, uint32_t width, const std::string& row, uint32_t down,
-                             const std::string& column, uint32_t right) {
+    const auto address = [&](const std::string& base, uint32_t first, uint32_t width, const std::string& row,
+                             uint32_t down, const std::string& column, uint32_t right) {
         body += "\tmad.lo.s32 \t%r13, " + row + ", " + std::to_string(width) + ", " + column + ";\n";
         body += "\tmul.wide.u32 \t%d4, %r13, 4;\n\tadd.s64 \t%d4, %d4, " + base + ";\n";
         return "[%d4+" + std::to_string(4 * (first + down * width + right)) + "]";
@@ -168,7 +173,7 @@ std::string product_kernel(bool is_bf16) {
     return entry(is_bf16 ? "mma_bf16" : "mma_f16", body);
 }
 
-// ---- Barriers of warps and blocks: without them the schedules find another order ----------------------------------------------
+// ---- Barriers of warps and blocks: without them the schedules find another order -----------------------------------
 
 /// Each lane writes its word, then reads the word of lane `other`; b is between.
 std::string exchange(const std::string& name, const std::string& other, const std::string& between) {
@@ -177,7 +182,8 @@ std::string exchange(const std::string& name, const std::string& other, const st
 	mad.lo.s32 	%r4, %r0, 4, %r3;
 	st.shared.f32 	[%r4], %r0;
 	)" + between + R"(
-	xor.b32 	%r5, %r0, )" + other + R"(;
+	xor.b32 	%r5, %r0, )" +
+                           other + R"(;
 	mad.lo.s32 	%r4, %r5, 4, %r3;
 	ld.shared.f32 	%r6, [%r4];
 	st.global.u32 	[%d2], %r6;)");
@@ -220,7 +226,8 @@ const std::string& warps_module() {
         }
         std::string sum = "\tmov.u32 \t%r3, %r0;\n";
         for (uint32_t mask = 16; mask > 0; mask /= 2) {
-            sum += "\tshfl.sync.bfly.b32 \t%r4|%p1, %r3, " + std::to_string(mask) + ", 31, -1;\n\tadd.s32 \t%r3, %r3, %r4;\n";
+            sum += "\tshfl.sync.bfly.b32 \t%r4|%p1, %r3, " + std::to_string(mask) +
+                   ", 31, -1;\n\tadd.s32 \t%r3, %r3, %r4;\n";
         }
         entries += entry("warp_sum", sum + "\tst.global.u32 \t[%d2], %r3;");
         for (const char* form : {"plain", "trans"}) {
