@@ -10,7 +10,8 @@ mod equalities;
 #[path = "common/reference.rs"]
 mod reference;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::LazyLock;
 use std::time::Instant;
 
@@ -50,6 +51,17 @@ fn places_of_cards(libraries: &[PathBuf]) -> Vec<Place> {
 
 fn none_failed(failures: &[String]) {
     assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// Its own test: each opcode as the PTX ISA has it, on PTX written by hand, and the units' arithmetic as MMA-Sim has it.
+#[test]
+fn opcodes_do_what_the_isa_says() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/matrix_units.txt");
+    let output = Command::new(ptx::test_of_interpreter()).arg(fixture).output().unwrap();
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    let bad: Vec<&str> = said.lines().filter(|line| !line.starts_with("ok ")).collect();
+    assert!(output.status.success() && bad == ["all as expected"], "{}: {}", output.status, bad.join("\n"));
+    eprintln!("{} cases of the interpreter", said.lines().count() - 1);
 }
 
 #[test]

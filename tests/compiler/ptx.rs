@@ -29,22 +29,38 @@ pub fn modules(nvcc: &nvcc::Nvcc, sources: &[(String, PathBuf, &str)]) -> Vec<Pa
     run(&sources.iter().map(job).collect::<Vec<_>>()).into_iter().map(|object| object.path).collect()
 }
 
-/// Objects of the interpreter.
-pub fn interpreter() -> Vec<PathBuf> {
+/// Objects of the sources of the interpreter, or of its test.
+fn objects_of(test: bool) -> Vec<PathBuf> {
     let folder = kernels().join("interpreter");
     let mut sources: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    sources.retain(|path| path.extension().is_some_and(|end| end == "cpp") && !path.file_name().unwrap().to_str().unwrap().starts_with("test"));
+    let stem = |path: &Path| path.file_stem().unwrap().to_str().unwrap().to_owned();
+    // The file that has the test's main function is compiled last, into the program.
+    sources.retain(|path| path.extension().is_some_and(|end| end == "cpp") && !path.ends_with("test.cpp"));
+    sources.retain(|path| stem(path).starts_with("test_") == test);
     sources.sort();
     #[cfg(target_arch = "x86_64")]
     let wide = std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma");
     #[cfg(not(target_arch = "x86_64"))]
     let wide = false;
-    let flags: &[&str] = if wide { &["-O3", "-mavx2", "-mfma"] } else { &["-O3"] };
-    let unit = |source: &PathBuf| {
-        let stem = source.file_stem().unwrap().to_str().unwrap();
-        Unit::new(Kind::Object, &format!("interpreter-{stem}"), source, flags, &[])
+    let flags: &[&str] = match (test, wide) {
+        (true, _) => &["-O1"],
+        (false, true) => &["-O3", "-mavx2", "-mfma"],
+        (false, false) => &["-O3"],
     };
+    let unit = |path: &PathBuf| Unit::new(Kind::Object, &format!("interpreter-{}", stem(path)), path, flags, &[]);
     compile(sources.iter().map(unit).collect())
+}
+
+/// Objects of the interpreter.
+pub fn interpreter() -> Vec<PathBuf> {
+    objects_of(false)
+}
+
+/// The interpreter's own test, a program.
+pub fn test_of_interpreter() -> PathBuf {
+    let objects = [objects_of(false), objects_of(true)].concat();
+    let main = kernels().join("interpreter/test.cpp");
+    compile(vec![Unit::new(Kind::Program, "interpreter-test", &main, &["-O1"], &objects)]).remove(0)
 }
 
 /// A source that brings these modules to the interpreter.

@@ -263,22 +263,23 @@ impl Backend for Kernels {
 
     fn kernels(&mut self, which: Which, batch: &Batch) -> Result<Vec<&'static str>> {
         let shape = self.feed(which, batch)?;
-        Ok(self.launches(which, shape).iter().map(|launch| launch.kernel).collect())
+        Ok(self.launches(which, shape)?.iter().map(|launch| launch.kernel).collect())
     }
 
     fn measure_empty(&mut self, launches: usize, runs: usize) -> Result<f64> {
         let launches = vec![launch::empty(self.memory.precision); launches];
-        let Some(captured) = self.driver.capture(&launches)? else {
-            let name = &self.driver.properties().name;
-            return Err(Error::device(name, "expected captured launches, found a device that captures none"));
-        };
+        let name = self.driver.properties().name.clone();
+        let refused = || Error::device(&name, "expected captured launches, found a device that refuses them");
+        let captured = self.driver.capture(&launches)?.ok_or_else(refused)?;
         // The first replay brings the sequence to the device.
-        self.driver.replay(captured)?;
+        let mut replayed = self.driver.replay(captured)?;
         self.driver.start_clock()?;
-        (0..runs).try_for_each(|_| self.driver.replay(captured))?;
+        for _ in 0..runs {
+            replayed &= self.driver.replay(captured)?;
+        }
         let seconds = self.driver.stop_clock()?;
         self.driver.forget(captured);
-        Ok(seconds / runs as f64)
+        if replayed { Ok(seconds / runs as f64) } else { Err(refused()) }
     }
 
     fn copy_text_page(&mut self, copy: PageCopy) -> Result<()> {
