@@ -107,8 +107,8 @@ typedef struct flamant_engine_options {
     size_t threads;           /* workers on the processor; 0: one for each core */
     size_t context_max;       /* tokens of a sequence at most, prompt and answer; 0: what the model was made for */
     size_t sequences;         /* requests that run at a time at most; the others wait */
-    size_t tokens_per_step;   /* tokens of one step at most */
-    size_t pictures_per_step; /* pictures encoded in one step at most */
+    size_t tokens_per_step;   /* tokens of one step at most; 0: by device, 2048 on cuda if they fit, 256 elsewhere */
+    size_t pictures_per_step; /* pictures encoded in one step at most; 0: by device, 32 on cuda if they fit, else 8 */
     size_t text_pages;        /* pages of 16 tokens; 0: what memory allows */
     size_t media_pages;       /* pages of one picture; 0: what memory allows */
     size_t queue;             /* requests that wait, at most */

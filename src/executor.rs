@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::backend::{self, Backend, Batch, Chosen, Opening, PageCount, Pools, Request};
+use crate::backend::{self, Backend, Batch, Chosen, Opening, PageCount, Pools, Request, Usual};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::graph::{Extent, Plans, Which};
@@ -35,6 +35,11 @@ impl Executor {
     /// Text pages and media pages that the device has.
     pub fn pages(&self) -> (usize, usize) {
         self.backend.pages()
+    }
+
+    /// What the device has made room for.
+    pub fn usual(&self) -> Usual {
+        self.backend.usual()
     }
 
     /// Encodes pictures and videos, of so many `frames` each (normalised pixels, (3, side, side) a frame), into media

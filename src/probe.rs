@@ -131,6 +131,7 @@ impl Probe {
             threads: place.threads,
             precision: place.precision,
             usual,
+            usual_least: usual,
             #[cfg(feature = "emulated")]
             emulated: place.emulated.clone(),
         };

@@ -240,14 +240,23 @@ fn tables_hold_what_the_json_holds() {
 #[test]
 fn an_inspection_names_family_and_parts() {
     let table = run(&["inspect", DEMO]);
-    for mention in
-        ["Idefics", "Llama", "vision", "resampler", "gated blocks", "decoder", "BF16", "tanh(attention gate)"]
-    {
+    for mention in [
+        "Idefics",
+        "Llama",
+        "2048 tokens and 32 pictures on cuda",
+        "vision",
+        "resampler",
+        "gated blocks",
+        "decoder",
+        "BF16",
+        "tanh(attention gate)",
+    ] {
         assert!(table.contains(mention), "{mention} is not in:\n{table}");
     }
     let report = json(&["inspect", DEMO]);
     assert_eq!((&report["family"], &report["language_model"]), (&json!("Idefics"), &json!("Llama")));
     assert_eq!(report["decoder"]["vocabulary"], 32);
+    assert_eq!(report["steps"]["cpu"], json!({"tokens_per_step": 256, "pictures_per_step": 8}));
     assert_eq!(report["gates"].as_array().unwrap().len(), 3);
     let parts = report["parts"].as_object().unwrap();
     assert!(["vision", "resampler", "gated_blocks", "decoder"].iter().all(|part| parts.contains_key(*part)));
@@ -363,6 +372,8 @@ fn devices_are_chosen_by_name() {
     let names: Vec<&str> =
         devices.as_array().unwrap().iter().map(|device| device["device"].as_str().unwrap()).collect();
     assert_eq!(names[..2], ["cpu", "emulated"]);
+    let tokens: Vec<&Value> = devices.as_array().unwrap().iter().map(|device| &device["tokens_per_step"]).collect();
+    assert_eq!((tokens[0], *tokens.last().unwrap()), (&json!(256), &json!(2048)));
     let prompt = ["--image", &picture("rgb16-30x45.png"), "--text", "a"];
     let on_processor = generate(&prompt);
     for precision in ["bf16", "f16"] {

@@ -95,8 +95,8 @@ fn options(device: Device, precision: Option<Precision>, limits: Limits) -> Opti
 fn random_limits(random: &mut Random) -> Limits {
     Limits {
         sequences: 1 + random.below(12),
-        tokens_per_step: 1 + random.below(100),
-        pictures_per_step: 1 + random.below(6),
+        tokens_per_step: Some(1 + random.below(100)),
+        pictures_per_step: Some(1 + random.below(6)),
         text_pages: Some(9 + random.below(12)),
         media_pages: Some(1 + random.below(10)),
         sharing: random.below(4) > 0,
@@ -253,6 +253,24 @@ fn without_sharing_everything_is_computed() {
     }
 }
 
+/// With the limits of a GPU a prompt of many tokens and 32 pictures is one step; its answer is that of many steps.
+#[test]
+fn a_prompt_is_one_step_with_the_limits_of_a_gpu() {
+    let prompt = Episode::draw(&mut Random::new(3), &Sheet::all().unwrap()[0], 5, 31).prompt().unwrap();
+    let device = if cfg!(feature = "emulated") { Device::Emulated } else { Device::Cpu };
+    let found = [Limits::default(), Limits::default().on(Device::Cuda(0))].map(|limits| {
+        let options = Options { device, limits: limits.clone(), ..Options::default() };
+        let mut engine = Engine::demo(&options).unwrap();
+        assert_eq!(engine.limits().tokens_per_step, limits.on(device).tokens_per_step);
+        let answer = answers(&mut engine, std::slice::from_ref(&prompt)).remove(0);
+        assert_eq!(answer.usage.pictures_encoded, 32);
+        (engine.stats().steps - answer.ids.len() as u64 + 1, answer.ids, answer.logprobs)
+    });
+    let [(many, ids, logprobs), (one, ..)] = &found;
+    assert_eq!((*one, *many >= 4), (1, true), "steps that read the prompt");
+    assert_eq!((ids, logprobs), (&found[1].1, &found[1].2));
+}
+
 #[test]
 fn a_long_prompt_does_not_keep_a_short_one_waiting() {
     let sheets = Sheet::all().unwrap();
@@ -329,8 +347,8 @@ fn what_passes_a_limit_is_refused_in_a_line() {
     let limits = Limits::default;
     for (wrong, line) in [
         (Limits { sequences: 0, ..limits() }, "sequences: expected 1 to 1024, found 0"),
-        (Limits { tokens_per_step: 0, ..limits() }, "tokens-per-step: expected 1 to 8192, found 0"),
-        (Limits { pictures_per_step: 65, ..limits() }, "pictures-per-step: expected 1 to 64, found 65"),
+        (Limits { tokens_per_step: Some(0), ..limits() }, "tokens-per-step: expected 1 to 8192, found 0"),
+        (Limits { pictures_per_step: Some(65), ..limits() }, "pictures-per-step: expected 1 to 64, found 65"),
         (Limits { queue: 0, ..limits() }, "queue: expected 1 to"),
         (Limits { media_pages: Some(0), ..limits() }, "media-pages: expected 1 to"),
         (Limits { text_pages: Some(2), ..limits() }, "text-pages: expected 8 to"),

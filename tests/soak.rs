@@ -276,8 +276,8 @@ fn nothing_is_lost_repeated_or_changed_under_random_load() {
     let songs = songs(&canaries);
     let limits = Limits {
         sequences: 6,
-        tokens_per_step: 40,
-        pictures_per_step: 2,
+        tokens_per_step: Some(40),
+        pictures_per_step: Some(2),
         text_pages: Some(TEXT_PAGES),
         media_pages: Some(MEDIA_PAGES),
         queue: 24,

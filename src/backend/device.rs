@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::Usual;
 use crate::error::{Error, Result};
 
 /// Which device to run on.
@@ -18,6 +19,18 @@ pub enum Device {
     Cuda(usize),
     /// The GPU's own kernels, run on the processor: slow, to prove them.
     Emulated,
+}
+
+impl Device {
+    /// What a step holds at most where nothing is said. A GPU reads all weights for every step of a prompt, so steps
+    /// are as long as the units that multiply need to be busy. A processor is busy with few, and what else runs waits
+    /// for the end of each step; so does the emulator, which is a processor, and a slow one.
+    pub(crate) fn usual(self) -> Usual {
+        match self {
+            Device::Cuda(_) => Usual { images: 32, tokens: 2048 },
+            Device::Cpu | Device::Emulated | Device::Auto => Usual::LEAST,
+        }
+    }
 }
 
 impl FromStr for Device {

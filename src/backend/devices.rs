@@ -4,8 +4,8 @@ use std::fmt;
 use std::fs::read_to_string;
 use std::thread::available_parallelism;
 
-use super::Device;
 use super::kernels::{COMPILED, cuda};
+use super::{Device, Usual};
 use crate::error::Error;
 
 /// A device, or why there is none of its kind.
@@ -26,12 +26,17 @@ pub struct DeviceInfo {
     pub memory_free: Option<u64>,
     /// Of a GPU: the architecture its kernels were compiled for.
     pub kernels: Option<String>,
+    /// Tokens that a step holds at most where nothing is said and memory allows.
+    pub tokens_per_step: usize,
+    /// Pictures that a step encodes, likewise.
+    pub pictures_per_step: usize,
     /// Why it cannot be used; none if it can.
     pub problem: Option<String>,
 }
 
 impl DeviceInfo {
     fn new(device: Device) -> DeviceInfo {
+        let Usual { images, tokens } = device.usual();
         DeviceInfo {
             device,
             name: None,
@@ -40,6 +45,8 @@ impl DeviceInfo {
             memory_total: None,
             memory_free: None,
             kernels: None,
+            tokens_per_step: tokens,
+            pictures_per_step: images,
             problem: None,
         }
     }
@@ -52,7 +59,6 @@ impl From<cuda::Found> for DeviceInfo {
             Err(reason) => (None, Some(reason)),
         };
         DeviceInfo {
-            device: Device::Cuda(found.index),
             name: Some(found.name),
             units: Some(found.multiprocessors),
             compute_capability: Some(found.compute_capability),
@@ -60,6 +66,7 @@ impl From<cuda::Found> for DeviceInfo {
             memory_free: found.memory_free,
             kernels,
             problem,
+            ..DeviceInfo::new(Device::Cuda(found.index))
         }
     }
 }
@@ -126,6 +133,9 @@ impl fmt::Display for DeviceInfo {
             self.units.map(|count| format!("{count} {units}")),
             memory,
             self.kernels.as_ref().map(|architecture| format!("kernels for {architecture}")),
+            self.problem
+                .is_none()
+                .then(|| format!("steps of {} tokens and {} pictures", self.tokens_per_step, self.pictures_per_step)),
             self.problem.as_ref().map(|problem| format!("unusable: {problem}")),
         ];
         formatter.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(", "))

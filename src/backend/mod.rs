@@ -81,6 +81,18 @@ pub struct Usual {
     pub tokens: usize,
 }
 
+impl Usual {
+    /// The least that any device has where nothing is asked for.
+    pub(crate) const LEAST: Usual = Usual { images: 8, tokens: 256 };
+
+    /// Half as many of each, but not fewer than `least`; none if these are that already.
+    fn halved(self, least: Usual) -> Option<Usual> {
+        let half = |count: usize, least: usize| if count > least { (count / 2).max(least) } else { count };
+        let halved = Usual { images: half(self.images, least.images), tokens: half(self.tokens, least.tokens) };
+        (halved != self).then_some(halved)
+    }
+}
+
 /// Everything a run needs besides the plan. Rows of the text axis are tokens, in any order of sequences; a sequence's
 /// own tokens come in order and together.
 #[derive(Debug, Clone, Default)]
@@ -242,6 +254,9 @@ pub(crate) trait Backend: Send {
 
     /// Text pages and media pages there are.
     fn pages(&self) -> (usize, usize);
+
+    /// What it has made room for.
+    fn usual(&self) -> Usual;
 }
 
 /// How a device is opened.
@@ -255,6 +270,8 @@ pub(crate) struct Opening {
     pub precision: Option<Precision>,
     /// See [`Usual`].
     pub usual: Usual,
+    /// Where that does not fit, the device may make room for less; this is the least.
+    pub usual_least: Usual,
     /// What the emulator does besides; as many workers as threads if it is not said how many.
     #[cfg(feature = "emulated")]
     pub emulated: emulated::Settings,
@@ -271,7 +288,7 @@ pub(crate) fn open(opening: &Opening, weights: Weights, pools: Pools, plans: Arc
             if let Some(precision) = opening.precision {
                 return Err(device::no_precision(precision));
             }
-            Box::new(cpu::Cpu::open(opening.threads, weights, pools, plans)?)
+            Box::new(cpu::Cpu::open(opening, weights, pools, plans)?)
         }
         Device::Cuda(index) => Box::new(kernels::open_cuda(index, opening, weights, pools, plans)?),
         #[cfg(feature = "emulated")]

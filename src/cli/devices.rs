@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{Outcome, print_json};
 
-/// Show the devices of this machine, with their memory, and why a kind is not usable
+/// Show the devices of this machine, with their memory and usual limits, and why a kind is not usable
 #[derive(Args)]
 pub struct Devices {
     /// Print one line of JSON
@@ -39,6 +39,8 @@ fn report(device: &DeviceInfo) -> serde_json::Value {
         "memory_total": device.memory_total,
         "memory_free": device.memory_free,
         "kernels": device.kernels,
+        "tokens_per_step": device.tokens_per_step,
+        "pictures_per_step": device.pictures_per_step,
         "usable": device.problem.is_none(),
         "problem": device.problem,
     })

@@ -59,12 +59,12 @@ pub struct LimitArguments {
     /// Requests that run at a time
     #[arg(long, value_name = "N", default_value_t = Limits::default().sequences)]
     sequences: usize,
-    /// Tokens of one step
-    #[arg(long, value_name = "N", default_value_t = Limits::default().tokens_per_step)]
-    tokens_per_step: usize,
-    /// Pictures encoded in one step
-    #[arg(long, value_name = "N", default_value_t = Limits::default().pictures_per_step)]
-    pictures_per_step: usize,
+    /// Tokens of one step; 2048 on a GPU (less where memory is short) and 256 elsewhere, if not given
+    #[arg(long, value_name = "N")]
+    tokens_per_step: Option<usize>,
+    /// Pictures encoded in one step; 32 on a GPU (less where memory is short) and 8 elsewhere, if not given
+    #[arg(long, value_name = "N")]
+    pictures_per_step: Option<usize>,
     /// Pages of 16 tokens; what memory allows and is of use, if not given
     #[arg(long, value_name = "N")]
     text_pages: Option<usize>,

@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
-use flamant::Inspection;
 use flamant::config::ModelConfig;
+use flamant::{Device, Inspection, Limits};
 use serde_json::json;
 
 use super::{Outcome, print_json};
@@ -50,6 +50,9 @@ fn show(inspection: &Inspection) -> Outcome {
     let heads = format!("{} x {}", decoder.heads, decoder.head_width());
     let (tokens, most) = (decoder.vocabulary, decoder.positions_max);
     writeln!(out, "decoder     {} layers of {heads}, {tokens} tokens, {most} positions", decoder.layers)?;
+    let steps =
+        steps().map(|(device, tokens, pictures)| format!("{tokens} tokens and {pictures} pictures on {device}"));
+    writeln!(out, "steps       {}, less where memory is short", steps.join(", "))?;
     writeln!(out, "\n{:12} {:>15} {:>15}  tensors", "part", "parameters", "bytes")?;
     for (name, part) in &inspection.parts {
         let dtypes: Vec<String> = part.dtypes.iter().map(|(dtype, count)| format!("{count} {dtype}")).collect();
@@ -64,6 +67,14 @@ fn show(inspection: &Inspection) -> Outcome {
     Ok(())
 }
 
+/// What a step holds at most on each kind of device, if nothing is said: tokens and pictures.
+fn steps() -> [(&'static str, usize, usize); 2] {
+    [("cpu", Device::Cpu), ("cuda", Device::Cuda(0))].map(|(name, device)| {
+        let limits = Limits::default().on(device);
+        (name, limits.tokens_per_step.unwrap_or(0), limits.pictures_per_step.unwrap_or(0))
+    })
+}
+
 fn report(inspection: &Inspection) -> serde_json::Value {
     let ModelConfig { family, vision, resampler, gated, decoder } = &inspection.config;
     let parts: serde_json::Map<_, _> = inspection
@@ -75,6 +86,9 @@ fn report(inspection: &Inspection) -> serde_json::Value {
         })
         .collect();
     let gates = inspection.gates.iter();
+    let steps = steps().into_iter().map(|(device, tokens, pictures)| {
+        (device.to_owned(), json!({"tokens_per_step": tokens, "pictures_per_step": pictures}))
+    });
     json!({
         "family": format!("{family:?}"),
         "language_model": format!("{:?}", decoder.architecture),
@@ -92,6 +106,7 @@ fn report(inspection: &Inspection) -> serde_json::Value {
             "layers": decoder.layers, "width": decoder.width, "heads": decoder.heads,
             "vocabulary": decoder.vocabulary, "positions": decoder.positions_max,
         },
+        "steps": steps.collect::<serde_json::Map<_, _>>(),
         "parts": parts,
         "gates": gates.map(|gate| json!({"layer": gate.layer, "attention": gate.attention, "dense": gate.dense})).collect::<Vec<_>>(),
         "bytes": inspection.bytes,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Engine;
-use crate::backend::{Device, PageCount, Precision};
+use crate::backend::{self, Device, PageCount, Precision, Usual};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::kv::PAGE_TOKENS;
@@ -13,10 +13,11 @@ use crate::kv::PAGE_TOKENS;
 pub struct Limits {
     /// Requests that run at a time; the others wait.
     pub sequences: usize,
-    /// Tokens of a step: bounds how long a step takes, and the memory of activations.
-    pub tokens_per_step: usize,
+    /// Tokens of a step: bounds how long a step takes, and the memory of activations. None: by device, see
+    /// [`Limits::on`].
+    pub tokens_per_step: Option<usize>,
     /// Pictures or frames of videos encoded in a step, likewise; a video that has more is encoded by itself.
-    pub pictures_per_step: usize,
+    pub pictures_per_step: Option<usize>,
     /// Pages of 16 tokens; none: as many as memory allows and are of use.
     pub text_pages: Option<usize>,
     /// Pages of one picture; none: as many as memory allows, at most 256, or one for each sequence if that is more.
@@ -33,8 +34,8 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             sequences: 64,
-            tokens_per_step: 256,
-            pictures_per_step: 8,
+            tokens_per_step: None,
+            pictures_per_step: None,
             text_pages: None,
             media_pages: None,
             queue: 1024,
@@ -64,9 +65,26 @@ impl Limits {
     /// Whether every number is usable.
     pub(super) fn check(&self) -> Result<()> {
         within("sequences", self.sequences, 1, SEQUENCES_MAX)?;
-        within("tokens-per-step", self.tokens_per_step, 1, TOKENS_PER_STEP_MAX)?;
-        within("pictures-per-step", self.pictures_per_step, 1, PICTURES_PER_STEP_MAX)?;
+        let given = |name: &str, count: Option<usize>, most| count.map_or(Ok(()), |count| within(name, count, 1, most));
+        given("tokens-per-step", self.tokens_per_step, TOKENS_PER_STEP_MAX)?;
+        given("pictures-per-step", self.pictures_per_step, PICTURES_PER_STEP_MAX)?;
         within("queue", self.queue, 1, usize::MAX)
+    }
+
+    /// The same on a device, with what is by device filled in: steps of 2048 tokens and 32 pictures on a GPU, of 256
+    /// and 8 elsewhere. A GPU on which a model does not fit with so many takes half of them, a quarter, and so on down
+    /// to 256 and 8; [`Engine::limits`] says what it took.
+    pub fn on(&self, device: Device) -> Limits {
+        let usual = self.steps(backend::resolve(device).usual());
+        Limits { tokens_per_step: Some(usual.tokens), pictures_per_step: Some(usual.images), ..self.clone() }
+    }
+
+    /// What steps hold at most where what is not said is as in `usual`.
+    pub(super) fn steps(&self, usual: Usual) -> Usual {
+        Usual {
+            images: self.pictures_per_step.unwrap_or(usual.images),
+            tokens: self.tokens_per_step.unwrap_or(usual.tokens),
+        }
     }
 
     /// Text pages and media pages for sequences of up to `context_max` tokens.
@@ -83,7 +101,7 @@ impl Limits {
         };
         let media = match self.media_pages {
             Some(count) => exactly("media-pages", count, 1)?,
-            None => PageCount { least: self.pictures_per_step, most: MEDIA_PAGES_USUAL.max(self.sequences) },
+            None => PageCount { least: self.steps(Usual::LEAST).images, most: MEDIA_PAGES_USUAL.max(self.sequences) },
         };
         Ok([text, media])
     }
@@ -165,13 +183,13 @@ impl Builder {
 
     /// See [`Limits::tokens_per_step`].
     pub fn tokens_per_step(mut self, count: usize) -> Self {
-        self.options.limits.tokens_per_step = count;
+        self.options.limits.tokens_per_step = Some(count);
         self
     }
 
     /// See [`Limits::pictures_per_step`].
     pub fn pictures_per_step(mut self, count: usize) -> Self {
-        self.options.limits.pictures_per_step = count;
+        self.options.limits.pictures_per_step = Some(count);
         self
     }
 
@@ -195,5 +213,25 @@ impl Builder {
     /// As for [`Engine::open`].
     pub fn demo(self) -> Result<Engine> {
         Engine::demo(&self.options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_said_is_by_device() {
+        let on = |limits: &Limits, device| {
+            let limits = limits.on(device);
+            (limits.tokens_per_step, limits.pictures_per_step)
+        };
+        let nothing = Limits::default();
+        assert_eq!(on(&nothing, Device::Cuda(1)), (Some(2048), Some(32)));
+        assert_eq!(on(&nothing, Device::Cpu), (Some(256), Some(8)));
+        assert_eq!(on(&nothing, Device::Emulated), (Some(256), Some(8)));
+        let said = Limits { tokens_per_step: Some(300), ..nothing };
+        assert_eq!(on(&said, Device::Cuda(0)), (Some(300), Some(32)));
+        assert_eq!(said.on(Device::Cpu), said.on(Device::Cpu).on(Device::Cuda(0)));
     }
 }

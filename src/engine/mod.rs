@@ -150,24 +150,21 @@ impl Engine {
         let context_max = options.context(&config)?;
         let pages = limits.pages(context_max)?;
         let (device, _) = options.device.resolve();
-        let usual = Usual { images: limits.pictures_per_step, tokens: limits.tokens_per_step };
         let opening = Opening {
             device,
             threads: options.threads,
             precision: options.precision,
-            usual,
+            usual: limits.steps(device.usual()),
+            usual_least: limits.steps(Usual::LEAST),
             #[cfg(feature = "emulated")]
             emulated: options.emulated.clone(),
         };
         let executor = Executor::open(&config, weights, &opening, pages)?;
         let (text_pages, media_pages) = executor.pages();
+        let Usual { images, tokens } = executor.usual();
         (limits.text_pages, limits.media_pages) = (Some(text_pages), Some(media_pages));
-        let bounds = Bounds {
-            jobs: limits.sequences,
-            tokens: limits.tokens_per_step,
-            frames: limits.pictures_per_step,
-            sharing: limits.sharing,
-        };
+        (limits.tokens_per_step, limits.pictures_per_step) = (Some(tokens), Some(images));
+        let bounds = Bounds { jobs: limits.sequences, tokens, frames: images, sharing: limits.sharing };
         Ok(Engine {
             reader: Reader::new(config, tokenizer, preprocessor, checkpoint, context_max),
             executor,
@@ -188,7 +185,7 @@ impl Engine {
         self.device
     }
 
-    /// What bounds it, with the pages there are.
+    /// What bounds it, with the pages there are and what a step holds at most.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -233,7 +230,7 @@ impl Engine {
         let frames: Vec<&[u8]> = pixels.iter().flat_map(|pixels| pixels.frames()).collect();
         let mut values = Vec::new();
         // No more frames at a time than any step encodes.
-        for frames in frames.chunks(self.limits.pictures_per_step) {
+        for frames in frames.chunks(self.executor.usual().images) {
             self.pixels.clear();
             frames.iter().for_each(|frame| self.reader.preprocessor().normalise(frame, &mut self.pixels));
             self.executor.features(&self.pixels, &mut values)?;

@@ -25,8 +25,8 @@ pub(super) fn default_options() -> EngineOptions {
         threads,
         context_max: context_max.unwrap_or(0),
         sequences: limits.sequences,
-        tokens_per_step: limits.tokens_per_step,
-        pictures_per_step: limits.pictures_per_step,
+        tokens_per_step: limits.tokens_per_step.unwrap_or(0),
+        pictures_per_step: limits.pictures_per_step.unwrap_or(0),
         text_pages: limits.text_pages.unwrap_or(0),
         media_pages: limits.media_pages.unwrap_or(0),
         queue: limits.queue,
@@ -71,8 +71,8 @@ pub(super) fn options<'a>(asked: &EngineOptions) -> Result<(Option<&'a str>, Opt
     let precision = string("precision", asked.precision)?.map(str::parse).transpose()?;
     let limits = Limits {
         sequences: asked.sequences,
-        tokens_per_step: asked.tokens_per_step,
-        pictures_per_step: asked.pictures_per_step,
+        tokens_per_step: given(asked.tokens_per_step),
+        pictures_per_step: given(asked.pictures_per_step),
         text_pages: given(asked.text_pages),
         media_pages: given(asked.media_pages),
         queue: asked.queue,

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::devices::memory_available;
-use super::{Backend, Batch, PageCount, Pools};
+use super::{Backend, Batch, Opening, PageCount, Pools, Usual};
 use crate::checkpoint::{Dtype, Tensor as Stored};
 use crate::error::{Error, Result};
 use crate::graph::{Epilogue, Extent, Index, Keys, Op, Pages, Plans, Tensor, Which};
@@ -46,6 +46,8 @@ pub(super) struct Cpu {
     scratch: Scratch,
     /// A page takes memory when it is first written, so there may be as many as are of use.
     pages: (usize, usize),
+    /// What steps hold at most; there is no room to be made for it.
+    usual: Usual,
 }
 
 /// Memory that matrix products use and keep.
@@ -77,8 +79,9 @@ struct Memory {
 }
 
 impl Cpu {
-    /// Opens the device with `threads` workers (0: as many as there are cores).
-    pub fn open(threads: usize, weights: Weights, pools: Pools, plans: Arc<Plans>) -> Result<Self> {
+    /// Opens the device.
+    pub fn open(opening: &Opening, weights: Weights, pools: Pools, plans: Arc<Plans>) -> Result<Self> {
+        let Opening { threads, usual, .. } = *opening;
         if threads > THREADS_MAX {
             return Err(Error::limit("threads", THREADS_MAX as u64, threads as u64));
         }
@@ -111,7 +114,7 @@ impl Cpu {
         let text = (0..pools.text_layers).map(text_pool).collect();
         let media = (0..pools.media_blocks).map(media_pool).collect();
         let memory = Memory { weights, owned, text, media };
-        Ok(Cpu { threads, plans, memory, slots: Vec::new(), output: None, scratch: Scratch::default(), pages })
+        Ok(Cpu { threads, plans, memory, slots: Vec::new(), output: None, scratch: Scratch::default(), pages, usual })
     }
 }
 
@@ -178,6 +181,10 @@ impl Backend for Cpu {
 
     fn pages(&self) -> (usize, usize) {
         self.pages
+    }
+
+    fn usual(&self) -> Usual {
+        self.usual
     }
 }
 

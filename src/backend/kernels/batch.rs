@@ -1,10 +1,12 @@
 //! A batch as kernels want it: tokens cut into tiles of queries that share a sequence, or, where a sequence has few,
-//! into rows whose keys are split; and into tiles that share a picture. Integers only.
+//! into rows whose keys are split; and into tiles that share a picture. Decoded batches are filled up, so that few
+//! shapes recur. Integers only.
 
-use super::arguments::{MediaTile, NO_PICTURE, QueryTile, SplitItem};
+use super::arguments::{MediaTile, NO_PICTURE, QueryTile, SplitItem, SplitRow};
 use super::split::{Sequence, Splitting, items_most, split};
 use crate::backend::{Batch, FramePlace};
 use crate::graph::Extent;
+use crate::kv::PAGE_TOKENS;
 
 /// Queries of one tile of causal or image attention (`kernels/attention.cuh`).
 pub const TILE_ROWS: usize = 64;
@@ -12,21 +14,22 @@ pub const TILE_ROWS: usize = 64;
 pub const TILE_KEYS: usize = 64;
 /// Sequences whose new tokens are this few are decoded: keys are split over many blocks.
 pub const SPLIT_ROWS: usize = 16;
-/// Most tokens of a batch whose launches are kept and replayed.
+/// Most tokens of a batch whose launches are kept and replayed, whatever a step may hold: launching hides behind what
+/// the device has to do for more.
 pub const KEPT_TOKENS: usize = 256;
 
 /// All that decides the launches of a run. Two batches of one shape differ only in what device memory holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Shape {
     /// Frames of pictures and videos.
     pub frames: usize,
     /// Pictures and videos.
     pub images: usize,
-    /// Tokens.
+    /// Tokens, those of padding included.
     pub tokens: usize,
-    /// Tokens whose logits are wanted.
+    /// Tokens whose logits are computed.
     pub outputs: usize,
-    /// Tiles of queries, which walk their keys.
+    /// Tiles of queries, which walk their keys, empty ones included.
     pub query_tiles: usize,
     /// Tokens whose keys are split over blocks: all that are not in a tile of queries.
     pub split_rows: usize,
@@ -38,169 +41,172 @@ pub struct Shape {
     pub recurs: bool,
 }
 
-/// A count that changes from step to step, rounded up so that shapes recur: by an eighth at most, or to 4.
-fn rounded(count: usize) -> usize {
-    count.next_multiple_of((count.next_power_of_two() / 8).max(4))
+/// Rows that so many decoded tokens, at least one, are filled up to: 1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 80 and on by
+/// 16. The padding is a sequence of its own whose keys go to one page, so it is less than a page. Up to 64 rows it
+/// costs no more reading of weights, which is what such a step consists of.
+pub fn filled_up(tokens: usize) -> usize {
+    match tokens {
+        ..=4 => tokens.next_power_of_two(),
+        _ => tokens.next_multiple_of((tokens.next_power_of_two() / 4).clamp(4, PAGE_TOKENS)),
+    }
 }
 
-/// Where each list of a batch stands in device memory, in words from the start; fixed by what there is room for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Layout {
-    tokens_max: usize,
-    images_max: usize,
-    table_words_max: usize,
+/// Items of work, rounded up so that shapes recur. One without work costs a block's start for each head; up to 8 of
+/// them there are multiprocessors that would do nothing.
+fn rounded_items(count: usize) -> usize {
+    count.next_multiple_of((count.next_power_of_two() / 4).max(8))
 }
+
+/// Where each list of a batch stands in device memory, in words from the start: lists are as long as the shape says,
+/// one behind the other, so that all batches of a shape have theirs in the same places. Those of 16-byte structs come
+/// first, for their alignment, and tables, of any length, last.
+#[derive(Debug, Clone, Copy)]
+pub struct Layout(pub Shape);
 
 impl Layout {
-    /// Room for so many tokens, frames of pictures (and so for as many pictures), and page numbers of all sequences.
-    pub fn new(tokens_max: usize, images_max: usize, table_words_max: usize) -> Layout {
-        // Tiles are 16-byte structs: lists before them keep their alignment.
-        let round = |count: usize| count.next_multiple_of(4);
-        Layout { tokens_max: round(tokens_max), images_max: round(images_max), table_words_max: round(table_words_max) }
-    }
-
-    /// Whether a batch fits.
-    pub fn holds(&self, tokens: usize, images: usize, table_words: usize) -> bool {
-        tokens <= self.tokens_max && images <= self.images_max && table_words <= self.table_words_max
-    }
-
-    /// The smallest layout that holds both.
-    pub fn grown(&self, tokens: usize, images: usize, table_words: usize) -> Layout {
-        Layout::new(
-            self.tokens_max.max(tokens),
-            self.images_max.max(images),
-            self.table_words_max.max(table_words.next_power_of_two()),
-        )
-    }
-
-    pub fn tokens_max(&self) -> usize {
-        self.tokens_max
-    }
-
-    pub fn images_max(&self) -> usize {
-        self.images_max
-    }
-
-    pub fn ids(&self) -> usize {
+    pub fn query_tiles(&self) -> usize {
         0
     }
 
-    pub fn positions(&self) -> usize {
-        self.tokens_max
-    }
-
-    /// For each token, where its sequence's page numbers begin in [`Layout::tables`].
-    pub fn table_of(&self) -> usize {
-        2 * self.tokens_max
-    }
-
-    pub fn outputs(&self) -> usize {
-        3 * self.tokens_max
-    }
-
-    /// Tokens, sorted by the picture they see.
-    pub fn order(&self) -> usize {
-        4 * self.tokens_max
-    }
-
-    pub fn query_tiles(&self) -> usize {
-        5 * self.tokens_max
-    }
-
     pub fn media_tiles(&self) -> usize {
-        9 * self.tokens_max
+        self.query_tiles() + words_of::<QueryTile>(self.0.query_tiles)
     }
 
     pub fn split_rows(&self) -> usize {
-        13 * self.tokens_max
+        self.media_tiles() + words_of::<MediaTile>(self.0.media_tiles)
     }
 
     pub fn split_items(&self) -> usize {
-        17 * self.tokens_max
-    }
-
-    /// Items there is room for.
-    fn items_max(&self) -> usize {
-        items_most(self.tokens_max, self.table_words_max)
-    }
-
-    pub fn images(&self) -> usize {
-        self.split_items() + size_of::<SplitItem>() / 4 * self.items_max()
-    }
-
-    /// The first frame of each picture, and the end of the last.
-    pub fn frame_starts(&self) -> usize {
-        self.images() + self.images_max
+        self.split_rows() + words_of::<SplitRow>(self.0.split_rows)
     }
 
     /// Places of frames.
     pub fn frame_places(&self) -> usize {
-        // One more than there are pictures, rounded.
-        self.frame_starts() + self.images_max + 4
+        self.split_items() + words_of::<SplitItem>(self.0.split_items)
+    }
+
+    pub fn ids(&self) -> usize {
+        self.frame_places() + words_of::<FramePlace>(self.0.frames)
+    }
+
+    pub fn positions(&self) -> usize {
+        self.ids() + self.0.tokens
+    }
+
+    /// For each token, where its sequence's page numbers begin in [`Layout::tables`].
+    pub fn table_of(&self) -> usize {
+        self.positions() + self.0.tokens
+    }
+
+    /// Tokens, sorted by the picture they see.
+    pub fn order(&self) -> usize {
+        self.table_of() + self.0.tokens
+    }
+
+    pub fn outputs(&self) -> usize {
+        self.order() + self.0.tokens
+    }
+
+    pub fn images(&self) -> usize {
+        self.outputs() + self.0.outputs
+    }
+
+    /// The first frame of each picture, and the end of the last.
+    pub fn frame_starts(&self) -> usize {
+        self.images() + self.0.images
     }
 
     pub fn tables(&self) -> usize {
-        self.frame_places() + size_of::<FramePlace>() / 4 * self.images_max
-    }
-
-    /// All words.
-    pub fn words(&self) -> usize {
-        self.tables() + self.table_words_max
+        self.frame_starts() + self.0.images + 1
     }
 }
 
-/// Writes a batch into `words`, which becomes as long as needed; its shape.
-pub fn write(batch: &Batch, layout: &Layout, splitting: &Splitting, words: &mut Vec<u32>) -> Shape {
-    let tables_end = layout.tables() + batch.tables.iter().map(|table| table.len()).sum::<usize>();
-    words.clear();
-    words.resize(tables_end, 0);
-    let mut put = |at: usize, values: &[u32]| words[at..at + values.len()].copy_from_slice(values);
-    put(layout.ids(), batch.ids);
-    put(layout.positions(), batch.positions);
-    put(layout.outputs(), batch.outputs);
-    put(layout.images(), batch.images);
-    put(layout.frame_starts(), &batch.frame_starts());
-    put(layout.frame_places(), bytemuck::cast_slice(&batch.frame_places().collect::<Vec<_>>()));
+fn words_of<T>(count: usize) -> usize {
+    size_of::<T>() / 4 * count
+}
 
-    let mut starts = Vec::with_capacity(batch.tables.len());
-    let mut end = 0;
-    for table in batch.tables {
-        put(layout.tables() + end, table);
-        starts.push(end as u32);
-        end += table.len();
-    }
-    let table_of: Vec<u32> = batch.sequences.iter().map(|&sequence| starts[sequence as usize]).collect();
-    put(layout.table_of(), &table_of);
+/// Words at most of batches of so many tokens, frames (and so at most as many pictures), and page numbers of all
+/// sequences.
+pub fn words_most(tokens: usize, images: usize, table_words: usize) -> usize {
+    let most = Shape {
+        frames: images,
+        images,
+        tokens,
+        outputs: tokens,
+        query_tiles: tokens,
+        split_rows: tokens,
+        split_items: rounded_items(items_most(tokens, table_words)),
+        media_tiles: tokens,
+        recurs: true,
+    };
+    Layout(most).tables() + table_words
+}
 
-    let sequences = sequences(batch, &starts);
-    let recurs = !sequences.is_empty()
-        && batch.ids.len() <= KEPT_TOKENS
-        && sequences.iter().all(|sequence| sequence.count <= SPLIT_ROWS);
-    let (few, walking) = divided(sequences, splitting);
-    let query_tiles = query_tiles(&walking);
-    put(layout.query_tiles(), bytemuck::cast_slice(&query_tiles));
-    let (rows, items) = split(&few, splitting.sharers_least);
-    assert!(items.len() <= layout.items_max(), "sequences have pages for all of their tokens");
-    put(layout.split_rows(), bytemuck::cast_slice(&rows));
-    put(layout.split_items(), bytemuck::cast_slice(&items));
-    let (order, media_tiles) = by_picture(batch.media);
-    put(layout.order(), &order);
-    put(layout.media_tiles(), bytemuck::cast_slice(&media_tiles));
-
-    // Tiles and items beyond those that were written are zeros: empty.
-    let with_empty = |count: usize, most: usize| if recurs { rounded(count).min(most) } else { count };
+/// Writes a batch into `words`, which becomes as long as needed; its shape. Padding writes its keys to the page
+/// `nobody`, which no sequence has; it sees no picture, and its tokens stand behind all others.
+pub fn write(batch: &Batch, nobody: u32, splitting: &Splitting, words: &mut Vec<u32>) -> Shape {
     let Extent { frames, images, tokens, outputs } = batch.extent();
-    Shape {
+    let mut tables = Vec::with_capacity(batch.tables.iter().map(|table| table.len()).sum::<usize>() + 1);
+    let mut starts = Vec::with_capacity(batch.tables.len());
+    for table in batch.tables {
+        starts.push(tables.len() as u32);
+        tables.extend_from_slice(table);
+    }
+    let mut positions = batch.positions.to_vec();
+    let mut table_of: Vec<u32> = batch.sequences.iter().map(|&sequence| starts[sequence as usize]).collect();
+    let mut media = batch.media.to_vec();
+
+    let mut sequences = sequences(batch, &starts);
+    let decoded = (1..=KEPT_TOKENS).contains(&tokens) && sequences.iter().all(|sequence| sequence.count <= SPLIT_ROWS);
+    let nobody = [nobody];
+    let padding = if decoded { filled_up(tokens) - tokens } else { 0 };
+    if padding > 0 {
+        let start = tables.len() as u32;
+        sequences.push(Sequence { first: tokens, count: padding, position: 0, table: &nobody, start });
+        tables.extend(nobody);
+        positions.extend(0..padding as u32);
+        table_of.resize(tokens + padding, start);
+        media.resize(tokens + padding, None);
+    }
+    let (few, walking) = divided(sequences, splitting);
+    let recurs = decoded && (few.is_empty() || walking.is_empty());
+    let query_tiles = query_tiles(&walking);
+    let (rows, items) = split(&few, splitting.sharers_least);
+    let (order, media_tiles) = by_picture(&media);
+
+    // Tiles and items beyond those that are written are zeros: empty. There are no more tiles than tokens; an output of
+    // padding is that of the first token again.
+    let tokens = tokens + padding;
+    let filled = |count: usize, most: usize| if recurs && count > 0 { most.max(count) } else { count };
+    let shape = Shape {
         frames,
         images,
         tokens,
-        outputs,
-        query_tiles: query_tiles.len(),
+        outputs: filled(outputs, tokens),
+        query_tiles: filled(query_tiles.len(), tokens),
         split_rows: rows.len(),
-        split_items: with_empty(items.len(), layout.items_max()),
-        media_tiles: with_empty(media_tiles.len(), batch.media.len()),
+        split_items: filled(items.len(), rounded_items(items.len())),
+        media_tiles: filled(media_tiles.len(), tokens),
         recurs,
-    }
+    };
+    let layout = Layout(shape);
+    words.clear();
+    words.resize(layout.tables() + tables.len(), 0);
+    let mut put = |at: usize, values: &[u32]| words[at..at + values.len()].copy_from_slice(values);
+    put(layout.query_tiles(), bytemuck::cast_slice(&query_tiles));
+    put(layout.media_tiles(), bytemuck::cast_slice(&media_tiles));
+    put(layout.split_rows(), bytemuck::cast_slice(&rows));
+    put(layout.split_items(), bytemuck::cast_slice(&items));
+    put(layout.frame_places(), bytemuck::cast_slice(&batch.frame_places().collect::<Vec<_>>()));
+    put(layout.ids(), batch.ids);
+    put(layout.positions(), &positions);
+    put(layout.table_of(), &table_of);
+    put(layout.order(), &order);
+    put(layout.outputs(), batch.outputs);
+    put(layout.images(), batch.images);
+    put(layout.frame_starts(), &batch.frame_starts());
+    put(layout.tables(), &tables);
+    shape
 }
 
 /// The new tokens of each sequence.
@@ -264,9 +270,8 @@ fn by_picture(media: &[Option<u32>]) -> (Vec<u32>, Vec<MediaTile>) {
 mod tests {
     use super::*;
 
-    use crate::backend::kernels::arguments::SplitRow;
-
     const PLENTY: Splitting = Splitting { slots_max: 1000, sharers_least: 2 };
+    const NOBODY: u32 = 999;
 
     #[test]
     fn tokens_are_cut_by_sequence_and_sorted_by_picture() {
@@ -283,9 +288,9 @@ mod tests {
             outputs: &[69, 72],
             ..Batch::default()
         };
-        let layout = Layout::new(80, 4, 16);
         let mut words = Vec::new();
-        let shape = write(&batch, &layout, &PLENTY, &mut words);
+        let shape = write(&batch, NOBODY, &PLENTY, &mut words);
+        let layout = Layout(shape);
         assert_eq!((shape.query_tiles, shape.split_rows, shape.media_tiles, shape.recurs), (3, 0, 3, false));
         let tiles: &[QueryTile] = bytemuck::cast_slice(&words[layout.query_tiles()..][..12]);
         let last = QueryTile { first: 70, count: 3, position: 30, table: 5 };
@@ -303,17 +308,74 @@ mod tests {
                 ids: &[1, 2],
                 positions: &[position, 3],
                 sequences: &[0, 1],
-                tables: &[&[0; 40], &[1]],
+                tables: &[&[0; 300], &[1]],
                 media: &[media, None],
                 outputs: &[0, 1],
                 ..Batch::default()
             };
-            write(&batch, &Layout::new(8, 0, 64), &PLENTY, &mut Vec::new())
+            write(&batch, NOBODY, &PLENTY, &mut Vec::new())
         };
-        assert_eq!(shape(300, None), shape(383, Some(3)));
         assert!(shape(300, None).recurs);
-        assert_eq!(shape(384, Some(2)), shape(639, None));
-        assert_ne!(shape(300, None), shape(384, None));
+        assert_eq!(shape(300, None), shape(639, Some(3)));
+        assert_ne!(shape(300, None), shape(4000, None));
+    }
+
+    #[test]
+    fn decoded_tokens_are_filled_up_by_less_than_a_page() {
+        let found: Vec<usize> = (1..=KEPT_TOKENS).map(filled_up).collect();
+        let mut kept = found.clone();
+        kept.dedup();
+        assert_eq!(kept[..11], [1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 80]);
+        assert_eq!(kept.last(), Some(&KEPT_TOKENS));
+        assert!((1..).zip(&found).all(|(tokens, &rows)| (tokens..tokens + PAGE_TOKENS).contains(&rows)));
+    }
+
+    /// Padding is one more sequence, of a page that no other has; it is in each list as a token is.
+    #[test]
+    fn padding_is_a_sequence_of_nobody() {
+        for length in [20, 200] {
+            let table: Vec<u32> = (0..13).collect();
+            let batch = Batch {
+                ids: &[7; 5],
+                positions: &[length; 5],
+                sequences: &[0, 1, 2, 3, 4],
+                tables: &[&table[..]; 5],
+                media: &[Some(3), None, Some(3), Some(1), None],
+                outputs: &[4, 0, 1, 2, 3],
+                ..Batch::default()
+            };
+            let mut words = Vec::new();
+            let shape = write(&batch, NOBODY, &PLENTY, &mut words);
+            let layout = Layout(shape);
+            assert_eq!((shape.tokens, shape.outputs, shape.media_tiles, shape.recurs), (8, 8, 8, true));
+            let list = |at: usize, count: usize| &words[at..at + count];
+            assert_eq!(list(layout.ids(), 8), [7, 7, 7, 7, 7, 0, 0, 0]);
+            assert_eq!(list(layout.positions(), 8), [length, length, length, length, length, 0, 1, 2]);
+            assert_eq!(list(layout.outputs(), 8), [4, 0, 1, 2, 3, 0, 0, 0]);
+            assert_eq!(list(layout.order(), 8), [3, 0, 2, 1, 4, 5, 6, 7]);
+            assert_eq!(list(layout.table_of(), 8), [0, 13, 26, 39, 52, 65, 65, 65]);
+            assert_eq!(words[layout.tables() + 65..], [NOBODY]);
+            let tiles: &[MediaTile] = bytemuck::cast_slice(list(layout.media_tiles(), 32));
+            let cut = |tile: &MediaTile| (tile.first, tile.count, tile.page);
+            assert_eq!(tiles[..3].iter().map(cut).collect::<Vec<_>>(), [(0, 1, 1), (1, 2, 3), (3, 5, NO_PICTURE)]);
+            assert!(tiles[3..].iter().all(|tile| tile.count == 0));
+            if length < 64 {
+                assert_eq!((shape.query_tiles, shape.split_rows, shape.split_items), (8, 0, 0));
+                let tiles: &[QueryTile] = bytemuck::cast_slice(list(layout.query_tiles(), 32));
+                assert_eq!(tiles[5], QueryTile { first: 5, count: 3, position: 0, table: 65 });
+                assert!(tiles[6..].iter().all(|tile| tile.count == 0));
+            } else {
+                assert_eq!((shape.query_tiles, shape.split_rows, shape.split_items), (0, 8, 8));
+                let rows: &[SplitRow] = bytemuck::cast_slice(list(layout.split_rows(), 32));
+                let items: &[SplitItem] = bytemuck::cast_slice(list(layout.split_items(), 48));
+                let mut tokens: Vec<u32> = rows.iter().map(|row| row.token).collect();
+                tokens.sort_unstable();
+                assert_eq!(tokens, [0, 1, 2, 3, 4, 5, 6, 7]);
+                let of_nobody = |item: &&SplitItem| item.count > 0 && item.table == 65;
+                let found: Vec<_> = items.iter().filter(of_nobody).map(|item| (item.count, item.keys)).collect();
+                assert_eq!(found, [(3, 3)]);
+            }
+        }
     }
 
     #[test]
@@ -329,8 +391,9 @@ mod tests {
             ..Batch::default()
         };
         let written = |slots_max| {
-            let (layout, mut words) = (Layout::new(80, 0, 20), Vec::new());
-            let shape = write(&batch, &layout, &Splitting { slots_max, ..PLENTY }, &mut words);
+            let mut words = Vec::new();
+            let shape = write(&batch, NOBODY, &Splitting { slots_max, ..PLENTY }, &mut words);
+            let layout = Layout(shape);
             let rows: &[SplitRow] = bytemuck::cast_slice(&words[layout.split_rows()..][..4 * shape.split_rows]);
             let tiles: &[QueryTile] = bytemuck::cast_slice(&words[layout.query_tiles()..][..4 * shape.query_tiles]);
             assert!(!shape.recurs);

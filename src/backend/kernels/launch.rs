@@ -124,7 +124,7 @@ impl Launcher<'_> {
     }
 
     fn list(&self, at: impl Fn(&Layout) -> usize) -> Address {
-        self.memory.list(at(&self.memory.layout()))
+        self.memory.list(at(&Layout(self.shape)))
     }
 
     fn vector(&self, id: Option<WeightId>) -> Address {
@@ -584,7 +584,7 @@ pub fn copy_text_page(memory: &Memory, copy: PageCopy) -> Option<Launch> {
     let arguments = args::CopyPage {
         keys: pool.keys,
         values: pool.values,
-        layer_pitch: (pool.pages * pool.page_size()) as u64,
+        layer_pitch: pool.layer_size() as u64,
         page_size: pool.page_size() as u64,
         from: copy.from,
         to: copy.to,

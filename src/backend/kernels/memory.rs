@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use super::arguments::{Pages, Rows, SampleRequest, SampleResult};
-use super::batch::{KEPT_TOKENS, Layout, TILE_KEYS};
+use super::batch::{KEPT_TOKENS, TILE_KEYS, filled_up, words_most};
 use super::driver::{Address, Driver};
 use super::storage::{self, BYTES, store_rows};
-use crate::backend::{Opening, PageCount, Pools, Precision};
+use crate::backend::{Opening, PageCount, Pools, Precision, Usual};
 use crate::checkpoint::Dtype;
 use crate::error::{Error, Result};
 use crate::graph::{Axis, Extent, Index, Keys, Op, Plan, Plans, Tensor, Which};
@@ -45,7 +45,10 @@ pub struct Pool {
     pub keys: Address,
     pub values: Address,
     pub layers: usize,
+    /// Pages that are given out.
     pub pages: usize,
+    /// Pages behind them, which nobody is given.
+    pub reserved: usize,
     pub page_rows: usize,
     pub width: usize,
 }
@@ -56,9 +59,19 @@ impl Pool {
         self.page_rows * self.width
     }
 
+    /// Numbers of all pages of one layer.
+    pub fn layer_size(&self) -> usize {
+        (self.pages + self.reserved) * self.page_size()
+    }
+
     /// Keys or values of all pages.
     fn bytes(&self) -> u64 {
-        (self.layers * self.pages * self.page_size() * BYTES) as u64
+        (self.layers * self.layer_size() * BYTES) as u64
+    }
+
+    /// The first reserved page.
+    pub fn nobody(&self) -> u32 {
+        self.pages as u32
     }
 
     /// What one more page takes: keys and values of all layers.
@@ -75,7 +88,7 @@ impl Pool {
 
     /// The pages of one layer.
     pub fn layer(&self, layer: usize) -> Pages {
-        let start = (layer * self.pages * self.page_size() * BYTES) as u64;
+        let start = (layer * self.layer_size() * BYTES) as u64;
         Pages {
             keys: self.keys.plus(start),
             values: self.values.plus(start),
@@ -85,11 +98,41 @@ impl Pool {
     }
 }
 
+/// What batches there is room for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Tokens, and outputs.
+    pub tokens: usize,
+    /// Frames of pictures and videos, and pictures.
+    pub images: usize,
+    /// Words of the batch's lists.
+    pub words: usize,
+}
+
+impl Room {
+    /// Room for usual steps, and for any number of these tokens decoded at once.
+    fn of(usual: Usual, pools: &Pools) -> Room {
+        let decoded = usual.tokens.min(KEPT_TOKENS);
+        let tokens = usual.tokens.max(filled_up(decoded.max(1)));
+        let words = words_most(tokens, usual.images, decoded * pools.text_pages.least + 1);
+        Room { tokens, images: usual.images, words }
+    }
+
+    /// The smallest that holds both; words by powers of two, since they grow a little with every step.
+    fn grown(self, other: Room) -> Room {
+        Room {
+            tokens: self.tokens.max(other.tokens),
+            images: self.images.max(other.images),
+            words: if other.words > self.words { other.words.next_power_of_two() } else { self.words },
+        }
+    }
+}
+
 /// Memory whose size follows the largest batch so far.
 #[derive(Debug, Default)]
 pub struct Activations {
     taken: Vec<Address>,
-    layout: Layout,
+    room: Room,
     slots: HashMap<(Which, usize), Address>,
     /// The batch's lists, [`Layout`].
     pub batch: Address,
@@ -121,6 +164,8 @@ pub struct Memory {
     pub partials_bytes: u64,
     /// Where the blocks of a cooperative launch count each other.
     pub barrier: Address,
+    /// What a step usually holds at most: what was asked for, or less where that did not fit.
+    pub usual: Usual,
     shapes: ActivationShapes,
 }
 
@@ -181,13 +226,13 @@ impl ActivationShapes {
     }
 
     /// Sizes in bytes: each slot, then what [`Memory::resize`] names.
-    fn bytes(&self, layout: &Layout) -> Vec<u64> {
-        let (images, tokens) = (layout.images_max(), layout.tokens_max());
+    fn bytes(&self, room: Room) -> Vec<u64> {
+        let Room { tokens, images, words } = room;
         let units = Extent { frames: images, images, tokens, outputs: tokens };
         let slots = self.slots.iter().map(|shape| units.units(shape.axis) * shape.size * BYTES);
         let scratch = super::batch::SPLIT_ROWS * self.inner * BYTES;
         let others = [
-            layout.words() * 4,
+            words * 4,
             images * self.pixels * 4,
             tokens.max(images) * self.output * 4,
             scratch,
@@ -240,33 +285,41 @@ impl Memory {
         let precision = opening.precision.unwrap_or_else(|| suggested(weights));
         let uses = Uses::of(plans, weights);
         let shapes = ActivationShapes::new(plans);
-        let layout = Layout::new(opening.usual.tokens, opening.usual.images, pools.text_pages.least);
-        let pool = |layers, page_rows, width, count: PageCount| Pool {
+        let pool = |layers, page_rows, width, count: PageCount, reserved| Pool {
             layers,
             pages: count.least,
+            reserved,
             page_rows,
             width,
             ..Pool::default()
         };
-        let mut text = pool(pools.text_layers, PAGE_TOKENS, pools.text_width, pools.text_pages);
-        let mut media = pool(pools.media_blocks, pools.media_tokens, pools.media_width, pools.media_pages);
-        let partials_bytes = WORKSPACE_BYTES.min(partials_most(plans, opening.usual.tokens, pools));
+        let mut text = pool(pools.text_layers, PAGE_TOKENS, pools.text_width, pools.text_pages, 1);
+        let mut media = pool(pools.media_blocks, pools.media_tokens, pools.media_width, pools.media_pages, 0);
         let properties = driver.properties().clone();
         let reserve = if properties.guarded { 0 } else { RESERVE_BYTES };
-        let sum = Sum {
-            device,
-            parts: vec![
-                ("weights", uses.bytes(weights)),
-                ("activations", shapes.bytes(&layout).iter().sum::<u64>() + partials_bytes),
+        let free = properties.memory_free;
+        let weights_bytes = uses.bytes(weights);
+        let planned = |usual: Usual| {
+            let room = Room::of(usual, pools);
+            let partials_bytes = WORKSPACE_BYTES.min(partials_most(plans, room.tokens, pools));
+            let parts = vec![
+                ("weights", weights_bytes),
+                ("activations", shapes.bytes(room).iter().sum::<u64>() + partials_bytes),
                 ("text pages", 2 * text.bytes()),
                 ("media pages", 2 * media.bytes()),
                 ("reserve", reserve),
-            ],
+            ];
+            (room, partials_bytes, Sum { device, parts })
         };
-        let free = properties.memory_free;
-        if sum.total() > free {
-            return Err(sum.refuse(free));
-        }
+        let mut usual = opening.usual;
+        let (room, partials_bytes, sum) = loop {
+            let (room, partials_bytes, sum) = planned(usual);
+            if sum.total() <= free {
+                break (room, partials_bytes, sum);
+            }
+            // Smaller steps are slower ones; no model is refused for the sake of large ones that nobody asked for.
+            usual = usual.halved(opening.usual_least).ok_or_else(|| sum.refuse(free))?;
+        };
         // What is left goes to pages: a quarter to pictures, the rest to text, as far as either is of use.
         let mut spare = (free - sum.total()) / 100 * PAGES_SHARE;
         if properties.guarded {
@@ -296,34 +349,30 @@ impl Memory {
             partials,
             partials_bytes,
             barrier,
+            usual,
             shapes,
         };
-        memory.resize(driver, layout)?;
+        memory.resize(driver, room)?;
         driver.synchronize()?;
         Ok(memory)
     }
 
     /// Makes room for a batch; whether anything moved.
-    pub fn make_room(
-        &mut self,
-        driver: &mut dyn Driver,
-        tokens: usize,
-        images: usize,
-        table_words: usize,
-    ) -> Result<bool> {
-        let layout = self.activations.layout;
-        if layout.holds(tokens, images, table_words) {
+    pub fn make_room(&mut self, driver: &mut dyn Driver, needed: Room) -> Result<bool> {
+        let room = self.activations.room;
+        let grown = room.grown(needed);
+        if grown == room {
             return Ok(false);
         }
-        self.resize(driver, layout.grown(tokens, images, table_words))?;
+        self.resize(driver, grown)?;
         Ok(true)
     }
 
-    fn resize(&mut self, driver: &mut dyn Driver, layout: Layout) -> Result<()> {
+    fn resize(&mut self, driver: &mut dyn Driver, room: Room) -> Result<()> {
         driver.synchronize()?;
         let old = std::mem::take(&mut self.activations);
         old.taken.into_iter().for_each(|address| driver.free(address));
-        let sizes = self.shapes.bytes(&layout);
+        let sizes = self.shapes.bytes(room);
         let (taken, places) = allocate(driver, &sizes)?;
         let (slots, others) = places.split_at(self.shapes.slots.len());
         let used = self.shapes.slots.iter().zip(slots);
@@ -333,7 +382,7 @@ impl Memory {
         };
         self.activations = Activations {
             taken,
-            layout,
+            room,
             slots,
             batch: *batch,
             pixels: *pixels,
@@ -344,11 +393,6 @@ impl Memory {
             candidates: *candidates,
         };
         Ok(())
-    }
-
-    /// Where the batch's lists stand.
-    pub fn layout(&self) -> Layout {
-        self.activations.layout
     }
 
     /// A list of the batch, by its word.
@@ -604,6 +648,12 @@ pub fn check_widths(device: &str, plans: &Plans, weights: &Weights) -> Result<()
                 }
                 Op::Norm { group, .. } if *group > NORM_MAX => {
                     return refuse("width of a norm".to_owned(), format!("at most {NORM_MAX}"), *group);
+                }
+                Op::Gather { table, index: Index::Position { offset }, .. }
+                    if weights.get(*table).rows < PAGE_TOKENS + offset =>
+                {
+                    let found = weights.get(*table).rows.saturating_sub(*offset);
+                    return refuse("positions".to_owned(), format!("at least {PAGE_TOKENS}"), found);
                 }
                 Op::Gather { index: Index::TokenId, out, .. } if !out.width.is_multiple_of(UNIT) => {
                     return refuse("width of a token".to_owned(), format!("a multiple of {UNIT}"), out.width);

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Backend, Batch, Chosen, Opening, Pools, Request};
+use super::{Backend, Batch, Chosen, Opening, Pools, Request, Usual};
 use crate::error::{Error, Result};
 use crate::graph::{Extent, Op, Plans, Which};
 use crate::kv::PageCopy;
@@ -27,7 +27,7 @@ use batch::Shape;
 use driver::{Captured, Driver, Launch};
 use fuse::Step;
 use launch::Launcher;
-use memory::{FORBIDDEN_MAX, Memory};
+use memory::{FORBIDDEN_MAX, Memory, Room};
 use split::Splitting;
 use storage::store_values;
 
@@ -167,11 +167,14 @@ impl Kernels {
     /// Brings a batch to the device; its shape.
     fn feed(&mut self, which: Which, batch: &Batch) -> Result<Shape> {
         self.last = None;
-        let extent = batch.extent();
-        let table_words = batch.tables.iter().map(|table| table.len()).sum();
-        let tokens = extent.tokens.max(extent.outputs);
-        let images = extent.frames.max(extent.images);
-        if self.memory.make_room(self.driver.as_mut(), tokens, images, table_words)? {
+        let nobody = self.memory.text.nobody();
+        let shape = batch::write(batch, nobody, &self.splitting, &mut self.words);
+        let room = Room {
+            tokens: shape.tokens.max(shape.outputs),
+            images: shape.frames.max(shape.images),
+            words: self.words.len(),
+        };
+        if self.memory.make_room(self.driver.as_mut(), room)? {
             self.forget_all();
         }
         let plans = self.plans.clone();
@@ -186,7 +189,6 @@ impl Kernels {
                 self.driver.copy_in(self.memory.rows(which, input).data, &stored)?;
             }
         }
-        let shape = batch::write(batch, &self.memory.layout(), &self.splitting, &mut self.words);
         self.driver.copy_in(self.memory.activations.batch, bytemuck::cast_slice(&self.words))?;
         Ok(shape)
     }
@@ -288,6 +290,10 @@ impl Backend for Kernels {
 
     fn pages(&self) -> (usize, usize) {
         (self.memory.text.pages, self.memory.media.pages)
+    }
+
+    fn usual(&self) -> Usual {
+        self.memory.usual
     }
 }
 

@@ -1,6 +1,8 @@
 //! Every call to a driver fails once, each in its turn: what comes of it is one typed error, or none where there is
 //! another way; nothing is left behind, and the same model runs on as if nothing had been.
 
+mod day;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -38,10 +40,12 @@ struct Calls {
     made: AtomicUsize,
     /// Those that may be refused.
     refusable: Mutex<Vec<usize>>,
-    captures: AtomicUsize,
     /// Memory that was given out and has not come back.
     held: AtomicUsize,
+    /// Sequences that are kept, and how many captures were tried in all.
     captured: AtomicUsize,
+    captures: AtomicUsize,
+    replays: AtomicUsize,
 }
 
 /// The emulator, one of whose calls fails.
@@ -50,6 +54,8 @@ struct Faulty {
     properties: Properties,
     trouble: Trouble,
     calls: Arc<Calls>,
+    /// Whether launches are counted only.
+    idle: bool,
 }
 
 impl Faulty {
@@ -123,6 +129,9 @@ impl Driver for Faulty {
         if !launch.cooperative {
             self.call("a launch")?;
         }
+        if self.idle {
+            return Ok(());
+        }
         self.inner.launch(launch)
     }
 
@@ -136,7 +145,11 @@ impl Driver for Faulty {
     }
 
     fn replay(&mut self, captured: Captured) -> Result<bool> {
-        Ok(!self.refuses("a replay")? && self.inner.replay(captured)?)
+        if self.refuses("a replay")? {
+            return Ok(false);
+        }
+        self.calls.replays.fetch_add(1, Ordering::Relaxed);
+        if self.idle { Ok(true) } else { self.inner.replay(captured) }
     }
 
     fn forget(&mut self, captured: Captured) {
@@ -158,28 +171,57 @@ impl Driver for Faulty {
     }
 }
 
-/// A small model on a device with so much memory.
-fn open(trouble: Trouble, memory_free: u64, settings: Settings) -> (Arc<Calls>, Result<Kernels>) {
+/// How the small model is opened.
+struct Setting {
+    trouble: Trouble,
+    /// Whether launches are counted only.
+    idle: bool,
+    memory_free: u64,
+    multiprocessors: u32,
+    usual: Usual,
+    usual_least: Usual,
+    text_pages: PageCount,
+    emulated: Settings,
+}
+
+impl Default for Setting {
+    fn default() -> Setting {
+        const FEW: Usual = Usual { images: 1, tokens: 8 };
+        Setting {
+            trouble: Trouble::None,
+            idle: false,
+            memory_free: PLENTY,
+            multiprocessors: 3,
+            usual: FEW,
+            usual_least: FEW,
+            text_pages: PageCount { least: 8, most: 8 },
+            emulated: Settings::default(),
+        }
+    }
+}
+
+fn open(setting: Setting) -> (Arc<Calls>, Result<Kernels>) {
+    let Setting { trouble, idle, memory_free, multiprocessors, usual, usual_least, text_pages, emulated } = setting;
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cases/idefics-80-kernels/model");
     let folder = Folder::Disk(&path);
     let checkpoint = Arc::new(folder.checkpoint().unwrap());
     let config = ModelConfig::from_checkpoint(folder, &checkpoint).unwrap();
     let mut weights = Weights::new(checkpoint, &config);
     let plans = Arc::new(model::record(&config, &mut weights).unwrap());
-    let pages = [PageCount { least: 8, most: 8 }, PageCount { least: 1, most: 1 }];
-    let usual = Usual { images: 1, tokens: 8 };
-    let settings = Settings { workers: 1, ..settings };
+    let pages = [text_pages, PageCount { least: 1, most: 1 }];
+    let settings = Settings { workers: 1, ..emulated };
     let opening = Opening {
         device: Device::Emulated,
         threads: 1,
         precision: Some(Precision::Bf16),
         usual,
+        usual_least,
         emulated: settings.clone(),
     };
     let calls = Arc::<Calls>::default();
     let inner = Emulator::open(settings).unwrap();
-    let properties = Properties { memory_free, ..inner.properties().clone() };
-    let driver = Box::new(Faulty { inner, properties, trouble, calls: calls.clone() });
+    let properties = Properties { memory_free, multiprocessors, ..inner.properties().clone() };
+    let driver = Box::new(Faulty { inner, properties, trouble, calls: calls.clone(), idle });
     (calls, Kernels::open(driver, &opening, weights, Pools::of(&config, pages), plans))
 }
 
@@ -224,7 +266,7 @@ fn decode(kernels: &mut Kernels) -> Result<Vec<f32>> {
 
 #[test]
 fn a_model_that_does_not_fit_is_refused_with_the_sum_by_part() {
-    let (calls, kernels) = open(Trouble::None, 1 << 20, Settings::default());
+    let (calls, kernels) = open(Setting { memory_free: 1 << 20, ..Setting::default() });
     let line = kernels.err().expect("a megabyte is too little").to_string();
     assert_eq!(calls.made.load(Ordering::Relaxed), 0, "nothing is allocated before: {line}");
     for part in ["emulated: expected ", "GB of free memory (weights ", "activations ", "text pages ", "media pages "] {
@@ -233,9 +275,30 @@ fn a_model_that_does_not_fit_is_refused_with_the_sum_by_part() {
     assert!(line.ends_with("found 0.00 GB"), "{line}");
 }
 
+/// Steps that nobody asked for are halved until the model fits; a model is refused only where the smallest do not.
+#[test]
+fn steps_are_smaller_where_memory_is_short() {
+    let usual = Usual { images: 32, tokens: 2048 };
+    let mut memory_free = 1 << 28;
+    let mut found = Vec::new();
+    loop {
+        let (_, kernels) =
+            open(Setting { idle: true, memory_free, usual, usual_least: Usual::LEAST, ..Setting::default() });
+        let Ok(kernels) = kernels else { break };
+        let Usual { images, tokens } = kernels.usual();
+        found.push((tokens, images));
+        memory_free -= memory_free / 8;
+    }
+    found.dedup();
+    assert_eq!(found, [(2048, 32), (1024, 16), (512, 8), (256, 8)]);
+    let (_, asked) =
+        open(Setting { memory_free: memory_free * 8 / 7, usual, usual_least: usual, ..Setting::default() });
+    assert!(asked.is_err(), "steps that were asked for are not made smaller");
+}
+
 #[test]
 fn whichever_call_fails_the_rest_goes_on() {
-    let (calls, kernels) = open(Trouble::None, PLENTY, Settings::default());
+    let (calls, kernels) = open(Setting::default());
     let mut kernels = kernels.unwrap();
     let opened = calls.made.load(Ordering::Relaxed);
     let want = use_it(&mut kernels).unwrap();
@@ -247,7 +310,7 @@ fn whichever_call_fails_the_rest_goes_on() {
     let refusable = calls.refusable.lock().unwrap().clone();
     assert!(refusable.len() >= 5, "{refusable:?}");
     let check = |failing: usize, trouble: Trouble| {
-        let (calls, kernels) = open(trouble, PLENTY, Settings::default());
+        let (calls, kernels) = open(Setting { trouble, ..Setting::default() });
         let is_typed = |error: &Error| {
             let line = error.to_string();
             assert!(matches!(error, Error::Device { .. }) && line.contains("was made to fail"), "{failing}: {line}");
@@ -286,8 +349,8 @@ fn whichever_call_fails_the_rest_goes_on() {
 fn without_cooperative_launches_others_give_the_same_bits() {
     let run = |without_cooperative| {
         let counted = Tally::default();
-        let settings = Settings { without_cooperative, counted: Some(counted.clone()), ..Settings::default() };
-        let logits = use_it(&mut open(Trouble::None, PLENTY, settings).1.unwrap()).unwrap();
+        let emulated = Settings { without_cooperative, counted: Some(counted.clone()), ..Settings::default() };
+        let logits = use_it(&mut open(Setting { emulated, ..Setting::default() }).1.unwrap()).unwrap();
         let kernels = counted.lock().unwrap().iter().map(|(kernel, _)| *kernel).collect::<Vec<_>>();
         (logits, kernels.iter().filter(|kernel| kernel.starts_with("gated_cross_attention")).count())
     };
@@ -298,7 +361,7 @@ fn without_cooperative_launches_others_give_the_same_bits() {
 
 #[test]
 fn a_capture_that_fails_is_tried_again_ever_more_rarely() {
-    let (calls, kernels) = open(Trouble::NoCaptures, PLENTY, Settings::default());
+    let (calls, kernels) = open(Setting { trouble: Trouble::NoCaptures, ..Setting::default() });
     let mut kernels = kernels.unwrap();
     let want = use_it(&mut kernels).unwrap();
     for _ in 3..33 {
