@@ -293,6 +293,33 @@ fn the_second_prompt_adopts_what_the_first_computes_in_the_same_step() {
     assert_ne!(pages(0)[2], pages(1)[2]);
 }
 
+/// With the limits of a GPU a prompt of 2048 tokens and 32 pictures is one step where it is alone; two of them take
+/// two full steps, and neither waits for the other.
+#[test]
+fn a_long_prompt_alone_is_one_step() {
+    const TOKENS: usize = 2048;
+    let bounds = Bounds { jobs: 4, tokens: TOKENS, frames: 32, sharing: true };
+    let job = |number: u64, pictures: u8| {
+        let ids: Vec<u32> = (0..TOKENS as u32).map(|id| id + number as u32).collect();
+        let sees = (0..TOKENS as u32).map(|place| (pictures > 0).then(|| place / (TOKENS as u32 / 32))).collect();
+        let pictures: Vec<Hash> = (0..pictures).map(|picture| blake3::hash(&[picture])).collect();
+        let frames = vec![1; pictures.len()];
+        Job::new(number, Tokens::new(ids, sees, pictures, frames), Pace::Writes, TOKENS - 1, TOKENS + 16, ())
+    };
+    let mut step = Step::default();
+    let mut counts = |scheduler: &mut Scheduler<()>| {
+        scheduler.schedule(&mut step);
+        (step.rows.iter().map(|rows| (rows.count, rows.wanted)).collect::<Vec<_>>(), step.encode.len())
+    };
+    let mut alone = Scheduler::new(bounds, 400, 64);
+    alone.add(job(1, 32));
+    assert_eq!(counts(&mut alone), (vec![(TOKENS, 1)], 32));
+    let mut both = Scheduler::new(bounds, 400, 64);
+    (1..=2).for_each(|number| both.add(job(number, 0)));
+    assert_eq!(counts(&mut both).0, [(1536, 0), (512, 0)]);
+    assert_eq!(counts(&mut both).0, [(512, 1), (1536, 1)]);
+}
+
 #[test]
 fn a_long_prompt_leaves_room_for_those_behind_it_and_for_those_that_write() {
     let (mut scheduler, mut step) = (scheduler(4, 64, 64), Step::default());
