@@ -134,7 +134,7 @@ pub struct Activations {
     taken: Vec<Address>,
     room: Room,
     slots: HashMap<(Which, usize), Address>,
-    /// The batch's lists, [`Layout`].
+    /// The batch's lists, [`Layout`](super::batch::Layout).
     pub batch: Address,
     /// f32 inputs, as they come.
     pub pixels: Address,
