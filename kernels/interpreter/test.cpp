@@ -39,9 +39,10 @@ InterpreterModule as_module(const char* file, const std::string& text) {
 }  // namespace test
 
 const InterpreterModule flamant_interpreter_modules[] = {
-    test::as_module("values.ptx", test::values_module()), test::as_module("memory.ptx", test::memory_module()),
-    test::as_module("warps.ptx", test::warps_module()),   test::as_module("flow.ptx", test::flow_module()),
-    test::as_module("faults.ptx", test::faults_module()), test::as_module("refusals.ptx", test::refusals_module()),
+    test::as_module("values.ptx", test::values_module()),     test::as_module("memory.ptx", test::memory_module()),
+    test::as_module("warps.ptx", test::warps_module()),       test::as_module("flow.ptx", test::flow_module()),
+    test::as_module("faults.ptx", test::faults_module()),     test::as_module("races.ptx", test::races_module()),
+    test::as_module("refusals.ptx", test::refusals_module()),
 };
 const size_t flamant_interpreter_module_count =
     sizeof flamant_interpreter_modules / sizeof *flamant_interpreter_modules;
@@ -287,6 +288,7 @@ int main(int count, char** words) {
     memory();
     warps();
     flow();
+    races();
     faults();
     refusals();
     matrix_units(words[1]);

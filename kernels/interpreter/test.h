@@ -36,6 +36,7 @@ const std::string& values_module();
 const std::string& memory_module();
 const std::string& warps_module();
 const std::string& flow_module();
+const std::string& races_module();
 const std::string& faults_module();
 const std::string& refusals_module();
 
@@ -44,6 +45,7 @@ void values();
 void memory();
 void warps();
 void flow();
+void races();
 void faults();
 void refusals();
 

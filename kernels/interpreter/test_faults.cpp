@@ -125,7 +125,7 @@ END:)",
 	ret;
 MEET:
 	shfl.sync.bfly.b32 	%r3|%p2, %r0, 1, 31, -1;)",
-         "shfl.sync", ""},
+         "shfl.sync", "returned"},
         {"collective_of_some", R"(
 	setp.lt.u32 	%p1, %r0, 16;
 	@%p1 bra 	END;
@@ -284,6 +284,9 @@ void shapes() {
     refused("too much shared memory", "threads_64", shape, "bytes of shared memory");
     shape = Shape();
     EmulatorOptions options = {};
+    options.schedule = 3;
+    refused("unknown schedule", "threads_64", shape, "schedule", options);
+    options.schedule = 0;
     options.matrix_units = 3;
     refused("unknown matrix units", "threads_64", shape, "matrix units", options);
     shape.threads = 64;

@@ -155,6 +155,8 @@ std::string copies_module() {
 	cp.async.cg.shared.global.L2::128B 	[%r3], [%d4], 16, 16;
 	cp.async.wait_group 0;)" + store);
     text += entry("copy_waited_too_little", copy + all + "\n\tcp.async.wait_group 1;" + store);
+    // What was there is gone as soon as the copy is under way.
+    text += entry("copy_over_something", copy + "\n\tst.shared.v4.u32 \t[%r3], {%r0, %r0, %r0, %r0};" + all + store);
     // Only words of lanes with an even number are read.
     text += entry("copy_zero_fill", copy + R"(
 	mov.u32 	%r8, 16;
@@ -241,6 +243,7 @@ void copies() {
         {"copy_waited", all, all},
         {"copy_not_waited", poison, all},
         {"copy_not_committed", poison, all},
+        {"copy_over_something", poison, all},
         {"copy_waited_too_little", poison, all},
         {"copy_zero_fill", zero_fill, zero_fill},
         {"copy_groups", groups, early_groups},
@@ -387,6 +390,10 @@ END:)",
 	mad.lo.s32 	%r3, %r0, 64, %r9;
 	ld.shared.v4.u32 	{%r4, %r5, %r6, %r7}, [%r3];)",
          {0, 0, 0, 0, 32, 16, 4}},
+        {"count_shared_wide_broadcast",
+         R"(
+	ld.shared.v4.u32 	{%r4, %r5, %r6, %r7}, [shared];)",
+         {0, 0, 0, 0, 32, 4, 4}},
         {"count_matrices",
          R"(
 	mov.u32 	%r9, shared;

@@ -245,6 +245,7 @@ std::vector<Opcode> bit_opcodes() {
           {0xabcd, 0, 16, 16, 0xabcd0000},
           {0xff, 0, 28, 8, 0xf0000000},
           {0xffffffff, 0, 0, 32, 0xffffffff},
+          {0xffffffff, 0, 0, 31, 0x7fffffff},
           {0x12345678, 0, 0, 255, 0x12345678},
           {0x12345678, 0xffffffff, 4, 255, 0x2345678f},
           {0xffffffff, 0x1234, 32, 4, 0x1234},
