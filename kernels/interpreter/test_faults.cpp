@@ -98,7 +98,8 @@ END:)",
 
         {"parameter_after", "\tmov.b64 \t%d4, arguments;\n\tld.param.u32 \t%r3, [%d4+24];", "ld.param.u32 \t%r3, [%d4",
          "parameter"},
-        {"parameter_partly_inside", "\tld.param.u64 \t%d4, [arguments+20];", "ld.param.u64 \t%d4", "parameter"},
+        {"parameter_partly_inside", "\tld.param.u64 \t%d4, [arguments+20];", "ld.param.u64 \t%d4",
+         "beyond the kernel's parameters"},
         {"parameter_before", "\tld.param.u32 \t%r3, [arguments+-4];", "ld.param.u32 \t%r3, [arg", "parameter"},
         {"parameter_unaligned", "\tld.param.u32 \t%r3, [arguments+2];", "ld.param.u32 \t%r3, [arg", "multiple of 4"},
 

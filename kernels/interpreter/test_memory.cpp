@@ -390,6 +390,10 @@ END:)",
 	mad.lo.s32 	%r3, %r0, 64, %r9;
 	ld.shared.v4.u32 	{%r4, %r5, %r6, %r7}, [%r3];)",
          {0, 0, 0, 0, 32, 16, 4}},
+        {"count_shared_pair_broadcast",
+         R"(
+	ld.shared.v2.f32 	{%r4, %r5}, [shared];)",
+         {0, 0, 0, 0, 32, 2, 2}},
         {"count_shared_wide_broadcast",
          R"(
 	ld.shared.v4.u32 	{%r4, %r5, %r6, %r7}, [shared];)",

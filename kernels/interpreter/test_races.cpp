@@ -103,6 +103,28 @@ WRITTEN:
 	st.shared.f32 	[shared], %r0;
 WRITTEN:)",
          "race: ", ""},
+        {"write_after_another_lane_read_too", R"(
+	and.b32 	%r8, %r0, 61;
+	setp.ne.s32 	%p1, %r8, 5;
+	@%p1 bra 	END;
+	ld.shared.f32 	%r8, [shared];
+	setp.ne.s32 	%p1, %r0, 5;
+	@%p1 bra 	END;
+	st.shared.f32 	[shared], %r8;
+END:)",
+         "race: ", ""},
+        // In order, warp 1 reads while warp 0 pauses between its own read and its write.
+        {"write_after_another_warp_read_too", R"(
+	and.b32 	%r8, %r0, 31;
+	setp.ne.s32 	%p1, %r8, 5;
+	@%p1 bra 	END;
+	ld.shared.f32 	%r8, [shared];
+	nanosleep.u32 	20;
+	setp.ne.s32 	%p1, %r0, 5;
+	@%p1 bra 	END;
+	st.shared.f32 	[shared], %r8;
+END:)",
+         "race: ", ""},
         {"all_write_one_word", "\tst.shared.f32 	[shared], 0f00000000;", "race: ", STORE},
         // A part of what another wrote.
         {"overlapping_widths", R"(
@@ -175,6 +197,16 @@ WRITTEN:
 	bar.sync 	0;
 	ld.shared.f32 	%r8, [%r4];)",
          "byte 20 of shared memory that nobody has written", LOAD, false},
+        // What the block before wrote is not there.
+        {"not_written_in_the_second_block", R"(
+	mov.u32 	%r8, %ctaid.x;
+	setp.ne.s32 	%p1, %r8, 0;
+	@%p1 bra 	WRITTEN;
+	st.shared.f32 	[%r3], %r0;
+WRITTEN:
+	bar.sync 	0;
+	ld.shared.f32 	%r8, [%r4];)",
+         "nobody has written", LOAD, false},
         {"not_written_in_part", R"(
 	st.shared.f32 	[%r3], %r0;
 	bar.sync 	0;
