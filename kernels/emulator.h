@@ -208,7 +208,7 @@ typedef struct {
     uint32_t check_uninitialised;  // shared memory is read before it is written
     uint32_t count;                // fill the counters of accesses
     uint32_t workers;              // threads of the processor; 0: one for each core
-    uint32_t matrix_units;         // how matrix products are added: 0, the emulator's way; others: the interpreter alone
+    uint32_t matrix_units;         // how matrix products are added: 0, the emulator's way and its only one
 } EmulatorOptions;
 
 /// Totals of a launch. The first four are always counted, the others with the option `count`.

@@ -1,3 +1,4 @@
+// Three arithmetics of matrix units: one after the other, and as the units of cards are modelled.
 #include "matrix_units.h"
 
 #include <math.h>

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Engine;
-use crate::backend::{self, Device, PageCount, Precision, Usual};
+use crate::backend::{Device, PageCount, Precision, Usual};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::kv::PAGE_TOKENS;
@@ -75,7 +75,7 @@ impl Limits {
     /// and 8 elsewhere. A GPU on which a model does not fit with so many takes half of them, a quarter, and so on down
     /// to 256 and 8; [`Engine::limits`] says what it took.
     pub fn on(&self, device: Device) -> Limits {
-        let usual = self.steps(backend::resolve(device).usual());
+        let usual = self.steps(device.resolve().0.usual());
         Limits { tokens_per_step: Some(usual.tokens), pictures_per_step: Some(usual.images), ..self.clone() }
     }
 
