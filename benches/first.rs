@@ -90,7 +90,7 @@ pub const LINES: [Line; 8] = [
         work: Work::Linear { rows: 1, columns: 4096, width: 22_016, layers: 4 },
         unit: Unit::Terabytes,
         expected: [3.4, 4.4],
-        form: "16x8",
+        form: "32x8",
         below: "a launch of 180 MB hides its ramp, so bytes in flight or clocks: kernels/linear_rows.cuh; `read` in the \
                 results of the stage ops says what the card gives at best",
         above: "more than memory gives: a cache serves a part. Rotate over more layers (benches/first.rs)",

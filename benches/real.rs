@@ -39,6 +39,30 @@ pub fn models() -> Vec<Model> {
     ]
 }
 
+/// All that Flamant runs: these, OpenFlamingo-4B and IDEFICS-80B.
+#[allow(dead_code, reason = "their layers are reckoned with; not every program runs them")]
+pub fn all_models() -> Vec<Model> {
+    let decoder = red_pajama();
+    let small = ModelConfig {
+        family: Family::OpenFlamingo,
+        vision: vit_large(),
+        resampler: Some(open_flamingo_resampler(6, 64, 8, 4096)),
+        gated: open_flamingo_gated(&decoder, 2, 8),
+        decoder,
+    };
+    let large = ModelConfig {
+        family: Family::Idefics,
+        vision: vit_huge(),
+        resampler: Some(idefics_resampler(6, 64, 16, 96, 4 * 1280)),
+        gated: idefics_gated(8192, 64, 22_016, 4),
+        decoder: llama(8192, 80, 64, 22_016, 32_002),
+    };
+    let mut all = models();
+    all.insert(1, Model { name: "OpenFlamingo-4B", config: small });
+    all.push(Model { name: "IDEFICS-80B", config: large });
+    all
+}
+
 /// The same make, small enough for a processor.
 pub fn tiny_models() -> Vec<Model> {
     let vision = |activation, class_token_kept| VisionConfig {
@@ -185,6 +209,18 @@ fn llama(width: usize, layers: usize, heads: usize, mlp_width: usize, vocabulary
         qk_norm: false,
         tied: false,
         ..mosaic(Architecture::Llama, width, layers, heads, vocabulary)
+    }
+}
+
+/// RedPajama-INCITE 3B, a GPT-NeoX.
+fn red_pajama() -> DecoderConfig {
+    DecoderConfig {
+        norm_bias: true,
+        linear_bias: true,
+        position: Position::Rope { width: 80, theta: 10_000.0 },
+        qk_norm: false,
+        tied: false,
+        ..mosaic(Architecture::GptNeoX, 2560, 32, 32, 50_280)
     }
 }
 

@@ -18,12 +18,12 @@ const ONE: &[&str] = &[""];
 const FAMILIES: &[Family] = &[
     Family {
         name: "linear_rows",
-        variants: &["_16x8", "_32x8", "_64x8", "_128x16"],
+        variants: &["_16x8", "_32x8", "_16x16", "_32x16", "_64x16", "_128x16", "_32x32", "_32x64"],
         threads: 256,
         shared_bytes: |form| 32 * numbers(form)[1] * (numbers(form)[0] + 4),
     },
-    Family { name: "linear_tile", variants: &["_64x64"], threads: 128, shared_bytes: |_| 3 * 128 * 128 },
-    Family { name: "linear_tile", variants: &["_128x128"], threads: 256, shared_bytes: |_| 3 * 256 * 128 },
+    Family { name: "linear_tile", variants: &["_64x64x3", "_64x64x6", "_128x64x4"], threads: 128, shared_bytes: ring },
+    Family { name: "linear_tile", variants: &["_128x128x3"], threads: 256, shared_bytes: ring },
     Family { name: "norm", variants: &["_1", "_2", "_4", "_8"], threads: 256, shared_bytes: |_| 32 },
     Family { name: "norm_heads", variants: ONE, threads: 256, shared_bytes: |_| 0 },
     Family { name: "flash_attention_causal", variants: WIDTHS, threads: 128, shared_bytes: two_tiles },
@@ -56,6 +56,11 @@ const OF_EITHER_TYPE: &[Family] = &[
 /// Two tiles of 64 keys and values (`kernels/attention.cuh`).
 fn two_tiles(width: &str) -> u32 {
     512 * (numbers(width)[0] + 8)
+}
+
+/// All stages of a tile of a linear layer.
+fn ring(form: &str) -> u32 {
+    128 * (numbers(form)[0] + numbers(form)[1]) * numbers(form)[2]
 }
 
 /// The numbers in a variant's name: "_128x16" to [128, 16].

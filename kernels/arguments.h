@@ -164,7 +164,10 @@ struct MaskedImageAttentionArguments {
     float scale;
 };
 
-/// gated_cross_attention.cu: out = x + tanh(gate) * W_out attention(W_query norm(x), picture), for up to 16 tokens.
+/// Tokens that gated_cross_attention.cu can take. Up to how many it is the faster way, tuning.rs says.
+constexpr uint32_t GATED_TOKENS_MAX = 16;
+
+/// gated_cross_attention.cu: out = x + tanh(gate) * W_out attention(W_query norm(x), picture).
 struct GatedCrossAttentionArguments {
     Rows x;
     Rows out;  // may be x
@@ -180,7 +183,7 @@ struct GatedCrossAttentionArguments {
     void* attended;          // scratch: T (count, inner)
     uint32_t* barrier;       // two words, zero at first; left as the next launch needs them
     uint32_t tile_count;
-    uint32_t count;  // tokens
+    uint32_t count;  // tokens, 1 to GATED_TOKENS_MAX
     uint32_t width;
     uint32_t inner;  // heads * head_width
     uint32_t heads;

@@ -1,4 +1,5 @@
-// The attention half of a gated cross-attention block (Flamingo, section 2.2) for 1 to 16 tokens in one launch:
+// The attention half of a gated cross-attention block (Flamingo, section 2.2) for 1 to GATED_TOKENS_MAX tokens in one
+// launch:
 //   out = x + tanh(gate) * W_out attention(W_query norm(x), latents of the one preceding picture).
 // x and out (count, width), query and attended (count, inner), W_query (inner, width), W_out (width, inner). Blocks
 // meet at two barriers over the grid: when all queries are written, and when all that was attended is. Every part adds
@@ -13,7 +14,8 @@
 // When it pays: it saves three launches of four (about 1.3 us each in a graph) and costs two barriers, each one atomic
 // and one load of L2 there and back. The weights are 4.2 MB (inner 512, width 2048: OpenFlamingo-3B), 1 us at the rate
 // of an H200, up to 67 MB (inner and width 4096: IDEFICS-9B), 16 us, of which W_out's half starts early. With many
-// tokens all blocks read all of x and attended, and the four launches, with larger units, are better.
+// tokens all blocks read all of x and attended, and the four launches, with larger units, are better: the host's bound,
+// GATED_ROWS_MAX in src/backend/kernels/tuning.rs, is below what fits here.
 //
 // gated_cross_attention_<bf16|f16>_<64|80|96|128>, by the padded head width. Cooperative launch; grid: as many blocks
 // as the device holds at once, any number from 1 on; 256 threads.
@@ -24,7 +26,7 @@
 
 namespace gated {
 
-constexpr uint32_t TOKENS = 16;
+constexpr uint32_t TOKENS = GATED_TOKENS_MAX;
 constexpr uint32_t UNIT = 16;  // rows of a weight
 
 /// Columns between the normed rows: 32 modulo 64, as SharedTokens wants them.

@@ -3,19 +3,23 @@
 // matrix of Flamingo passes here; gate and residual are the tanh gates of section 2.2. All forms give the same bits,
 // because all add in the order of linear_rows.cuh.
 //
+// Which form serves which shape is the host's choice (src/backend/kernels/tuning.rs).
+//
 // Rows form: linear_rows_<bf16|f16>_<FEATURES>x<TOKENS>, for up to TOKENS rows. Bound by reading the weight once; the
 // 8 warps of a block take one segment each of the columns, for the same FEATURES rows of the weight.
-//   Each block reads all of x: TOKENS / FEATURES of what it reads of the weight. 16x8 for 1-2 rows, 32x8 for 3-4, 64x8
-//   for 5-8 and 128x16 for 9-16 keep that within an eighth. Paired with 1-2 rows: 32x8.
+//   Each block reads all of x: rows / FEATURES of what it reads of the weight, from L2 after the first block. Many
+//   FEATURES keep that little, few make blocks enough for all multiprocessors.
 //   grid (ceil(width / FEATURES)), paired (ceil(width / (FEATURES / 2))); 256 threads;
 //   shared bytes 32 * TOKENS * (FEATURES + 4).
 //
-// Tile form: linear_tile_<bf16|f16>_<TOKENS>x<FEATURES>, any number of rows. Bound by the matrix units (128x128) or,
-// with few rows, by reading the weight (64x64). Columns arrive 64 at a time through a ring of asynchronous copies.
+// Tile form: linear_tile_<bf16|f16>_<TOKENS>x<FEATURES>x<STAGES>, any number of rows. Bound by the matrix units and
+// shared memory (128x128) or, with few rows, by reading the weight (64x64). Columns arrive 64 at a time through a ring
+// of STAGES asynchronous copies: a long one keeps memory busy where there is a block for each multiprocessor, a short
+// one lets several share it.
 //   A warp holds TOKENS / 2 tokens times 32 features twice, the segment's sums and the total: of 128x128, 64x32 is what
-//   255 registers hold. 128x128 has one block a multiprocessor, 64x64 two or more.
-//   grid (ceil(count / TOKENS) * ceil(width / FEATURES)), paired FEATURES / 2; threads 256 (128x128), 128 (64x64);
-//   shared bytes 3 * (TOKENS + FEATURES) * 128: 98304 (128x128), 49152 (64x64).
+//   255 registers hold. 128x128 has one block a multiprocessor, 128x64 two, 64x64 up to four.
+//   grid (ceil(count / TOKENS) * ceil(width / FEATURES)), paired FEATURES / 2; threads 2 * FEATURES;
+//   shared bytes STAGES * (TOKENS + FEATURES) * 128.
 #include "linear_rows.cuh"
 
 namespace linear {
@@ -181,14 +185,26 @@ DEVICE void tile_form(const LinearArguments& arguments) {
 
 KERNEL(linear_rows_bf16_16x8, LinearArguments, 256) { linear::rows_form<bf16, 16, 8>(arguments); }
 KERNEL(linear_rows_bf16_32x8, LinearArguments, 256) { linear::rows_form<bf16, 32, 8>(arguments); }
-KERNEL(linear_rows_bf16_64x8, LinearArguments, 256) { linear::rows_form<bf16, 64, 8>(arguments); }
+KERNEL(linear_rows_bf16_16x16, LinearArguments, 256) { linear::rows_form<bf16, 16, 16>(arguments); }
+KERNEL(linear_rows_bf16_32x16, LinearArguments, 256) { linear::rows_form<bf16, 32, 16>(arguments); }
+KERNEL(linear_rows_bf16_64x16, LinearArguments, 256) { linear::rows_form<bf16, 64, 16>(arguments); }
 KERNEL(linear_rows_bf16_128x16, LinearArguments, 256) { linear::rows_form<bf16, 128, 16>(arguments); }
-KERNEL(linear_tile_bf16_64x64, LinearArguments, 128) { linear::tile_form<bf16, 64, 64, 3>(arguments); }
-KERNEL(linear_tile_bf16_128x128, LinearArguments, 256) { linear::tile_form<bf16, 128, 128, 3>(arguments); }
+KERNEL(linear_rows_bf16_32x32, LinearArguments, 256) { linear::rows_form<bf16, 32, 32>(arguments); }
+KERNEL(linear_rows_bf16_32x64, LinearArguments, 256) { linear::rows_form<bf16, 32, 64>(arguments); }
+KERNEL(linear_tile_bf16_64x64x3, LinearArguments, 128) { linear::tile_form<bf16, 64, 64, 3>(arguments); }
+KERNEL(linear_tile_bf16_64x64x6, LinearArguments, 128) { linear::tile_form<bf16, 64, 64, 6>(arguments); }
+KERNEL(linear_tile_bf16_128x64x4, LinearArguments, 128) { linear::tile_form<bf16, 128, 64, 4>(arguments); }
+KERNEL(linear_tile_bf16_128x128x3, LinearArguments, 256) { linear::tile_form<bf16, 128, 128, 3>(arguments); }
 
 KERNEL(linear_rows_f16_16x8, LinearArguments, 256) { linear::rows_form<f16, 16, 8>(arguments); }
 KERNEL(linear_rows_f16_32x8, LinearArguments, 256) { linear::rows_form<f16, 32, 8>(arguments); }
-KERNEL(linear_rows_f16_64x8, LinearArguments, 256) { linear::rows_form<f16, 64, 8>(arguments); }
+KERNEL(linear_rows_f16_16x16, LinearArguments, 256) { linear::rows_form<f16, 16, 16>(arguments); }
+KERNEL(linear_rows_f16_32x16, LinearArguments, 256) { linear::rows_form<f16, 32, 16>(arguments); }
+KERNEL(linear_rows_f16_64x16, LinearArguments, 256) { linear::rows_form<f16, 64, 16>(arguments); }
 KERNEL(linear_rows_f16_128x16, LinearArguments, 256) { linear::rows_form<f16, 128, 16>(arguments); }
-KERNEL(linear_tile_f16_64x64, LinearArguments, 128) { linear::tile_form<f16, 64, 64, 3>(arguments); }
-KERNEL(linear_tile_f16_128x128, LinearArguments, 256) { linear::tile_form<f16, 128, 128, 3>(arguments); }
+KERNEL(linear_rows_f16_32x32, LinearArguments, 256) { linear::rows_form<f16, 32, 32>(arguments); }
+KERNEL(linear_rows_f16_32x64, LinearArguments, 256) { linear::rows_form<f16, 32, 64>(arguments); }
+KERNEL(linear_tile_f16_64x64x3, LinearArguments, 128) { linear::tile_form<f16, 64, 64, 3>(arguments); }
+KERNEL(linear_tile_f16_64x64x6, LinearArguments, 128) { linear::tile_form<f16, 64, 64, 6>(arguments); }
+KERNEL(linear_tile_f16_128x64x4, LinearArguments, 128) { linear::tile_form<f16, 128, 64, 4>(arguments); }
+KERNEL(linear_tile_f16_128x128x3, LinearArguments, 256) { linear::tile_form<f16, 128, 128, 3>(arguments); }

@@ -1,5 +1,6 @@
-// Linear layers for few tokens, as a block computes them, and what all forms of linear.cu share: the order of summation
-// and what follows the sum. gated_cross_attention.cu multiplies with the same functions, so its bits are linear.cu's.
+// Linear layers for up to 64 tokens, as a block computes them, and what all forms of linear.cu share: the order of
+// summation and what follows the sum. gated_cross_attention.cu multiplies with the same functions, so its bits are
+// linear.cu's.
 //
 // The order of summation, which depends on the number of columns alone. Columns fall into chunks of 32 and the chunks
 // into 8 segments of nearly equal length. Within a segment each chunk is two steps of mma.m16n8k16: lane (g, t) = (lane
@@ -182,9 +183,10 @@ DEVICE void segment_sums(const LinearArguments& arguments, const Tokens& tokens,
                          float (&sum)[FEATURES / 16][TOKENS / 8][4]) {
     constexpr uint32_t FEATURE_TILES = FEATURES / 16;
     constexpr uint32_t TOKEN_TILES = TOKENS / 8;
-    // Chunks asked for before the first is used: 256 bytes a lane where registers allow two blocks a multiprocessor, up
-    // to 512 where they allow one.
-    constexpr uint32_t AHEAD = FEATURES == 16 ? 8 : (FEATURES == 32 && TOKENS == 8 ? 8 : 16) / FEATURE_TILES;
+    // Chunks asked for before the first is used: 256 bytes of the weight a lane where registers allow two blocks a
+    // multiprocessor, 512 where they allow one, less where many tokens need the registers.
+    constexpr uint32_t LANE_BYTES = TOKENS == 64 ? 128 : TOKENS == 16 && FEATURES > 16 ? 512 : 256;
+    constexpr uint32_t AHEAD = LANE_BYTES / (32 * FEATURE_TILES);
 
     const uint32_t lane = threadIdx.x % LANES;
     const uint32_t columns = arguments.columns;

@@ -2,7 +2,7 @@
 //! tests compare and benches time.
 //! Not part of the library's interface; it may change with any version.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::weights::Weights;
 
 #[cfg(feature = "emulated")]
 pub use crate::backend::emulated;
-pub use crate::backend::{Batch, Chosen, Device, PageCount, Pools, Precision, Request, Usual, report};
+pub use crate::backend::{Batch, Chosen, Device, PageCount, Pools, Precision, Request, Usual, report, tuning};
 pub use crate::engine::scheduler::{Bounds, Job, Pace, Scheduler, Step, Tokens};
 pub use crate::graph::{Axis, Epilogue, Extent, Graph, Index, Keys, Op, Pages, Plan, Plans, Tensor, Which};
 pub use crate::kv::{PAGE_TOKENS, PageCopy};
@@ -57,6 +57,37 @@ impl Numbers {
         }
         Ok(weights)
     }
+}
+
+/// A linear layer of a model's plans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinearLayer {
+    /// Whether its rows are tokens of text, or else of pictures.
+    pub text: bool,
+    /// Columns of x, as they are stored.
+    pub columns: usize,
+    /// Columns of out.
+    pub width: usize,
+    /// Whether it is a gated linear unit.
+    pub paired: bool,
+}
+
+/// The linear layers of a model, each kind once, in order.
+///
+/// # Errors
+/// As for a model.
+pub fn linear_layers(config: &ModelConfig) -> Result<Vec<LinearLayer>> {
+    let plans = model::record(config, &mut Weights::random())?;
+    let layers = plans.all().flat_map(|(_, plan)| &plan.ops).filter_map(|op| match op {
+        Op::Linear { x, epilogue, out, .. } => Some(LinearLayer {
+            text: matches!(x.axis, Axis::Tokens | Axis::Outputs),
+            columns: x.width.next_multiple_of(8),
+            width: out.width,
+            paired: epilogue.paired,
+        }),
+        _ => None,
+    });
+    Ok(BTreeSet::from_iter(layers).into_iter().collect())
 }
 
 /// A device with two plans, their weights and pages.

@@ -53,6 +53,8 @@ pub struct Case {
     exact_without_picture: bool,
     /// The plan's last operation is there only to fetch what the one before it stored.
     fetches: bool,
+    /// What the emulator claims to be, if it matters.
+    shared_bytes: Option<u32>,
 }
 
 /// Numbers of a weight.
@@ -132,7 +134,9 @@ impl Case {
         let plans = Plans { media: self.media.clone(), text: self.text.clone(), features: None };
         let most = |count: fn(&Run) -> usize| self.runs().map(count).max().unwrap_or(0);
         let usual = Usual { images: most(|run| run.extent().frames), tokens: most(|run| run.tokens()).max(64) };
-        Ok(Opened { case: self, probe: Probe::open(place, numbers, plans, self.pools, usual)? })
+        let mut place = place.clone();
+        place.emulated.shared_bytes = self.shared_bytes;
+        Ok(Opened { case: self, probe: Probe::open(&place, numbers, plans, self.pools, usual)? })
     }
 
     /// Rows of all outputs, one run after the other.
@@ -245,6 +249,13 @@ impl Case {
         let mut opened = self.open(place)?;
         opened.run()?;
         opened.measure(runs)
+    }
+
+    /// On an emulator that claims an H200's shared memory, for which forms are chosen otherwise.
+    pub fn on_hopper(mut self) -> Case {
+        self.name += "/hopper";
+        self.shared_bytes = Some(227 << 10);
+        self
     }
 
     /// The last step once more, `times` times.
@@ -429,7 +440,7 @@ pub fn small() -> Vec<Case> {
 fn small_linear() -> Vec<Case> {
     use Size::Small;
     let mut cases = Vec::new();
-    // Each form of the kernel, at one row more or less than it is for, with widths that fill no tile.
+    // Each form of the kernel (`tuning.rs`), with widths that fill no tile.
     for (count, columns, width) in [
         (1, 16, 1),
         (2, 48, 19),
@@ -438,13 +449,22 @@ fn small_linear() -> Vec<Case> {
         (5, 272, 70),
         (8, 144, 64),
         (9, 144, 130),
+        (15, 272, 40),
+        (16, 272, 70),
+        (16, 272, 203),
         (16, 1040, 131),
         (17, 48, 65),
+        (31, 1040, 70),
         (64, 112, 64),
+        (63, 1040, 33),
         (70, 272, 33),
+        (70, 1040, 40),
+        (130, 144, 131),
+        (65, 80, 195),
     ] {
         cases.push(linear(Small, count, columns, width, PLAIN));
     }
+    cases.push(linear(Small, 129, 272, 70, PLAIN).on_hopper());
     for (count, columns, width) in [(1, 80, 33), (3, 48, 37), (7, 48, 39), (12, 48, 70), (33, 80, 45)] {
         let silu = Besides { activation: Some(Activation::Silu), paired: true, ..PLAIN };
         cases.push(linear(Small, count, columns, width, silu));
@@ -477,9 +497,10 @@ fn small_linear() -> Vec<Case> {
         cases.push(linear(Small, 3, 48, 21, besides));
         cases.push(linear(Small, 19, 80, 67, besides));
     }
-    // As few as make the large tile the better one.
-    cases.push(linear(Small, 130, 48, 32 * 128 - 5, PLAIN));
-    cases.push(linear(Small, 129, 16, 31 * 64 + 3, Besides { bias: true, paired: true, ..PLAIN }));
+    // Pairs in tiles of every size.
+    let paired = Besides { bias: true, paired: true, ..PLAIN };
+    cases.push(linear(Small, 66, 48, 99, paired));
+    cases.push(linear(Small, 66, 272, 33, paired).on_hopper());
     cases
 }
 

@@ -8,6 +8,7 @@ mod kernel_report;
 
 use std::collections::BTreeSet;
 
+use flamant::probe::tuning::{LINEAR_FORMS, Machine};
 use kernel_report::{Compiled, compiled, multiprocessor, starts, table};
 
 /// What build.rs compiles for by default, besides PTX.
@@ -70,6 +71,29 @@ fn every_kernel_is_there_for_every_architecture_and_can_start() {
             let start = starts.iter().find(|start| start.name == kernel.name).expect("no name is unknown");
             let blocks = multiprocessor.blocks(start, kernel);
             assert!(blocks > 0, "{} does not start on {architecture}", kernel.name);
+        }
+    }
+}
+
+/// The reckoning's blocks of a multiprocessor are those that the registers and shared memory of the kernels allow.
+#[test]
+fn linear_forms_reside_as_they_are_reckoned() {
+    let Some(report) = report() else { return };
+    let starts = starts();
+    for (architecture, shared_bytes_max) in [("sm_80", 163 << 10), ("sm_90a", 227 << 10), ("sm_120", 99 << 10)] {
+        let multiprocessor = multiprocessor(architecture).expect("it is known");
+        for form in LINEAR_FORMS {
+            let (kernel, variant) = form.name();
+            for precision in ["bf16", "f16"] {
+                let name = format!("{kernel}_{precision}_{variant}");
+                let compiled = report.iter().find(|kernel| kernel.name == name && kernel.architecture == architecture);
+                let (Some(compiled), Some(start)) = (compiled, starts.iter().find(|start| start.name == name)) else {
+                    assert!(std::env::var_os("FLAMANT_CUDA_ARCHITECTURES").is_some(), "{name} for {architecture}");
+                    continue;
+                };
+                let found = multiprocessor.blocks(start, compiled);
+                assert_eq!(found, form.resident(&Machine::new(1, shared_bytes_max)), "{name} on {architecture}");
+            }
         }
     }
 }

@@ -10,10 +10,11 @@ mod equalities;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use cases::Case;
+use cases::{Besides, Case, PLAIN, Size};
 use devices::{PRECISIONS, on_all_cores, with_kernels};
-use equalities::{ATTENTION, Equality, bits, rows};
+use equalities::{ATTENTION, Equality, LINEAR_BATCHES, bits, rows};
 use flamant::probe::emulated::{Schedule, Settings};
+use flamant::probe::tuning::{LINEAR_FORMS, LinearShape};
 use flamant::probe::{Device, Place, Precision};
 
 /// A device; the emulator on one thread, since cases run side by side.
@@ -142,8 +143,8 @@ fn every_kernel_is_started() {
             wanted.extend([64, 80, 96, 128].map(|width| format!("{kernel}_{precision}_{width}")));
         }
         wanted.extend([1, 2, 4, 8].map(|vectors| format!("norm_{precision}_{vectors}")));
-        wanted.extend(["16x8", "32x8", "64x8", "128x16"].map(|form| format!("linear_rows_{precision}_{form}")));
-        wanted.extend(["64x64", "128x128"].map(|form| format!("linear_tile_{precision}_{form}")));
+        let names = LINEAR_FORMS.map(|form| form.name());
+        wanted.extend(names.map(|(kernel, variant)| format!("{kernel}_{precision}_{variant}")));
     }
     let wanted: BTreeSet<&str> = wanted.iter().map(String::as_str).collect();
     let differ: Vec<_> = started.symmetric_difference(&wanted).collect();
@@ -160,6 +161,39 @@ fn hold(equality: Equality) {
 #[test]
 fn rows_of_linear_layers_are_the_same_in_any_batch() {
     hold(equalities::rows_of_linear_layers);
+}
+
+/// Each form asks for the bytes that it is reckoned to ask for.
+#[test]
+fn linear_forms_ask_for_what_is_reckoned() {
+    let counted = Arc::new(Mutex::new(Vec::new()));
+    let settings = Settings { counted: Some(counted.clone()), ..Settings::default() };
+    let place = place(Device::Emulated, Precision::Bf16, settings);
+    let mut started = BTreeSet::new();
+    for (batch, columns, width, counts) in LINEAR_BATCHES {
+        for paired in [false, true] {
+            for &count in counts.iter().chain([&batch]) {
+                cases::linear(Size::Small, count, columns, width, Besides { paired, ..PLAIN })
+                    .on_hopper()
+                    .run(&place)
+                    .unwrap();
+                let launches = std::mem::take(&mut *counted.lock().unwrap());
+                let linear = launches.iter().filter(|(kernel, _)| kernel.starts_with("linear"));
+                let [(kernel, counters)] = linear.collect::<Vec<_>>()[..] else { panic!("{launches:?}") };
+                let form = LINEAR_FORMS.into_iter().find(|form| {
+                    let (name, variant) = form.name();
+                    format!("{name}_bf16_{variant}") == *kernel
+                });
+                let form = form.unwrap_or_else(|| panic!("what is {kernel}?"));
+                // A step of few tokens of each sequence is filled up with rows of nobody (`batch.rs`).
+                let filled = [1, 2, 4, 8, 12, 16].into_iter().find(|&filled| count <= filled).unwrap_or(count);
+                let shape = LinearShape { rows: filled as u32, columns: columns as u32, width: width as u32, paired };
+                assert_eq!(counters.global_load_bytes as f64, form.asked_bytes(&shape), "{kernel}, {shape:?}");
+                started.insert(form.name());
+            }
+        }
+    }
+    assert_eq!(started.len(), LINEAR_FORMS.len(), "no batch takes some forms: {started:?}");
 }
 
 #[test]

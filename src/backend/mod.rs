@@ -14,7 +14,7 @@ pub use devices::{DeviceInfo, devices};
 pub(crate) use kernels::ARCHITECTURES;
 #[cfg(feature = "emulated")]
 pub use kernels::emulated;
-pub use kernels::report;
+pub use kernels::{report, tuning};
 
 use std::ops::Range;
 use std::sync::Arc;

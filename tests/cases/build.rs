@@ -59,7 +59,18 @@ impl Draft {
     fn finish(self, name: String, size: Size, inputs: &[Tensor], output: Tensor, steps: Vec<Step>) -> Case {
         let Draft { graph, weights, pools, media } = self;
         let text = graph.plan(inputs, Some(output));
-        Case { name, size, weights, media, text, pools, steps, exact_without_picture: false, fetches: false }
+        Case {
+            name,
+            size,
+            weights,
+            media,
+            text,
+            pools,
+            steps,
+            exact_without_picture: false,
+            fetches: false,
+            shared_bytes: None,
+        }
     }
 
     /// Fetches what the last operation stored for each token.

@@ -60,6 +60,15 @@ fn other_rows(places: &[Place], batch: &Case, alone: &[(Case, usize)]) -> Vec<St
     failures
 }
 
+/// Rows of a batch, columns and width of a linear layer, rows that are computed alone. On an emulator that claims to be
+/// a Hopper all forms of the kernel are among them.
+pub const LINEAR_BATCHES: [(usize, usize, usize, &[usize]); 4] = [
+    (200, 1040, 70, &[1, 2, 3, 9, 17, 32, 33, 64, 65, 130]),
+    (130, 1040, 131, &[2, 5, 8, 16, 50, 70]),
+    (130, 272, 200, &[1, 16, 17, 70]),
+    (70, 272, 19, &[1, 16]),
+];
+
 pub fn rows_of_linear_layers(places: &[Place]) -> Vec<String> {
     let epilogues = [
         PLAIN,
@@ -67,18 +76,13 @@ pub fn rows_of_linear_layers(places: &[Place]) -> Vec<String> {
         Besides { activation: Some(Activation::Silu), paired: true, ..PLAIN },
         Besides { bias: true, gate: Gated::Vector, residual: true, ..PLAIN },
     ];
+    let of = |count, columns, width, besides| cases::linear(Size::Small, count, columns, width, besides).on_hopper();
     let failures = on_all_cores(&epilogues, |&besides| {
-        let mut failures = Vec::new();
-        // The second is wide enough for tiles of 128 by 128 in the batch, not alone.
-        for (columns, width, batch) in [(1040, 131, 130), (80, 4091, 130)] {
-            let of = |count| cases::linear(Size::Small, count, columns, width, besides);
-            failures.extend(other_rows(
-                places,
-                &of(batch),
-                &[1, 2, 3, 5, 8, 9, 16, 17, 70].map(|count| (of(count), 0)),
-            ));
-        }
-        failures
+        let each = LINEAR_BATCHES.iter().flat_map(|&(batch, columns, width, counts)| {
+            let alone = counts.iter().map(|&count| (of(count, columns, width, besides), 0));
+            other_rows(places, &of(batch, columns, width, besides), &alone.collect::<Vec<_>>())
+        });
+        each.collect::<Vec<_>>()
     });
     failures.concat()
 }

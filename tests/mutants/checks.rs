@@ -36,7 +36,7 @@ pub fn all(bits: bool) -> Vec<Check> {
     checks.extend([
         same_bits("same/causal", whole, split),
         same_bits("same/linear", linear(16), linear(70)),
-        same_bits("same/linear", linear(2), linear(5)),
+        same_bits("same/linear", linear(2), linear(12)),
     ]);
     for kind in [Norm::Layer, Norm::Rms] {
         let run = move |place: &Place| faint_rows(kind, place);

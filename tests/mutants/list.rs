@@ -161,21 +161,21 @@ pub const MUTANTS: &[Mutant] = &[
     mutant(
         "a stage is used before it has landed",
         TILE,
-        &["linear/70x272"],
+        &["linear/70x1040"],
         "copy_async_wait<STAGES - 2>()",
         "copy_async_wait<STAGES - 1>()",
     ),
     mutant(
         "no barrier in the ring of stages",
         TILE,
-        &["linear/70x272"],
+        &["linear/70x1040"],
         "copy_async_wait<STAGES - 2>();\n        block_barrier();",
         "copy_async_wait<STAGES - 2>();",
     ),
     mutant(
         "a ring of one stage less",
         TILE,
-        &["linear/70x272"],
+        &["linear/70x1040"],
         "shared_memory() + stage % STAGES * STAGE_BYTES;",
         "shared_memory() + stage % (STAGES - 1) * STAGE_BYTES;",
     ),
@@ -196,7 +196,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant(
         "the last segment folded too early",
         TILE,
-        &["linear/64x112"],
+        &["linear/70x272"],
         "if (chunk + 1 == fold_at) {",
         "if (chunk + 2 == fold_at) {",
     ),
@@ -210,7 +210,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant(
         "a band of tiles of the wrong height",
         TILE,
-        &["linear/130x48"],
+        &["linear/130x144"],
         "const uint32_t height = smaller(BAND, token_tiles - band);",
         "const uint32_t height = BAND;",
     ),

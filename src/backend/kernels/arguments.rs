@@ -181,6 +181,9 @@ pub struct MaskedImageAttention {
     pub scale: f32,
 }
 
+/// Tokens that the kernel of a gated block's attention half can take.
+pub const GATED_TOKENS_MAX: u32 = 16;
+
 #[derive(Debug, Clone, Copy, Default, NoUninit)]
 #[repr(C)]
 pub struct GatedCrossAttention {
@@ -333,4 +336,27 @@ pub struct Random {
     pub count: u64,
     pub seed: u32,
     pub bound: f32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernels' constant of this name.
+    fn constant(name: &str) -> u32 {
+        let header = include_str!("../../../kernels/arguments.h");
+        let line = header.split(&format!("constexpr uint32_t {name} = ")).nth(1).expect("the header has it");
+        let value = line.split(';').next().expect("a statement ends");
+        let hexadecimal = value.strip_prefix("0x").map(|digits| u32::from_str_radix(digits, 16));
+        hexadecimal.unwrap_or_else(|| value.parse()).expect("a number")
+    }
+
+    #[test]
+    fn constants_are_the_kernels() {
+        for (name, value) in
+            [("GATED_TOKENS_MAX", GATED_TOKENS_MAX), ("NO_TOKEN", NO_TOKEN), ("NO_PICTURE", NO_PICTURE)]
+        {
+            assert_eq!(constant(name), value, "{name}");
+        }
+    }
 }

@@ -62,6 +62,9 @@ pub struct Settings {
     pub library: Option<PathBuf>,
     /// How products of matrices are added.
     pub matrix_units: MatrixUnits,
+    /// Shared memory of a block, bytes, that it claims to have: kinds of devices are told apart by it, and forms of
+    /// kernels chosen. None: what the smallest has.
+    pub shared_bytes: Option<u32>,
 }
 
 /// Kernels that were started, each with what it did.
@@ -207,7 +210,7 @@ impl Emulator {
             multiprocessors: MULTIPROCESSORS,
             memory_total: MEMORY_BYTES,
             memory_free: MEMORY_BYTES,
-            shared_bytes_max: SHARED_BYTES_MAX,
+            shared_bytes_max: settings.shared_bytes.unwrap_or(SHARED_BYTES_MAX),
             cooperative: !settings.without_cooperative,
             guarded: true,
         };

@@ -10,6 +10,7 @@ use super::driver::{Address, Arguments, Launch};
 use super::fuse::{Attention, Gated, HeadNorm, Step};
 use super::memory::{DRAWN_ROWS, Memory, padded};
 use super::storage::BYTES;
+use super::tuning::{GATED_ROWS_MAX, LinearShape, Machine, linear_form};
 use crate::backend::{Precision, Request};
 use crate::config::{Activation, Norm};
 use crate::graph::{Extent, Index, Keys, Op, Pages, Plan, Tensor, Which};
@@ -22,8 +23,6 @@ const THREADS: u32 = 256;
 const ATTENTION_THREADS: u32 = 128;
 /// Columns that one thread reads at once.
 const VECTOR: u32 = 8;
-/// Up to so many rows a linear layer reads its weights straight from memory (`linear.cu`, rows form).
-const LINEAR_ROWS_MAX: u32 = 16;
 const LANES: u32 = 32;
 /// Warps of a block of split attention.
 const SPLIT_WARPS: u32 = 2;
@@ -31,10 +30,6 @@ const SPLIT_WARPS: u32 = 2;
 const SPLIT_SHARED_ROWS: u32 = 576;
 /// Rows that one block folds after it, one a warp.
 const COMBINE_WARPS: u32 = 4;
-/// Up to so many tokens the attention half of a gated block is one launch. Each of its blocks reads all of them: on 132
-/// multiprocessors that is 1.2 times the least bytes for one token and 2.5 times for 8, where four launches ask for 1.1
-/// and 1.2 times (`benches/counts.rs`); it saves three launches and costs two barriers of the grid.
-const GATED_ROWS_MAX: u32 = 8;
 /// Rows that share a block of a norm at most: weight and bias are read once for them.
 const NORM_ROWS_MAX: u32 = 16;
 /// Widest group that `norm_heads` serves.
@@ -307,24 +302,12 @@ impl Launcher<'_> {
             out_f32: u32::from(is_output),
             clip: epilogue.clip.unwrap_or(f32::INFINITY),
         };
-        // Columns of out in a block of so many rows of the weight.
-        let columns = |features: u32| if epilogue.paired { features / 2 } else { features };
-        if arguments.count <= LINEAR_ROWS_MAX {
-            let (features, tokens) = match arguments.count {
-                0..=2 if !epilogue.paired => (16, 8),
-                0..=4 => (32, 8),
-                5..=8 => (64, 8),
-                _ => (128, 16),
-            };
-            let kernel = self.name("linear_rows", Some(format!("{features}x{tokens}")));
-            let blocks = arguments.width.div_ceil(columns(features));
-            return launch(kernel, [blocks, 1, 1], THREADS, 32 * tokens * (features + 4), &arguments);
-        }
-        let blocks = |tile: u32| arguments.count.div_ceil(tile) * arguments.width.div_ceil(columns(tile));
-        // Large tiles move least, but only if there is one for each multiprocessor.
-        let (tile, threads) = if blocks(128) >= self.multiprocessors { (128, 256) } else { (64, 128) };
-        let kernel = self.name("linear_tile", Some(format!("{tile}x{tile}")));
-        launch(kernel, [blocks(tile), 1, 1], threads, 3 * 2 * tile * 128, &arguments)
+        let args::Linear { count: rows, columns, width, .. } = arguments;
+        let shape = LinearShape { rows, columns, width, paired: epilogue.paired };
+        let form = linear_form(&Machine::new(self.multiprocessors, self.shared_bytes_max), &shape);
+        let (kernel, variant) = form.name();
+        let kernel = self.name(kernel, Some(variant));
+        launch(kernel, [form.blocks(&shape), 1, 1], form.threads(), form.shared_bytes(), &arguments)
     }
 
     fn append(&self, step: &Step) -> Option<Launch> {

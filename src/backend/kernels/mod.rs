@@ -12,6 +12,7 @@ mod launch;
 mod memory;
 mod split;
 mod storage;
+pub mod tuning;
 
 use std::collections::HashMap;
 use std::ops::Range;
