@@ -53,7 +53,7 @@ fn none_failed(failures: &[String]) {
     assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// Its own test: each opcode as the PTX ISA has it, on PTX written by hand, and the units' arithmetic as MMA-Sim has it.
+/// Its own test: each opcode as the PTX ISA has it, on PTX written by hand, and the units' arithmetic as in MMA-Sim.
 #[test]
 fn opcodes_do_what_the_isa_says() {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/matrix_units.txt");
