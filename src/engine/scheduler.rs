@@ -179,11 +179,13 @@ impl<T> Job<T> {
         self.lines.iter().any(|line| line.scheduled > 0)
     }
 
-    /// Gives up pictures that no line's next token sees.
+    /// Gives up pictures that no line's next token sees, of lines that have one to run.
     fn release_seen(&mut self, media: &mut PagePool) {
         let Job { prompt, lines, held, .. } = self;
         held.retain(|&(picture, page)| {
-            let needed = lines.iter().any(|line| prompt.seen_at(line.table.length()) == Some(picture));
+            // A line that has all its rows waits for others: it may have given up its pages, and wants none now.
+            let mut open = lines.iter().filter(|line| line.left(prompt) > 0);
+            let needed = open.any(|line| prompt.seen_at(line.table.length()) == Some(picture));
             if !needed {
                 media.release(page);
             }
