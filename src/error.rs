@@ -54,9 +54,32 @@ pub enum Error {
     /// An argument or a prompt is not usable.
     #[error("{0}")]
     Argument(String),
+    /// What a model made of one request is not finite. Other requests go on.
+    #[error(
+        "logits of request {request} at token {token} are not finite: weights that are not usable, or numbers beyond \
+        the range of the precision"
+    )]
+    NotFinite {
+        /// The number of the request.
+        request: u64,
+        /// The position of the token they follow.
+        token: usize,
+    },
 }
 
 impl Error {
+    /// What kind of fault it is, in one word for programs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Error::File { .. } => "file",
+            Error::Invalid { .. } => "invalid_file",
+            Error::Limit { .. } => "limit",
+            Error::Device { .. } => "device",
+            Error::Argument(_) => "argument",
+            Error::NotFinite { .. } => "not_finite",
+        }
+    }
+
     /// A failed operation on a file, with the operating system's reason.
     pub fn file(file: impl AsRef<Path>, reason: impl Display) -> Self {
         Error::File { file: escaped(file.as_ref().display()), message: one_line(reason) }

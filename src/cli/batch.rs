@@ -26,8 +26,8 @@ use requests::{Line, Parsed, Requests};
     generate: \"max_new_tokens\", \"num_beams\", \"length_penalty\", \"temperature\", \"top_k\", \"top_p\", \"min_p\", \
     \"repetition_penalty\", \"seed\", \"stop\", \"ignore_eos\". Pictures are data URIs, or paths relative to the input \
     (from a pipe: to the working directory). \
-    A line of the output: \"line\", \"id\", and what --json of the task prints, or \"error\"; in the order in which \
-    they are done."
+    A line of the output: \"line\", \"id\", and what --json of the task prints, or \"error\" with its \"kind\"; in the \
+    order in which they are done."
 )]
 pub struct Batch {
     #[command(flatten)]
@@ -111,6 +111,11 @@ impl Job {
         self.bar.inc(1);
         Ok(())
     }
+
+    fn fault(&mut self, ticket: &Ticket, error: &Error) -> Outcome {
+        self.errors += 1;
+        self.write(ticket, &json!({"error": error.to_string(), "kind": error.kind()}))
+    }
 }
 
 impl Load for Job {
@@ -121,8 +126,7 @@ impl Load for Job {
     }
 
     fn refused(&mut self, ticket: Ticket, error: Error) -> Outcome {
-        self.errors += 1;
-        self.write(&ticket, &json!({"error": error.to_string()}))
+        self.fault(&ticket, &error)
     }
 
     fn happened(&mut self, ticket: &mut Ticket, event: EventKind) -> Outcome {
@@ -131,6 +135,7 @@ impl Load for Job {
             EventKind::Written(answer) => report::answer(&answer),
             EventKind::Classified(classification) => report::classification(&classification, ticket.mean),
             EventKind::Scored(score) => report::score(&score, tokenizer),
+            EventKind::Failed(error @ Error::NotFinite { .. }) => return self.fault(ticket, &error),
             // No fault of the request: it is left for the next start.
             EventKind::Failed(error) => return Err(error.into()),
             _ => return Ok(()),

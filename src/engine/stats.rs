@@ -13,7 +13,7 @@ pub struct Stats {
     pub requests_finished: u64,
     /// Requests that were cancelled.
     pub requests_cancelled: u64,
-    /// Requests that failed with the device.
+    /// Requests that failed, with the device or by themselves.
     pub requests_failed: u64,
     /// Steps that ran tokens.
     pub steps: u64,

@@ -78,6 +78,7 @@ impl From<Error> for Failure {
             Error::Limit { .. } => Status::Limit,
             Error::Device { .. } => Status::Device,
             Error::Argument(_) => Status::InvalidArgument,
+            Error::NotFinite { .. } => Status::NotFinite,
         };
         Failure { status, message: error.to_string() }
     }

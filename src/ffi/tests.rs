@@ -8,6 +8,7 @@ use std::ptr;
 
 use super::layout::*;
 use super::*;
+use crate::engine::{Event, EventKind};
 
 /// A type as C spells it.
 trait Spelled {
@@ -278,6 +279,16 @@ fn an_engine_that_had_a_fault_can_only_be_freed() {
     assert!(last_error().contains("can only be freed"), "{}", last_error());
     assert_eq!(flamant_engine_free(engine), Status::Ok);
     assert_eq!(flamant_engine_free(engine), Status::InvalidHandle);
+}
+
+#[test]
+fn a_request_that_is_not_finite_has_a_status_of_its_own() {
+    let error = Error::NotFinite { request: 7, token: 3 };
+    let event = Event { id: 7.into(), kind: EventKind::Failed(error.clone()) };
+    let shown = show::Shown::new(event);
+    let view = shown.view();
+    assert_eq!((view.request, view.kind, view.is_last), (7, EVENT_FAILED, 1));
+    assert_eq!((view.failure, view.text.length), (Status::NotFinite as i32, error.to_string().len()));
 }
 
 #[test]

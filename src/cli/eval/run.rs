@@ -151,6 +151,7 @@ impl Load for Job<'_> {
         match event {
             EventKind::Written(answer) => self.write(ticket, Outcome::Text(answer.text)),
             EventKind::Classified(classification) => self.weigh(ticket, Ok(classification)),
+            EventKind::Failed(error @ Error::NotFinite { .. }) => self.weigh(ticket, Err(error)),
             // No fault of the example: it is left for the next start.
             EventKind::Failed(error) => Err(error.into()),
             _ => Ok(()),
