@@ -69,7 +69,8 @@ enum {
     FLAMANT_DEVICE = 23,       /* a device is not there, is full, or has failed */
     FLAMANT_QUEUE_FULL = 24,   /* a request that would be taken if others were over: step, and submit it again */
 
-    FLAMANT_INTERNAL = 30,  /* a fault of the library; an engine it happened in answers nothing else and can be freed */
+    FLAMANT_INTERNAL = 30,  /* a fault of the library; an engine it happened in answers nothing else and can be freed,
+                               but in flamant_engine_submit: there the request is not taken, and the engine goes on */
     FLAMANT_NOT_FINITE = 31 /* of an event: what the model made of this request is not finite; others go on */
 };
 

@@ -68,7 +68,7 @@ impl Executor {
         self.backend.fetch(0..frames, out)
     }
 
-    /// Runs tokens. What comes of the logits of each of `batch.outputs`, which has a request each, in order; no token of
+    /// Runs tokens; what comes of the logits of each of `batch.outputs`, which has a request each, in order. None of
     /// `forbidden`, which ascends, is chosen.
     pub fn step(&mut self, batch: &Batch, requests: &[RowRequest], forbidden: &[u32]) -> Result<Vec<RowResult>> {
         self.check(batch);

@@ -11,6 +11,8 @@ mod stats;
 mod tasks;
 
 pub use limits::{Builder, Limits, Options};
+#[cfg(test)]
+pub(crate) use reader::panicking;
 pub use reader::{Prepared, Reader};
 pub use request::{
     Answer, Choice, Classification, Event, EventKind, Finish, Generation, Request, RequestId, Score, Task, Timings,

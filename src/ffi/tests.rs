@@ -8,7 +8,7 @@ use std::ptr;
 
 use super::layout::*;
 use super::*;
-use crate::engine::{Event, EventKind};
+use crate::engine::{Event, EventKind, panicking};
 
 /// A type as C spells it.
 trait Spelled {
@@ -279,6 +279,23 @@ fn an_engine_that_had_a_fault_can_only_be_freed() {
     assert!(last_error().contains("can only be freed"), "{}", last_error());
     assert_eq!(flamant_engine_free(engine), Status::Ok);
     assert_eq!(flamant_engine_free(engine), Status::InvalidHandle);
+}
+
+#[test]
+fn a_panic_while_preparing_leaves_the_engine_whole() {
+    let mut engine = Handle::new(0);
+    assert_eq!(flamant_engine_open(ptr::null(), &mut engine), Status::Ok);
+    let text = "kep.";
+    let (data, length) = (text.as_ptr().cast(), text.len());
+    let part = Part { kind: PART_TEXT, data, length, ..bytemuck::Zeroable::zeroed() };
+    let asked = RequestOptions { parts: &part, part_count: 1, tokens_max: 2, ..ask::default_request() };
+    let mut id = 0;
+    assert_eq!(panicking(|| flamant_engine_submit(engine, &asked, &mut id)), Status::Internal);
+    assert_eq!((last_error().as_str(), id), ("a fault of the library while preparing a request: on purpose", 0));
+    assert_eq!(flamant_engine_submit(engine, &asked, &mut id), Status::Ok);
+    assert_ne!(id, 0);
+    assert_eq!(flamant_engine_step(engine, ptr::null_mut()), Status::Ok);
+    assert_eq!(flamant_engine_free(engine), Status::Ok);
 }
 
 #[test]
