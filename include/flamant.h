@@ -240,6 +240,7 @@ typedef struct flamant_stats {
     double media_seconds;
     double text_seconds;
     double commit_seconds;
+    uint64_t bytes_fetched; /* of logits, and of what the device found in them */
 } flamant_stats;
 
 /* Gets an event, valid until it returns. Not 0: stop. It must return: no exception, no longjmp. */

@@ -20,6 +20,8 @@ pub(crate) struct Executor {
     plans: Arc<Plans>,
     frame_values: usize,
     vocabulary: usize,
+    /// See [`Executor::bytes_fetched`].
+    bytes_fetched: u64,
 }
 
 impl Executor {
@@ -32,7 +34,7 @@ impl Executor {
         let pools = Pools::of(config, pages);
         let backend = backend::open(opening, weights, pools, plans.clone())?;
         let frame_values = 3 * config.vision.image_size.pow(2);
-        Ok(Executor { backend, plans, frame_values, vocabulary: config.decoder.vocabulary })
+        Ok(Executor { backend, plans, frame_values, vocabulary: config.decoder.vocabulary, bytes_fetched: 0 })
     }
 
     /// Text pages and media pages that the device has.
@@ -43,6 +45,11 @@ impl Executor {
     /// What the device has made room for.
     pub fn usual(&self) -> Usual {
         self.backend.usual()
+    }
+
+    /// Bytes of logits, and of what the device found in them, that steps have fetched.
+    pub fn bytes_fetched(&self) -> u64 {
+        self.bytes_fetched
     }
 
     /// Encodes pictures and videos, of so many `frames` each (normalised pixels, (3, side, side) a frame), into media
@@ -85,6 +92,7 @@ impl Executor {
         let on_device: Vec<Request> = on_device.into_iter().flatten().collect();
         if !on_device.is_empty() {
             let chosen = self.backend.choose(&on_device, forbidden)?;
+            self.bytes_fetched += size_of_val(&chosen[..]) as u64;
             for (&row, chosen) in order.iter().zip(chosen) {
                 results[row] = requests[row].found(chosen);
             }
@@ -93,6 +101,7 @@ impl Executor {
         if !fetched.is_empty() {
             let mut logits = Vec::new();
             self.backend.fetch(fetched.clone(), &mut logits)?;
+            self.bytes_fetched += size_of_val(&logits[..]) as u64;
             let width = logits.len() / fetched.len();
             for (&row, logits) in order[fetched].iter().zip(logits.chunks_exact(width)) {
                 results[row] = requests[row].find(logits, self.vocabulary, forbidden);

@@ -289,6 +289,7 @@ impl Engine {
             preemptions: *preemptions,
             text_pages: PagesNow::of(text),
             media_pages: PagesNow::of(media),
+            bytes_fetched: self.executor.bytes_fetched(),
             ..self.stats
         }
     }

@@ -41,6 +41,8 @@ pub struct Stats {
     pub text_seconds: f64,
     /// Seconds of choosing tokens and writing text.
     pub commit_seconds: f64,
+    /// Bytes of logits, and of what the device found in them, that were fetched from it.
+    pub bytes_fetched: u64,
 }
 
 /// The pages of a pool.

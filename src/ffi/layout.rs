@@ -208,6 +208,7 @@ pub(super) struct StatsView {
     pub media_seconds: f64,
     pub text_seconds: f64,
     pub commit_seconds: f64,
+    pub bytes_fetched: u64,
 }
 
 /// `flamant_engine *`: a number, never an address.

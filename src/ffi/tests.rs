@@ -136,7 +136,7 @@ fn claims() -> String {
             struct_size requests_running requests_waiting requests_finished requests_cancelled requests_failed steps
             tokens_computed tokens_cached tokens_written pictures_encoded pictures_cached preemptions
             text_pages_total text_pages_held text_pages_cached media_pages_total media_pages_held media_pages_cached
-            schedule_seconds media_seconds text_seconds commit_seconds
+            schedule_seconds media_seconds text_seconds commit_seconds bytes_fetched
         }
     }
     functions! { claims:
