@@ -1,7 +1,7 @@
 //! What is wanted of each row of logits, and what comes of it: on the device where it can, else on a fetched row.
 
 use crate::backend::{Chosen, Request};
-use crate::sample::{Sampling, log_sum_exp, uniform};
+use crate::sample::{Sampling, log_probability, log_sum_exp, uniform};
 
 /// What is wanted of one row of logits.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,8 +28,8 @@ pub(crate) enum RowResult {
     Sampled { token: u32, logprob: f64 },
     /// A log-probability for each target.
     Targets(Vec<f64>),
-    /// A logit for each token of the vocabulary, and ln Σ e^logit.
-    Full { logits: Vec<f32>, log_sum_exp: f64 },
+    /// A logit for each token of the vocabulary.
+    Full(Vec<f32>),
     /// A logit is NaN or +infinity, or all are -infinity.
     NotFinite,
 }
@@ -72,22 +72,22 @@ impl RowRequest {
         let mut logits = Vec::with_capacity(vocabulary);
         logits.extend_from_slice(row);
         logits.resize(vocabulary, f32::NEG_INFINITY);
-        // No number but where all logits are numbers, the largest of them finite.
-        let log_sum_exp = log_sum_exp(&logits);
-        if !log_sum_exp.is_finite() {
+        let look = |(nan, most): (bool, f32), &logit: &f32| (nan | logit.is_nan(), most.max(logit));
+        let (nan, most) = logits.iter().fold((false, f32::NEG_INFINITY), look);
+        if nan || most.is_infinite() {
             return RowResult::NotFinite;
         }
-        let logprob = |logits: &[f32], token: u32| f64::from(logits[token as usize]) - log_sum_exp;
         match self {
             RowRequest::Sample { sampling, position, seen } => {
+                let total = log_sum_exp(&logits);
                 forbidden.iter().for_each(|&token| logits[token as usize] = f32::NEG_INFINITY);
                 let token = sampling.choose(&logits, seen, *position);
-                RowResult::Sampled { token, logprob: logprob(&logits, token) }
+                RowResult::Sampled { token, logprob: f64::from(logits[token as usize]) - total }
             }
             RowRequest::Targets(targets) => {
-                RowResult::Targets(targets.iter().map(|&target| logprob(&logits, target)).collect())
+                RowResult::Targets(targets.iter().map(|&target| log_probability(&logits, target)).collect())
             }
-            RowRequest::Full => RowResult::Full { logits, log_sum_exp },
+            RowRequest::Full => RowResult::Full(logits),
         }
     }
 }
@@ -122,6 +122,6 @@ mod tests {
         let targets = RowRequest::Targets(vec![2, 4]).find(&row, 5, &[2]);
         assert_eq!(targets, RowResult::Targets(vec![3.0 - total, f64::NEG_INFINITY]));
         let logits = [&row[..], &[f32::NEG_INFINITY; 2]].concat();
-        assert_eq!(RowRequest::Full.find(&row, 5, &[2]), RowResult::Full { logits, log_sum_exp: total });
+        assert_eq!(RowRequest::Full.find(&row, 5, &[2]), RowResult::Full(logits));
     }
 }

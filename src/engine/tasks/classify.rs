@@ -9,6 +9,7 @@ use crate::engine::request::Choice;
 use crate::engine::scheduler::{Line, Tokens};
 use crate::executor::RowResult;
 use crate::kv::PagePool;
+use crate::sample::log_sum_exp;
 
 /// The prompt, from which all choices go on.
 const ROOT: usize = 0;
@@ -74,10 +75,11 @@ impl Classifying {
         let stretch = &mut self.stretches[place.line];
         let node = stretch.nodes[stretch.taken];
         stretch.taken += 1;
-        let RowResult::Full { logits, log_sum_exp } = found else { unreachable!("choices want whole rows") };
+        let RowResult::Full(logits) = found else { unreachable!("choices want whole rows") };
+        let total = log_sum_exp(&logits);
         for place in 0..self.nodes[node].next.len() {
             let next = self.nodes[node].next[place];
-            let likelihood = f64::from(logits[self.nodes[next].token as usize]) - log_sum_exp;
+            let likelihood = f64::from(logits[self.nodes[next].token as usize]) - total;
             self.nodes[next].likelihood = self.nodes[node].likelihood + likelihood;
         }
     }

@@ -4,6 +4,7 @@ use super::{Ending, Place};
 use crate::engine::request::EventKind;
 use crate::engine::scheduler::{Line, Tokens};
 use crate::executor::{RowRequest, RowResult};
+use crate::sample::log_probability;
 
 /// A prompt that is being scored.
 pub struct Scoring {
@@ -34,10 +35,9 @@ impl Scoring {
                 self.logprobs.extend(logprobs.into_iter().map(Some));
                 None
             }
-            RowResult::Full { logits, log_sum_exp } => {
+            RowResult::Full(logits) => {
                 let next = prompt.ids.get(place.position + 1);
-                let logprob = next.map(|&next| f64::from(logits[next as usize]) - log_sum_exp);
-                self.logprobs.extend(logprob.map(Some));
+                self.logprobs.extend(next.map(|&next| Some(log_probability(&logits, next))));
                 Some(EventKind::Logits { position: place.position, logits })
             }
             RowResult::Sampled { .. } | RowResult::NotFinite => unreachable!("likelihoods were wanted"),

@@ -29,7 +29,7 @@ impl Searching {
 
     /// Keeps the logits after a line.
     pub fn take(&mut self, place: Place, found: RowResult) {
-        let RowResult::Full { logits, .. } = found else { unreachable!("a search wants whole rows") };
+        let RowResult::Full(logits) = found else { unreachable!("a search wants whole rows") };
         self.logits[place.line] = Some(logits);
     }
 
