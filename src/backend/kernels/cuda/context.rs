@@ -178,7 +178,7 @@ impl Context {
     ///
     /// # Errors
     /// A device that is lost.
-    fn unless_refused<T>(&self, outcome: Result<T>) -> Result<Option<T>> {
+    pub fn unless_refused<T>(&self, outcome: Result<T>) -> Result<Option<T>> {
         if self.is_lost() { outcome.map(Some) } else { Ok(outcome.ok()) }
     }
 
