@@ -92,8 +92,8 @@ fn the_map_stands_in_its_order_and_measures_every_line() {
         assert!(0.0 < fastest && fastest <= measured.seconds && measured.seconds <= slowest, "{measured:?}");
         assert!(told.starts_with(line.name), "{told}");
         let started = match line.work {
-            Work::Linear { rows: 1, .. } => vec!["linear_rows_bf16_16x8"],
-            Work::Linear { .. } => vec![""],
+            Work::Linear { rows: 1, .. } => vec!["linear_rows_bf16"],
+            Work::Linear { .. } => vec!["linear_"],
             Work::Attention { .. } => {
                 vec!["append_bf16", "flash_attention_split_bf16_64", "flash_attention_combine_bf16"]
             }
