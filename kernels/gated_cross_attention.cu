@@ -185,9 +185,10 @@ DEVICE void gated_cross_attention(const GatedCrossAttentionArguments& arguments)
 
 }  // namespace gated
 
-#define GATED_CROSS_ATTENTION(T, WIDTH)                                                \
-    KERNEL(gated_cross_attention_##T##_##WIDTH, GatedCrossAttentionArguments, 256) {   \
-        gated::gated_cross_attention<T, WIDTH>(arguments);                             \
+// A grid that waits for itself has a block for each multiprocessor, so its threads may have all registers.
+#define GATED_CROSS_ATTENTION(T, WIDTH)                                                    \
+    LARGE_KERNEL(gated_cross_attention_##T##_##WIDTH, GatedCrossAttentionArguments, 256) { \
+        gated::gated_cross_attention<T, WIDTH>(arguments);                                 \
     }
 GATED_CROSS_ATTENTION(bf16, 64)
 GATED_CROSS_ATTENTION(bf16, 80)

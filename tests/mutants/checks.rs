@@ -57,7 +57,7 @@ fn processor() -> Place {
 fn against_the_processor(case: Case, bits: bool) -> Check {
     let want = OnceCell::new();
     let name = case.name.clone();
-    let bits = bits && !case.calls_a_library();
+    let bits = bits && !case.shows_a_library();
     let run = move |place: &Place| {
         let want = want.get_or_init(|| case.run(&processor()).unwrap());
         let found = case.run(place).map_err(said)?;

@@ -174,15 +174,16 @@ pub fn write(batch: &Batch, nobody: u32, splitting: &Splitting, words: &mut Vec<
     let (rows, items) = split(&few, splitting.sharers_least);
     let (order, media_tiles) = by_picture(&media);
 
-    // Tiles and items beyond those that are written are zeros: empty. There are no more tiles than tokens; an output of
-    // padding is that of the first token again.
+    // Tiles and items beyond those that are written are zeros: empty. There are no more tiles than tokens. An output of
+    // padding is that of the first token again; where half of the tokens have an output, all have, lest these counts
+    // make shapes of their own.
     let tokens = tokens + padding;
     let filled = |count: usize, most: usize| if recurs && count > 0 { most.max(count) } else { count };
     let shape = Shape {
         frames,
         images,
         tokens,
-        outputs: filled(outputs, filled_up(outputs).min(tokens)),
+        outputs: filled(outputs, if 2 * outputs < tokens { filled_up(outputs) } else { tokens }),
         query_tiles: filled(query_tiles.len(), tokens),
         split_rows: rows.len(),
         split_items: filled(items.len(), rounded_items(items.len())),
