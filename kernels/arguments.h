@@ -165,8 +165,8 @@ struct MaskedImageAttentionArguments {
 };
 
 /// Tokens that gated_cross_attention.cu takes: one tile of the matrix units. Each of its blocks reads all of them, by
-/// count 1.2 times the least bytes for one token and 2.5 times for 8 on 132 multiprocessors, where four launches ask for
-/// 1.1 and 1.2 times; with more tokens these are the better way.
+/// count 1.2 times the least bytes for one token and 2.5 times for 8 on 132 multiprocessors, where four launches ask
+/// for 1.1 and 1.2 times; with more tokens these are the better way.
 constexpr uint32_t GATED_TOKENS_MAX = 8;
 
 /// gated_cross_attention.cu: out = x + tanh(gate) * W_out attention(W_query norm(x), picture).
