@@ -11,6 +11,8 @@
 mod build;
 #[path = "cases/copies.rs"]
 mod copies;
+#[path = "support/naive.rs"]
+mod naive;
 #[path = "cases/numbers.rs"]
 mod numbers;
 #[path = "cases/similar.rs"]
@@ -25,6 +27,7 @@ use flamant::probe::{
 };
 
 pub use build::*;
+use naive::Naive;
 use numbers::{fill, seed_of};
 pub use similar::{distance, similar};
 
@@ -125,11 +128,8 @@ impl Case {
     /// As [`Probe::open`].
     pub fn open(&self, place: &Place) -> flamant::Result<Opened<'_>> {
         let mut numbers = Numbers::default();
-        for (index, recipe) in self.weights.iter().enumerate() {
-            let Recipe { rows, columns, mean, deviation } = *recipe;
-            let mut values = Vec::with_capacity(rows * columns);
-            fill(&mut values, rows * columns, seed_of([1, index as u64, 0, 0]), mean, deviation);
-            assert_eq!(numbers.matrix(rows, columns, values), WeightId(index));
+        for (index, Recipe { rows, columns, .. }) in self.weights.iter().enumerate() {
+            assert_eq!(numbers.matrix(*rows, *columns, self.values(index)), WeightId(index));
         }
         let plans = Plans { media: self.media.clone(), text: self.text.clone(), features: None };
         let most = |count: fn(&Run) -> usize| self.runs().map(count).max().unwrap_or(0);
@@ -147,11 +147,48 @@ impl Case {
         self.open(place)?.run()
     }
 
-    /// Whether what a device found is what the processor wants.
+    /// The same as [`Case::run`], by the oracle.
+    pub fn oracle(&self) -> Vec<f32> {
+        let weight = |(index, recipe): (usize, &Recipe)| naive::Weight {
+            rows: recipe.rows,
+            columns: recipe.columns,
+            values: self.values(index).into_iter().map(f64::from).collect(),
+        };
+        let mut oracle = Naive::new(self.weights.iter().enumerate().map(weight).collect());
+        let mut found = Vec::new();
+        for step in &self.steps {
+            match step {
+                Step::Copy(copy) => oracle.copy_text_page(*copy),
+                Step::Run(run) => {
+                    let plan = self.plan(run.which);
+                    found.extend(run.batch(&self.lists(run), &run.outputs, |batch| oracle.run(plan, batch)));
+                }
+            }
+        }
+        found
+    }
+
+    /// Numbers of a weight.
+    fn values(&self, index: usize) -> Vec<f32> {
+        let Recipe { rows, columns, mean, deviation } = self.weights[index];
+        let mut values = Vec::with_capacity(rows * columns);
+        fill(&mut values, rows * columns, seed_of([1, index as u64, 0, 0]), mean, deviation);
+        values
+    }
+
+    fn plan(&self, which: Which) -> &Plan {
+        match which {
+            Which::Media => &self.media,
+            Which::Features => unreachable!("a case has none"),
+            Which::Text => &self.text,
+        }
+    }
+
+    /// Whether what a device found is what is wanted.
     ///
     /// # Errors
     /// What differs, in a line.
-    pub fn compare(&self, found: &[f32], want: &[f32], precision: Precision) -> Result<(), String> {
+    pub fn compare(&self, found: &[f32], want: &[f32], precision: impl Into<Option<Precision>>) -> Result<(), String> {
         let width = self.width();
         if self.exact_without_picture {
             let media = self.runs().filter(|run| run.which == Which::Text).flat_map(|run| &run.media);
@@ -162,7 +199,7 @@ impl Case {
                 }
             }
         }
-        similar(found, want, width, precision)
+        similar(found, want, width, precision.into())
     }
 
     /// Whether last bits of a function of C's library show in the result, which are others in CUDA's: those of `tanhf` in
@@ -280,11 +317,7 @@ impl Case {
     }
 
     fn lists(&self, run: &Run) -> Lists {
-        let plan = match run.which {
-            Which::Media => &self.media,
-            Which::Features => unreachable!("a case has none"),
-            Which::Text => &self.text,
-        };
+        let plan = self.plan(run.which);
         let tokens: Vec<(u32, u32)> =
             run.pieces.iter().flat_map(|piece| (0..piece.count).map(|i| (piece.sequence, piece.from + i))).collect();
         let mut inputs = Vec::new();

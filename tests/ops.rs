@@ -1,5 +1,5 @@
-//! Every operation on every device that runs kernels: against the processor, against itself under other schedules, and
-//! against itself in other batches.
+//! Every operation on every device: against the oracle, against itself under other schedules, and against itself in
+//! other batches.
 
 mod cases;
 #[path = "common/devices.rs"]
@@ -35,7 +35,7 @@ fn none_failed(failures: Vec<String>) {
     assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// Why a device's rows are not the processor's.
+/// Why a device's rows are not those that are wanted.
 fn other_results(case: &Case, device: Device, precision: Precision, want: &[f32]) -> Option<String> {
     let found = rows(case, &plain(device, precision));
     let wrong = found.and_then(|found| {
@@ -49,14 +49,28 @@ fn other_results(case: &Case, device: Device, precision: Precision, want: &[f32]
 }
 
 #[test]
-fn every_operation_is_the_processors() {
+fn every_operation_is_the_oracles() {
     let devices = with_kernels();
     let failures = on_all_cores(&cases::small(), |case| {
-        let want = wanted(case, 1);
+        let want = case.oracle();
         let each = devices.iter().flat_map(|&device| PRECISIONS.map(|precision| (device, precision)));
         each.filter_map(|(device, precision)| other_results(case, device, precision, &want)).collect::<Vec<_>>()
     });
     none_failed(failures.concat());
+}
+
+/// The processor computes in f32 what the oracle computes in f64.
+#[test]
+fn the_processor_is_the_oracle_to_rounding() {
+    let failures = on_all_cores(&cases::small(), |case| {
+        let (found, want) = (wanted(case, 1), case.oracle());
+        if std::env::var_os("FLAMANT_SHOW_DISTANCES").is_some() {
+            let (mean, largest) = cases::distance(&found, &want, case.width());
+            eprintln!("{mean:.2e} {largest:.2e} processor {}", case.name);
+        }
+        case.compare(&found, &want, None).err().map(|why| format!("{} on the processor: {why}", case.name))
+    });
+    none_failed(failures.into_iter().flatten().collect());
 }
 
 /// On a GPU all of them; in the emulator those of few operations.

@@ -124,7 +124,7 @@ fn faint_rows(kind: Norm, place: &Place) -> Result<(), String> {
         let mut probe = open(place, numbers, graph.plan(&[input], Some(out)))?;
         batch(&x, ROWS, |batch| probe.run(Which::Text, batch)).map_err(said)
     };
-    cases::similar(&run(place)?, &run(&processor())?, WIDTH, place.precision.unwrap())
+    cases::similar(&run(place)?, &run(&processor())?, WIDTH, place.precision)
 }
 
 /// Draws of all kinds from rows of logits, as sorting them finds them.
