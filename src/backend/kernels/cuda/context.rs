@@ -1,5 +1,7 @@
 //! A device's primary context, and what is held in it: each thing is given back when dropped, on a lost device too.
 
+#![allow(unsafe_code)]
+
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::fmt::Display;
 use std::mem::MaybeUninit;

@@ -3,6 +3,8 @@
 //! All work of a device goes to one stream, in the order of the calls. The host runs ahead of it: what it sends lies in
 //! pinned buffers until the device has copied it.
 
+#![allow(unsafe_code)]
+
 mod context;
 mod found;
 mod functions;
