@@ -313,7 +313,7 @@ impl Memory {
             ];
             (room, partials_bytes, Sum { device, parts })
         };
-        // Large steps that nobody asked for are not worth the pages of a few sequences more, nor a model that is refused.
+        // Large steps that nobody asked for are not worth the pages of a few sequences more, nor a refused model.
         let PageCount { least, most } = pools.text_pages;
         let beside = text.page_bytes() * (SEQUENCES_BESIDE * least).min(most.saturating_sub(least)) as u64;
         let mut usual = opening.usual;
