@@ -58,7 +58,7 @@ const CIRCLES: &[&[&str]] = &[
 const LONG: &[(&str, &str, usize)] = &[
     ("benches/synthetic.rs", "tensors", 91),
     ("src/backend/cpu/mod.rs", "run", 73),
-    ("src/backend/kernels/memory.rs", "open", 82),
+    ("src/backend/kernels/memory.rs", "open", 86),
     ("src/cli/demo.rs", "measure", 76),
     ("src/cli/eval.rs", "plan", 73),
     ("src/engine/scheduler/tests.rs", "play", 92),
