@@ -10,9 +10,10 @@ mod equalities;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use cases::{Besides, Case, PLAIN, Size};
+use cases::{Besides, Case, Heads, Order, PLAIN, Size};
 use devices::{PRECISIONS, on_all_cores, with_kernels};
 use equalities::{ATTENTION, Equality, LINEAR_BATCHES, bits, rows};
+use flamant::config::Norm;
 use flamant::probe::emulated::{Schedule, Settings};
 use flamant::probe::tuning::{LINEAR_FORMS, LinearShape};
 use flamant::probe::{Device, Place, Precision};
@@ -243,6 +244,28 @@ fn a_step_replayed_is_the_step_launched() {
 #[test]
 fn choices_are_the_same_in_any_batch() {
     hold(equalities::choices);
+}
+
+/// What memory bounds asks for each byte little more than once (`benches/counts.rs` has more and larger ones).
+#[test]
+fn kernels_bound_by_memory_ask_for_little_more_than_the_least() {
+    const RATIO_MAX: f64 = 1.15;
+    let heads = Heads { count: 8, width: 64 };
+    let decode: Vec<(usize, u32)> = (0..4).map(|sequence| (sequence, 1)).collect();
+    let mut few = vec![
+        cases::causal(Size::Small, "decode", heads, Order::Alibi, &[511; 4], &[&decode]),
+        cases::norm(Size::Small, Norm::Rms, false, 64, 2048),
+        cases::gather(Size::Small, 64, 2048, false),
+        cases::class_and_position(Size::Small, 2, 64, 512),
+        cases::broadcast(Size::Small, 4, 64, 512),
+    ];
+    few.extend([1, 4, 16].map(|count| cases::linear(Size::Small, count, 1024, 512, PLAIN)));
+    let failures = on_all_cores(&few, |case| {
+        let asked = case.asked_bytes(&plain(Device::Emulated, Precision::Bf16)).unwrap();
+        let ratio = asked as f64 / case.bytes() as f64;
+        (!(1.0..RATIO_MAX).contains(&ratio)).then(|| format!("{}: {ratio:.3} times the least", case.name))
+    });
+    none_failed(failures.into_iter().flatten().collect());
 }
 
 /// That is what it is for: fewer bytes.
