@@ -1,5 +1,5 @@
-//! What a run on a rented GPU promises without one: the plan of `benches/gpu.sh` fits its two calls, and the map of first
-//! numbers measures all its lines and judges them.
+//! What a run on a rented GPU promises without one: the plan of `benches/gpu.sh` fits its two calls, and the map of
+//! first numbers measures all its lines and judges them.
 
 #[allow(dead_code, reason = "its main is the bench's")]
 #[path = "../benches/first.rs"]

@@ -60,8 +60,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// The class of a device is guessed from its shared memory: from 200 KB on it is taken for an H200 (H100 and B200 too),
-    /// from 130 KB on for an A100, else for an RTX PRO 6000.
+    /// The class of a device is guessed from its shared memory: from 200 KB on it is taken for an H200 (H100 and B200
+    /// too), from 130 KB on for an A100, else for an RTX PRO 6000.
     ///
     /// H200 (227 KB): 1.75 GHz under load; 4.3 of 4.8 TB/s can be read; `mma.sync` reaches 62 % of the 2048
     /// multiply-adds a clock that `wgmma` has. A100 (163 KB): 1.41 GHz, nine tenths of 2.04 TB/s, all 1024
@@ -299,8 +299,8 @@ impl Block {
     }
 }
 
-/// The form that a linear layer takes: the first of [`LINEAR_FORMS`] that is reckoned within 3 % of the fastest and asks
-/// for at most 1.15 times the least bytes, else the fastest.
+/// The form that a linear layer takes: the first of [`LINEAR_FORMS`] that is reckoned within 3 % of the fastest and
+/// asks for at most 1.15 times the least bytes, else the fastest.
 pub fn linear_form(machine: &Machine, shape: &LinearShape) -> LinearForm {
     let timed = LINEAR_FORMS.map(|form| {
         let seconds = if form.serves(machine, shape) { form.seconds(machine, shape) } else { f64::INFINITY };
