@@ -202,8 +202,8 @@ impl Case {
         similar(found, want, width, precision.into())
     }
 
-    /// Whether last bits of a function of C's library show in the result, which are others in CUDA's: those of `tanhf` in
-    /// an output of f32, those of `powf` in f16 here and there.
+    /// Whether last bits of a function of C's library show in the result, which are others in CUDA's: those of `tanhf`
+    /// in an output of f32, those of `powf` in f16 here and there.
     pub fn shows_a_library(&self) -> bool {
         const TANH: &str = "+bias+silu+paired+clip+gate-vector+residual+f32";
         const POWER: &str = "causal/forked/in common/few/2x64/rotary64";
