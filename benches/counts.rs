@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex};
 use flamant::config::{Activation, Norm};
 use flamant::probe::emulated::Counters;
 use flamant::probe::{
-    Axis, Batch, Device, Epilogue, Graph, Index, Keys, Numbers, PAGE_TOKENS, PageCount, Pages, Place, Plan, Plans,
-    Pools, Precision, Probe, Usual, WeightId, Which,
+    Axis, Batch, Cost, Device, Epilogue, Graph, Index, Keys, Numbers, PAGE_TOKENS, PageCount, Pages, Place, Plan,
+    Plans, Pools, Precision, Probe, Usual, WeightId, Which,
 };
 
 /// Kernels that are bound by memory may ask for so many times the least bytes.
@@ -31,8 +31,6 @@ struct Trial {
     what: String,
     /// Whether memory bounds it, and the limit holds.
     by_memory: bool,
-    least_bytes: usize,
-    least_flops: usize,
     plan: Plan,
     numbers: Numbers,
     lists: Lists,
@@ -46,8 +44,7 @@ struct Row {
     what: String,
     kernels: Vec<&'static str>,
     by_memory: bool,
-    least_bytes: usize,
-    least_flops: usize,
+    least: Cost,
     total: Counters,
 }
 
@@ -108,7 +105,8 @@ impl Random {
     }
 }
 
-fn run(probe: &mut Probe, which: Which, plan: &Plan, lists: &Lists) {
+/// Calls `with` with the batch.
+fn batch<R>(plan: &Plan, lists: &Lists, with: impl FnOnce(&Batch) -> R) -> R {
     let mut random = Random(1);
     let units = |axis| match axis {
         Axis::Frames | Axis::Images => lists.images.len(),
@@ -118,7 +116,7 @@ fn run(probe: &mut Probe, which: Which, plan: &Plan, lists: &Lists) {
         plan.inputs.iter().map(|input| random.values(units(input.axis) * input.rows * input.width)).collect();
     let inputs: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
     let tables: Vec<&[u32]> = lists.tables.iter().map(Vec::as_slice).collect();
-    let batch = Batch {
+    with(&Batch {
         inputs: &inputs,
         images: &lists.images,
         frames: &[],
@@ -128,8 +126,11 @@ fn run(probe: &mut Probe, which: Which, plan: &Plan, lists: &Lists) {
         tables: &tables,
         media: &lists.media,
         outputs: &lists.positions,
-    };
-    probe.run(which, &batch).expect("the emulator finds no fault");
+    })
+}
+
+fn run(probe: &mut Probe, which: Which, plan: &Plan, lists: &Lists) {
+    batch(plan, lists, |batch| probe.run(which, batch)).expect("the emulator finds no fault");
 }
 
 impl Trial {
@@ -144,8 +145,7 @@ impl Trial {
             media_tokens: 1,
             media_pages: pages,
         };
-        let (least_bytes, least_flops, by_memory) = (0, 0, true);
-        Trial { what, by_memory, least_bytes, least_flops, plan, numbers, lists, before: None, pools }
+        Trial { what, by_memory: true, plan, numbers, lists, before: None, pools }
     }
 
     fn count(self) -> Row {
@@ -155,6 +155,8 @@ impl Trial {
         let (media, filled) = self.before.unwrap_or_else(|| (Graph::new().plan(&[], None), Lists::default()));
         let most = |units: fn(&Lists) -> usize| units(&self.lists).max(units(&filled)).max(1);
         let usual = Usual { images: most(|lists| lists.images.len()), tokens: most(|lists| lists.positions.len()) };
+        let counts = batch(&self.plan, &self.lists, |batch| batch.counts(self.pools.media_tokens));
+        let least = Cost { bytes: self.plan.bytes(&counts), flops: self.plan.flops(&counts) };
         let plans = Plans { media: media.clone(), text: self.plan.clone(), features: None };
         let mut probe = Probe::open(&place, self.numbers, plans, self.pools, usual).expect("the emulator opens");
         run(&mut probe, Which::Media, &media, &filled);
@@ -176,8 +178,7 @@ impl Trial {
             what: self.what,
             kernels: launches.iter().map(|(kernel, _)| *kernel).collect(),
             by_memory: self.by_memory,
-            least_bytes: self.least_bytes,
-            least_flops: self.least_flops,
+            least,
             total,
         }
     }
@@ -210,14 +211,12 @@ fn linear(count: usize, columns: usize, width: usize, around: Around) -> Trial {
     let residual = graph.input(Axis::Tokens, 1, width);
     let (mut inputs, mut bias, mut words) = (vec![x], None, "");
     let mut epilogue = Epilogue::default();
-    let mut least_bytes = count * (columns + width) * STORED;
     match around {
         Around::Nothing => {}
         Around::Gelu => {
             words = ", bias and GELU";
             bias = Some(vector(&mut numbers, width));
             epilogue.activation = Some(Activation::Gelu);
-            least_bytes += width * VECTOR;
         }
         Around::Paired => {
             words = ", SwiGLU";
@@ -227,19 +226,12 @@ fn linear(count: usize, columns: usize, width: usize, around: Around) -> Trial {
             words = ", gate and residual";
             epilogue = Epilogue { gate: Some(vector(&mut numbers, 1)), residual: Some(residual), ..epilogue };
             inputs.push(residual);
-            least_bytes += count * width * STORED + VECTOR;
         }
     }
-    let weights = epilogue.weight_rows(width) * columns;
     let weight = matrix(&mut numbers, epilogue.weight_rows(width), columns);
     graph.linear(x, weight, width, bias, epilogue);
     let what = format!("linear, {count} rows, {columns} to {width}{words}");
-    Trial {
-        by_memory: count <= 16,
-        least_bytes: least_bytes + weights * STORED,
-        least_flops: 2 * count * weights,
-        ..Trial::new(what, graph.plan(&inputs, None), numbers, Lists::text(1, 0, count))
-    }
+    Trial { by_memory: count <= 16, ..Trial::new(what, graph.plan(&inputs, None), numbers, Lists::text(1, 0, count)) }
 }
 
 fn norm(kind: Norm, count: usize, width: usize, group: usize) -> Trial {
@@ -254,10 +246,7 @@ fn norm(kind: Norm, count: usize, width: usize, group: usize) -> Trial {
         graph.norm_groups(x, group, kind, weight, bias, 1e-5);
         format!("{kind:?} norm of heads, {count} rows of {} x {group}", width / group)
     };
-    Trial {
-        least_bytes: 2 * count * width * STORED + group * VECTOR * (1 + usize::from(bias.is_some())),
-        ..Trial::new(what, graph.plan(&[x], None), numbers, Lists::text(1, 0, count))
-    }
+    Trial::new(what, graph.plan(&[x], None), numbers, Lists::text(1, 0, count))
 }
 
 fn gather(count: usize, width: usize) -> Trial {
@@ -265,10 +254,7 @@ fn gather(count: usize, width: usize) -> Trial {
     let table = matrix(&mut numbers, count, width);
     graph.gather(table, width, Index::TokenId, None);
     let what = format!("gather, {count} rows of {width}");
-    Trial {
-        least_bytes: 2 * count * width * STORED + count * 4,
-        ..Trial::new(what, graph.plan(&[], None), numbers, Lists::text(1, 0, count))
-    }
+    Trial::new(what, graph.plan(&[], None), numbers, Lists::text(1, 0, count))
 }
 
 fn patches(images: usize) -> Trial {
@@ -276,12 +262,9 @@ fn patches(images: usize) -> Trial {
     const PATCH: usize = 14;
     let mut graph = Graph::new();
     let pixels = graph.input(Axis::Images, 1, 3 * SIDE * SIDE);
-    let out = graph.patches(pixels, SIDE, PATCH);
+    graph.patches(pixels, SIDE, PATCH);
     let what = format!("patches, {images} pictures of {SIDE} pixels");
-    Trial {
-        least_bytes: images * (3 * SIDE * SIDE * 4 + out.rows * out.width.next_multiple_of(8) * STORED),
-        ..Trial::new(what, graph.plan(&[pixels], None), Numbers::default(), Lists::pictures(images))
-    }
+    Trial::new(what, graph.plan(&[pixels], None), Numbers::default(), Lists::pictures(images))
 }
 
 fn class_and_position(images: usize, patches: usize, width: usize) -> Trial {
@@ -291,11 +274,7 @@ fn class_and_position(images: usize, patches: usize, width: usize) -> Trial {
     let position = matrix(&mut numbers, patches + 1, width);
     graph.class_and_position(x, class, position);
     let what = format!("class row and positions, {images} pictures, {} rows of {width}", patches + 1);
-    let rows = images * patches + images * (patches + 1) + patches + 1;
-    Trial {
-        least_bytes: rows * width * STORED + width * VECTOR,
-        ..Trial::new(what, graph.plan(&[x], None), numbers, Lists::pictures(images))
-    }
+    Trial::new(what, graph.plan(&[x], None), numbers, Lists::pictures(images))
 }
 
 fn broadcast(images: usize, latents: usize, width: usize) -> Trial {
@@ -303,10 +282,7 @@ fn broadcast(images: usize, latents: usize, width: usize) -> Trial {
     let rows = matrix(&mut numbers, latents, width);
     graph.broadcast(rows, latents, width);
     let what = format!("broadcast, {latents} rows of {width} to {images} pictures");
-    Trial {
-        least_bytes: (images + 1) * latents * width * STORED,
-        ..Trial::new(what, graph.plan(&[], None), numbers, Lists::pictures(images))
-    }
+    Trial::new(what, graph.plan(&[], None), numbers, Lists::pictures(images))
 }
 
 fn append(count: usize, heads: usize, head_width: usize, rotary: bool) -> Trial {
@@ -319,11 +295,10 @@ fn append(count: usize, heads: usize, head_width: usize, rotary: bool) -> Trial 
         graph.rope(key, head_width, head_width, 10_000.0);
     }
     graph.append(key, value, Pages::Text { layer: 0 });
-    let moved = if rotary { 6 } else { 4 };
     let what = format!("append{}, {count} tokens of {width}", if rotary { " with rotary embedding" } else { "" });
     let trial = Trial::new(what, graph.plan(&[all], None), Numbers::default(), Lists::text(1, 0, count));
     let pools = text_pools(width, 1, count);
-    Trial { least_bytes: moved * count * width * STORED + 8 * count, pools, ..trial }
+    Trial { pools, ..trial }
 }
 
 fn text_pools(width: usize, sequences: usize, tokens: usize) -> Pools {
@@ -341,12 +316,9 @@ fn causal(sequences: usize, tokens: usize, new: usize, heads: usize, head_width:
     graph.attention(query, Keys::Causal { layer: 0, slopes }, head_width, 1.0 / (head_width as f32).sqrt());
     let bias = if alibi { ", ALiBi" } else { "" };
     let what = format!("causal attention, {sequences} x {new} tokens at {tokens}, {heads} heads of {head_width}{bias}");
-    let keys_seen: usize = (tokens - new + 1..=tokens).sum();
     let lists = Lists::text(sequences, tokens - new, tokens);
     Trial {
         by_memory: new == 1,
-        least_bytes: 2 * sequences * width * (new + tokens) * STORED,
-        least_flops: 4 * sequences * keys_seen * width,
         before: Some((filler(width), Lists::text(sequences, 0, tokens))),
         pools: text_pools(width, sequences, tokens),
         ..Trial::new(what, graph.plan(&[query], None), Numbers::default(), lists)
@@ -363,7 +335,6 @@ fn forked(sequences: usize, common: usize, tokens: usize, heads: usize, head_wid
     // Pages are numbered one after the other: what fills them may be one long sequence.
     Trial {
         what,
-        least_bytes: 2 * width * (sequences + distinct) * STORED,
         lists: Lists::forked(sequences, common, tokens),
         before: Some((filler(width), Lists::text(1, 0, distinct))),
         pools: text_pools(width, 1, distinct),
@@ -400,13 +371,7 @@ fn image_attention(tokens: usize, pictures: usize, heads: usize, head_width: usi
     let (pools, before) = media_pages(pictures, LATENTS, inner);
     let what = format!("masked image attention, {tokens} tokens, {pictures} pictures, {heads} heads of {head_width}");
     let lists = Lists::seeing(tokens, pictures);
-    Trial {
-        least_bytes: 2 * (tokens + pictures * LATENTS) * inner * STORED,
-        least_flops: 4 * tokens * LATENTS * inner,
-        pools,
-        before,
-        ..Trial::new(what, graph.plan(&[query], None), Numbers::default(), lists)
-    }
+    Trial { pools, before, ..Trial::new(what, graph.plan(&[query], None), Numbers::default(), lists) }
 }
 
 /// The attention half of a gated block; in one launch, or in the four that it is composed of.
@@ -429,11 +394,8 @@ fn gated(tokens: usize, width: usize, heads: usize, head_width: usize, kind: Nor
     let (pools, before) = media_pages(1, LATENTS, inner);
     let form = if fused { "one launch" } else { "four launches" };
     let what = format!("gated attention, {tokens} tokens, width {width}, {heads} heads of {head_width}, {form}");
-    let numbers_moved = 2 * tokens * width + 2 * width * inner + 2 * LATENTS * inner;
     Trial {
         by_memory: false,
-        least_bytes: numbers_moved * STORED + width * VECTOR * (1 + usize::from(bias.is_some())),
-        least_flops: 4 * tokens * inner * (width + LATENTS),
         pools,
         before,
         ..Trial::new(what, graph.plan(&inputs, None), numbers, Lists::seeing(tokens, 1))
@@ -462,16 +424,10 @@ fn picture(images: usize, rows: usize, latents: usize, heads: usize, head_width:
         }
     }
     graph.attention(query, Keys::Picture(sources), head_width, 1.0 / (head_width as f32).sqrt());
-    let keys = rows + latents;
     let of = if latents > 0 { format!("resampler, {rows} + {latents} keys") } else { format!("vision, {rows} tokens") };
     let norms = if norms { ", norms of heads" } else { "" };
     let what = format!("attention, {of}, {images} pictures, {heads} heads of {head_width}{norms}");
-    Trial {
-        by_memory: false,
-        least_bytes: 2 * images * (keys + queries) * inner * STORED,
-        least_flops: 4 * images * queries * keys * inner,
-        ..Trial::new(what, graph.plan(&inputs, None), numbers, Lists::pictures(images))
-    }
+    Trial { by_memory: false, ..Trial::new(what, graph.plan(&inputs, None), numbers, Lists::pictures(images)) }
 }
 
 fn trials() -> Vec<Trial> {
@@ -516,7 +472,7 @@ impl Row {
     }
 
     fn bytes_ratio(&self) -> f64 {
-        self.asked() as f64 / self.least_bytes as f64
+        self.asked() as f64 / self.least.bytes as f64
     }
 
     fn is_over(&self) -> bool {
@@ -530,13 +486,13 @@ impl Row {
             "| {} | {} | {:.2} | {:.2}{} | {} | {} | {} | {} |",
             self.what,
             self.kernels.join(", ").replace("_bf16", ""),
-            self.least_bytes as f64 / 1e6,
+            self.least.bytes as f64 / 1e6,
             self.bytes_ratio(),
             if self.is_over() { " over" } else { "" },
             ratio(total.global_sectors, total.global_sectors_ideal),
             ratio(total.shared_wavefronts, total.shared_wavefronts_ideal),
-            ratio(total.matrix_products * INSTRUCTION_FLOPS, self.least_flops as u64),
-            ratio(self.least_flops as u64, self.asked()),
+            ratio(total.matrix_products * INSTRUCTION_FLOPS, self.least.flops),
+            ratio(self.least.flops, self.asked()),
         );
     }
 }
@@ -560,10 +516,10 @@ fn print_gated() {
             let more = (132.min(heads * head_width / 16) - 3) * norm_bytes;
             println!(
                 "| {name} | {tokens} | {:.2} | {:.2} | {:.2} | {:.2} |",
-                one.least_bytes as f64 / 1e6,
+                one.least.bytes as f64 / 1e6,
                 one.bytes_ratio(),
-                (one.asked() as usize + more) as f64 / one.least_bytes as f64,
-                four.bytes_ratio(),
+                (one.asked() as usize + more) as f64 / one.least.bytes as f64,
+                four.asked() as f64 / one.least.bytes as f64,
             );
         }
     }

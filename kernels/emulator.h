@@ -200,15 +200,15 @@ extern "C" {
 
 typedef struct {
     uint64_t seed;
-    /// 0: in order, fast. 1: one random warp runs until all its lanes wait, then another. 2: lanes of all warps
-    /// shuffled.
+    /// 0: in order, fast. 1: one random warp runs until all its lanes wait (in the interpreter: for at most 200
+    /// instructions), then another. 2: lanes of all warps shuffled.
     uint32_t schedule;
     uint32_t early_copies;         // asynchronous copies land at once, not as late as they may
     uint32_t check_races;          // two threads use shared memory with no barrier between, and one of them writes
     uint32_t check_uninitialised;  // shared memory is read before it is written
     uint32_t count;                // fill the counters of accesses
     uint32_t workers;              // threads of the processor; 0: one for each core
-    uint32_t matrix_units;         // how matrix products are added: 0, the emulator's way and its only one
+    uint32_t matrix_units;         // 0: products added in f32, in order; others, see interpreter/matrix_units.h
 } EmulatorOptions;
 
 /// Totals of a launch. The first four are always counted, the others with the option `count`.

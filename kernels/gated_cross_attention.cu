@@ -13,13 +13,12 @@
 //
 // When it pays: it saves three launches of four (about 1.3 us each in a graph) and costs two barriers, each one atomic
 // and one load of L2 there and back. The weights are 4.2 MB (inner 512, width 2048: OpenFlamingo-3B), 1 us at the rate
-// of an H200, up to 67 MB (inner and width 4096: IDEFICS-9B), 16 us, of which W_out's half starts early. With many
-// tokens all blocks read all of x and attended, and the four launches, with larger units, are better: the host's bound,
-// GATED_ROWS_MAX in src/backend/kernels/tuning.rs, is below what fits here.
+// of an H200, up to 67 MB (inner and width 4096: IDEFICS-9B), 16 us, of which W_out's half starts early. With more
+// tokens all blocks would read all of x and attended, and the four launches, with larger units, are better.
 //
 // gated_cross_attention_<bf16|f16>_<64|80|96|128>, by the padded head width. Cooperative launch; grid: as many blocks
 // as the device holds at once, any number from 1 on; 256 threads.
-//   shared bytes max(2 * count * stride + 10240, 512 * (WIDTH + 8)), stride = (width + 31) / 64 * 64 + 32.
+//   shared bytes max(2 * count * stride + 5120, 512 * (WIDTH + 8)), stride = (width + 31) / 64 * 64 + 32.
 #include "linear_rows.cuh"
 #include "masked_image_attention.cuh"
 #include "norm.cuh"
@@ -186,9 +185,10 @@ DEVICE void gated_cross_attention(const GatedCrossAttentionArguments& arguments)
 
 }  // namespace gated
 
-#define GATED_CROSS_ATTENTION(T, WIDTH)                                                \
-    KERNEL(gated_cross_attention_##T##_##WIDTH, GatedCrossAttentionArguments, 256) {   \
-        gated::gated_cross_attention<T, WIDTH>(arguments);                             \
+// A grid that waits for itself has a block for each multiprocessor, so its threads may have all registers.
+#define GATED_CROSS_ATTENTION(T, WIDTH)                                                    \
+    LARGE_KERNEL(gated_cross_attention_##T##_##WIDTH, GatedCrossAttentionArguments, 256) { \
+        gated::gated_cross_attention<T, WIDTH>(arguments);                                 \
     }
 GATED_CROSS_ATTENTION(bf16, 64)
 GATED_CROSS_ATTENTION(bf16, 80)

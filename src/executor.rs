@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::backend::{self, Backend, Batch, Opening, PageCount, Pools, Request, Usual};
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::graph::{Extent, Plans, Which};
+use crate::graph::{Counts, Extent, Plans, Seen, Which};
 use crate::kv::PageCopy;
 use crate::model;
 use crate::weights::Weights;
@@ -20,6 +20,7 @@ pub(crate) struct Executor {
     plans: Arc<Plans>,
     frame_values: usize,
     vocabulary: usize,
+    latents: usize,
     /// See [`Executor::bytes_fetched`].
     bytes_fetched: u64,
 }
@@ -34,7 +35,8 @@ impl Executor {
         let pools = Pools::of(config, pages);
         let backend = backend::open(opening, weights, pools, plans.clone())?;
         let frame_values = 3 * config.vision.image_size.pow(2);
-        Ok(Executor { backend, plans, frame_values, vocabulary: config.decoder.vocabulary, bytes_fetched: 0 })
+        let (vocabulary, latents) = (config.decoder.vocabulary, config.media_tokens());
+        Ok(Executor { backend, plans, frame_values, vocabulary, latents, bytes_fetched: 0 })
     }
 
     /// Text pages and media pages that the device has.
@@ -116,12 +118,17 @@ impl Executor {
         assert!(batch.ids.iter().all(|&id| (id as usize) < self.vocabulary));
     }
 
-    /// Floating-point operations of encoding `pictures`, and of reading `tokens` tokens of one sequence with the logits
-    /// of the last.
+    /// Floating-point operations of encoding `pictures`, and of reading `tokens` tokens of one sequence, each of which
+    /// sees a picture, with the logits of the last.
     pub fn flops(&self, pictures: usize, tokens: usize) -> [u64; 2] {
-        let media = Extent { frames: pictures, images: pictures, ..Extent::default() };
-        let text = Extent { tokens, outputs: 1, ..Extent::default() };
-        [self.plans.media.flops(&media, 0), self.plans.text.flops(&text, tokens / 2)]
+        let encoded = Extent { frames: pictures, images: pictures, ..Extent::default() };
+        let read = Counts {
+            extent: Extent { tokens, outputs: 1, ..Extent::default() },
+            text: Seen { keys: tokens, pairs: tokens * (tokens + 1) / 2 },
+            media: Seen { keys: self.latents, pairs: self.latents * tokens },
+            ..Counts::default()
+        };
+        [self.plans.media.flops(&Counts { extent: encoded, ..Counts::default() }), self.plans.text.flops(&read)]
     }
 
     /// Copies a text page before it is written.

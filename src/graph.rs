@@ -4,8 +4,11 @@
 //! bound when a batch is run. There are no general strides and no autograd: a tensor is a buffer, or a block of the
 //! buffer's columns or rows. The recorder asserts shapes, so a plan that was built is consistent.
 
+mod cost;
+
 use crate::config::{Activation, Norm};
 use crate::weights::WeightId;
+pub use cost::{Cost, Counts, Seen};
 
 /// What the rows of a tensor are counted in; bound to numbers by each batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -240,22 +243,6 @@ impl Op {
             Op::Rope { x, .. } => Some(*x),
             Op::Append { .. } => None,
         }
-    }
-
-    /// Multiply-adds of the matrix product, each counted as two operations; the rest of a plan is small beside them.
-    /// `keys` is how many keys a query of causal or preceding-image attention has on average.
-    pub fn flops(&self, extent: &Extent, keys: usize) -> u64 {
-        let rows = self.writes().map_or(0, |out| out.row_count(extent));
-        let flops = match self {
-            Op::Linear { x, epilogue, out, .. } => 2 * x.width * epilogue.weight_rows(out.width) * rows,
-            Op::Attention { query, keys: Keys::Picture(sources), .. } => {
-                let keys: usize = sources.iter().map(|(key, _)| key.row_count(extent)).sum();
-                4 * query.width * query.rows * keys
-            }
-            Op::Attention { query, .. } => 4 * query.width * keys * rows,
-            _ => 0,
-        };
-        flops as u64
     }
 }
 
@@ -542,11 +529,6 @@ impl Plan {
         let inputs = inputs.iter().copied().map(resolved).collect();
         Plan { ops, slots, inputs, output: output.map(resolved) }
     }
-
-    /// See [`Op::flops`].
-    pub fn flops(&self, extent: &Extent, keys: usize) -> u64 {
-        self.ops.iter().map(|op| op.flops(extent, keys)).sum()
-    }
 }
 
 impl Op {
@@ -590,7 +572,6 @@ mod tests {
         // The stream is summed in place in the input's slot; both hidden layers share another.
         assert_eq!(plan.slots.iter().map(|slot| slot.size).collect::<Vec<_>>(), [8, 32]);
         assert_eq!(plan.output.unwrap().buffer, plan.inputs[0].buffer);
-        assert_eq!(plan.flops(&Extent { tokens: 3, ..Extent::default() }, 0), 4 * 3 * 2 * 8 * 32);
     }
 
     #[test]

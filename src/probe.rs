@@ -17,7 +17,9 @@ use crate::weights::Weights;
 pub use crate::backend::emulated;
 pub use crate::backend::{Batch, Chosen, Device, PageCount, Pools, Precision, Request, Usual, report, tuning};
 pub use crate::engine::scheduler::{Bounds, Job, Pace, Scheduler, Step, Tokens};
-pub use crate::graph::{Axis, Epilogue, Extent, Graph, Index, Keys, Op, Pages, Plan, Plans, Tensor, Which};
+pub use crate::graph::{
+    Axis, Cost, Counts, Epilogue, Extent, Graph, Index, Keys, Op, Pages, Plan, Plans, Tensor, Which,
+};
 pub use crate::kv::{PAGE_TOKENS, PageCopy};
 pub use crate::weights::{Values, WeightId};
 

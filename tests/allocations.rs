@@ -1,5 +1,7 @@
 //! The scheduler asks for no memory in steady state: 256 sequences that write, step after step.
 
+#![allow(unsafe_code)]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 

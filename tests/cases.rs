@@ -11,20 +11,23 @@
 mod build;
 #[path = "cases/copies.rs"]
 mod copies;
+#[path = "support/naive.rs"]
+mod naive;
 #[path = "cases/numbers.rs"]
 mod numbers;
 #[path = "cases/similar.rs"]
 mod similar;
 
-use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use flamant::config::{Activation, Norm};
 use flamant::probe::{
-    Axis, Batch, Extent, Keys, Numbers, Op, PAGE_TOKENS, PageCopy, Place, Plan, Plans, Pools, Precision, Probe, Tensor,
-    Usual, WeightId, Which,
+    Axis, Batch, Counts, Extent, Keys, Numbers, Op, PAGE_TOKENS, PageCopy, Place, Plan, Plans, Pools, Precision, Probe,
+    Tensor, Usual, WeightId, Which,
 };
 
 pub use build::*;
+use naive::Naive;
 use numbers::{fill, seed_of};
 pub use similar::{distance, similar};
 
@@ -125,11 +128,8 @@ impl Case {
     /// As [`Probe::open`].
     pub fn open(&self, place: &Place) -> flamant::Result<Opened<'_>> {
         let mut numbers = Numbers::default();
-        for (index, recipe) in self.weights.iter().enumerate() {
-            let Recipe { rows, columns, mean, deviation } = *recipe;
-            let mut values = Vec::with_capacity(rows * columns);
-            fill(&mut values, rows * columns, seed_of([1, index as u64, 0, 0]), mean, deviation);
-            assert_eq!(numbers.matrix(rows, columns, values), WeightId(index));
+        for (index, Recipe { rows, columns, .. }) in self.weights.iter().enumerate() {
+            assert_eq!(numbers.matrix(*rows, *columns, self.values(index)), WeightId(index));
         }
         let plans = Plans { media: self.media.clone(), text: self.text.clone(), features: None };
         let most = |count: fn(&Run) -> usize| self.runs().map(count).max().unwrap_or(0);
@@ -147,11 +147,48 @@ impl Case {
         self.open(place)?.run()
     }
 
-    /// Whether what a device found is what the processor wants.
+    /// The same as [`Case::run`], by the oracle.
+    pub fn oracle(&self) -> Vec<f32> {
+        let weight = |(index, recipe): (usize, &Recipe)| naive::Weight {
+            rows: recipe.rows,
+            columns: recipe.columns,
+            values: self.values(index).into_iter().map(f64::from).collect(),
+        };
+        let mut oracle = Naive::new(self.weights.iter().enumerate().map(weight).collect());
+        let mut found = Vec::new();
+        for step in &self.steps {
+            match step {
+                Step::Copy(copy) => oracle.copy_text_page(*copy),
+                Step::Run(run) => {
+                    let plan = self.plan(run.which);
+                    found.extend(run.batch(&self.lists(run), &run.outputs, |batch| oracle.run(plan, batch)));
+                }
+            }
+        }
+        found
+    }
+
+    /// Numbers of a weight.
+    fn values(&self, index: usize) -> Vec<f32> {
+        let Recipe { rows, columns, mean, deviation } = self.weights[index];
+        let mut values = Vec::with_capacity(rows * columns);
+        fill(&mut values, rows * columns, seed_of([1, index as u64, 0, 0]), mean, deviation);
+        values
+    }
+
+    fn plan(&self, which: Which) -> &Plan {
+        match which {
+            Which::Media => &self.media,
+            Which::Features => unreachable!("a case has none"),
+            Which::Text => &self.text,
+        }
+    }
+
+    /// Whether what a device found is what is wanted.
     ///
     /// # Errors
     /// What differs, in a line.
-    pub fn compare(&self, found: &[f32], want: &[f32], precision: Precision) -> Result<(), String> {
+    pub fn compare(&self, found: &[f32], want: &[f32], precision: impl Into<Option<Precision>>) -> Result<(), String> {
         let width = self.width();
         if self.exact_without_picture {
             let media = self.runs().filter(|run| run.which == Which::Text).flat_map(|run| &run.media);
@@ -162,12 +199,15 @@ impl Case {
                 }
             }
         }
-        similar(found, want, width, precision)
+        similar(found, want, width, precision.into())
     }
 
-    /// Whether a kernel calls a function of C's library, whose last bits are others on a GPU: erff, tanhf, powf.
-    pub fn calls_a_library(&self) -> bool {
-        ["gelu", "gate", "rotary"].iter().any(|part| self.name.contains(part))
+    /// Whether last bits of a function of C's library show in the result, which are others in CUDA's: those of `tanhf`
+    /// in an output of f32, those of `powf` in f16 here and there.
+    pub fn shows_a_library(&self) -> bool {
+        const TANH: &str = "+bias+silu+paired+clip+gate-vector+residual+f32";
+        const POWER: &str = "causal/forked/in common/few/2x64/rotary64";
+        self.name.ends_with(TANH) || self.name == POWER
     }
 
     /// Columns of the output.
@@ -177,68 +217,39 @@ impl Case {
 
     /// Least bytes that the last run must move, in storage type.
     pub fn bytes(&self) -> u64 {
-        const STORED: usize = 2;
-        let run = self.last();
-        let extent = run.extent();
-        let measured = &self.text.ops[..self.text.ops.len() - usize::from(self.fetches)];
-        let size = |tensor: &Tensor| tensor.row_count(&extent) * tensor.width;
-        let mut bytes = 0;
-        for input in &self.text.inputs {
-            bytes += match measured[0] {
-                Op::Patches { .. } => 4 * size(input),
-                Op::Select { .. } => STORED * extent.outputs * input.width,
-                _ => STORED * size(input),
-            };
+        let mut measured = self.text.clone();
+        if self.fetches {
+            measured.ops.pop();
+            measured.output = None;
         }
-        let last = measured.last().expect("a case has an operation");
-        bytes += last.writes().map_or(0, |out| {
-            let number = if !self.fetches && matches!(last, Op::Linear { .. }) { 4 } else { STORED };
-            number * size(&out)
-        });
-        let vector = |id: &Option<WeightId>| id.map_or(0, |id| 4 * self.weights[id.0].columns);
-        for op in measured {
-            bytes += match op {
-                Op::Linear { x, bias, epilogue, out, .. } => {
-                    STORED * x.width * epilogue.weight_rows(out.width) + vector(bias) + vector(&epilogue.gate)
-                }
-                Op::Norm { weight, bias, .. } => vector(&Some(*weight)) + vector(bias),
-                Op::Gather { out, .. } => STORED * size(out),
-                Op::FrameEmbedding { table, .. } => STORED * self.weights[table.0].rows * self.weights[table.0].columns,
-                Op::Broadcast { rows, .. } => STORED * self.weights[rows.0].rows * self.weights[rows.0].columns,
-                Op::ClassAndPosition { out, .. } => STORED * out.rows * out.width,
-                Op::Append { key, .. } => 2 * STORED * size(key),
-                Op::Attention { query, keys: Keys::Causal { .. }, .. } => 2 * STORED * query.width * run.keys(),
-                Op::Attention { query, keys: Keys::Preceding { .. }, .. } => {
-                    let mut seen: Vec<u32> = run.media.iter().flatten().copied().collect();
-                    seen.sort_unstable();
-                    seen.dedup();
-                    2 * STORED * query.width * self.pools.media_tokens * seen.len()
-                }
-                _ => 0,
-            };
-        }
-        bytes as u64
+        measured.bytes(&self.counts())
     }
 
     /// Floating-point operations of the matrix products of the last run.
     pub fn flops(&self) -> u64 {
+        self.text.flops(&self.counts())
+    }
+
+    fn counts(&self) -> Counts {
         let run = self.last();
-        let attended: u64 = self
-            .text
-            .ops
-            .iter()
-            .map(|op| match op {
-                Op::Attention { query, keys: Keys::Causal { .. }, .. } => {
-                    let keys = run.pieces.iter().flat_map(|piece| piece.from..piece.from + piece.count);
-                    4 * query.width as u64 * keys.map(|position| u64::from(position) + 1).sum::<u64>()
-                }
-                Op::Attention { query, keys: Keys::Preceding { .. }, .. } => {
-                    (4 * query.width * self.pools.media_tokens * run.media.iter().flatten().count()) as u64
-                }
-                _ => 0,
-            })
-            .sum();
-        self.text.flops(&run.extent(), 0) + attended
+        run.batch(&self.indices(run), &run.outputs, |batch| batch.counts(self.pools.media_tokens))
+    }
+
+    /// Bytes that the kernels of the last run ask memory for, after all runs, in the emulator.
+    ///
+    /// # Errors
+    /// As [`Probe::run`].
+    pub fn asked_bytes(&self, place: &Place) -> flamant::Result<u64> {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let mut place = place.clone();
+        place.emulated.counted = Some(log.clone());
+        let mut opened = self.open(&place)?;
+        opened.run()?;
+        log.lock().expect("no thread died").clear();
+        let (run, outputs) = self.measured();
+        run.batch(&self.lists(run), outputs, |batch| opened.probe.run(run.which, batch))?;
+        let launches = log.lock().expect("no thread died");
+        Ok(launches.iter().map(|(_, launch)| launch.global_load_bytes + launch.global_store_bytes).sum())
     }
 
     /// Seconds of the last run, over several, after all before it.
@@ -276,21 +287,20 @@ impl Case {
         self.runs().last().expect("a case runs")
     }
 
+    /// The last run, and the outputs of it that are not there only to fetch.
+    fn measured(&self) -> (&Run, &[u32]) {
+        let run = self.last();
+        (run, if self.fetches { &[] } else { &run.outputs })
+    }
+
     fn lists(&self, run: &Run) -> Lists {
-        let plan = match run.which {
-            Which::Media => &self.media,
-            Which::Features => unreachable!("a case has none"),
-            Which::Text => &self.text,
-        };
-        let tokens: Vec<(u32, u32)> =
-            run.pieces.iter().flat_map(|piece| (0..piece.count).map(|i| (piece.sequence, piece.from + i))).collect();
         let mut inputs = Vec::new();
-        for (place, input) in plan.inputs.iter().enumerate() {
+        for (place, input) in self.plan(run.which).inputs.iter().enumerate() {
             // Who a row belongs to.
             let units: Vec<(u32, u32)> = match input.axis {
                 Axis::Frames => (0..run.extent().frames as u32).map(|frame| (2000 + frame, 0)).collect(),
                 Axis::Images => run.pictures.iter().map(|&page| (1000 + page, 0)).collect(),
-                Axis::Tokens | Axis::Outputs => tokens.clone(),
+                Axis::Tokens | Axis::Outputs => run.each_token().collect(),
             };
             let mut values = Vec::with_capacity(units.len() * input.rows * input.width);
             for (who, position) in units {
@@ -299,21 +309,31 @@ impl Case {
             }
             inputs.push(values);
         }
-        let id = |&(who, position): &(u32, u32)| {
+        Lists { inputs, ..self.indices(run) }
+    }
+
+    /// The lists without inputs.
+    fn indices(&self, run: &Run) -> Lists {
+        let id = |(who, position): (u32, u32)| {
             (seed_of([3, 0, u64::from(who), u64::from(position)]) % VOCABULARY as u64) as u32
         };
         let places = (0..).zip(&run.pieces);
         Lists {
-            inputs,
-            ids: tokens.iter().map(id).collect(),
-            positions: tokens.iter().map(|&(_, position)| position).collect(),
+            inputs: Vec::new(),
+            ids: run.each_token().map(id).collect(),
+            positions: run.each_token().map(|(_, position)| position).collect(),
             sequences: places.flat_map(|(place, piece)| std::iter::repeat_n(place, piece.count as usize)).collect(),
-            media: if run.media.is_empty() { vec![None; tokens.len()] } else { run.media.clone() },
+            media: if run.media.is_empty() { vec![None; run.tokens()] } else { run.media.clone() },
         }
     }
 }
 
 impl Run {
+    /// The sequence and position of each token.
+    fn each_token(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.pieces.iter().flat_map(|piece| (0..piece.count).map(|i| (piece.sequence, piece.from + i)))
+    }
+
     fn tokens(&self) -> usize {
         self.pieces.iter().map(|piece| piece.count as usize).sum()
     }
@@ -322,18 +342,6 @@ impl Run {
         let images = self.pictures.len();
         let frames = if self.frames.is_empty() { images } else { self.frames.iter().sum::<u32>() as usize };
         Extent { frames, images, tokens: self.tokens(), outputs: self.outputs.len() }
-    }
-
-    /// Keys that its tokens see; those of a page that several sequences have are one.
-    fn keys(&self) -> usize {
-        let mut seen = BTreeMap::new();
-        for Piece { table, from, count, .. } in &self.pieces {
-            for (page, first) in table.iter().zip((0..(from + count) as usize).step_by(PAGE_TOKENS)) {
-                let rows = seen.entry(page).or_insert(0);
-                *rows = PAGE_TOKENS.min((from + count) as usize - first).max(*rows);
-            }
-        }
-        seen.values().sum()
     }
 
     /// Calls `with` with the batch.
@@ -378,8 +386,7 @@ impl Opened<'_> {
     /// # Errors
     /// As [`Probe::measure`].
     pub fn measure(&mut self, runs: usize) -> flamant::Result<f64> {
-        let run = self.case.last();
-        let outputs: &[u32] = if self.case.fetches { &[] } else { &run.outputs };
+        let (run, outputs) = self.case.measured();
         let lists = self.case.lists(run);
         run.batch(&lists, outputs, |batch| self.probe.measure(run.which, batch, runs))
     }

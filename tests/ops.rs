@@ -1,5 +1,5 @@
-//! Every operation on every device that runs kernels: against the processor, against itself under other schedules, and
-//! against itself in other batches.
+//! Every operation on every device: against the oracle, against itself under other schedules, and against itself in
+//! other batches.
 
 mod cases;
 #[path = "common/devices.rs"]
@@ -10,9 +10,10 @@ mod equalities;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use cases::{Besides, Case, PLAIN, Size};
+use cases::{Besides, Case, Heads, Order, PLAIN, Size};
 use devices::{PRECISIONS, on_all_cores, with_kernels};
 use equalities::{ATTENTION, Equality, LINEAR_BATCHES, bits, rows};
+use flamant::config::Norm;
 use flamant::probe::emulated::{Schedule, Settings};
 use flamant::probe::tuning::{LINEAR_FORMS, LinearShape};
 use flamant::probe::{Device, Place, Precision};
@@ -35,7 +36,7 @@ fn none_failed(failures: Vec<String>) {
     assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// Why a device's rows are not the processor's.
+/// Why a device's rows are not those that are wanted.
 fn other_results(case: &Case, device: Device, precision: Precision, want: &[f32]) -> Option<String> {
     let found = rows(case, &plain(device, precision));
     let wrong = found.and_then(|found| {
@@ -49,14 +50,28 @@ fn other_results(case: &Case, device: Device, precision: Precision, want: &[f32]
 }
 
 #[test]
-fn every_operation_is_the_processors() {
+fn every_operation_is_the_oracles() {
     let devices = with_kernels();
     let failures = on_all_cores(&cases::small(), |case| {
-        let want = wanted(case, 1);
+        let want = case.oracle();
         let each = devices.iter().flat_map(|&device| PRECISIONS.map(|precision| (device, precision)));
         each.filter_map(|(device, precision)| other_results(case, device, precision, &want)).collect::<Vec<_>>()
     });
     none_failed(failures.concat());
+}
+
+/// The processor computes in f32 what the oracle computes in f64.
+#[test]
+fn the_processor_is_the_oracle_to_rounding() {
+    let failures = on_all_cores(&cases::small(), |case| {
+        let (found, want) = (wanted(case, 1), case.oracle());
+        if std::env::var_os("FLAMANT_SHOW_DISTANCES").is_some() {
+            let (mean, largest) = cases::distance(&found, &want, case.width());
+            eprintln!("{mean:.2e} {largest:.2e} processor {}", case.name);
+        }
+        case.compare(&found, &want, None).err().map(|why| format!("{} on the processor: {why}", case.name))
+    });
+    none_failed(failures.into_iter().flatten().collect());
 }
 
 /// On a GPU all of them; in the emulator those of few operations.
@@ -229,6 +244,28 @@ fn a_step_replayed_is_the_step_launched() {
 #[test]
 fn choices_are_the_same_in_any_batch() {
     hold(equalities::choices);
+}
+
+/// What memory bounds asks for each byte little more than once (`benches/counts.rs` has more and larger ones).
+#[test]
+fn kernels_bound_by_memory_ask_for_little_more_than_the_least() {
+    const RATIO_MAX: f64 = 1.15;
+    let heads = Heads { count: 8, width: 64 };
+    let decode: Vec<(usize, u32)> = (0..4).map(|sequence| (sequence, 1)).collect();
+    let mut few = vec![
+        cases::causal(Size::Small, "decode", heads, Order::Alibi, &[511; 4], &[&decode]),
+        cases::norm(Size::Small, Norm::Rms, false, 64, 2048),
+        cases::gather(Size::Small, 64, 2048, false),
+        cases::class_and_position(Size::Small, 2, 64, 512),
+        cases::broadcast(Size::Small, 4, 64, 512),
+    ];
+    few.extend([1, 4, 16].map(|count| cases::linear(Size::Small, count, 1024, 512, PLAIN)));
+    let failures = on_all_cores(&few, |case| {
+        let asked = case.asked_bytes(&plain(Device::Emulated, Precision::Bf16)).unwrap();
+        let ratio = asked as f64 / case.bytes() as f64;
+        (!(1.0..RATIO_MAX).contains(&ratio)).then(|| format!("{}: {ratio:.3} times the least", case.name))
+    });
+    none_failed(failures.into_iter().flatten().collect());
 }
 
 /// That is what it is for: fewer bytes.

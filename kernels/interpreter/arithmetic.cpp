@@ -2,6 +2,7 @@
 // the operands in PTX's order, and their types the widths that registers must have (bool: a predicate).
 #include <math.h>
 
+#include <tuple>
 #include <type_traits>
 #include <utility>
 
@@ -12,7 +13,7 @@ namespace {
 
 // ---- f32: to nearest even, subnormals kept. A NaN that is made has no payload ---------------------------------------
 
-float canonical(float x) { return x != x ? bits_as<float>(0x7fffffffu) : x; }
+float canonical(float x) { return x != x ? bits_as<float>(NAN_BITS) : x; }
 /// .ftz: what is subnormal is zero of its sign.
 float flushed(float x) { return fabsf(x) < 0x1p-126f ? copysignf(0.0f, x) : x; }
 bool unordered(float a, float b) { return a != a || b != b; }
@@ -108,14 +109,8 @@ uint64_t cvta_shared(uint64_t a) { return SHARED_WINDOW + a; }
 
 // ---- Conversions ----------------------------------------------------------------------------------------------------
 
-float cvt_f32_bf16(uint16_t a) { return bits_as<float>(uint32_t(a) << 16); }
-float cvt_f32_f16(uint16_t a) {
-    const uint32_t sign = uint32_t(a & 0x8000) << 16, exponent = a >> 10 & 31, fraction = a & 1023;
-    if (exponent == 31) return bits_as<float>(fraction ? 0x7fffffffu : sign | 0x7f800000u);
-    const float significand = exponent ? float(1024 + fraction) : float(fraction);
-    const float magnitude = ldexpf(significand, exponent ? int(exponent) - 25 : -24);
-    return sign ? -magnitude : magnitude;
-}
+float cvt_f32_bf16(uint16_t a) { return from_bf16(a); }
+float cvt_f32_f16(uint16_t a) { return from_f16(a); }
 uint16_t cvt_rn_bf16_f32(float a) {
     if (a != a) return 0x7fff;
     const uint32_t bits = bits_as<uint32_t>(a), lost = bits & 0xffff, kept = bits >> 16;
@@ -206,9 +201,9 @@ struct Lanes<bool> {
 };
 
 template <auto FUNCTION>
-struct Each;
+struct Elementwise;
 template <typename To, typename... From, To (*FUNCTION)(From...)>
-struct Each<FUNCTION> {
+struct Elementwise<FUNCTION> {
     static std::string form() {
         std::string form = "D" + width_of<To>();
         ((form += ", S" + width_of<From>()), ...);
@@ -233,132 +228,132 @@ struct Each<FUNCTION> {
     }
 };
 template <auto FUNCTION>
-Opcode each(const char* name) {
-    return Opcode{name, Each<FUNCTION>::form(), Each<FUNCTION>::execute, Flow::Next};
+Opcode elementwise(const char* name) {
+    return Opcode{name, Elementwise<FUNCTION>::form(), Elementwise<FUNCTION>::execute, Flow::Next};
 }
 
 }  // namespace
 
 std::vector<Opcode> arithmetic_opcodes() {
     std::vector<Opcode> opcodes = {
-        each<add_rn_f32>("add.rn.f32"),
-        each<sub_rn_f32>("sub.rn.f32"),
-        each<mul_rn_f32>("mul.rn.f32"),
-        each<div_rn_f32>("div.rn.f32"),
-        each<fma_rn_f32>("fma.rn.f32"),
-        each<max_f32>("max.f32"),
-        each<abs_f32>("abs.f32"),
-        each<neg_f32>("neg.f32"),
-        each<copysign_f32>("copysign.f32"),
-        each<rcp_rn_f32>("rcp.rn.f32"),
-        each<rcp_approx_ftz_f32>("rcp.approx.ftz.f32"),
-        each<rsqrt_approx_f32>("rsqrt.approx.f32"),
-        each<ex2_approx_ftz_f32>("ex2.approx.ftz.f32"),
+        elementwise<add_rn_f32>("add.rn.f32"),
+        elementwise<sub_rn_f32>("sub.rn.f32"),
+        elementwise<mul_rn_f32>("mul.rn.f32"),
+        elementwise<div_rn_f32>("div.rn.f32"),
+        elementwise<fma_rn_f32>("fma.rn.f32"),
+        elementwise<max_f32>("max.f32"),
+        elementwise<abs_f32>("abs.f32"),
+        elementwise<neg_f32>("neg.f32"),
+        elementwise<copysign_f32>("copysign.f32"),
+        elementwise<rcp_rn_f32>("rcp.rn.f32"),
+        elementwise<rcp_approx_ftz_f32>("rcp.approx.ftz.f32"),
+        elementwise<rsqrt_approx_f32>("rsqrt.approx.f32"),
+        elementwise<ex2_approx_ftz_f32>("ex2.approx.ftz.f32"),
 
-        each<add_s32>("add.s32"),
-        each<sub_s32>("sub.s32"),
-        each<mul_lo_s32>("mul.lo.s32"),
-        each<mad_lo_s32>("mad.lo.s32"),
-        each<neg_s32>("neg.s32"),
-        each<add_s64>("add.s64"),
-        each<sub_s64>("sub.s64"),
-        each<mul_lo_s64>("mul.lo.s64"),
-        each<sub_s16>("sub.s16"),
-        each<mul_lo_s16>("mul.lo.s16"),
-        each<mul_wide_u32>("mul.wide.u32"),
-        each<mul_wide_u16>("mul.wide.u16"),
-        each<div_u32>("div.u32"),
-        each<rem_u32>("rem.u32"),
-        each<min_u32>("min.u32"),
-        each<max_u32>("max.u32"),
+        elementwise<add_s32>("add.s32"),
+        elementwise<sub_s32>("sub.s32"),
+        elementwise<mul_lo_s32>("mul.lo.s32"),
+        elementwise<mad_lo_s32>("mad.lo.s32"),
+        elementwise<neg_s32>("neg.s32"),
+        elementwise<add_s64>("add.s64"),
+        elementwise<sub_s64>("sub.s64"),
+        elementwise<mul_lo_s64>("mul.lo.s64"),
+        elementwise<sub_s16>("sub.s16"),
+        elementwise<mul_lo_s16>("mul.lo.s16"),
+        elementwise<mul_wide_u32>("mul.wide.u32"),
+        elementwise<mul_wide_u16>("mul.wide.u16"),
+        elementwise<div_u32>("div.u32"),
+        elementwise<rem_u32>("rem.u32"),
+        elementwise<min_u32>("min.u32"),
+        elementwise<max_u32>("max.u32"),
 
-        each<and_b16>("and.b16"),
-        each<or_b16>("or.b16"),
-        each<and_b32>("and.b32"),
-        each<or_b32>("or.b32"),
-        each<xor_b32>("xor.b32"),
-        each<not_b32>("not.b32"),
-        each<and_b64>("and.b64"),
-        each<or_b64>("or.b64"),
-        each<xor_b64>("xor.b64"),
-        each<not_b64>("not.b64"),
-        each<and_pred>("and.pred"),
-        each<or_pred>("or.pred"),
-        each<xor_pred>("xor.pred"),
-        each<not_pred>("not.pred"),
-        each<shl_b16>("shl.b16"),
-        each<shl_b32>("shl.b32"),
-        each<shl_b64>("shl.b64"),
-        each<shr_u16>("shr.u16"),
-        each<shr_u32>("shr.u32"),
-        each<shr_u64>("shr.u64"),
-        each<bfi_b32>("bfi.b32"),
+        elementwise<and_b16>("and.b16"),
+        elementwise<or_b16>("or.b16"),
+        elementwise<and_b32>("and.b32"),
+        elementwise<or_b32>("or.b32"),
+        elementwise<xor_b32>("xor.b32"),
+        elementwise<not_b32>("not.b32"),
+        elementwise<and_b64>("and.b64"),
+        elementwise<or_b64>("or.b64"),
+        elementwise<xor_b64>("xor.b64"),
+        elementwise<not_b64>("not.b64"),
+        elementwise<and_pred>("and.pred"),
+        elementwise<or_pred>("or.pred"),
+        elementwise<xor_pred>("xor.pred"),
+        elementwise<not_pred>("not.pred"),
+        elementwise<shl_b16>("shl.b16"),
+        elementwise<shl_b32>("shl.b32"),
+        elementwise<shl_b64>("shl.b64"),
+        elementwise<shr_u16>("shr.u16"),
+        elementwise<shr_u32>("shr.u32"),
+        elementwise<shr_u64>("shr.u64"),
+        elementwise<bfi_b32>("bfi.b32"),
 
-        each<move<uint16_t>>("mov.u16"),
-        each<move<uint32_t>>("mov.u32"),
-        each<move<uint32_t>>("mov.b32"),
-        each<move<uint32_t>>("mov.f32"),
-        each<move<uint64_t>>("mov.u64"),
-        each<move<uint64_t>>("mov.b64"),
-        each<move<bool>>("mov.pred"),
-        each<select<uint16_t>>("selp.u16"),
-        each<select<uint32_t>>("selp.u32"),
-        each<select<uint32_t>>("selp.b32"),
-        each<select<uint32_t>>("selp.f32"),
-        each<select<uint64_t>>("selp.b64"),
+        elementwise<move<uint16_t>>("mov.u16"),
+        elementwise<move<uint32_t>>("mov.u32"),
+        elementwise<move<uint32_t>>("mov.b32"),
+        elementwise<move<uint32_t>>("mov.f32"),
+        elementwise<move<uint64_t>>("mov.u64"),
+        elementwise<move<uint64_t>>("mov.b64"),
+        elementwise<move<bool>>("mov.pred"),
+        elementwise<select<uint16_t>>("selp.u16"),
+        elementwise<select<uint32_t>>("selp.u32"),
+        elementwise<select<uint32_t>>("selp.b32"),
+        elementwise<select<uint32_t>>("selp.f32"),
+        elementwise<select<uint64_t>>("selp.b64"),
         // Generic addresses of global memory are its own.
-        each<move<uint64_t>>("cvta.to.global.u64"),
-        each<cvta_shared>("cvta.shared.u64"),
+        elementwise<move<uint64_t>>("cvta.to.global.u64"),
+        elementwise<cvta_shared>("cvta.shared.u64"),
 
-        each<cvt_f32_bf16>("cvt.f32.bf16"),
-        each<cvt_f32_f16>("cvt.f32.f16"),
-        each<cvt_rn_bf16_f32>("cvt.rn.bf16.f32"),
-        each<cvt_rn_f16_f32>("cvt.rn.f16.f32"),
-        each<cvt_rn_bf16x2_f32>("cvt.rn.bf16x2.f32"),
-        each<cvt_rn_f16x2_f32>("cvt.rn.f16x2.f32"),
-        each<cvt_rn_f32_s32>("cvt.rn.f32.s32"),
-        each<cvt_rn_f32_u32>("cvt.rn.f32.u32"),
-        each<cvt_rni_f32_f32>("cvt.rni.f32.f32"),
-        each<cvt_rmi_f32_f32>("cvt.rmi.f32.f32"),
-        each<cvt_rzi_f32_f32>("cvt.rzi.f32.f32"),
-        each<cvt_rzi_u32_f32>("cvt.rzi.u32.f32"),
-        each<cvt_rzi_s32_f32>("cvt.rzi.s32.f32"),
-        each<cvt_s64_s32>("cvt.s64.s32"),
-        each<convert<uint64_t, uint32_t>>("cvt.u64.u32"),
-        each<convert<uint64_t, uint16_t>>("cvt.u64.u16"),
-        each<convert<uint32_t, uint64_t>>("cvt.u32.u64"),
-        each<convert<uint32_t, uint16_t>>("cvt.u32.u16"),
-        each<convert<uint16_t, uint32_t>>("cvt.u16.u32"),
+        elementwise<cvt_f32_bf16>("cvt.f32.bf16"),
+        elementwise<cvt_f32_f16>("cvt.f32.f16"),
+        elementwise<cvt_rn_bf16_f32>("cvt.rn.bf16.f32"),
+        elementwise<cvt_rn_f16_f32>("cvt.rn.f16.f32"),
+        elementwise<cvt_rn_bf16x2_f32>("cvt.rn.bf16x2.f32"),
+        elementwise<cvt_rn_f16x2_f32>("cvt.rn.f16x2.f32"),
+        elementwise<cvt_rn_f32_s32>("cvt.rn.f32.s32"),
+        elementwise<cvt_rn_f32_u32>("cvt.rn.f32.u32"),
+        elementwise<cvt_rni_f32_f32>("cvt.rni.f32.f32"),
+        elementwise<cvt_rmi_f32_f32>("cvt.rmi.f32.f32"),
+        elementwise<cvt_rzi_f32_f32>("cvt.rzi.f32.f32"),
+        elementwise<cvt_rzi_u32_f32>("cvt.rzi.u32.f32"),
+        elementwise<cvt_rzi_s32_f32>("cvt.rzi.s32.f32"),
+        elementwise<cvt_s64_s32>("cvt.s64.s32"),
+        elementwise<convert<uint64_t, uint32_t>>("cvt.u64.u32"),
+        elementwise<convert<uint64_t, uint16_t>>("cvt.u64.u16"),
+        elementwise<convert<uint32_t, uint64_t>>("cvt.u32.u64"),
+        elementwise<convert<uint32_t, uint16_t>>("cvt.u32.u16"),
+        elementwise<convert<uint16_t, uint32_t>>("cvt.u16.u32"),
 
-        each<equal<uint16_t, uint16_t>>("setp.eq.s16"),
-        each<differ<uint16_t, uint16_t>>("setp.ne.s16"),
-        each<equal<uint32_t, uint32_t>>("setp.eq.b32"),
-        each<equal<int32_t, uint32_t>>("setp.eq.s32"),
-        each<differ<int32_t, uint32_t>>("setp.ne.s32"),
-        each<less<int32_t, uint32_t>>("setp.lt.s32"),
-        each<greater<int32_t, uint32_t>>("setp.gt.s32"),
-        each<less<uint32_t, uint32_t>>("setp.lt.u32"),
-        each<less_or_equal<uint32_t, uint32_t>>("setp.le.u32"),
-        each<greater<uint32_t, uint32_t>>("setp.gt.u32"),
-        each<greater_or_equal<uint32_t, uint32_t>>("setp.ge.u32"),
-        each<equal<int64_t, uint64_t>>("setp.eq.s64"),
-        each<differ<int64_t, uint64_t>>("setp.ne.s64"),
-        each<less<uint64_t, uint64_t>>("setp.lt.u64"),
-        each<less_or_equal<uint64_t, uint64_t>>("setp.le.u64"),
-        each<greater<uint64_t, uint64_t>>("setp.gt.u64"),
-        each<greater_or_equal<uint64_t, uint64_t>>("setp.ge.u64"),
-        each<equal<float, float>>("setp.eq.f32"),
-        each<less<float, float>>("setp.lt.f32"),
-        each<less_or_equal<float, float>>("setp.le.f32"),
-        each<greater<float, float>>("setp.gt.f32"),
-        each<greater_or_equal<float, float>>("setp.ge.f32"),
-        each<neu_f32>("setp.neu.f32"),
-        each<ltu_f32>("setp.ltu.f32"),
-        each<leu_f32>("setp.leu.f32"),
-        each<gtu_f32>("setp.gtu.f32"),
-        each<geu_f32>("setp.geu.f32"),
+        elementwise<equal<uint16_t, uint16_t>>("setp.eq.s16"),
+        elementwise<differ<uint16_t, uint16_t>>("setp.ne.s16"),
+        elementwise<equal<uint32_t, uint32_t>>("setp.eq.b32"),
+        elementwise<equal<int32_t, uint32_t>>("setp.eq.s32"),
+        elementwise<differ<int32_t, uint32_t>>("setp.ne.s32"),
+        elementwise<less<int32_t, uint32_t>>("setp.lt.s32"),
+        elementwise<greater<int32_t, uint32_t>>("setp.gt.s32"),
+        elementwise<less<uint32_t, uint32_t>>("setp.lt.u32"),
+        elementwise<less_or_equal<uint32_t, uint32_t>>("setp.le.u32"),
+        elementwise<greater<uint32_t, uint32_t>>("setp.gt.u32"),
+        elementwise<greater_or_equal<uint32_t, uint32_t>>("setp.ge.u32"),
+        elementwise<equal<int64_t, uint64_t>>("setp.eq.s64"),
+        elementwise<differ<int64_t, uint64_t>>("setp.ne.s64"),
+        elementwise<less<uint64_t, uint64_t>>("setp.lt.u64"),
+        elementwise<less_or_equal<uint64_t, uint64_t>>("setp.le.u64"),
+        elementwise<greater<uint64_t, uint64_t>>("setp.gt.u64"),
+        elementwise<greater_or_equal<uint64_t, uint64_t>>("setp.ge.u64"),
+        elementwise<equal<float, float>>("setp.eq.f32"),
+        elementwise<less<float, float>>("setp.lt.f32"),
+        elementwise<less_or_equal<float, float>>("setp.le.f32"),
+        elementwise<greater<float, float>>("setp.gt.f32"),
+        elementwise<greater_or_equal<float, float>>("setp.ge.f32"),
+        elementwise<neu_f32>("setp.neu.f32"),
+        elementwise<ltu_f32>("setp.ltu.f32"),
+        elementwise<leu_f32>("setp.leu.f32"),
+        elementwise<gtu_f32>("setp.gtu.f32"),
+        elementwise<geu_f32>("setp.geu.f32"),
     };
-    Opcode pair = each<mov_pair>("mov.b32");
+    Opcode pair = elementwise<mov_pair>("mov.b32");
     pair.form = "D32, {S16, S16}";
     opcodes.push_back(pair);
     return opcodes;

@@ -7,17 +7,7 @@
 #include <shared_mutex>
 
 #include "machine.h"
-
-extern "C" {
-/// A module's text; which ones there are is decided by what is linked with the interpreter.
-typedef struct {
-    const char* file;
-    const char* begin;
-    const char* end;
-} InterpreterModule;
-extern const InterpreterModule flamant_interpreter_modules[];
-extern const size_t flamant_interpreter_module_count;
-}
+#include "modules.h"
 
 namespace interpreter {
 namespace {
@@ -123,7 +113,7 @@ void* flamant_emulator_allocate(size_t bytes) {
     memset(begin + bytes, RED, RED_ZONE);
     std::unique_lock<std::shared_mutex> lock(memory().mutex);
     std::vector<Allocation>& table = memory().allocations;
-    const Allocation allocation = {reinterpret_cast<uintptr_t>(begin), bytes};
+    const Allocation allocation = {reinterpret_cast<uintptr_t>(begin), bytes, false, false};
     const auto is_before = [](const Allocation& a, const Allocation& b) { return a.begin < b.begin; };
     table.insert(std::upper_bound(table.begin(), table.end(), allocation, is_before), allocation);
     return begin;

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "../emulator.h"
+#include "conversions.h"
 #include "program.h"
 
 namespace interpreter {
@@ -13,21 +14,28 @@ namespace interpreter {
 struct Allocation {
     uintptr_t begin;
     size_t size;
+    // What the launch has done with it. ld.global.nc may see what was there before a store of the same launch.
+    bool stored, read_as_constant;
 };
 
 /// Lanes of a warp that are at the same instruction.
-struct Fragment {
-    enum State { Runs, Pauses, Waits };  // others go first; at a collective that others have yet to reach
+struct Subwarp {
+    enum State {
+        Runs,
+        Pauses,  // after nanosleep: other lanes go first
+        Waits,   // at a collective, for the other lanes
+    };
     uint32_t pc;
     uint32_t lanes;
     State state;
 };
 
-/// 16 bytes that are on their way to shared memory; from nowhere: zeros.
-struct Copy {
+/// 16 bytes that are on their way to shared memory: `size` of them from device memory, then zeros.
+struct AsyncCopy {
     uint32_t lane;
     uint32_t group;
     uint32_t to;
+    uint32_t size;
     const char* from;
 };
 
@@ -44,7 +52,8 @@ struct Launch {
     uint64_t random;
     uint64_t progress;  // grows with whatever can end somebody's wait
     uint64_t pauses;
-    uint32_t epochs;  // so many barriers and blocks there have been: none has a number that another had
+    uint64_t executed;  // instructions, once a warp
+    uint32_t epochs;    // the number of the last interval between barriers; each interval of each block has a new one
 
     /// A number below `bound`, from the launch's seed.
     uint32_t below(uint32_t bound) {
@@ -82,15 +91,15 @@ struct Block {
 struct Warp {
     Block* block;
     uint32_t index;
-    uint32_t existing;  // lanes, as bits
+    uint32_t launched;  // lanes, as bits
     uint32_t finished;
-    std::vector<Fragment> fragments;
+    std::vector<Subwarp> subwarps;
     bool at_barrier;     // of the block
     uint32_t epoch;      // counts bar.warp.sync
     uint32_t pc;         // of the instruction under way
-    std::vector<Copy> copies;
+    std::vector<AsyncCopy> copies;
     uint32_t commits[LANES];  // groups of copies that each lane has closed
-    Allocation last;          // device memory that was used last
+    Allocation* last;         // device memory that was used last; null at first
     std::vector<char> storage;
     char* registers;
 
@@ -117,23 +126,16 @@ inline __attribute__((always_inline)) void for_each_lane(uint32_t active, Work w
     }
 }
 
-template <typename To, typename From>
-inline To bits_as(From value) {
-    static_assert(sizeof(To) == sizeof(From), "");
-    To result;
-    memcpy(&result, &value, sizeof result);
-    return result;
-}
-
 /// Where 'size' bytes of shared memory are; `address` is one of its own space. Fails the launch unless they are within
 /// the block's memory and aligned.
 char* shared_bytes(Warp& warp, uint32_t address, size_t size);
-/// Likewise device memory.
-char* global_bytes(Warp& warp, uint64_t address, size_t size);
+/// Likewise device memory; what it is used for is told to the allocation.
+enum class Use { Load, LoadConstant, Store };
+char* global_bytes(Warp& warp, uint64_t address, size_t size, Use use);
 
-/// Whether accesses to shared memory are told to what follows, after they were found within bounds.
+/// Whether accesses to shared memory are to be told to touch_shared() and its kin.
 bool checks_shared(const Warp& warp);
-/// An access of a lane; or of all lanes `together`, of which each reads what the others address.
+/// An access of a lane, which must be within bounds; with `together`, of ldmatrix, where any lane may read any row.
 void touch_shared(Warp& warp, uint32_t lane, uint32_t address, size_t size, bool write, bool together);
 /// An asynchronous copy: nobody may look at its bytes before it has landed.
 void copy_starts(Warp& warp, uint32_t lane, uint32_t address, size_t size);

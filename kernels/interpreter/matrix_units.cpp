@@ -1,10 +1,9 @@
 // Three arithmetics of matrix units: one after the other, and as the units of cards are modelled.
 #include "matrix_units.h"
 
-#include <math.h>
-#include <string.h>
-
 #include <algorithm>
+
+#include "conversions.h"
 
 // The two loops that are worth wide vectors, where the processor has them.
 #if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__)
@@ -18,42 +17,26 @@ namespace {
 
 /// A number as sign times significand times 2^(exponent - fraction), where `fraction` is the format's bits after the
 /// point. Zero has the least exponent of f32.
-struct Parts {
+struct Decomposed {
     int32_t significand;
     int32_t exponent;
 };
 constexpr int32_t F32_EXPONENT_MIN = -126;
 
-Parts split(uint32_t bits, uint32_t exponent_bits, uint32_t fraction) {
+Decomposed decompose(uint32_t bits, uint32_t exponent_bits, uint32_t fraction) {
     const int32_t bias = (1 << (exponent_bits - 1)) - 1;
     const uint32_t biased = bits >> fraction & ((1u << exponent_bits) - 1);
     const int32_t low = int32_t(bits & ((1u << fraction) - 1));
     const int32_t magnitude = biased ? low | 1 << fraction : low;
     const bool negative = bits >> (fraction + exponent_bits) & 1;
     const int32_t exponent = magnitude == 0 ? F32_EXPONENT_MIN : std::max<int32_t>(int32_t(biased), 1) - bias;
-    return Parts{negative ? -magnitude : magnitude, exponent};
+    return Decomposed{negative ? -magnitude : magnitude, exponent};
 }
 bool is_finite(uint32_t bits, uint32_t exponent_bits, uint32_t fraction) {
     const uint32_t all = (1u << exponent_bits) - 1;
     return (bits >> fraction & all) != all;
 }
-uint32_t bits_of(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-float to_float(uint16_t bits, bool is_bf16) {
-    if (is_bf16) {
-        const uint32_t word = uint32_t(bits) << 16;
-        float value;
-        memcpy(&value, &word, sizeof value);
-        return value;
-    }
-    const float sign = bits & 0x8000 ? -1.0f : 1.0f;
-    const uint32_t exponent = bits >> 10 & 31, fraction = bits & 1023;
-    if (exponent == 31) return fraction ? NAN : sign * INFINITY;
-    return sign * (exponent ? ldexpf(float(1024 + fraction), int(exponent) - 25) : ldexpf(float(fraction), -24));
-}
+float to_float(uint16_t bits, bool is_bf16) { return is_bf16 ? from_bf16(bits) : from_f16(bits); }
 
 WIDE_VECTORS
 void add_in_order(const float (&a)[16][16], const float (&b)[16][8], const float (&c)[16][8], float (&d)[16][8]) {
@@ -85,15 +68,15 @@ void multiply_plain(const Tiles& tiles, float (&d)[16][8]) {
 // largest exponent and cut off so many bits below it, towards zero; their sum is exact, and cut off to f32.
 
 /// What differs between the units.
-struct Kind {
+struct UnitModel {
     uint32_t terms;     // products that are added at a time
-    int32_t kept_bits;  // below the largest exponent
+    int32_t alignment_bits;  // below the largest exponent
 };
-constexpr Kind HOPPER = {16, 25};
-constexpr Kind AMPERE = {8, 24};
+constexpr UnitModel HOPPER = {16, 25};
+constexpr UnitModel AMPERE = {8, 24};
 
 /// sum * 2^exponent, cut off to an f32 towards zero.
-float cut_off(int64_t sum, int32_t exponent) {
+float truncate(int64_t sum, int32_t exponent) {
     if (sum == 0) return 0.0f;
     const uint64_t magnitude = uint64_t(sum < 0 ? -sum : sum);
     const int32_t length = 64 - __builtin_clzll(magnitude);
@@ -113,34 +96,34 @@ struct Vector {
 };
 
 WIDE_VECTORS
-float add_aligned(const Vector& a, const Vector& b, uint32_t first, float c, int32_t fraction, Kind kind) {
+float add_aligned(const Vector& a, const Vector& b, uint32_t first, float c, int32_t fraction, UnitModel kind) {
     int32_t product[16], exponent[16];
-    const Parts parts = split(bits_of(c), 8, 23);
+    const Decomposed parts = decompose(bits_as<uint32_t>(c), 8, 23);
     int32_t largest = parts.exponent;
     for (uint32_t k = 0; k < kind.terms; ++k) {
         product[k] = a.significand[first + k] * b.significand[first + k];
         exponent[k] = a.exponent[first + k] + b.exponent[first + k];
         largest = std::max(largest, exponent[k]);
     }
-    // A term in units of 2^(largest - kept_bits). Products are below 2^2 times their exponent: 28 bits at most.
+    // A term in units of 2^(largest - alignment_bits). Products are below 2^2 times their exponent: 28 bits at most.
     const auto aligned = [&](int32_t significand, int32_t exponent_of, int32_t fraction_of) {
         const int32_t sign = significand >> 31;
-        const uint32_t magnitude = uint32_t((significand ^ sign) - sign) << (kind.kept_bits - fraction_of);
+        const uint32_t magnitude = uint32_t((significand ^ sign) - sign) << (kind.alignment_bits - fraction_of);
         const int32_t shifted = int32_t(magnitude >> std::min(largest - exponent_of, 31));
         return (shifted ^ sign) - sign;
     };
     int64_t sum = aligned(parts.significand, parts.exponent, 23);
     for (uint32_t k = 0; k < kind.terms; ++k) sum += aligned(product[k], exponent[k], 2 * fraction);
-    return cut_off(sum, largest - kind.kept_bits);
+    return truncate(sum, largest - kind.alignment_bits);
 }
 
-void multiply_aligned(const Tiles& tiles, Kind kind, float (&d)[16][8]) {
+void multiply_aligned(const Tiles& tiles, UnitModel kind, float (&d)[16][8]) {
     const uint32_t exponent_bits = tiles.is_bf16 ? 8 : 5, fraction = tiles.is_bf16 ? 7 : 10;
     Vector a[16], b[8];
     const auto read = [&](const uint16_t (&from)[16], Vector& to) {
         to.finite = 0;
         for (uint32_t k = 0; k < 16; ++k) {
-            const Parts parts = split(from[k], exponent_bits, fraction);
+            const Decomposed parts = decompose(from[k], exponent_bits, fraction);
             to.significand[k] = parts.significand;
             to.exponent[k] = parts.exponent;
             to.finite |= uint32_t(is_finite(from[k], exponent_bits, fraction)) << k;
@@ -153,7 +136,7 @@ void multiply_aligned(const Tiles& tiles, Kind kind, float (&d)[16][8]) {
             float sum = tiles.c[i][j];
             for (uint32_t first = 0; first < 16; first += kind.terms) {
                 const uint32_t terms = ((1u << kind.terms) - 1) << first;
-                if ((a[i].finite & b[j].finite & terms) == terms && is_finite(bits_of(sum), 8, 23)) {
+                if ((a[i].finite & b[j].finite & terms) == terms && is_finite(bits_as<uint32_t>(sum), 8, 23)) {
                     sum = add_aligned(a[i], b[j], first, sum, int32_t(fraction), kind);
                     continue;
                 }
@@ -162,9 +145,8 @@ void multiply_aligned(const Tiles& tiles, Kind kind, float (&d)[16][8]) {
                 for (uint32_t k = first; k < first + kind.terms; ++k) {
                     exact += double(to_float(tiles.a[i][k], tiles.is_bf16)) * to_float(tiles.b[j][k], tiles.is_bf16);
                 }
-                const uint32_t nan = 0x7fffffff;
                 sum = float(exact);
-                if (sum != sum) memcpy(&sum, &nan, sizeof sum);
+                if (sum != sum) sum = bits_as<float>(NAN_BITS);
             }
             d[i][j] = sum;
         }

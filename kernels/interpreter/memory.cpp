@@ -4,21 +4,27 @@
 
 namespace interpreter {
 
-char* global_bytes(Warp& warp, uint64_t address, size_t size) {
+char* global_bytes(Warp& warp, uint64_t address, size_t size, Use use) {
     if (address % size) fail(warp, "device memory at an address that is no multiple of " + std::to_string(size));
-    Allocation& last = warp.last;
-    uint64_t offset = address - last.begin;
-    if (offset >= last.size || size > last.size - offset) {
-        const std::vector<Allocation>& table = warp.launch().allocations;
+    const auto is_within = [&](const Allocation& allocation) {
+        const uint64_t offset = address - allocation.begin;
+        return offset < allocation.size && size <= allocation.size - offset;
+    };
+    if (!warp.last || !is_within(*warp.last)) {
+        std::vector<Allocation>& table = warp.launch().allocations;
         const auto is_before = [](uint64_t value, const Allocation& allocation) { return value < allocation.begin; };
         const auto after = std::upper_bound(table.begin(), table.end(), address, is_before);
         if (after == table.begin()) fail(warp, "an address that is no device memory");
-        last = *(after - 1);
-        offset = address - last.begin;
-        if (offset >= last.size || size > last.size - offset) {
-            fail(warp, std::to_string(size) + " bytes at byte " + std::to_string(offset) + " of device memory of " +
-                           std::to_string(last.size) + " bytes");
+        warp.last = &*(after - 1);
+        if (!is_within(*warp.last)) {
+            fail(warp, std::to_string(size) + " bytes at byte " + std::to_string(address - warp.last->begin) +
+                           " of device memory of " + std::to_string(warp.last->size) + " bytes");
         }
+    }
+    warp.last->stored |= use == Use::Store;
+    warp.last->read_as_constant |= use == Use::LoadConstant;
+    if (warp.last->stored && warp.last->read_as_constant) {
+        fail(warp, "device memory that the launch both stores to and reads as constant (.nc)");
     }
     return reinterpret_cast<char*>(address);
 }
@@ -44,15 +50,18 @@ const char* parameter_bytes(Warp& warp, uint64_t address, size_t size) {
     return warp.launch().arguments + offset;
 }
 
-enum class Space { Global, Shared, Parameter };
+/// Constant: device memory that nobody stores to while the kernel runs.
+enum class Space { Global, Constant, Shared, Parameter };
+constexpr bool is_device(Space space) { return space == Space::Global || space == Space::Constant; }
 
 /// The addresses of a space have this type.
 template <Space SPACE>
 using Address = std::conditional_t<SPACE == Space::Shared, uint32_t, uint64_t>;
 
 template <Space SPACE>
-char* bytes_at(Warp& warp, Address<SPACE> address, size_t size) {
-    if constexpr (SPACE == Space::Global) return global_bytes(warp, address, size);
+char* bytes_at(Warp& warp, Address<SPACE> address, size_t size, bool store) {
+    if constexpr (SPACE == Space::Constant) return global_bytes(warp, address, size, Use::LoadConstant);
+    else if constexpr (SPACE == Space::Global) return global_bytes(warp, address, size, store ? Use::Store : Use::Load);
     else if constexpr (SPACE == Space::Shared) return shared_bytes(warp, address, size);
     else return const_cast<char*>(parameter_bytes(warp, address, size));
 }
@@ -68,14 +77,11 @@ struct Addresses {
         for_each_lane(active, [&](uint32_t i) { lane[i] = base[i] + displacement; });
         if constexpr (SPACE == Space::Shared) {
             if (checks_shared(warp)) {
-                for_each_lane(active, [&](uint32_t i) {
-                    shared_bytes(warp, lane[i], size);
-                    touch_shared(warp, i, lane[i], size, store, false);
-                });
+                for_each_lane(active, [&](uint32_t i) { touch_shared(warp, i, lane[i], size, store, false); });
             }
         }
         if (!warp.launch().options.count) return;
-        if constexpr (SPACE == Space::Global) count_global(warp, lane, active, size, store);
+        if constexpr (is_device(SPACE)) count_global(warp, lane, active, size, store);
         if constexpr (SPACE == Space::Shared) count_shared(warp, lane, active, size);
     }
 };
@@ -86,7 +92,7 @@ void load(Warp& warp, const Instruction& instruction, uint32_t active) {
     const Addresses<SPACE> address(warp, instruction, COUNT, active, COUNT * sizeof(T), false);
     for_each_lane(active, [&](uint32_t lane) {
         T values[COUNT];
-        memcpy(values, bytes_at<SPACE>(warp, address.lane[lane], sizeof values), sizeof values);
+        memcpy(values, bytes_at<SPACE>(warp, address.lane[lane], sizeof values, false), sizeof values);
         for (uint32_t i = 0; i < COUNT; ++i) warp.lanes<Into>(instruction.operand[i])[lane] = values[i];
     });
 }
@@ -96,15 +102,15 @@ void store(Warp& warp, const Instruction& instruction, uint32_t active) {
     for_each_lane(active, [&](uint32_t lane) {
         T values[COUNT];
         for (uint32_t i = 0; i < COUNT; ++i) values[i] = warp.lanes<T>(instruction.operand[1 + i])[lane];
-        memcpy(bytes_at<SPACE>(warp, address.lane[lane], sizeof values), values, sizeof values);
+        memcpy(bytes_at<SPACE>(warp, address.lane[lane], sizeof values, true), values, sizeof values);
     });
 }
 
-/// What was there, which the operand is added to. Lanes follow each other.
+/// The old value, to which the operand is added. Lanes run in order.
 void atom_add_u32(Warp& warp, const Instruction& instruction, uint32_t active) {
     const Addresses<Space::Global> address(warp, instruction, 1, active, sizeof(uint32_t), true);
     for_each_lane(active, [&](uint32_t lane) {
-        char* const at = global_bytes(warp, address.lane[lane], sizeof(uint32_t));
+        char* const at = global_bytes(warp, address.lane[lane], sizeof(uint32_t), Use::Store);
         uint32_t old;
         memcpy(&old, at, sizeof old);
         const uint32_t sum = old + warp.lanes<uint32_t>(instruction.operand[2])[lane];
@@ -119,13 +125,13 @@ void nothing(Warp&, const Instruction&, uint32_t) {}
 
 // ---- Asynchronous copies: they land as late as waits allow, or at once ----------------------------------------------
 
-void land(Warp& warp, const Copy& copy) {
+void land(Warp& warp, const AsyncCopy& copy) {
     char* const to = shared_bytes(warp, copy.to, 16);
-    if (copy.from) memcpy(to, copy.from, 16);
-    else memset(to, 0, 16);
+    memset(to, 0, 16);
+    if (copy.from) memcpy(to, copy.from, copy.size);
 }
 
-/// [shared], [global], 16, so many bytes of the 16: the others are zeros.
+/// [shared], [global], 16, so many bytes that are read: the others of the 16 are zeros.
 void cp_async_16(Warp& warp, const Instruction& instruction, uint32_t active) {
     const bool early = warp.launch().options.early_copies;
     const uint32_t* const to = warp.lanes<uint32_t>(instruction.operand[0]);
@@ -136,7 +142,7 @@ void cp_async_16(Warp& warp, const Instruction& instruction, uint32_t active) {
     for_each_lane(active, [&](uint32_t lane) {
         targets[lane] = to[lane] + uint32_t(instruction.displacement[0]);
         sources[lane] = from[lane] + uint64_t(instruction.displacement[1]);
-        if (size[lane] != 0 && size[lane] != 16) fail(warp, "a copy of a part of 16 bytes");
+        if (size[lane] > 16) fail(warp, "a copy of more than 16 bytes");
         reading |= uint32_t(size[lane] != 0) << lane;
     });
     if (warp.launch().options.count) {
@@ -146,10 +152,10 @@ void cp_async_16(Warp& warp, const Instruction& instruction, uint32_t active) {
     for_each_lane(active, [&](uint32_t lane) {
         char* const target = shared_bytes(warp, targets[lane], 16);
         const bool reads = reading >> lane & 1;
-        const char* const source = reads ? global_bytes(warp, sources[lane], 16) : nullptr;
+        const char* const source = reads ? global_bytes(warp, sources[lane], 16, Use::Load) : nullptr;
         if (checks_shared(warp)) copy_starts(warp, lane, targets[lane], 16);
         memset(target, 0xff, 16);
-        warp.copies.push_back(Copy{lane, warp.commits[lane], targets[lane], source});
+        warp.copies.push_back(AsyncCopy{lane, warp.commits[lane], targets[lane], size[lane], source});
         if (early) land(warp, warp.copies.back());
     });
 }
@@ -159,7 +165,7 @@ void cp_async_commit_group(Warp& warp, const Instruction&, uint32_t active) {
 /// Lands all groups of the lanes but the last ones, as many as the operand says.
 void cp_async_wait_group(Warp& warp, const Instruction& instruction, uint32_t active) {
     size_t kept = 0;
-    for (const Copy& copy : warp.copies) {
+    for (const AsyncCopy& copy : warp.copies) {
         const bool waited_for = active >> copy.lane & 1;
         if (!waited_for || copy.group + uint64_t(instruction.immediate) >= warp.commits[copy.lane]) {
             warp.copies[kept++] = copy;
@@ -193,7 +199,7 @@ std::vector<Opcode> memory_opcodes() {
         {"ld.global.v2.u32", TWO, load<GLOBAL, u32, 2>},
         {"ld.global.v4.u32", FOUR, load<GLOBAL, u32, 4>},
         {"ld.global.v4.f32", FOUR, load<GLOBAL, u32, 4>},
-        {"ld.global.nc.L1::no_allocate.L2::128B.v4.u32", FOUR, load<GLOBAL, u32, 4>},
+        {"ld.global.nc.L1::no_allocate.L2::128B.v4.u32", FOUR, load<Space::Constant, u32, 4>},
         {"ld.acquire.gpu.global.u32", "D32, [A64]", load<GLOBAL, u32>},
         {"ld.shared.f32", "D32, [A32]", load<SHARED, u32>},
         {"ld.shared.v2.f32", "{D32, D32}, [A32]", load<SHARED, u32, 2>},

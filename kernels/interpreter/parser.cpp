@@ -20,13 +20,7 @@ struct Token {
 };
 
 [[noreturn]] void refuse(const std::string& file, uint32_t line, const std::string& why, std::string_view text) {
-    std::string shown;
-    for (char c : text.substr(0, 160)) {
-        const bool blank = c == ' ' || c == '\t' || c == '\n' || c == '\r';
-        if (!blank) shown += c;
-        else if (!shown.empty() && shown.back() != ' ') shown += ' ';
-    }
-    throw Fault{file + ":" + std::to_string(line) + ": " + why + ": " + shown};
+    throw Fault{file + ":" + std::to_string(line) + ": " + why + ": " + one_line(text)};
 }
 
 /// Cuts a text into words and signs. A word is a name, an opcode or a number; "::" belongs to it.
@@ -207,16 +201,9 @@ struct Form {
 };
 
 const std::unordered_map<std::string_view, std::vector<Form>>& forms() {
-    static const std::vector<Opcode>& opcodes = *[] {
-        std::vector<Opcode>* all = new std::vector<Opcode>();
-        for (auto* table : {arithmetic_opcodes, memory_opcodes, collective_opcodes, flow_opcodes}) {
-            for (Opcode& opcode : table()) all->push_back(std::move(opcode));
-        }
-        return all;
-    }();
     static const auto& table = *[] {
         auto* by_name = new std::unordered_map<std::string_view, std::vector<Form>>();
-        for (const Opcode& opcode : opcodes) {
+        for (const Opcode& opcode : opcodes()) {
             Form form{&opcode, {}};
             Scanner scanner(opcode.form, 0);
             while (!scanner.peek().text.empty()) form.parts.emplace_back(scanner.take().text);
@@ -316,12 +303,12 @@ private:
         expect(";");
     }
     void declare(const std::string& name, uint32_t bits) {
-        const bool is_new = scopes_.back().emplace(name, Declared{room(bits), bits}).second;
+        const bool is_new = scopes_.back().emplace(name, Declared{new_register(bits), bits}).second;
         if (!is_new) refuse_here("a register that is declared twice");
     }
 
-    /// Room for a register, poisoned.
-    Register room(uint32_t bits) {
+    /// A register, poisoned.
+    Register new_register(uint32_t bits) {
         constexpr size_t LINE = 64;
         const size_t size = bits == 1 ? sizeof(uint32_t) : LANES * bits / 8;
         const size_t at = kernel_.registers.size();
@@ -332,7 +319,7 @@ private:
     Register constant(uint32_t bits, uint64_t value) {
         const auto [found, is_new] = constants_.try_emplace({bits, value}, 0);
         if (!is_new) return found->second;
-        const Register at = found->second = room(bits);
+        const Register at = found->second = new_register(bits);
         char* const lanes = &kernel_.registers[at];
         if (bits == 1) {
             const uint32_t mask = value ? ALL_LANES : 0;
@@ -366,7 +353,7 @@ private:
             if (name != known) continue;
             const auto is_it = [which = which](const auto& special) { return special.second == which; };
             const auto found = std::find_if(kernel_.specials.begin(), kernel_.specials.end(), is_it);
-            *at = found != kernel_.specials.end() ? found->first : room(32);
+            *at = found != kernel_.specials.end() ? found->first : new_register(32);
             if (found == kernel_.specials.end()) kernel_.specials.emplace_back(*at, which);
             return true;
         }
@@ -382,10 +369,13 @@ private:
             return *end == 0;
         }
         if (!read_integer(word, &value)) return false;
-        // As a signed or an unsigned number; a predicate may be -1 as well.
-        const int64_t least = bits == 1 ? -1 : -(int64_t(1) << (bits - 1) % 64);
-        if (bits < 64 && (value < least || value >= int64_t(1) << bits)) return false;
-        const uint64_t mask = bits == 64 ? ~uint64_t(0) : (uint64_t(1) << bits) - 1;
+        uint64_t mask = ~uint64_t(0);
+        if (bits < 64) {
+            // As a signed or an unsigned number; a predicate may be -1 as well.
+            mask = (uint64_t(1) << bits) - 1;
+            const int64_t least = bits == 1 ? -1 : -int64_t(mask / 2) - 1;
+            if (value < least || value > int64_t(mask)) return false;
+        }
         *at = constant(bits, uint64_t(value) & mask);
         return true;
     }
@@ -493,6 +483,28 @@ private:
 };
 
 }  // namespace
+
+const std::vector<Opcode>& opcodes() {
+    static const std::vector<Opcode>& all = *[] {
+        std::vector<Opcode>* tables = new std::vector<Opcode>();
+        for (auto* table : {arithmetic_opcodes, memory_opcodes, collective_opcodes, flow_opcodes}) {
+            for (Opcode& opcode : table()) tables->push_back(std::move(opcode));
+        }
+        return tables;
+    }();
+    return all;
+}
+
+std::string one_line(std::string_view text) {
+    constexpr size_t SHOWN = 160;
+    std::string line;
+    for (char c : text.substr(0, SHOWN)) {
+        const bool blank = c == ' ' || c == '\t' || c == '\n' || c == '\r';
+        if (!blank) line += c;
+        else if (!line.empty() && line.back() != ' ') line += ' ';
+    }
+    return line;
+}
 
 std::vector<std::unique_ptr<Kernel>> read_module(const std::string& file, std::string_view text) {
     return ModuleReader(file, text).read();

@@ -1,10 +1,11 @@
 // PTX as the interpreter holds it: kernels whose instructions are decoded, and the table of opcodes that it knows.
 //
 // The interpreter executes the PTX that nvcc makes of the kernels, on the processor and behind the C interface of
-// ../emulator.h. It is written from the PTX ISA 9.0 and not from ptx.cuh: a second reading of what each line of assembly
-// means, of what the compiler really made of the sources. Whatever it does not know exactly, an opcode, a modifier or a
-// form of operands, it refuses with file, line and text. Not covered: what ptxas makes of PTX, the order of memory
-// between blocks, and time; a race is seen where another order of warps or lanes changes a result.
+// ../emulator.h. It is written from the PTX ISA 9.0 and not from ptx.cuh: a second reading of what each line of
+// assembly means, of what the compiler really made of the sources. Whatever it does not know exactly, an opcode, a
+// modifier or a form of operands, it refuses with file, line and text. Not covered: what ptxas makes of PTX, the
+// order of memory between blocks, and time. Races in shared memory are detected; one in device memory shows only
+// where another order of blocks, warps or lanes changes a result.
 #pragma once
 #include <stdint.h>
 
@@ -80,9 +81,11 @@ struct Kernel {
 struct Fault {
     std::string line;
 };
+/// The beginning of a text, with its white space as single blanks.
+std::string one_line(std::string_view text);
 
-/// Addresses that symbols stand for. The low words of generic addresses of shared memory are not those of its own
-/// space, so that one is not taken for the other.
+/// Addresses that symbols stand for. The low 32 bits of a generic address of shared memory differ from the address in
+/// its own space, so that taking one for the other is a fault.
 constexpr uint32_t SHARED_BASE = 1024;
 constexpr uint64_t SHARED_WINDOW = 0x00007f40'00200000;
 constexpr uint64_t PARAMETER_BASE = 0x00000100'00000000;
@@ -103,6 +106,8 @@ std::vector<Opcode> arithmetic_opcodes();
 std::vector<Opcode> memory_opcodes();
 std::vector<Opcode> collective_opcodes();
 std::vector<Opcode> flow_opcodes();
+/// All of them.
+const std::vector<Opcode>& opcodes();
 
 /// The kernels of a module's text, which must outlive them; their bodies are not looked at yet.
 std::vector<std::unique_ptr<Kernel>> read_module(const std::string& file, std::string_view text);

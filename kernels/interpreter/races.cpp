@@ -10,7 +10,8 @@ namespace {
 
 std::string thread_of(const Accesses& accesses) { return "thread " + std::to_string(accesses.thread); }
 
-/// Whether an earlier access is unordered with one of `thread`, or, if it is made for all lanes together, of its warp.
+/// Whether no barrier orders an earlier access before one of `thread`. One that a warp makes `together` conflicts with
+/// those of each of its lanes.
 bool unordered(const Accesses& earlier, const Warp& warp, uint32_t thread, bool together) {
     if (earlier.epoch != warp.block->epoch) return false;
     if (earlier.by == Accesses::Warps || earlier.thread / LANES != warp.index) return true;
@@ -29,8 +30,9 @@ void touch_shared(Warp& warp, uint32_t lane, uint32_t address, size_t size, bool
     Block& block = *warp.block;
     const EmulatorOptions& options = warp.launch().options;
     const uint32_t thread = warp.index * LANES + lane;
+    shared_bytes(warp, address, size);
     const size_t offset = address - SHARED_BASE;
-    for (size_t at = offset / 2; at < (offset + size + 1) / 2; ++at) {
+    for (size_t at = offset / 2; at < (offset + size) / 2; ++at) {
         Cell& cell = block.cells[at];
         const auto place = [&] {
             return (write ? "writes byte " : "reads byte ") + std::to_string(2 * at) + " of shared memory that ";

@@ -1,6 +1,8 @@
 // Which lanes run when. Lanes of a warp that part run the one with the lowest program counter first, so that they meet
 // again where their paths do; at a collective they wait for each other, and at a barrier of the block so do the warps.
 // Schedules 1 and 2 of EmulatorOptions take other turns that the ISA allows as well.
+#include <stdio.h>
+
 #include "machine.h"
 
 namespace interpreter {
@@ -11,19 +13,21 @@ constexpr uint32_t TURN_MAX = 200;
 constexpr uint64_t WHOLE_TURN = 1 << 20;
 /// Rounds of turns in which warps pause and nothing happens that they could wait for.
 constexpr uint64_t IDLE_ROUNDS_MAX = 10000;
+/// Instructions of a launch, once a warp: minutes.
+constexpr uint64_t EXECUTED_MAX = uint64_t(1) << 30;
 
 enum Schedule : uint32_t { IN_ORDER = 0, RANDOM_WARPS = 1, RANDOM_LANES = 2 };
 
 // ---- A warp ---------------------------------------------------------------------------------------------------------
 
 /// Takes the lanes that run next; false if all that there are wait. `until` is where others are waiting to be joined.
-bool take(Warp& warp, Fragment* taken, uint32_t* until) {
-    std::vector<Fragment>& all = warp.fragments;
-    const auto runs = [](const Fragment& fragment) { return fragment.state == Fragment::Runs; };
+bool pick_next(Warp& warp, Subwarp* taken, uint32_t* until) {
+    std::vector<Subwarp>& all = warp.subwarps;
+    const auto runs = [](const Subwarp& subwarp) { return subwarp.state == Subwarp::Runs; };
     // Those that paused have their turn again when there is nobody else.
     if (std::none_of(all.begin(), all.end(), runs)) {
-        for (Fragment& fragment : all) {
-            if (fragment.state == Fragment::Pauses) fragment.state = Fragment::Runs;
+        for (Subwarp& subwarp : all) {
+            if (subwarp.state == Subwarp::Pauses) subwarp.state = Subwarp::Runs;
         }
     }
     *until = ~0u;
@@ -31,25 +35,25 @@ bool take(Warp& warp, Fragment* taken, uint32_t* until) {
         const uint32_t count = uint32_t(std::count_if(all.begin(), all.end(), runs));
         if (count == 0) return false;
         uint32_t chosen = warp.launch().below(count);
-        const auto is_chosen = [&](const Fragment& fragment) { return runs(fragment) && chosen-- == 0; };
+        const auto is_chosen = [&](const Subwarp& subwarp) { return runs(subwarp) && chosen-- == 0; };
         const auto found = std::find_if(all.begin(), all.end(), is_chosen);
         *taken = *found;
         all.erase(found);
         return true;
     }
     uint32_t lowest = ~0u;
-    for (const Fragment& fragment : all) {
-        if (runs(fragment)) lowest = std::min(lowest, fragment.pc);
+    for (const Subwarp& subwarp : all) {
+        if (runs(subwarp)) lowest = std::min(lowest, subwarp.pc);
     }
     if (lowest == ~0u) return false;
-    *taken = Fragment{lowest, 0, Fragment::Runs};
+    *taken = Subwarp{lowest, 0, Subwarp::Runs};
     size_t kept = 0;
-    for (const Fragment& fragment : all) {
-        if (runs(fragment) && fragment.pc == lowest) {
-            taken->lanes |= fragment.lanes;
+    for (const Subwarp& subwarp : all) {
+        if (runs(subwarp) && subwarp.pc == lowest) {
+            taken->lanes |= subwarp.lanes;
         } else {
-            if (runs(fragment)) *until = std::min(*until, fragment.pc);
-            all[kept++] = fragment;
+            if (runs(subwarp)) *until = std::min(*until, subwarp.pc);
+            all[kept++] = subwarp;
         }
     }
     all.resize(kept);
@@ -59,28 +63,33 @@ bool take(Warp& warp, Fragment* taken, uint32_t* until) {
 /// Lanes arrive at a collective; whether all of the warp are there now.
 bool meet(Warp& warp, uint32_t pc, uint32_t lanes) {
     if (warp.finished) fail(warp, "lanes of the warp have returned");
-    const auto is_here = [&](const Fragment& other) { return other.state == Fragment::Waits && other.pc == pc; };
-    for (const Fragment& other : warp.fragments) {
+    const auto is_here = [&](const Subwarp& other) { return other.state == Subwarp::Waits && other.pc == pc; };
+    for (const Subwarp& other : warp.subwarps) {
         if (is_here(other)) lanes |= other.lanes;
     }
-    warp.fragments.erase(std::remove_if(warp.fragments.begin(), warp.fragments.end(), is_here), warp.fragments.end());
-    if (lanes == warp.existing) return true;
-    warp.fragments.push_back(Fragment{pc, lanes, Fragment::Waits});
+    warp.subwarps.erase(std::remove_if(warp.subwarps.begin(), warp.subwarps.end(), is_here), warp.subwarps.end());
+    if (lanes == warp.launched) return true;
+    warp.subwarps.push_back(Subwarp{pc, lanes, Subwarp::Waits});
     return false;
 }
 
 /// Lanes go on together or, with schedule 2, in two parts.
-void go_on(Warp& warp, uint32_t pc, uint32_t lanes) {
+void resume(Warp& warp, uint32_t pc, uint32_t lanes) {
     uint32_t first = lanes;
     if (warp.launch().options.schedule == RANDOM_LANES) first &= warp.launch().below(~0u);
-    if (first) warp.fragments.push_back(Fragment{pc, first, Fragment::Runs});
-    if (lanes & ~first) warp.fragments.push_back(Fragment{pc, lanes & ~first, Fragment::Runs});
+    if (first) warp.subwarps.push_back(Subwarp{pc, first, Subwarp::Runs});
+    if (lanes & ~first) warp.subwarps.push_back(Subwarp{pc, lanes & ~first, Subwarp::Runs});
 }
 
-enum class Pause { None, Turn, Barrier };
+/// Why lanes stop running.
+enum class Stop {
+    Elsewhere,  // they diverged, wait for other lanes, joined them, or have had their turn
+    Yields,
+    BlockBarrier,
+};
 
 /// Runs lanes until they part, wait, join others at `until`, or have used up their steps.
-Pause run_fragment(Warp& warp, Fragment running, uint32_t until, uint64_t* steps) {
+Stop run_subwarp(Warp& warp, Subwarp running, uint32_t until, uint64_t* steps) {
     const std::vector<Instruction>& code = warp.launch().kernel->code;
     uint32_t pc = running.pc;
     const uint32_t lanes = running.lanes;
@@ -88,6 +97,7 @@ Pause run_fragment(Warp& warp, Fragment running, uint32_t until, uint64_t* steps
         const Instruction& instruction = code[pc];
         warp.pc = pc;
         *steps -= 1;
+        if (++warp.launch().executed > EXECUTED_MAX) fail(warp, "a launch of more instructions than any should have");
         switch (instruction.flow) {
             case Flow::Next:
                 instruction.execute(warp, instruction, lanes);
@@ -100,9 +110,9 @@ Pause run_fragment(Warp& warp, Fragment running, uint32_t until, uint64_t* steps
                     taken &= instruction.guard_negated ? ~guard : guard;
                 }
                 if (taken != 0 && taken != lanes) {
-                    warp.fragments.push_back(Fragment{instruction.target, taken, Fragment::Runs});
-                    warp.fragments.push_back(Fragment{pc + 1, lanes & ~taken, Fragment::Runs});
-                    return Pause::None;
+                    warp.subwarps.push_back(Subwarp{instruction.target, taken, Subwarp::Runs});
+                    warp.subwarps.push_back(Subwarp{pc + 1, lanes & ~taken, Subwarp::Runs});
+                    return Stop::Elsewhere;
                 }
                 pc = taken ? instruction.target : pc + 1;
                 break;
@@ -110,23 +120,23 @@ Pause run_fragment(Warp& warp, Fragment running, uint32_t until, uint64_t* steps
             case Flow::Return:
                 warp.finished |= lanes;
                 warp.launch().progress += 1;
-                return Pause::None;
+                return Stop::Elsewhere;
             case Flow::Pause:
                 warp.launch().pauses += 1;
-                warp.fragments.push_back(Fragment{pc + 1, lanes, Fragment::Pauses});
-                return Pause::Turn;
+                warp.subwarps.push_back(Subwarp{pc + 1, lanes, Subwarp::Pauses});
+                return Stop::Yields;
             case Flow::Collective:
-                if (!meet(warp, pc, lanes)) return Pause::None;
-                instruction.execute(warp, instruction, warp.existing);
-                go_on(warp, pc + 1, warp.existing);
-                return Pause::None;
+                if (!meet(warp, pc, lanes)) return Stop::Elsewhere;
+                instruction.execute(warp, instruction, warp.launched);
+                resume(warp, pc + 1, warp.launched);
+                return Stop::Elsewhere;
             case Flow::BlockBarrier:
-                if (!meet(warp, pc, lanes)) return Pause::None;
-                return Pause::Barrier;
+                if (!meet(warp, pc, lanes)) return Stop::Elsewhere;
+                return Stop::BlockBarrier;
         }
         if (pc >= until || *steps == 0) {
-            go_on(warp, pc, lanes);
-            return Pause::None;
+            resume(warp, pc, lanes);
+            return Stop::Elsewhere;
         }
     }
 }
@@ -136,11 +146,11 @@ void run_warp(Warp& warp) {
     Launch& launch = warp.launch();
     const uint32_t schedule = launch.options.schedule;
     uint64_t turn = schedule == IN_ORDER ? WHOLE_TURN : 1 + launch.below(TURN_MAX);
-    while (turn > 0 && !warp.fragments.empty()) {
-        Fragment next;
+    while (turn > 0 && !warp.subwarps.empty()) {
+        Subwarp next;
         uint32_t until;
-        if (!take(warp, &next, &until)) {
-            const Fragment& waiting = warp.fragments.front();
+        if (!pick_next(warp, &next, &until)) {
+            const Subwarp& waiting = warp.subwarps.front();
             warp.pc = waiting.pc;
             const bool returned = warp.finished != 0;
             fail(warp, returned ? "lanes of the warp have returned" : "lanes wait here for others that wait elsewhere");
@@ -148,10 +158,10 @@ void run_warp(Warp& warp) {
         uint64_t steps = schedule == RANDOM_LANES ? 1 + launch.below(TURN_MAX) : turn;
         steps = std::min(steps, turn);
         turn -= steps;
-        const Pause pause = run_fragment(warp, next, until, &steps);
+        const Stop stop = run_subwarp(warp, next, until, &steps);
         turn += steps;
-        warp.at_barrier = pause == Pause::Barrier;
-        if (pause != Pause::None) return;
+        warp.at_barrier = stop == Stop::BlockBarrier;
+        if (stop != Stop::Elsewhere) return;
     }
 }
 
@@ -165,22 +175,24 @@ void prepare(Block& block, Launch& launch, uint64_t number) {
     block.index[2] = uint32_t(number / launch.grid[0] / launch.grid[1]);
     // std::vector's memory is aligned to 16 bytes, the widest access.
     block.shared.assign(launch.shared_size, char(0xff));
-    if (launch.options.check_races || launch.options.check_uninitialised) block.cells.resize(launch.shared_size / 2 + 1);
+    if (launch.options.check_races || launch.options.check_uninitialised) {
+        block.cells.resize(launch.shared_size / 2 + 1);
+    }
     block.first_epoch = block.epoch = ++launch.epochs;
     block.warps.resize((launch.threads + LANES - 1) / LANES);
     for (Warp& warp : block.warps) {
         warp.block = &block;
         warp.index = uint32_t(&warp - block.warps.data());
         const uint32_t lanes = std::min(LANES, launch.threads - warp.index * LANES);
-        warp.existing = lanes == LANES ? ALL_LANES : (1u << lanes) - 1;
+        warp.launched = lanes == LANES ? ALL_LANES : (1u << lanes) - 1;
         warp.finished = 0;
-        warp.fragments.clear();
-        go_on(warp, 0, warp.existing);
+        warp.subwarps.clear();
+        resume(warp, 0, warp.launched);
         warp.at_barrier = false;
         warp.epoch = 0;
         warp.copies.clear();
         memset(warp.commits, 0, sizeof warp.commits);
-        warp.last = Allocation{0, 0};
+        warp.last = nullptr;
         constexpr size_t LINE = 64;
         warp.storage.resize(kernel.registers.size() + LINE);
         char* const storage = warp.storage.data();
@@ -207,12 +219,12 @@ bool run_turn(Block& block) {
     }
     for (uint32_t index : order) {
         Warp& warp = block.warps[index];
-        if (!warp.at_barrier && !warp.fragments.empty()) run_warp(warp);
+        if (!warp.at_barrier && !warp.subwarps.empty()) run_warp(warp);
     }
     size_t waiting = 0, ended = 0;
     for (const Warp& warp : block.warps) {
         waiting += warp.at_barrier;
-        ended += !warp.at_barrier && warp.fragments.empty();
+        ended += !warp.at_barrier && warp.subwarps.empty();
     }
     if (ended == count) return true;
     if (waiting == 0 || waiting + ended < count) return false;
@@ -224,7 +236,7 @@ bool run_turn(Block& block) {
     }
     for (Warp& warp : block.warps) {
         warp.at_barrier = false;
-        go_on(warp, warp.pc + 1, warp.existing);
+        resume(warp, warp.pc + 1, warp.launched);
     }
     block.epoch = ++launch.epochs;
     launch.counters.block_barriers += 1;
@@ -232,12 +244,26 @@ bool run_turn(Block& block) {
     return false;
 }
 
-/// Runs blocks `first` to `first + count - 1` side by side.
-void run_blocks(Launch& launch, std::vector<std::unique_ptr<Block>>& blocks, uint64_t first, size_t count) {
+/// Fails because of a warp that pauses for ever.
+[[noreturn]] void fail_waiting(const std::vector<Block*>& running) {
+    const auto pauses = [](const Subwarp& subwarp) { return subwarp.state == Subwarp::Pauses; };
+    for (Block* block : running) {
+        for (Warp& warp : block->warps) {
+            const auto found = std::find_if(warp.subwarps.begin(), warp.subwarps.end(), pauses);
+            if (found == warp.subwarps.end()) continue;
+            warp.pc = found->pc;
+            fail(warp, "waits in a loop for a word that nobody changes");
+        }
+    }
+    fail(running.front()->warps.front(), "waits for others that wait");
+}
+
+/// Runs these blocks of the grid side by side.
+void run_blocks(Launch& launch, std::vector<std::unique_ptr<Block>>& blocks, const uint64_t* numbers, size_t count) {
     while (blocks.size() < count) blocks.emplace_back(new Block());
     std::vector<Block*> running;
     for (size_t i = 0; i < count; ++i) {
-        prepare(*blocks[i], launch, first + i);
+        prepare(*blocks[i], launch, numbers[i]);
         running.push_back(blocks[i].get());
     }
     uint64_t idle = 0;
@@ -247,7 +273,7 @@ void run_blocks(Launch& launch, std::vector<std::unique_ptr<Block>>& blocks, uin
                       running.end());
         if (launch.progress != progress) idle = 0;
         else if (launch.pauses != pauses) idle += 1;
-        if (idle > IDLE_ROUNDS_MAX) fail(running[0]->warps[0], "waits in a loop for a word that nobody changes");
+        if (idle > IDLE_ROUNDS_MAX) fail_waiting(running);
     }
 }
 
@@ -258,24 +284,24 @@ void fail(const Warp& warp, const std::string& what) {
     const Kernel& kernel = *launch.kernel;
     const uint32_t* const block = warp.block->index;
     const Instruction& instruction = kernel.code[warp.pc];
-    std::string shown;
-    for (char c : instruction.text) {
-        const bool blank = c == '\t' || c == '\n';
-        if (!blank || (!shown.empty() && shown.back() != ' ')) shown += blank ? ' ' : c;
-    }
     char schedule[64];
     snprintf(schedule, sizeof schedule, " [schedule %u, seed %llu%s]", launch.options.schedule,
              (unsigned long long)launch.options.seed, launch.options.early_copies ? ", early copies" : "");
     throw Fault{"kernel " + kernel.name + ", block (" + std::to_string(block[0]) + ", " + std::to_string(block[1]) +
                 ", " + std::to_string(block[2]) + "), warp " + std::to_string(warp.index) + ", " + kernel.file + ":" +
-                std::to_string(instruction.line) + ": " + what + ": " + shown + schedule};
+                std::to_string(instruction.line) + ": " + what + ": " + one_line(instruction.text) + schedule};
 }
 
 void run(Launch& launch) {
-    const uint64_t blocks = uint64_t(launch.grid[0]) * launch.grid[1] * launch.grid[2];
+    std::vector<uint64_t> numbers(uint64_t(launch.grid[0]) * launch.grid[1] * launch.grid[2]);
+    for (size_t i = 0; i < numbers.size(); ++i) numbers[i] = i;
+    // Blocks may run in any order.
+    for (size_t i = numbers.size(); launch.options.schedule != IN_ORDER && i > 1; --i) {
+        std::swap(numbers[i - 1], numbers[launch.below(uint32_t(i))]);
+    }
     std::vector<std::unique_ptr<Block>> room;
-    const uint64_t at_once = launch.cooperative ? blocks : 1;
-    for (uint64_t first = 0; first < blocks; first += at_once) run_blocks(launch, room, first, at_once);
+    const size_t at_once = launch.cooperative ? numbers.size() : 1;
+    for (size_t first = 0; first < numbers.size(); first += at_once) run_blocks(launch, room, &numbers[first], at_once);
 }
 
 std::vector<Opcode> flow_opcodes() {

@@ -1,8 +1,8 @@
 // The interpreter's own test: opcode by opcode what the PTX ISA says, on PTX written by hand; right kernels under every
 // schedule; planted mistakes and PTX that must be refused, each in one line.
 //
-//   g++ -O1 -std=c++17 -ffp-contract=off -fno-strict-aliasing -pthread *.cpp
-//   ./a.out ../../tests/data/matrix_units.txt
+//   g++ -O1 -std=c++17 -ffp-contract=off -fno-strict-aliasing -pthread *.cpp -o /tmp/interpreter-test
+//   /tmp/interpreter-test ../../tests/data/matrix_units.txt
 //
 // The expected values come from the words of the PTX ISA 9.0, not from the interpreter. The argument is the file that
 // tools/golden_matrix_units.py makes. Prints a line for each case; the exit status is 1 if one went wrong. A case that
@@ -16,17 +16,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "modules.h"
 #include "program.h"
-
-extern "C" {
-typedef struct {
-    const char* file;
-    const char* begin;
-    const char* end;
-} InterpreterModule;
-extern const InterpreterModule flamant_interpreter_modules[];
-extern const size_t flamant_interpreter_module_count;
-}
 
 namespace test {
 namespace {

@@ -93,8 +93,10 @@ END:)",
          "shared memory"},
         {"copy_to_unaligned", "\tcp.async.cg.shared.global.L2::128B \t[shared+4], [%d0], 16, 16;", "cp.async",
          "multiple of 16"},
-        // What the ISA allows and the kernels never do.
-        {"copy_of_a_part", "\tcp.async.cg.shared.global.L2::128B \t[shared], [%d0], 16, 8;", "cp.async", "16 bytes"},
+        {"constant_that_is_stored",
+         "\tst.global.u32 \t[%d0], %r0;\n\tld.global.nc.L1::no_allocate.L2::128B.v4.u32 \t{%r4, %r5, %r6, %r7}, [%d0];",
+         "ld.global.nc", "as constant"},
+        {"copy_of_more", "\tcp.async.cg.shared.global.L2::128B \t[shared], [%d0], 16, 17;", "cp.async", "16 bytes"},
 
         {"parameter_after", "\tmov.b64 \t%d4, arguments;\n\tld.param.u32 \t%r3, [%d4+24];", "ld.param.u32 \t%r3, [%d4",
          "parameter"},

@@ -167,6 +167,11 @@ std::string copies_module() {
 	cp.async.cg.shared.global.L2::128B 	[%r3], [%d4], 16, %r8;
 	cp.async.commit_group;
 	cp.async.wait_group 0;)" + store);
+    // A part is read, and zeros follow.
+    text += entry("copy_of_a_part", copy + R"(
+	cp.async.cg.shared.global.L2::128B 	[%r3], [%d4], 16, 8;
+	cp.async.commit_group;
+	cp.async.wait_group 0;)" + store);
     // Four groups, the last two of which may be under way when the first is read: word 4 * group of each.
     text += entry("copy_groups", copy + R"(
 	cp.async.cg.shared.global.L2::128B 	[%r3], [%d0], 16, 16;
@@ -219,7 +224,7 @@ REST:)");
 
 void copies() {
     const uint32_t NONE = 0xffffffff;
-    std::vector<uint32_t> in(128), all, poison(128, NONE), zero_fill, groups, early_groups, empty, early_empty,
+    std::vector<uint32_t> in(128), all, poison(128, NONE), zero_fill, part, groups, early_groups, empty, early_empty,
         of_lanes;
     for (uint32_t i = 0; i < 128; ++i) in[i] = 1000 + i;
     all = in;
@@ -227,6 +232,7 @@ void copies() {
         for (uint32_t i = 0; i < 4; ++i) {
             const uint32_t word = 1000 + 4 * lane + i;
             zero_fill.push_back(lane % 2 ? 0 : word);
+            part.push_back(i < 2 ? word : 0);
             groups.push_back(i < 2 ? 1000 + 4 * i : NONE);
             early_groups.push_back(1000 + 4 * i);
             of_lanes.push_back(lane % 2 ? word : NONE);
@@ -246,6 +252,7 @@ void copies() {
         {"copy_over_something", poison, all},
         {"copy_waited_too_little", poison, all},
         {"copy_zero_fill", zero_fill, zero_fill},
+        {"copy_of_a_part", part, part},
         {"copy_groups", groups, early_groups},
         {"copy_empty_groups", empty, early_empty},
         {"copy_groups_of_lanes", of_lanes, all},

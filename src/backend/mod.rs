@@ -16,6 +16,7 @@ pub(crate) use kernels::ARCHITECTURES;
 pub use kernels::emulated;
 pub use kernels::{report, tuning};
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,8 +25,8 @@ use crate::config::ModelConfig;
 #[cfg(not(feature = "emulated"))]
 use crate::error::Error;
 use crate::error::Result;
-use crate::graph::{Extent, Plans, Which};
-use crate::kv::PageCopy;
+use crate::graph::{Counts, Extent, Plans, Seen, Which};
+use crate::kv::{PAGE_TOKENS, PageCopy};
 use crate::weights::Weights;
 
 /// Shapes of the page pools, fixed when a model is opened.
@@ -123,6 +124,26 @@ impl Batch<'_> {
         let images = self.images.len();
         let frames = if self.frames.is_empty() { images } else { self.frames.iter().sum::<u32>() as usize };
         Extent { frames, images, tokens: self.ids.len(), outputs: self.outputs.len() }
+    }
+
+    /// What the costs of its operations depend on, with pictures of so many latents.
+    pub fn counts(&self, latents: usize) -> Counts {
+        let (mut pairs, mut rows_of_page) = (0, BTreeMap::new());
+        for (&position, &sequence) in self.positions.iter().zip(self.sequences) {
+            let keys = position as usize + 1;
+            pairs += keys;
+            for (&page, first) in self.tables[sequence as usize].iter().zip((0..keys).step_by(PAGE_TOKENS)) {
+                let rows = rows_of_page.entry(page).or_insert(0);
+                *rows = PAGE_TOKENS.min(keys - first).max(*rows);
+            }
+        }
+        let pictures: BTreeSet<u32> = self.media.iter().flatten().copied().collect();
+        Counts {
+            extent: self.extent(),
+            frames_longest: self.frame_counts().max().unwrap_or(0) as usize,
+            text: Seen { keys: rows_of_page.into_values().sum(), pairs },
+            media: Seen { keys: latents * pictures.len(), pairs: latents * self.media.iter().flatten().count() },
+        }
     }
 
     /// How many frames each picture or video has.

@@ -4,6 +4,8 @@
 //! bytes of a tensor are borrowed from the map. What the names mean is no business of this module. Every number that a
 //! file states is checked against the length of the map before it is used.
 
+#![allow(unsafe_code)]
+
 mod folder;
 pub mod pickle;
 pub mod safetensors;

@@ -71,9 +71,9 @@ impl Limits {
         within("queue", self.queue, 1, usize::MAX)
     }
 
-    /// The same on a device, with what is by device filled in: steps of 2048 tokens and 32 pictures on a GPU, of 256
-    /// and 8 elsewhere. A GPU on which a model does not fit with so many takes half of them, a quarter, and so on down
-    /// to 256 and 8; [`Engine::limits`] says what it took.
+    /// Fills in what depends on the device: steps of 2048 tokens and 32 pictures on a GPU, of 256 and 8 elsewhere. A
+    /// GPU on which a model does not fit with so many takes half of them, a quarter, and so on down to 256 and 8:
+    /// [`Engine::limits`] says what it took.
     pub fn on(&self, device: Device) -> Limits {
         let usual = self.steps(device.resolve().0.usual());
         Limits { tokens_per_step: Some(usual.tokens), pictures_per_step: Some(usual.images), ..self.clone() }

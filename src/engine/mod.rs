@@ -66,6 +66,7 @@ pub struct Engine {
     reader: Reader,
     executor: Executor,
     device: Device,
+    fallback: Option<String>,
     limits: Limits,
     scheduler: Scheduler<Ticket>,
     /// Events that happened between steps.
@@ -125,7 +126,7 @@ impl Engine {
         let weights = Weights::new(checkpoint.clone(), &config);
         let context_max = options.context(&config)?;
         let pages = limits.pages(context_max)?;
-        let (device, _) = options.device.resolve();
+        let (device, fallback) = options.device.resolve();
         let opening = Opening {
             device,
             threads: options.threads,
@@ -145,6 +146,7 @@ impl Engine {
             reader: Reader::new(config, tokenizer, preprocessor, checkpoint, context_max),
             executor,
             device,
+            fallback,
             limits,
             scheduler: Scheduler::new(bounds, text_pages, media_pages),
             events: Vec::new(),
@@ -159,6 +161,11 @@ impl Engine {
     /// Where it runs; for [`Device::Auto`], what was found.
     pub fn device(&self) -> Device {
         self.device
+    }
+
+    /// Why [`Device::Auto`] took the processor though there is a GPU's driver, in a line.
+    pub fn fallback(&self) -> Option<&str> {
+        self.fallback.as_deref()
     }
 
     /// What bounds it, with the pages there are and what a step holds at most.

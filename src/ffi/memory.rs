@@ -3,6 +3,8 @@
 //! What the header asks of callers is what makes this sound: a pointer is null, or it is valid for the bytes that are
 //! given with it and for as long as the call takes. Null, sizes that cannot be, and text that is not UTF-8 are refused.
 
+#![allow(unsafe_code)]
+
 use std::ffi::{CStr, c_char};
 use std::fmt::Display;
 use std::mem::MaybeUninit;

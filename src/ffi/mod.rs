@@ -3,6 +3,8 @@
 //! Each entry reads its arguments (`memory`, `ask`), visits the engine of a handle (`registry`), and shows what came of
 //! it (`show`). What goes wrong is a status with a line of text for the thread; a panic is caught and becomes one.
 
+#![allow(unsafe_code)]
+
 mod ask;
 mod layout;
 mod memory;

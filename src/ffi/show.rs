@@ -1,5 +1,7 @@
 //! Events and counts as C sees them.
 
+#![allow(unsafe_code)]
+
 use bytemuck::Zeroable as _;
 
 use super::Failure;

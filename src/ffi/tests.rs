@@ -1,5 +1,7 @@
 //! The header and this module say the same, structs grow as promised, and nothing but a status leaves an entry.
 
+#![allow(unsafe_code)]
+
 use std::ffi::CStr;
 use std::fmt::Write as _;
 use std::mem::offset_of;

@@ -4,6 +4,7 @@
 
 #![allow(dead_code, reason = "each program that includes it uses a part")]
 
+use std::io::Write as _;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -26,7 +27,7 @@ pub fn with_kernels() -> Vec<Device> {
             match problem.or(left_out.then(|| "left out by FLAMANT_TEST_DEVICES".to_owned())) {
                 None => found.push(device),
                 Some(problem) => {
-                    eprintln!("{name} is not tested: {problem}");
+                    say(&format!("{name} is not tested: {problem}"));
                     assert!(!named(&required, name), "{name} is required: {problem}");
                 }
             }
@@ -35,6 +36,11 @@ pub fn with_kernels() -> Vec<Device> {
         found
     });
     FOUND.clone()
+}
+
+/// A line on the standard error, which tests that pass show too.
+pub fn say(line: &str) {
+    writeln!(std::io::stderr(), "{line}").expect("the standard error takes a line");
 }
 
 /// `task` of each item, on all cores; results in order.

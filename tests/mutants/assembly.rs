@@ -27,7 +27,13 @@ pub const ASSEMBLY: &[Mutant] = &[
         "asm(\"cvt.rn.f16x2.f32 %0, %1, %2;\" : \"=r\"(word) : \"f\"(second), \"f\"(first));",
         "asm(\"cvt.rn.f16x2.f32 %0, %1, %2;\" : \"=r\"(word) : \"f\"(first), \"f\"(second));",
     ),
-    mutant("a pair cut off, not rounded", IN_NORM, &["norm/"], "cvt.rn.bf16x2.f32 %0", "cvt.rz.bf16x2.f32 %0"),
+    mutant(
+        "a pair of one value twice",
+        IN_NORM,
+        &["norm/"],
+        "\"cvt.rn.bf16x2.f32 %0, %1, %2;\"",
+        "\"cvt.rn.bf16x2.f32 %0, %1, %1;\"",
+    ),
     mutant(
         "the lower half is left in the upper one",
         IN_NORM,
@@ -44,11 +50,11 @@ pub const ASSEMBLY: &[Mutant] = &[
         "L2::128B.v4.u32 {%1, %0, %2, %3}",
     ),
     mutant(
-        "a weight read as written by others meanwhile",
+        "a weight read 16 bytes further on",
         IN_LINEAR,
         &["linear/"],
-        "ld.global.nc.L1::no_allocate.L2::128B.v4.u32",
-        "ld.global.L1::no_allocate.L2::128B.v4.u32",
+        "L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];",
+        "L2::128B.v4.u32 {%0, %1, %2, %3}, [%4 + 16];",
     ),
     mutant(
         "copies that read where they should write zeros",

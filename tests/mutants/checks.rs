@@ -57,7 +57,7 @@ fn processor() -> Place {
 fn against_the_processor(case: Case, bits: bool) -> Check {
     let want = OnceCell::new();
     let name = case.name.clone();
-    let bits = bits && !case.calls_a_library();
+    let bits = bits && !case.shows_a_library();
     let run = move |place: &Place| {
         let want = want.get_or_init(|| case.run(&processor()).unwrap());
         let found = case.run(place).map_err(said)?;
@@ -124,7 +124,7 @@ fn faint_rows(kind: Norm, place: &Place) -> Result<(), String> {
         let mut probe = open(place, numbers, graph.plan(&[input], Some(out)))?;
         batch(&x, ROWS, |batch| probe.run(Which::Text, batch)).map_err(said)
     };
-    cases::similar(&run(place)?, &run(&processor())?, WIDTH, place.precision.unwrap())
+    cases::similar(&run(place)?, &run(&processor())?, WIDTH, place.precision)
 }
 
 /// Draws of all kinds from rows of logits, as sorting them finds them.

@@ -181,8 +181,8 @@ pub struct MaskedImageAttention {
     pub scale: f32,
 }
 
-/// Tokens that the kernel of a gated block's attention half can take.
-pub const GATED_TOKENS_MAX: u32 = 16;
+/// Tokens that the kernel of a gated block's attention half takes; more take its parts.
+pub const GATED_TOKENS_MAX: u32 = 8;
 
 #[derive(Debug, Clone, Copy, Default, NoUninit)]
 #[repr(C)]

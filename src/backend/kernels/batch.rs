@@ -14,8 +14,8 @@ pub const TILE_ROWS: usize = 64;
 pub const TILE_KEYS: usize = 64;
 /// Sequences whose new tokens are this few are decoded: keys are split over many blocks.
 pub const SPLIT_ROWS: usize = 16;
-/// Most tokens of a batch whose launches are kept and replayed, whatever a step may hold: launching hides behind what
-/// the device has to do for more.
+/// Most tokens of a batch whose launches are captured and replayed. Larger ones keep the device busy for longer than it
+/// takes to launch them.
 pub const KEPT_TOKENS: usize = 256;
 
 /// All that decides the launches of a run. Two batches of one shape differ only in what device memory holds.
@@ -51,8 +51,8 @@ pub fn filled_up(tokens: usize) -> usize {
     }
 }
 
-/// Items of work, rounded up so that shapes recur. One without work costs a block's start for each head; up to 8 of
-/// them there are multiprocessors that would do nothing.
+/// Items of work, rounded up so that shapes recur. An empty item costs the start of a block for each head; blocks of up
+/// to 8 items would leave multiprocessors idle.
 fn rounded_items(count: usize) -> usize {
     count.next_multiple_of((count.next_power_of_two() / 4).max(8))
 }
@@ -174,15 +174,16 @@ pub fn write(batch: &Batch, nobody: u32, splitting: &Splitting, words: &mut Vec<
     let (rows, items) = split(&few, splitting.sharers_least);
     let (order, media_tiles) = by_picture(&media);
 
-    // Tiles and items beyond those that are written are zeros: empty. There are no more tiles than tokens; an output of
-    // padding is that of the first token again.
+    // Tiles and items beyond those that are written are zeros: empty. There are no more tiles than tokens. An output of
+    // padding is that of the first token again; where half of the tokens have an output, all have, lest these counts
+    // make shapes of their own.
     let tokens = tokens + padding;
     let filled = |count: usize, most: usize| if recurs && count > 0 { most.max(count) } else { count };
     let shape = Shape {
         frames,
         images,
         tokens,
-        outputs: filled(outputs, tokens),
+        outputs: filled(outputs, if 2 * outputs < tokens { filled_up(outputs) } else { tokens }),
         query_tiles: filled(query_tiles.len(), tokens),
         split_rows: rows.len(),
         split_items: filled(items.len(), rounded_items(items.len())),

@@ -1,6 +1,8 @@
 //! The emulator as a driver: the kernels' own sources, compiled for the processor (`kernels/emulator.h`). Its memory is
 //! guarded: every tensor stands alone between red zones, poisoned until it is written.
 
+#![allow(unsafe_code)]
+
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

@@ -10,7 +10,7 @@ use super::driver::{Address, Arguments, Launch};
 use super::fuse::{Attention, Gated, HeadNorm, Step};
 use super::memory::{DRAWN_ROWS, Memory, padded};
 use super::storage::BYTES;
-use super::tuning::{GATED_ROWS_MAX, LinearShape, Machine, linear_form};
+use super::tuning::{LinearShape, Machine, linear_form};
 use crate::backend::{Precision, Request};
 use crate::config::{Activation, Norm};
 use crate::graph::{Extent, Index, Keys, Op, Pages, Plan, Tensor, Which};
@@ -457,7 +457,7 @@ impl Launcher<'_> {
         let attention = &gated.attention;
         let count = self.count(&gated.x);
         let (width, inner) = (gated.x.width as u32, attention.query.width as u32);
-        if !self.cooperative || count == 0 || count > GATED_ROWS_MAX {
+        if !self.cooperative || count == 0 || count > args::GATED_TOKENS_MAX {
             return None;
         }
         let shared_bytes = gated_shared(count, width, compiled_width(attention.head_width));
@@ -517,7 +517,7 @@ fn attention_shared(width: usize) -> u32 {
 
 /// The normed rows, beside what attention and the rows form of a linear layer need (`gated_cross_attention.cu`).
 fn gated_shared(count: u32, width: u32, head_width: usize) -> u32 {
-    const LINEAR_BYTES: u32 = 10_240;
+    const LINEAR_BYTES: u32 = 32 * args::GATED_TOKENS_MAX * (16 + 4);
     let stride = (width + 31) / 64 * 64 + 32;
     (BYTES as u32 * count * stride + LINEAR_BYTES).max(attention_shared(head_width))
 }

@@ -23,6 +23,8 @@ const ROW_COLUMNS: usize = 8;
 const RESERVE_BYTES: u64 = 256 << 20;
 /// Share of the free memory that pages may take after everything else, in hundredths.
 const PAGES_SHARE: u64 = 90;
+/// Sequences of full length that have room beside the first one before steps are larger than they must be.
+const SEQUENCES_BESIDE: usize = 3;
 /// Where memory is plentiful, pages still take no more than this many bytes on a device that guards every tensor: there
 /// all of it is written with a pattern first.
 const GUARDED_PAGES_BYTES: u64 = 128 << 20;
@@ -311,14 +313,18 @@ impl Memory {
             ];
             (room, partials_bytes, Sum { device, parts })
         };
+        // Large steps that nobody asked for are not worth the pages of a few sequences more, nor a refused model.
+        let PageCount { least, most } = pools.text_pages;
+        let beside = text.page_bytes() * (SEQUENCES_BESIDE * least).min(most.saturating_sub(least)) as u64;
         let mut usual = opening.usual;
         let (room, partials_bytes, sum) = loop {
             let (room, partials_bytes, sum) = planned(usual);
-            if sum.total() <= free {
-                break (room, partials_bytes, sum);
+            let smaller = usual.halved(opening.usual_least);
+            match smaller {
+                Some(smaller) if sum.total() + beside > free => usual = smaller,
+                None if sum.total() > free => return Err(sum.refuse(free)),
+                _ => break (room, partials_bytes, sum),
             }
-            // Smaller steps are slower ones; no model is refused for the sake of large ones that nobody asked for.
-            usual = usual.halved(opening.usual_least).ok_or_else(|| sum.refuse(free))?;
         };
         // What is left goes to pages: a quarter to pictures, the rest to text, as far as either is of use.
         let mut spare = (free - sum.total()) / 100 * PAGES_SHARE;

@@ -2,15 +2,6 @@
 //! same bits, so the choice is one of time alone. Times are reckoned: no GPU has run a kernel yet. `cargo bench --bench
 //! forms` prints the choices, `tests/forms.rs` holds them to the shapes of the real models.
 
-use super::arguments::GATED_TOKENS_MAX;
-
-/// Up to so many tokens the attention half of a gated block is one launch, though its kernel could take
-/// [`GATED_TOKENS_MAX`]. Each of its blocks reads all of them: on 132 multiprocessors that is 1.2 times the least bytes
-/// for one token and 2.5 times for 8, where four launches ask for 1.1 and 1.2 times (`benches/counts.rs`); it saves
-/// three launches and costs two barriers of the grid.
-pub(super) const GATED_ROWS_MAX: u32 = 8;
-const _: () = assert!(GATED_ROWS_MAX <= GATED_TOKENS_MAX);
-
 /// Bytes of a stored number.
 const BYTES: f64 = 2.0;
 /// Columns of a chunk, two matrix instructions deep, and segments that the chunks fall into (`linear_rows.cuh`).
@@ -23,7 +14,8 @@ const LANES: u32 = 32;
 /// A multiprocessor has so many parts, each with matrix units of its own that a warp keeps to.
 const PARTS: f64 = 4.0;
 
-// Machines alike, reckoned from what their makers publish, from the compiled code, and from cautious shares of both.
+// Assumed alike on all devices: from vendors' documents and from the compiled code, each with a cautious share of it
+// that is reached. Not measured.
 
 /// Bytes that a multiprocessor can take from L2 a clock, and the share of it that loads come to.
 const L2_BYTES_A_CLOCK: f64 = 64.0;
@@ -35,7 +27,7 @@ const L2_SHARE_ALL: f64 = 0.85;
 const SHARED_BYTES_A_CLOCK: f64 = 128.0;
 const SHARED_SHARE: f64 = 0.95;
 /// What bounds a kernel is added up with this power: two equal bounds take 1.12 times the time of one.
-const BOUNDS_POWER: i32 = 6;
+const BOUNDS_POWER: f64 = 6.0;
 /// Seconds from a load to its arrival while memory is busy.
 const LATENCY: f64 = 0.9e-6;
 /// Seconds between two launches.
@@ -68,7 +60,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A device's make is known by its shared memory.
+    /// The class of a device is guessed from its shared memory: from 200 KB on it is taken for an H200 (H100 and B200
+    /// too), from 130 KB on for an A100, else for an RTX PRO 6000.
     ///
     /// H200 (227 KB): 1.75 GHz under load; 4.3 of 4.8 TB/s can be read; `mma.sync` reaches 62 % of the 2048
     /// multiply-adds a clock that `wgmma` has. A100 (163 KB): 1.41 GHz, nine tenths of 2.04 TB/s, all 1024
@@ -215,15 +208,18 @@ impl LinearForm {
         BYTES * f64::from(shape.columns) * rows
     }
 
-    /// Seconds of a launch, reckoned. Blocks run in waves of as many as the device holds at once; a wave takes what
-    /// bounds it. Of blocks that share a multiprocessor one begins and ends while another is under way, but for the
-    /// first.
+    /// Seconds of a launch, reckoned. Blocks run in waves of as many as the device holds at once; a wave takes its
+    /// tightest bound. Begins and ends of blocks that share a multiprocessor overlap, but for the first.
+    ///
+    /// # Panics
+    /// A form that does not fit the device.
     pub fn seconds(&self, machine: &Machine, shape: &LinearShape) -> f64 {
         let blocks = self.blocks(shape);
         if blocks == 0 {
             return 0.0;
         }
         let resident = self.resident(machine);
+        assert!(resident > 0, "a form that fits the device");
         let held = machine.multiprocessors * resident;
         let (whole_waves, rest) = (blocks / held, blocks % held);
         let block = Block::new(self, machine, shape);
@@ -299,12 +295,12 @@ impl Block {
             all * self.asked_bytes / (L2_SHARE_ALL * L2_BYTES_A_CLOCK_ALL * machine.clock),
             all * self.memory_bytes / machine.memory_rate,
         ];
-        bounds.map(|bound| bound.powi(BOUNDS_POWER)).iter().sum::<f64>().sqrt().cbrt()
+        bounds.map(|bound| bound.powf(BOUNDS_POWER)).iter().sum::<f64>().powf(1.0 / BOUNDS_POWER)
     }
 }
 
-/// The form that a linear layer takes: the fastest by the reckoning, or the first that is near to it and asks for
-/// little.
+/// The form that a linear layer takes: the first of [`LINEAR_FORMS`] that is reckoned within 3 % of the fastest and
+/// asks for at most 1.15 times the least bytes, else the fastest.
 pub fn linear_form(machine: &Machine, shape: &LinearShape) -> LinearForm {
     let timed = LINEAR_FORMS.map(|form| {
         let seconds = if form.serves(machine, shape) { form.seconds(machine, shape) } else { f64::INFINITY };

@@ -1,5 +1,7 @@
 //! A device's primary context, and what is held in it: each thing is given back when dropped, on a lost device too.
 
+#![allow(unsafe_code)]
+
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::fmt::Display;
 use std::mem::MaybeUninit;
@@ -178,7 +180,7 @@ impl Context {
     ///
     /// # Errors
     /// A device that is lost.
-    fn unless_refused<T>(&self, outcome: Result<T>) -> Result<Option<T>> {
+    pub fn unless_refused<T>(&self, outcome: Result<T>) -> Result<Option<T>> {
         if self.is_lost() { outcome.map(Some) } else { Ok(outcome.ok()) }
     }
 

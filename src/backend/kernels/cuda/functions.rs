@@ -1,6 +1,8 @@
 //! The functions of the CUDA driver that we call, looked up in libcuda when a device is first asked for. Their results
 //! stay plain numbers, since a newer driver may return codes that a binding's enum does not know.
 
+#![allow(unsafe_code)]
+
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong, c_void};
 use std::ptr::null;
 use std::sync::OnceLock;

@@ -3,6 +3,8 @@
 //! All work of a device goes to one stream, in the order of the calls. The host runs ahead of it: what it sends lies in
 //! pinned buffers until the device has copied it.
 
+#![allow(unsafe_code)]
+
 mod context;
 mod found;
 mod functions;
@@ -263,7 +265,11 @@ impl Driver for CudaDriver {
         let key = (kernel, threads, shared_bytes);
         let resident = match self.resident.get(&key) {
             Some(&resident) => resident,
-            None => self.function(launch)?.resident_blocks(&self.context, kernel, threads, shared_bytes)?,
+            // Without an answer there is none that could wait for each other.
+            None => {
+                let found = self.function(launch)?.resident_blocks(&self.context, kernel, threads, shared_bytes);
+                self.context.unless_refused(found)?.unwrap_or(0)
+            }
         };
         self.resident.insert(key, resident);
         let blocks: u64 = launch.grid.into_iter().map(u64::from).product();

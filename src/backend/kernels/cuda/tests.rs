@@ -4,6 +4,8 @@
 //! A library is found by its folder when a process starts, so each test runs another of this file, with a `child_` in
 //! its name, in a process of its own.
 
+#![allow(unsafe_code)]
+
 use std::ffi::{CStr, c_char, c_long};
 use std::path::Path;
 use std::process::{Command, Output};

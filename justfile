@@ -1,0 +1,37 @@
+# The commands of CONTRIBUTING.md; `just --list` shows them.
+
+# Everything that is tested
+test:
+    cargo test
+
+# The fast subset
+test-fast:
+    cargo test --lib --test tidy --test semantics --test parity --test batches --test images --test checkpoint --test bad_input --test cli --test engine && cargo test --test ops -- every_operation_is_the_processors every_kernel_is_started
+
+# Format and lints
+lint:
+    cargo fmt --check && cargo clippy --all-targets -- -D warnings
+
+# Documentation, warnings as errors
+docs:
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --features async
+
+# A bench of benches/: counts, forms, scheduler, engine, cpu, ...
+bench NAME="counts":
+    cargo bench --bench {{ NAME }}
+
+# A target of fuzz/ for some seconds (nightly, cargo-fuzz)
+fuzz TARGET SECONDS="60":
+    cargo +nightly fuzz run {{ TARGET }} -- -max_total_time={{ SECONDS }}
+
+# The compiled kernels, executed; nvcc must be there
+interpreter:
+    FLAMANT_REQUIRE_KERNELS=1 cargo test --test interpreter -- --nocapture
+
+# Tests and benches for a machine with a GPU, in target/gpu-pack
+gpu-pack:
+    benches/pack.sh
+
+# The fixtures of models that an environment can make; tools/golden.py says which two there are
+fixtures PYTHON:
+    {{ PYTHON }} tools/golden.py --output tests/data

@@ -1,0 +1,185 @@
+//! What operations and plans cost at least, whoever runs them: floating-point operations of matrix products, and bytes
+//! that must come from memory or go there if each is moved once.
+
+use super::{Axis, Extent, Keys, Op, Pages, Plan, Tensor};
+
+/// Bytes of a stored number.
+const STORED: usize = 2;
+/// Bytes of an f32, as vectors of weights, pixels and logits are, and of a number in a list of the batch.
+const WORD: usize = 4;
+
+/// What a batch has of all that costs depend on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Units of the axes.
+    pub extent: Extent,
+    /// Frames of the longest video, 1 for pictures: so many rows of a table of places are read.
+    pub frames_longest: usize,
+    /// What causal attention sees.
+    pub text: Seen,
+    /// What attention to the preceding picture sees.
+    pub media: Seen,
+}
+
+/// What attention sees of the keys in pages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Keys, those that several queries see counted once.
+    pub keys: usize,
+    /// Pairs of a query and a key that it sees.
+    pub pairs: usize,
+}
+
+/// What something costs at least.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Bytes from memory and to it.
+    pub bytes: u64,
+    /// Multiply-adds of matrix products, each counted as two; the rest of a plan is small beside them.
+    pub flops: u64,
+}
+
+impl Op {
+    /// Its matrix products, and its bytes besides activations: weights, keys and values in pages, and lists. What of
+    /// activations must be moved depends on the operations around it ([`Plan::bytes`]). A gate counts as one number.
+    pub fn cost(&self, counts: &Counts) -> Cost {
+        let size = |tensor: &Tensor| tensor.row_count(&counts.extent) * tensor.width;
+        let rows = |tensor: &Tensor| tensor.row_count(&counts.extent);
+        let (bytes, flops) = match self {
+            Op::Patches { .. } | Op::Rope { .. } => (0, 0),
+            Op::ClassAndPosition { out, .. } => (STORED * out.rows * out.width + WORD * out.width, 0),
+            Op::Broadcast { out, .. } => (STORED * out.rows * out.width, 0),
+            Op::FrameEmbedding { x, .. } => (STORED * counts.frames_longest * x.width, 0),
+            Op::Gather { out, .. } => (STORED * size(out) + WORD * rows(out), 0),
+            Op::Select { out, .. } => (WORD * rows(out), 0),
+            Op::Norm { bias, group, .. } => (WORD * group * (1 + usize::from(bias.is_some())), 0),
+            Op::Linear { x, bias, epilogue, out, .. } => {
+                let weight_rows = epilogue.weight_rows(out.width);
+                let vectors = bias.map_or(0, |_| weight_rows) + usize::from(epilogue.gate.is_some());
+                (STORED * x.width * weight_rows + WORD * vectors, 2 * x.width * weight_rows * rows(out))
+            }
+            // Of a token its position and page, of a picture its page.
+            Op::Append { key, pages, .. } => match pages {
+                Pages::Text { .. } => (2 * STORED * size(key) + 2 * WORD * rows(key), 0),
+                Pages::Media { .. } => (2 * STORED * size(key) + WORD * counts.extent.images, 0),
+            },
+            Op::Attention { query, keys, .. } => match keys {
+                // Each row of a unit sees each row of the same; of frames, those of its own picture's.
+                Keys::Picture(sources) => {
+                    let keys: usize = sources.iter().map(|(key, _)| rows(key)).sum();
+                    (0, 4 * query.width * query.rows * keys)
+                }
+                Keys::Causal { .. } => seen(query, &counts.text),
+                Keys::Preceding { .. } => seen(query, &counts.media),
+            },
+        };
+        Cost { bytes: bytes as u64, flops: flops as u64 }
+    }
+}
+
+/// Bytes of keys and values, and operations, of attention to pages.
+fn seen(query: &Tensor, Seen { keys, pairs }: &Seen) -> (usize, usize) {
+    (2 * STORED * query.width * keys, 4 * query.width * pairs)
+}
+
+/// What has become of a number of a slot.
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    /// Nothing has written it: it comes from outside.
+    Outside,
+    /// It came from outside or from an operation, and has been read.
+    Read,
+    /// An operation has written it, and none has read it: so many bytes.
+    Left(usize),
+}
+
+impl Plan {
+    /// Floating-point operations ([`Cost::flops`]).
+    pub fn flops(&self, counts: &Counts) -> u64 {
+        self.ops.iter().map(|op| op.cost(counts).flops).sum()
+    }
+
+    /// Bytes that a run must move: those of [`Op::cost`], what operations read of the inputs, and what they write that
+    /// none of them reads. What goes from one to the next costs nothing: they might be fused.
+    pub fn bytes(&self, counts: &Counts) -> u64 {
+        let mut bytes = 0;
+        let mut states: Vec<Vec<State>> = self.slots.iter().map(|slot| vec![State::Outside; slot.size]).collect();
+        for op in &self.ops {
+            let number = if matches!(op, Op::Patches { .. }) { WORD } else { STORED };
+            for read in op.reads() {
+                // Of tokens whose logits are wanted.
+                let axis = if matches!(op, Op::Select { .. }) { Axis::Outputs } else { read.axis };
+                for at in numbers(&read) {
+                    let state = std::mem::replace(&mut states[read.buffer][at], State::Read);
+                    bytes += if state == State::Outside { number * counts.extent.units(axis) } else { 0 };
+                }
+            }
+            let Some(out) = op.writes() else { continue };
+            // The rows that a model ends with are f32.
+            let is_logits = matches!(op, Op::Linear { .. }) && self.output == Some(out);
+            let number = if is_logits { WORD } else { STORED };
+            for at in numbers(&out) {
+                let left = State::Left(number * counts.extent.units(out.axis));
+                if let State::Left(before) = std::mem::replace(&mut states[out.buffer][at], left) {
+                    bytes += before;
+                }
+            }
+        }
+        let left = states.iter().flatten().map(|state| if let State::Left(left) = state { *left } else { 0 });
+        let operands: u64 = self.ops.iter().map(|op| op.cost(counts).bytes).sum();
+        operands + (bytes + left.sum::<usize>()) as u64
+    }
+}
+
+/// Where the numbers of a tensor's first unit are in its slot.
+fn numbers(tensor: &Tensor) -> impl Iterator<Item = usize> {
+    (0..tensor.rows).flat_map(move |row| tensor.start(row)..tensor.start(row) + tensor.width)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Epilogue, Graph};
+    use super::*;
+    use crate::weights::WeightId;
+
+    const TOKENS: usize = 3;
+
+    fn counts() -> Counts {
+        let extent = Extent { tokens: TOKENS, outputs: 1, ..Extent::default() };
+        Counts { extent, text: Seen { keys: 10, pairs: 27 }, ..Counts::default() }
+    }
+
+    #[test]
+    fn what_goes_from_one_operation_to_the_next_is_not_moved() {
+        let mut graph = Graph::new();
+        let x = graph.input(Axis::Tokens, 1, 8);
+        let hidden = graph.linear(x, WeightId(0), 32, None, Epilogue::default());
+        let sum = graph.linear(hidden, WeightId(1), 8, None, Epilogue { residual: Some(x), ..Epilogue::default() });
+        let last = graph.select(sum);
+        let logits = graph.linear(last, WeightId(2), 100, Some(WeightId(3)), Epilogue::default());
+        let plan = graph.plan(&[x], Some(logits));
+        // x once, the matrices, the bias, which row is wanted, the logits.
+        let bytes = 2 * (TOKENS * 8 + 8 * 32 + 32 * 8 + 8 * 100) + 4 * (100 + 1 + 100);
+        assert_eq!(plan.bytes(&counts()), bytes as u64);
+        assert_eq!(plan.flops(&counts()), (2 * (TOKENS * 2 * 8 * 32 + 8 * 100)) as u64);
+    }
+
+    #[test]
+    fn of_queries_keys_and_values_each_is_moved_as_often_as_it_must() {
+        let mut graph = Graph::new();
+        let all = graph.input(Axis::Tokens, 1, 3 * 16);
+        let [_, key, value] = all.split();
+        graph.rope(key, 16, 16, 10_000.0);
+        graph.append(key, value, Pages::Text { layer: 0 });
+        let stored = graph.plan(&[all], None);
+        // Keys and values from rows and to pages, which turned keys go to from there; of each token position and page.
+        assert_eq!(stored.bytes(&counts()), (TOKENS * (2 * 4 * 16 + 2 * 4)) as u64);
+
+        let mut graph = Graph::new();
+        let query = graph.input(Axis::Tokens, 1, 16);
+        graph.attention(query, Keys::Causal { layer: 0, slopes: None }, 16, 1.0);
+        let attended = graph.plan(&[query], None);
+        assert_eq!(attended.bytes(&counts()), (2 * 16 * (2 * TOKENS + 2 * 10)) as u64);
+        assert_eq!(attended.flops(&counts()), 4 * 16 * 27);
+    }
+}
