@@ -177,6 +177,48 @@ fn settle(job: &mut Job<Work>, pool: &mut PagePool, results: &HashMap<usize, u64
     false
 }
 
+/// Hands rows to their jobs; which jobs have ended, by their place, and whether all their rows were numbers.
+fn commit(
+    scheduler: &mut Scheduler<Work>,
+    step: &Step,
+    values: &[u64],
+    random: &mut Random,
+    seed: u64,
+) -> Vec<(usize, bool)> {
+    let mut ended = Vec::new();
+    for rows_of_job in step.rows.chunk_by(|a, b| a.job == b.job) {
+        let place = rows_of_job[0].job;
+        let wanted = |rows: &Rows| values[rows.first + rows.count - rows.wanted..][..rows.wanted].contains(&NAN);
+        if rows_of_job.iter().any(wanted) {
+            ended.push((place, false));
+            continue;
+        }
+        scheduler.confirm(rows_of_job);
+        let Scheduler { running, text, .. } = scheduler;
+        let job = &mut running[place];
+        let mut results = HashMap::new();
+        for rows in rows_of_job {
+            let end = rows.first + rows.count;
+            let positions = step.positions[end - rows.wanted..end].iter().map(|&position| position as usize);
+            for (position, &value) in positions.zip(&values[end - rows.wanted..end]) {
+                let want = truth(&job.prompt, &job.lines[rows.line].suffix, position);
+                assert_eq!(value, want, "seed {seed}, job {}, position {position}", job.number);
+                let came = &mut job.work.came[rows.line];
+                assert!(came.last().is_none_or(|last| last + 1 == position), "rows come once and in order");
+                came.push(position);
+                results.insert(rows.line, value);
+            }
+        }
+        if !results.is_empty() {
+            match settle(job, text, &results, random) {
+                true => ended.push((place, true)),
+                false => scheduler.name_written(place),
+            }
+        }
+    }
+    ended
+}
+
 /// Steps until all is done, with all that may happen on the way. Counts steps, preemptions, tokens found, and jobs that
 /// failed or began again for rows that are no numbers.
 fn play(seed: u64) -> [usize; 5] {
@@ -236,38 +278,7 @@ fn play(seed: u64) -> [usize; 5] {
             device.spoil(&step, &scheduler);
             scheduler.fail(&step);
         } else {
-            let mut ended = Vec::new();
-            for rows_of_job in step.rows.chunk_by(|a, b| a.job == b.job) {
-                let place = rows_of_job[0].job;
-                let wanted =
-                    |rows: &Rows| values[rows.first + rows.count - rows.wanted..][..rows.wanted].contains(&NAN);
-                if rows_of_job.iter().any(wanted) {
-                    ended.push((place, false));
-                    continue;
-                }
-                scheduler.confirm(rows_of_job);
-                let Scheduler { running, text, .. } = &mut scheduler;
-                let job = &mut running[place];
-                let mut results = HashMap::new();
-                for rows in rows_of_job {
-                    let end = rows.first + rows.count;
-                    let positions = step.positions[end - rows.wanted..end].iter().map(|&position| position as usize);
-                    for (position, &value) in positions.zip(&values[end - rows.wanted..end]) {
-                        let want = truth(&job.prompt, &job.lines[rows.line].suffix, position);
-                        assert_eq!(value, want, "seed {seed}, job {}, position {position}", job.number);
-                        let came = &mut job.work.came[rows.line];
-                        assert!(came.last().is_none_or(|last| last + 1 == position), "rows come once and in order");
-                        came.push(position);
-                        results.insert(rows.line, value);
-                    }
-                }
-                if !results.is_empty() {
-                    match settle(job, text, &results, &mut random) {
-                        true => ended.push((place, true)),
-                        false => scheduler.name_written(place),
-                    }
-                }
-            }
+            let ended = commit(&mut scheduler, &step, &values, &mut random, seed);
             for (place, right) in ended.into_iter().rev() {
                 if !right && scheduler.doubt(place, &step) {
                     again += 1;
