@@ -69,7 +69,9 @@ enum {
     FLAMANT_DEVICE = 23,       /* a device is not there, is full, or has failed */
     FLAMANT_QUEUE_FULL = 24,   /* a request that would be taken if others were over: step, and submit it again */
 
-    FLAMANT_INTERNAL = 30 /* a fault of the library; an engine it happened in answers nothing else and can be freed */
+    FLAMANT_INTERNAL = 30,  /* a fault of the library; an engine it happened in answers nothing else and can be freed,
+                               but in flamant_engine_submit: there the request is not taken, and the engine goes on */
+    FLAMANT_NOT_FINITE = 31 /* of an event: what the model made of this request is not finite; others go on */
 };
 
 /* Bytes of UTF-8. Of a text that you pass in, no zero needs to follow, and data may be null if the length is 0. Of one
@@ -238,6 +240,7 @@ typedef struct flamant_stats {
     double media_seconds;
     double text_seconds;
     double commit_seconds;
+    uint64_t bytes_fetched; /* of logits, and of what the device found in them */
 } flamant_stats;
 
 /* Gets an event, valid until it returns. Not 0: stop. It must return: no exception, no longjmp. */

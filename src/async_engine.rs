@@ -4,7 +4,6 @@
 //! happens to a request comes out of its [`Events`], in a loop that waits or as a stream that any runtime can poll.
 //! Whoever drops a request's events before the last has no more use for it: the request is cancelled.
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -16,7 +15,7 @@ use std::thread;
 use futures_core::Stream;
 
 use crate::engine::{Engine, EventKind, Prepared, Reader, Request, RequestId, Stats};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, said};
 
 /// A handle to an engine that runs on a thread of its own; clones are handles to the same engine.
 ///
@@ -58,7 +57,7 @@ impl AsyncEngine {
     /// Prepares a request on this thread, submits it and waits until the engine has taken it: up to one step.
     ///
     /// # Errors
-    /// What [`Engine::submit`] refuses; an engine that has failed.
+    /// What [`Engine::submit`] refuses; a panic while preparing, which harms nobody else; an engine that has failed.
     pub fn submit(&self, request: Request) -> Result<Events> {
         self.submit_prepared(self.reader.prepare(request)?)
     }
@@ -200,7 +199,7 @@ fn run(engine: Engine, commands: Receiver<Command>, failure: &OnceLock<Error>) {
     let outcome = catch_unwind(AssertUnwindSafe(|| work(engine, &commands, &mut senders)));
     if let Err(panic) = outcome {
         // Said before the channels close: whoever waits at one of them reads it then.
-        let why = format!("it has panicked: {}", message(panic.as_ref()));
+        let why = format!("it has panicked: {}", said(panic.as_ref()));
         failure.set(Error::device("the engine", why)).expect("a thread ends once");
     }
 }
@@ -246,16 +245,10 @@ fn obey(command: Command, engine: &mut Engine, senders: &mut Senders) {
     }
 }
 
-/// What a panic said.
-fn message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a word")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Generation, Options};
+    use crate::engine::{Generation, Options, panicking};
     use crate::prompt::Prompt;
 
     fn request(tokens_max: usize) -> Request {
@@ -279,6 +272,18 @@ mod tests {
         }
         assert_eq!(engine.submit(request(1)).err().unwrap().to_string(), error);
         assert_eq!(engine.stats().unwrap_err().to_string(), error);
+    }
+
+    #[test]
+    fn a_panic_while_preparing_is_that_requests_error() {
+        let engine = AsyncEngine::new(Engine::demo(&Options::default()).unwrap()).unwrap();
+        let running = engine.submit(request(5)).unwrap();
+        let error = panicking(|| engine.submit(request(5))).err().unwrap();
+        assert_eq!(error.to_string(), "a fault of the library while preparing a request: on purpose");
+        assert_eq!(error.kind(), "internal");
+        for events in [running, engine.submit(request(5)).unwrap()] {
+            assert!(matches!(events.into_iter().last().unwrap(), EventKind::Written(_)));
+        }
     }
 
     #[test]

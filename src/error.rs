@@ -3,7 +3,9 @@
 //! Every message is one line that names the file, the key or the limit, with what was expected and what was found.
 //! Our own mistakes are asserts, never errors.
 
+use std::any::Any;
 use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 /// The result of everything that touches the outside world.
@@ -54,9 +56,50 @@ pub enum Error {
     /// An argument or a prompt is not usable.
     #[error("{0}")]
     Argument(String),
+    /// What a model made of one request is not finite. Other requests go on.
+    #[error(
+        "logits of request {request} at token {token} are not finite: weights that are not usable, or numbers beyond \
+        the range of the precision"
+    )]
+    NotFinite {
+        /// The number of the request.
+        request: u64,
+        /// The position of the token they follow.
+        token: usize,
+    },
+    /// A fault of this library at its work for one request: a panic that was caught. Other requests go on.
+    #[error("a fault of the library while {doing}: {message}")]
+    Internal {
+        /// What was being done.
+        doing: String,
+        /// What the panic said.
+        message: String,
+    },
 }
 
 impl Error {
+    /// What kind of fault it is, in one word for programs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Error::File { .. } => "file",
+            Error::Invalid { .. } => "invalid_file",
+            Error::Limit { .. } => "limit",
+            Error::Device { .. } => "device",
+            Error::Argument(_) => "argument",
+            Error::NotFinite { .. } => "not_finite",
+            Error::Internal { .. } => "internal",
+        }
+    }
+
+    /// What `work` comes to for one request; a panic of it is [`Error::Internal`]. What `work` changes must be of use
+    /// after a panic, or belong to this request alone.
+    pub fn catch<T>(doing: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+            let (doing, message) = (doing.to_owned(), one_line(said(panic.as_ref())));
+            Err(Error::Internal { doing, message })
+        })
+    }
+
     /// A failed operation on a file, with the operating system's reason.
     pub fn file(file: impl AsRef<Path>, reason: impl Display) -> Self {
         Error::File { file: escaped(file.as_ref().display()), message: one_line(reason) }
@@ -88,6 +131,12 @@ impl Error {
     }
 }
 
+/// What a panic said.
+pub(crate) fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a word")
+}
+
 /// A path, made safe for one line of a terminal; it is never cut.
 fn escaped(path: impl Display) -> String {
     let escape = |character: char| {
@@ -114,6 +163,18 @@ fn one_line(text: impl Display) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_panic_is_an_error_of_one_line() {
+        let error = Error::catch("testing", || -> Result<()> { panic!("one\ntwo {}", 3) }).unwrap_err();
+        assert_eq!(
+            (error.to_string().as_str(), error.kind()),
+            ("a fault of the library while testing: one\\ntwo 3", "internal",)
+        );
+        let error = Error::catch("testing", || -> Result<()> { std::panic::panic_any(4) }).unwrap_err();
+        assert!(error.to_string().ends_with(": without a word"));
+        assert_eq!(Error::catch("testing", || Ok(4)), Ok(4));
+    }
 
     #[test]
     fn a_message_is_one_short_line() {

@@ -1,15 +1,18 @@
 //! Runs a model's plans on a device: pictures into media pages, tokens into logits. Asserts that what it is given fits
 //! the model; it decides nothing.
 
+mod rows;
+
 use std::sync::Arc;
 
-use crate::backend::{self, Backend, Batch, Chosen, Opening, PageCount, Pools, Request, Usual};
+use crate::backend::{self, Backend, Batch, Opening, PageCount, Pools, Request, Usual};
 use crate::config::ModelConfig;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::{Counts, Extent, Plans, Seen, Which};
 use crate::kv::PageCopy;
 use crate::model;
 use crate::weights::Weights;
+pub(crate) use rows::{RowRequest, RowResult};
 
 /// A model on a device.
 pub(crate) struct Executor {
@@ -18,6 +21,8 @@ pub(crate) struct Executor {
     frame_values: usize,
     vocabulary: usize,
     latents: usize,
+    /// See [`Executor::bytes_fetched`].
+    bytes_fetched: u64,
 }
 
 impl Executor {
@@ -31,7 +36,7 @@ impl Executor {
         let backend = backend::open(opening, weights, pools, plans.clone())?;
         let frame_values = 3 * config.vision.image_size.pow(2);
         let (vocabulary, latents) = (config.decoder.vocabulary, config.media_tokens());
-        Ok(Executor { backend, plans, frame_values, vocabulary, latents })
+        Ok(Executor { backend, plans, frame_values, vocabulary, latents, bytes_fetched: 0 })
     }
 
     /// Text pages and media pages that the device has.
@@ -42,6 +47,11 @@ impl Executor {
     /// What the device has made room for.
     pub fn usual(&self) -> Usual {
         self.backend.usual()
+    }
+
+    /// Bytes of logits, and of what the device found in them, that steps have fetched.
+    pub fn bytes_fetched(&self) -> u64 {
+        self.bytes_fetched
     }
 
     /// Encodes pictures and videos, of so many `frames` each (normalised pixels, (3, side, side) a frame), into media
@@ -67,33 +77,39 @@ impl Executor {
         self.backend.fetch(0..frames, out)
     }
 
-    /// Whether the device chooses tokens itself.
-    pub fn chooses(&self) -> bool {
-        self.backend.chooses()
-    }
-
-    /// Runs tokens. On a device that chooses, what it chose for `requests` from the logits of as many first tokens of
-    /// `batch.outputs`, none of `forbidden`, which ascends; and the logits of the others.
-    pub fn step(&mut self, batch: &Batch, requests: &[Request], forbidden: &[u32]) -> Result<(Vec<Chosen>, Logits)> {
+    /// Runs tokens; what comes of the logits of each of `batch.outputs`, which has a request each, in order. None of
+    /// `forbidden`, which ascends, is chosen.
+    pub fn step(&mut self, batch: &Batch, requests: &[RowRequest], forbidden: &[u32]) -> Result<Vec<RowResult>> {
         self.check(batch);
-        assert!(requests.len() <= batch.outputs.len() && (requests.is_empty() || self.chooses()));
-        self.backend.run(Which::Text, batch)?;
-        let mut chosen = Vec::new();
-        if !requests.is_empty() {
-            chosen = self.backend.choose(requests, forbidden)?;
+        assert_eq!(requests.len(), batch.outputs.len());
+        let chooses = self.backend.chooses();
+        let on_device: Vec<Option<Request>> =
+            requests.iter().map(|request| request.on_device().filter(|_| chooses)).collect();
+        // Rows from which the device chooses come first.
+        let mut order: Vec<usize> = (0..requests.len()).collect();
+        order.sort_by_key(|&row| on_device[row].is_none());
+        let outputs: Vec<u32> = order.iter().map(|&row| batch.outputs[row]).collect();
+        self.backend.run(Which::Text, &Batch { outputs: &outputs, ..*batch })?;
+        let mut results = vec![RowResult::NotFinite; requests.len()];
+        let on_device: Vec<Request> = on_device.into_iter().flatten().collect();
+        if !on_device.is_empty() {
+            let chosen = self.backend.choose(&on_device, forbidden)?;
+            self.bytes_fetched += size_of_val(&chosen[..]) as u64;
+            for (&row, chosen) in order.iter().zip(chosen) {
+                results[row] = requests[row].found(chosen);
+            }
         }
-        let mut logits = Logits { values: Vec::new(), width: self.vocabulary };
-        if requests.len() < batch.outputs.len() {
-            self.backend.fetch(requests.len()..batch.outputs.len(), &mut logits.values)?;
+        let fetched = on_device.len()..requests.len();
+        if !fetched.is_empty() {
+            let mut logits = Vec::new();
+            self.backend.fetch(fetched.clone(), &mut logits)?;
+            self.bytes_fetched += size_of_val(&logits[..]) as u64;
+            let width = logits.len() / fetched.len();
+            for (&row, logits) in order[fetched].iter().zip(logits.chunks_exact(width)) {
+                results[row] = requests[row].find(logits, self.vocabulary, forbidden);
+            }
         }
-        let sums = chosen.iter().map(|chosen| chosen.log_sum_exp);
-        if sums.chain(logits.values.iter().copied()).any(f32::is_nan) {
-            let message = "model: expected logits that are numbers, found NaN: its weights are not usable";
-            return Err(Error::argument(message));
-        }
-        let computed = self.plans.text.output.map_or(0, |output| output.width);
-        logits.widen(computed);
-        Ok((chosen, logits))
+        Ok(results)
     }
 
     fn check(&self, batch: &Batch) {
@@ -118,30 +134,5 @@ impl Executor {
     /// Copies a text page before it is written.
     pub fn copy_text_page(&mut self, copy: PageCopy) -> Result<()> {
         self.backend.copy_text_page(copy)
-    }
-}
-
-/// Rows of logits of the whole vocabulary. Entries that the checkpoint has no output row for are minus infinity.
-pub(crate) struct Logits {
-    values: Vec<f32>,
-    width: usize,
-}
-
-impl Logits {
-    /// Fills up rows that have only `computed` entries yet.
-    fn widen(&mut self, computed: usize) {
-        if computed < self.width {
-            let mut values = Vec::with_capacity(self.values.len() / computed * self.width);
-            for row in self.values.chunks_exact(computed) {
-                values.extend_from_slice(row);
-                values.resize(values.len() + self.width - computed, f32::NEG_INFINITY);
-            }
-            self.values = values;
-        }
-    }
-
-    /// One row.
-    pub fn row_mut(&mut self, index: usize) -> &mut [f32] {
-        &mut self.values[index * self.width..][..self.width]
     }
 }

@@ -72,7 +72,8 @@ impl Flamingo {
     /// beam search at once.
     ///
     /// # Errors
-    /// A prompt that cannot be rendered or does not fit; settings out of range; a device that fails.
+    /// A prompt that cannot be rendered or does not fit; settings out of range; a device that fails; logits that
+    /// are not finite.
     pub fn generate(&mut self, prompt: &Prompt, options: &Generation, on_text: &mut dyn FnMut(&str)) -> Result<Answer> {
         let last = self.run(prompt, Task::Generate(options.clone()), &mut |kind| match kind {
             EventKind::Token { text, .. } if !text.is_empty() => on_text(&text),

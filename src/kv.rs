@@ -30,6 +30,8 @@ pub struct PagePool {
 struct Page {
     holders: u32,
     name: Option<Hash>,
+    /// Whether its content is known to be finite.
+    confirmed: bool,
     /// Neighbours among the kept pages.
     older: u32,
     newer: u32,
@@ -40,7 +42,7 @@ impl PagePool {
     pub fn new(count: usize) -> Self {
         let last = u32::try_from(count).ok().filter(|&count| count < NONE).expect("page numbers fit 32 bits");
         PagePool {
-            pages: vec![Page { holders: 0, name: None, older: NONE, newer: NONE }; count],
+            pages: vec![Page { holders: 0, name: None, confirmed: false, older: NONE, newer: NONE }; count],
             free: (0..last).rev().collect(),
             // Twice the room: a map that is at most half full rehashes in place.
             named: HashMap::with_capacity(2 * count + 2),
@@ -62,7 +64,8 @@ impl PagePool {
                 page
             }
         };
-        self.pages[page as usize].holders = 1;
+        let entry = &mut self.pages[page as usize];
+        (entry.holders, entry.confirmed) = (1, false);
         Some(page)
     }
 
@@ -124,6 +127,25 @@ impl PagePool {
         if self.pages[page as usize].holders == 0 {
             self.unlink(page);
             self.free.push(page);
+        }
+    }
+
+    /// A held page's content has proved to be finite; whether it had before.
+    pub fn confirm(&mut self, page: u32) -> bool {
+        assert!(self.pages[page as usize].holders > 0, "a held page is confirmed");
+        std::mem::replace(&mut self.pages[page as usize].confirmed, true)
+    }
+
+    /// Whether there is a page of that name whose content has proved to be finite.
+    pub fn is_confirmed(&self, name: &Hash) -> bool {
+        self.named.get(name).is_some_and(|&page| self.pages[page as usize].confirmed)
+    }
+
+    /// Takes a name away from the page that has it, unless that is confirmed.
+    pub fn withdraw(&mut self, name: &Hash) {
+        match self.named.get(name) {
+            Some(&page) if !self.pages[page as usize].confirmed => self.forget(page),
+            _ => {}
         }
     }
 
@@ -355,6 +377,13 @@ mod tests {
         assert_eq!(pool.take(), Some(second));
         assert_eq!((pool.find(&name(2)), pool.find(&name(1))), (None, Some(first)));
         assert_eq!(pool.take(), None);
+        // A confirmed page keeps its name; whoever takes it later has to prove it anew.
+        assert_eq!((pool.confirm(first), pool.confirm(first), pool.is_confirmed(&name(1))), (false, true, true));
+        pool.withdraw(&name(1));
+        assert!(pool.has(&name(1)));
+        pool.name(second, name(3));
+        pool.withdraw(&name(3));
+        assert!(!pool.has(&name(3)));
         pool.forget(first);
         pool.release(first);
         assert_eq!((pool.kept(), pool.find(&name(1)), pool.take()), (0, None, Some(first)));

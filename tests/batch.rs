@@ -1,5 +1,8 @@
 //! `flamant batch`: its answers are those of the single commands, whatever stops it, and it touches no other file.
 
+#[path = "common/sick.rs"]
+mod sick;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -326,4 +329,25 @@ fn files_that_cannot_be_used_are_named() {
     assert!(with(&folder.input(), root).contains("Is a directory"));
     assert!(with(&folder.input(), &root.join("none/answers.jsonl")).contains("none/answers.jsonl: No such file"));
     assert!(with(&folder.input(), Path::new("/dev/null")).contains("/dev/null: expected a file"));
+}
+
+/// What the model makes of one request is that request's answer: it is not asked again.
+#[test]
+fn a_request_that_is_not_finite_is_answered_by_its_error() {
+    let model = sick::model(0x7fc0);
+    let request = |text: &str| json!({"prompt": [{"text": text}], "max_new_tokens": 4, "ignore_eos": true});
+    let folder = Folder::new(&["abc", "abz", "abd"].map(request));
+    let run = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flamant"));
+        command.arg("batch").arg(model.path()).arg("--input").arg(folder.input()).arg("--output").arg(folder.output());
+        let output = command.env_remove("FLAMANT_DEVICE").stdin(Stdio::null()).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{told}");
+        told
+    };
+    assert!(run().contains("3 requests answered") && run().contains("all 3 requests were answered before"));
+    let answers = folder.answers();
+    assert_eq!(answers[&2]["kind"], "not_finite");
+    assert!(answers[&2]["error"].as_str().unwrap().contains(" are not finite: "), "{}", answers[&2]);
+    assert!([1, 3].iter().all(|line| answers[line]["text"].is_string() && answers[line].get("error").is_none()));
 }

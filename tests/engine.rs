@@ -416,3 +416,38 @@ fn an_engine_may_move_between_threads() {
     is_send::<Engine>();
     is_shared::<flamant::Reader>();
 }
+
+/// On a device that runs kernels a token and a likelihood come as 16 bytes; whole rows come where they are asked for.
+#[test]
+fn no_more_is_fetched_than_was_asked_for() {
+    const TOKENS: u64 = 7;
+    const ROW: u64 = 32 * 4;
+    let prompt = || {
+        let mut prompt = Prompt::new();
+        prompt.text("kepmul").unwrap();
+        prompt
+    };
+    let generate = |generation: Generation| Request::generate(prompt(), Generation { ignore_end: true, ..generation });
+    let sampling = Sampling { repetition_penalty: 1.3, ..Sampling::default() };
+    // Rows that are found in, and whole rows.
+    let requests = [
+        (generate(greedy(4)), 4, 0),
+        (Request::score(prompt()), TOKENS, 0),
+        (Request { prompt: prompt(), task: Task::Score { logits: true } }, 0, TOKENS),
+        (generate(Generation { sampling, ..greedy(4) }), 0, 4),
+        (generate(Generation { beams: 3, ..greedy(4) }), 0, 1 + 3 * 3),
+        (Request::classify(prompt(), vec!["ab".to_owned(), "ac".to_owned()]), 0, 2),
+    ];
+    for device in with_kernels().into_iter().chain([Device::Cpu]) {
+        let mut engine = Engine::demo(&options(device, None, Limits::default())).unwrap();
+        for (request, found, whole) in &requests {
+            let before = engine.stats().bytes_fetched;
+            engine.submit(request.clone()).unwrap();
+            while !engine.is_idle() {
+                engine.step();
+            }
+            let found = found * if device == Device::Cpu { ROW } else { 16 };
+            assert_eq!(engine.stats().bytes_fetched - before, found + whole * ROW, "{device}, {:?}", request.task);
+        }
+    }
+}

@@ -12,11 +12,11 @@ use flamant::{Engine, Error, EventKind, Prepared, Reader, Stats, Tokenizer};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::feed::{self, Load, Passed, Supply};
+use super::feed::{self, Load, Next, Passed, Supply};
 use super::input::{LimitArguments, ModelArguments};
 use super::{Failure, Outcome, progress, report};
 use answers::Answers;
-use requests::{Line, Parsed, Requests};
+use requests::{Line, Requests};
 
 /// Answer a file of requests, one a line; started again, it goes on where it was stopped
 #[derive(Args)]
@@ -26,8 +26,8 @@ use requests::{Line, Parsed, Requests};
     generate: \"max_new_tokens\", \"num_beams\", \"length_penalty\", \"temperature\", \"top_k\", \"top_p\", \"min_p\", \
     \"repetition_penalty\", \"seed\", \"stop\", \"ignore_eos\". Pictures are data URIs, or paths relative to the input \
     (from a pipe: to the working directory). \
-    A line of the output: \"line\", \"id\", and what --json of the task prints, or \"error\"; in the order in which \
-    they are done."
+    A line of the output: \"line\", \"id\", and what --json of the task prints, or \"error\" with its \"kind\"; in the \
+    order in which they are done."
 )]
 pub struct Batch {
     #[command(flatten)]
@@ -66,7 +66,7 @@ impl Batch {
         };
         bar.set_position(before as u64);
         let reader = engine.reader().clone();
-        let (waiting, workers) = feed::prepare(requests, Requests::next, move |line| read(&line, &reader));
+        let (waiting, workers) = feed::prepare(requests, next, move |line, ticket| read(&line, ticket, &reader));
         // As many wait in the engine as run, so that a step is never short of work.
         let most = (2 * engine.limits().sequences).min(engine.limits().queue);
         let tokenizer = engine.reader().clone();
@@ -80,10 +80,13 @@ impl Batch {
     }
 }
 
-fn read(line: &Line, reader: &Reader) -> (Ticket, Result<Box<Prepared>, Error>) {
-    let Parsed { id, mean, request } = line.parse();
-    let ticket = Ticket { line: line.number, digest: line.digest, id, mean };
-    (ticket, request.and_then(|request| reader.prepare(request)).map(Box::new))
+fn next(requests: &mut Requests) -> Next<Ticket, Line> {
+    let ticket = |line: &Line| Ticket { line: line.number, digest: line.digest, id: None, mean: false };
+    Ok(requests.next()?.map(|line| (ticket(&line), line)))
+}
+
+fn read(line: &Line, ticket: &mut Ticket, reader: &Reader) -> Result<Prepared, Error> {
+    reader.prepare(line.request(&mut ticket.id, &mut ticket.mean)?)
 }
 
 /// A request that is not answered yet.
@@ -111,6 +114,11 @@ impl Job {
         self.bar.inc(1);
         Ok(())
     }
+
+    fn fault(&mut self, ticket: &Ticket, error: &Error) -> Outcome {
+        self.errors += 1;
+        self.write(ticket, &json!({"error": error.to_string(), "kind": error.kind()}))
+    }
 }
 
 impl Load for Job {
@@ -121,8 +129,7 @@ impl Load for Job {
     }
 
     fn refused(&mut self, ticket: Ticket, error: Error) -> Outcome {
-        self.errors += 1;
-        self.write(&ticket, &json!({"error": error.to_string()}))
+        self.fault(&ticket, &error)
     }
 
     fn happened(&mut self, ticket: &mut Ticket, event: EventKind) -> Outcome {
@@ -131,6 +138,7 @@ impl Load for Job {
             EventKind::Written(answer) => report::answer(&answer),
             EventKind::Classified(classification) => report::classification(&classification, ticket.mean),
             EventKind::Scored(score) => report::score(&score, tokenizer),
+            EventKind::Failed(error @ Error::NotFinite { .. }) => return self.fault(ticket, &error),
             // No fault of the request: it is left for the next start.
             EventKind::Failed(error) => return Err(error.into()),
             _ => return Ok(()),

@@ -94,13 +94,14 @@ pub fn run<L: Load>(engine: &mut Engine, most: usize, load: &mut L) -> Outcome {
 /// Threads that prepare requests: enough to keep a fast device busy.
 const WORKERS_MAX: usize = 8;
 
-/// Reads and prepares on a few threads, a few ahead: `next` gives what there is to prepare, and `prepare` makes of it
-/// what is handed on. They end when there is nothing more, when `next` fails, or when nobody listens any more.
+/// Reads and prepares on a few threads, a few ahead: `next` gives what there is to prepare with its ticket, to which
+/// `prepare` may add. A panic of `prepare` is that request's error. The threads end when there is nothing more, when
+/// `next` fails, or when nobody listens any more.
 pub fn prepare<I, R, T>(
     source: I,
-    next: fn(&mut I) -> Result<Option<R>, Error>,
-    prepare: impl Fn(R) -> T + Clone + Send + 'static,
-) -> (Receiver<Result<T, Error>>, Vec<JoinHandle<()>>)
+    next: fn(&mut I) -> Next<T, R>,
+    prepare: impl Fn(R, &mut T) -> Result<Prepared, Error> + Clone + Send + 'static,
+) -> (Receiver<Passed<T>>, Vec<JoinHandle<()>>)
 where
     I: Send + 'static,
     R: 'static,
@@ -113,10 +114,13 @@ where
         let (source, sender, prepare) = (source.clone(), sender.clone(), prepare.clone());
         thread::spawn(move || {
             loop {
-                // A worker that panicked is reported when all have ended.
+                // A worker that panicked here is reported when all have ended.
                 let taken = next(&mut source.lock().unwrap_or_else(PoisonError::into_inner));
                 let passed = match taken {
-                    Ok(Some(request)) => Ok(prepare(request)),
+                    Ok(Some((mut ticket, request))) => {
+                        let prepared = Error::catch("preparing a request", || prepare(request, &mut ticket));
+                        Ok((ticket, prepared.map(Box::new)))
+                    }
                     Ok(None) => return,
                     Err(error) => Err(error),
                 };
@@ -129,6 +133,9 @@ where
     };
     (waiting, (0..count).map(worker).collect())
 }
+
+/// What there is to prepare, with its ticket; none: nothing more.
+pub type Next<T, R> = Result<Option<(T, R)>, Error>;
 
 /// What threads hand on: a request that is ready or refused, or why there are no more.
 pub type Passed<T> = Result<(T, Result<Box<Prepared>, Error>), Error>;
@@ -153,5 +160,67 @@ pub fn join(workers: Vec<JoinHandle<()>>) {
     for worker in workers {
         // Our own mistake, and requests that nobody has answered.
         worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flamant::{Generation, Options, Prompt, Request};
+
+    use super::*;
+
+    /// Takes numbers as tickets; what became of each.
+    struct Numbers {
+        waiting: Receiver<Passed<u32>>,
+        ended: HashMap<u32, String>,
+    }
+
+    impl Load for Numbers {
+        type Ticket = u32;
+
+        fn next(&mut self, wait: bool) -> Result<Supply<u32>, Failure> {
+            take(&self.waiting, wait)
+        }
+
+        fn refused(&mut self, ticket: u32, error: Error) -> Outcome {
+            self.ended.insert(ticket, error.to_string());
+            Ok(())
+        }
+
+        fn happened(&mut self, ticket: &mut u32, event: EventKind) -> Outcome {
+            if let EventKind::Written(answer) = event {
+                self.ended.insert(*ticket, format!("{} tokens", answer.ids.len()));
+            }
+            Ok(())
+        }
+
+        fn stepped(&mut self, _: &Engine) {}
+    }
+
+    #[test]
+    fn a_panic_while_preparing_is_that_requests_error() {
+        const COUNT: u32 = 20;
+        let mut engine = Engine::demo(&Options::default()).unwrap();
+        let reader = engine.reader().clone();
+        let read = move |number: u32, ticket: &mut u32| {
+            *ticket += 100;
+            assert!(!number.is_multiple_of(3), "on purpose");
+            let mut prompt = Prompt::new();
+            prompt.text("kep.")?;
+            let generation = Generation { tokens_max: 2, ignore_end: true, ..Generation::default() };
+            reader.prepare(Request::generate(prompt, generation))
+        };
+        let next = |numbers: &mut std::ops::Range<u32>| Ok(numbers.next().map(|number| (number, number)));
+        let (waiting, workers) = prepare(0..COUNT, next, read);
+        let mut numbers = Numbers { waiting, ended: HashMap::new() };
+        assert!(run(&mut engine, 4, &mut numbers).is_ok());
+        join(workers);
+        for number in 0..COUNT {
+            let want = match number % 3 {
+                0 => "a fault of the library while preparing a request: on purpose",
+                _ => "2 tokens",
+            };
+            assert_eq!(numbers.ended[&(number + 100)], want, "{number}");
+        }
     }
 }

@@ -11,6 +11,8 @@ mod stats;
 mod tasks;
 
 pub use limits::{Builder, Limits, Options};
+#[cfg(test)]
+pub(crate) use reader::panicking;
 pub use reader::{Prepared, Reader};
 pub use request::{
     Answer, Choice, Classification, Event, EventKind, Finish, Generation, Request, RequestId, Score, Task, Timings,
@@ -25,18 +27,18 @@ use std::time::Instant;
 
 use blake3::Hash;
 
-use crate::backend::{Batch, Chosen, Device, Opening, Usual};
+use crate::backend::{Batch, Device, Opening, Usual};
 use crate::checkpoint::Folder;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::executor::{Executor, Logits};
+use crate::executor::{Executor, RowResult};
 use crate::image::Picture;
 use crate::preprocessor;
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
 use reader::Pixels;
-use scheduler::{Bounds, Job, Pace, Scheduler, Step};
-use tasks::{Ending, Found, Place, Want};
+use scheduler::{Bounds, Job, Pace, Rows, Scheduler, Step};
+use tasks::{Ending, Place};
 
 /// An open model that serves many requests.
 ///
@@ -88,32 +90,6 @@ struct Ticket {
     begun: Option<Instant>,
     read: Option<Instant>,
     media_seconds: f64,
-}
-
-/// The rows of a step whose logits are wanted, in order, and what came of them.
-struct Outputs {
-    wanted: Vec<Wanted>,
-    chosen: Vec<Chosen>,
-    logits: Logits,
-}
-
-/// A row whose logits are wanted.
-#[derive(Clone, Copy)]
-struct Wanted {
-    row: u32,
-    /// Whether the device chooses from it.
-    chosen: bool,
-    /// Its place among those of its kind.
-    place: usize,
-}
-
-impl Outputs {
-    fn take(&mut self, wanted: Wanted) -> Found<'_> {
-        match wanted.chosen {
-            true => Found::Chosen(self.chosen[wanted.place]),
-            false => Found::Logits(self.logits.row_mut(wanted.place)),
-        }
-    }
 }
 
 impl Engine {
@@ -320,12 +296,13 @@ impl Engine {
             preemptions: *preemptions,
             text_pages: PagesNow::of(text),
             media_pages: PagesNow::of(media),
+            bytes_fetched: self.executor.bytes_fetched(),
             ..self.stats
         }
     }
 
     /// Runs one step of all that run; what has happened since the last one. If the device fails, so do the requests of
-    /// the step, and nothing else.
+    /// the step, and nothing else; what is wrong with one request's logits ends that request alone.
     pub fn step(&mut self) -> Vec<Event> {
         let mut events = std::mem::take(&mut self.events);
         let begun = Instant::now();
@@ -347,8 +324,8 @@ impl Engine {
         events
     }
 
-    /// Copies pages, encodes pictures, runs tokens.
-    fn run(&mut self, step: &Step, begun: Instant) -> Result<Outputs> {
+    /// Copies pages, encodes pictures, runs tokens; what came of each row that was wanted.
+    fn run(&mut self, step: &Step, begun: Instant) -> Result<Vec<RowResult>> {
         for copy in &step.copies {
             self.executor.copy_text_page(*copy)?;
         }
@@ -361,45 +338,33 @@ impl Engine {
         }
         let running = &self.scheduler.running;
         let tables: Vec<&[u32]> = step.rows.iter().map(|rows| running[rows.job].lines[rows.line].pages()).collect();
-        // Rows from which the device chooses come first.
-        let (mut wanted, mut requests, mut whole) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut outputs, mut requests) = (Vec::new(), Vec::new());
         for rows in &step.rows {
-            let job = &running[rows.job];
-            for row in rows.first + rows.count - rows.wanted..rows.first + rows.count {
-                let place = Place { line: rows.line, position: step.positions[row] as usize };
-                match job.work.task.want(&job.prompt, place) {
-                    Want::Choice(request) if self.executor.chooses() => {
-                        wanted.push(Wanted { row: row as u32, place: requests.len(), chosen: true });
-                        requests.push(request);
-                    }
-                    _ => {
-                        wanted.push(Wanted { row: row as u32, place: whole.len(), chosen: false });
-                        whole.push(row as u32);
-                    }
-                }
+            let Job { prompt, lines, work: ticket, .. } = &running[rows.job];
+            for (row, place) in places(step, rows) {
+                outputs.push(row as u32);
+                requests.push(ticket.task.want(prompt, lines, place));
             }
         }
-        let chosen = wanted.iter().filter(|wanted| wanted.chosen).map(|wanted| wanted.row);
-        let rows: Vec<u32> = chosen.chain(whole).collect();
         let batch = Batch {
             ids: &step.ids,
             positions: &step.positions,
             sequences: &step.sequences,
             tables: &tables,
             media: &step.media,
-            outputs: &rows,
+            outputs: &outputs,
             ..Batch::default()
         };
         let running = Instant::now();
         let forbidden = self.reader.surroundings().forbidden;
-        let (chosen, logits) = self.executor.step(&batch, &requests, forbidden)?;
+        let results = self.executor.step(&batch, &requests, forbidden)?;
         self.stats.text_seconds += running.elapsed().as_secs_f64();
         self.stats.tokens_computed += step.ids.len() as u64;
         self.stats.pictures_encoded += step.encode.len() as u64;
         for rows in &step.rows {
             self.scheduler.running[rows.job].work.begun.get_or_insert(begun);
         }
-        Ok(Outputs { wanted, chosen, logits })
+        Ok(results)
     }
 
     /// A job that runs.
@@ -424,43 +389,57 @@ impl Engine {
         self.executor.encode(&self.pixels, &frames, &pages)
     }
 
-    /// Hands the rows to their tasks, and lets the lines go on.
-    fn commit(&mut self, step: &Step, mut outputs: Outputs, events: &mut Vec<Event>) {
+    /// Hands the rows to their tasks, and lets the lines go on. A row that is not finite ends its own request.
+    fn commit(&mut self, step: &Step, results: Vec<RowResult>, events: &mut Vec<Event>) {
         let reader = self.reader.clone();
         let around = reader.surroundings();
-        let mut wanted = std::mem::take(&mut outputs.wanted).into_iter();
+        let mut results = results.into_iter();
         let mut ended = Vec::new();
         for rows_of_job in step.rows.chunk_by(|a, b| a.job == b.job) {
+            let wanted: Vec<Place> =
+                rows_of_job.iter().flat_map(|rows| places(step, rows)).map(|(_, place)| place).collect();
+            if wanted.is_empty() {
+                continue;
+            }
             let place = rows_of_job[0].job;
+            let found: Vec<RowResult> = results.by_ref().take(wanted.len()).collect();
+            if let Some(at) = found.iter().position(|result| *result == RowResult::NotFinite) {
+                ended.push((place, Err(wanted[at].position)));
+                continue;
+            }
+            self.scheduler.confirm(rows_of_job);
             let Scheduler { running, text, .. } = &mut self.scheduler;
             let Job { number, prompt, lines, work: ticket, .. } = &mut running[place];
             let id = RequestId::from(*number);
-            for rows in rows_of_job {
-                for _ in 0..rows.wanted {
-                    let wanted = wanted.next().expect("as many as the rows wanted");
-                    let position = step.positions[wanted.row as usize] as usize;
-                    let found = outputs.take(wanted);
-                    let row = Place { line: rows.line, position };
-                    let kind = ticket.task.take(prompt, lines, row, found, &around);
-                    events.extend(kind.map(|kind| Event { id, kind }));
-                }
-            }
-            if rows_of_job.iter().all(|rows| rows.wanted == 0) {
-                continue;
+            for (row, result) in wanted.into_iter().zip(found) {
+                let kind = ticket.task.take(prompt, row, result, &around);
+                events.extend(kind.map(|kind| Event { id, kind }));
             }
             ticket.read.get_or_insert_with(Instant::now);
             match ticket.task.settle(prompt, lines, text, &around) {
-                Some(ending) => ended.push((place, ending)),
+                Some(ending) => ended.push((place, Ok(ending))),
                 None => self.scheduler.name_written(place),
             }
         }
         for (place, ending) in ended.into_iter().rev() {
+            if ending.is_err() && self.scheduler.doubt(place, step) {
+                continue;
+            }
             let job = self.scheduler.remove_running(place);
             self.release(&job);
             let id = RequestId::from(job.number);
-            let kind = self.finish(job, ending);
+            let kind = match ending {
+                Ok(ending) => self.finish(job, ending),
+                Err(token) => self.failed(Error::NotFinite { request: job.number, token }),
+            };
             events.push(Event { id, kind });
         }
+    }
+
+    /// The last event of a job that failed.
+    fn failed(&mut self, error: Error) -> EventKind {
+        self.stats.requests_failed += 1;
+        EventKind::Failed(error)
     }
 
     /// The last event of a job.
@@ -505,8 +484,7 @@ impl Engine {
     fn fail(&mut self, step: &Step, error: &Error, events: &mut Vec<Event>) {
         for job in self.scheduler.fail(step) {
             self.release(&job);
-            self.stats.requests_failed += 1;
-            events.push(Event { id: RequestId::from(job.number), kind: EventKind::Failed(error.clone()) });
+            events.push(Event { id: RequestId::from(job.number), kind: self.failed(error.clone()) });
         }
     }
 
@@ -546,6 +524,12 @@ impl Engine {
             }
         }
     }
+}
+
+/// The rows of a step whose logits are wanted, of some rows of a line.
+fn places<'a>(step: &'a Step, rows: &'a Rows) -> impl Iterator<Item = (usize, Place)> + 'a {
+    let end = rows.first + rows.count;
+    (end - rows.wanted..end).map(|row| (row, Place { line: rows.line, position: step.positions[row] as usize }))
 }
 
 /// Brings a vector to length 1, if it has any.

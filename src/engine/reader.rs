@@ -17,6 +17,20 @@ use crate::image::{Picture, Preprocessor};
 use crate::prompt::Prompt;
 use crate::tokenizer::Tokenizer;
 
+#[cfg(test)]
+thread_local! {
+    static PANICS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Lets preparation panic on this thread in the course of `work`.
+#[cfg(test)]
+pub(crate) fn panicking<T>(work: impl FnOnce() -> T) -> T {
+    PANICS.set(true);
+    let found = work();
+    PANICS.set(false);
+    found
+}
+
 /// Bytes of all choices offered together.
 const CHOICE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of resized pictures that are kept for when they are seen again; a picture of 224 by 224 has 150 kB.
@@ -165,6 +179,12 @@ impl Reader {
 
     /// As [`Reader::prepare`], of a prompt that stays the caller's.
     pub(crate) fn prepare_task(&self, prompt: &Prompt, task: Asked) -> Result<Prepared> {
+        Error::catch("preparing a request", || self.read(prompt, task))
+    }
+
+    fn read(&self, prompt: &Prompt, task: Asked) -> Result<Prepared> {
+        #[cfg(test)]
+        assert!(!PANICS.get(), "on purpose");
         if let Asked::Generate(generation) = &task {
             generation.check()?;
         }

@@ -170,7 +170,7 @@ pub enum EventKind {
     Scored(Score),
     /// The request was cancelled. Last.
     Cancelled,
-    /// The device has failed, or the model's weights are not usable. Last.
+    /// The device has failed, or this request alone: [`Error::NotFinite`]. Last.
     Failed(Error),
 }
 

@@ -6,6 +6,11 @@
 //! pages of text that are in the pool already, whoever computed them, even in this same step, are adopted instead of
 //! computed: all keys and values of a step are written before any is read. When pages run out, the job that came last
 //! gives up its own and waits again; when it is resumed, it computes again what it cannot find.
+//!
+//! What a model makes of a prompt may not be finite, and keys that are not may spoil those of tokens before them in the
+//! same step. A row of logits that is finite confirms all pages it was made from. After one that is not, names of its
+//! prompt's pages are taken away unless they are confirmed; and a job that had adopted such pages from others begins
+//! again without, so that what spoilt it can only be its own.
 
 use std::collections::VecDeque;
 
@@ -162,6 +167,10 @@ pub struct Job<T> {
     pace: Pace,
     /// Pictures whose pages it holds, and the pages.
     held: Vec<(u32, u32)>,
+    /// Whether it has adopted a page that was not confirmed then.
+    leans: bool,
+    /// Whether it adopts only confirmed pages.
+    careful: bool,
 }
 
 impl<T> Job<T> {
@@ -171,19 +180,21 @@ impl<T> Job<T> {
         prompt.pages.reserve(room / PAGE_TOKENS - prompt.pages.len());
         let table = PageTable::with_room(room);
         let line = Line { suffix: Vec::with_capacity(room - prompt.ids.len()), wanted, table, scheduled: 0 };
-        let (lines, held) = (vec![line], Vec::new());
-        Job { number, prompt, lines, tokens_found: 0, pictures_encoded: 0, work, pace, held }
+        let (lines, held, leans, careful) = (vec![line], Vec::new(), false, false);
+        Job { number, prompt, lines, tokens_found: 0, pictures_encoded: 0, work, pace, held, leans, careful }
     }
 
     fn is_scheduled(&self) -> bool {
         self.lines.iter().any(|line| line.scheduled > 0)
     }
 
-    /// Gives up pictures that no line's next token sees.
+    /// Gives up pictures that no line's next token sees, of lines that have one to run.
     fn release_seen(&mut self, media: &mut PagePool) {
         let Job { prompt, lines, held, .. } = self;
         held.retain(|&(picture, page)| {
-            let needed = lines.iter().any(|line| prompt.seen_at(line.table.length()) == Some(picture));
+            // A line that has all its rows waits for others: it may have given up its pages, and wants none now.
+            let mut open = lines.iter().filter(|line| line.left(prompt) > 0);
+            let needed = open.any(|line| prompt.seen_at(line.table.length()) == Some(picture));
             if !needed {
                 media.release(page);
             }
@@ -361,6 +372,45 @@ impl<T> Scheduler<T> {
         places.into_iter().rev().map(|place| self.remove_running(place)).collect()
     }
 
+    /// All rows that the step wanted of a running job were finite; `rows` are the job's.
+    pub fn confirm(&mut self, rows: &[Rows]) {
+        let Scheduler { running, text, media, bounds, .. } = self;
+        if !bounds.sharing {
+            return;
+        }
+        for rows in rows.iter().filter(|rows| rows.wanted > 0) {
+            let Job { lines, held, .. } = &running[rows.job];
+            let table = &lines[rows.line].table;
+            // Those before a confirmed page have been confirmed with it.
+            for &page in table.pages()[..table.length() / PAGE_TOKENS].iter().rev() {
+                if text.confirm(page) {
+                    break;
+                }
+            }
+            for &(_, page) in held {
+                media.confirm(page);
+            }
+        }
+    }
+
+    /// A row that the step wanted of a running job was not finite: what is not confirmed is not to be found any more.
+    /// A job that has adopted such pages begins again, and will have the rows of the step again; whether it does.
+    pub fn doubt(&mut self, place: usize, step: &Step) -> bool {
+        let Scheduler { running, text, media, .. } = self;
+        let job = &mut running[place];
+        job.prompt.pages.iter().for_each(|name| text.withdraw(name));
+        job.prompt.pictures.iter().for_each(|name| media.withdraw(name));
+        let again = job.leans && !job.careful;
+        if again {
+            job.careful = true;
+            job.release_all(text, media);
+            for rows in step.rows.iter().filter(|rows| rows.job == place) {
+                job.lines[rows.line].wanted -= rows.wanted;
+            }
+        }
+        again
+    }
+
     /// One token for each line that writes, beginning with the job that had none in the last step.
     fn write(&mut self, left: &mut Left, step: &mut Step) {
         let turn = std::mem::take(&mut self.turn);
@@ -460,15 +510,20 @@ impl<T> Scheduler<T> {
 
     /// Goes on with pages whose content is there already, as far as no logits in them are wanted.
     fn adopt(&mut self, job: usize, line: usize) {
-        let Job { prompt, lines, tokens_found, .. } = &mut self.running[job];
+        let Job { prompt, lines, tokens_found, leans, careful, .. } = &mut self.running[job];
         let Line { table, wanted, scheduled, .. } = &mut lines[line];
         // Tokens of one step stand side by side.
         if *scheduled > 0 {
             return;
         }
         while self.bounds.sharing && table.is_aligned() && table.length() + PAGE_TOKENS <= *wanted {
-            let name = prompt.pages.get(table.length() / PAGE_TOKENS);
-            let Some(page) = name.and_then(|name| self.text.find(name)) else { return };
+            let Some(name) = prompt.pages.get(table.length() / PAGE_TOKENS) else { return };
+            let confirmed = self.text.is_confirmed(name);
+            if *careful && !confirmed {
+                return;
+            }
+            let Some(page) = self.text.find(name) else { return };
+            *leans |= !confirmed;
             table.adopt(page);
             *tokens_found += PAGE_TOKENS;
         }
@@ -477,7 +532,10 @@ impl<T> Scheduler<T> {
     /// How many of a line's next `count` tokens stand before a page that it can adopt in the next step, or that an
     /// earlier job is about to compute.
     fn before_others(&self, job: usize, line: usize, count: usize) -> usize {
-        let (earlier, Job { prompt, lines, .. }) = (&self.running[..job], &self.running[job]);
+        let (earlier, Job { prompt, lines, careful, .. }) = (&self.running[..job], &self.running[job]);
+        if *careful {
+            return count;
+        }
         let Line { table, wanted, scheduled, .. } = &lines[line];
         let begin = table.length();
         let computes = |earlier: &Job<T>, page: usize| {
@@ -507,9 +565,14 @@ impl<T> Scheduler<T> {
             }
             let name = self.running[job].prompt.pictures[picture as usize];
             let frames = self.running[job].prompt.frames[picture as usize];
-            let found = if self.bounds.sharing { self.media.find(&name) } else { None };
+            let confirmed = self.media.is_confirmed(&name);
+            let adopts = self.bounds.sharing && (confirmed || !self.running[job].careful);
+            let found = if adopts { self.media.find(&name) } else { None };
             let page = match found {
-                Some(page) => page,
+                Some(page) => {
+                    self.running[job].leans |= !confirmed;
+                    page
+                }
                 None => {
                     let has_room = left.has_room(step, frames);
                     while has_room && self.media.available() == 0 && self.give_way(job, line) {}

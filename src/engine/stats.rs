@@ -13,7 +13,7 @@ pub struct Stats {
     pub requests_finished: u64,
     /// Requests that were cancelled.
     pub requests_cancelled: u64,
-    /// Requests that failed with the device.
+    /// Requests that failed, with the device or by themselves.
     pub requests_failed: u64,
     /// Steps that ran tokens.
     pub steps: u64,
@@ -41,6 +41,8 @@ pub struct Stats {
     pub text_seconds: f64,
     /// Seconds of choosing tokens and writing text.
     pub commit_seconds: f64,
+    /// Bytes of logits, and of what the device found in them, that were fetched from it.
+    pub bytes_fetched: u64,
 }
 
 /// The pages of a pool.

@@ -24,11 +24,12 @@ pub(super) enum Status {
     Device = 23,
     QueueFull = 24,
     Internal = 30,
+    NotFinite = 31,
 }
 
 impl Status {
     /// All of them with the names that C has for them.
-    pub(super) const NAMES: [(Status, &'static CStr); 14] = [
+    pub(super) const NAMES: [(Status, &'static CStr); 15] = [
         (Status::Ok, c"FLAMANT_OK"),
         (Status::NoEvent, c"FLAMANT_NO_EVENT"),
         (Status::Idle, c"FLAMANT_IDLE"),
@@ -43,6 +44,7 @@ impl Status {
         (Status::Device, c"FLAMANT_DEVICE"),
         (Status::QueueFull, c"FLAMANT_QUEUE_FULL"),
         (Status::Internal, c"FLAMANT_INTERNAL"),
+        (Status::NotFinite, c"FLAMANT_NOT_FINITE"),
     ];
 }
 
@@ -206,6 +208,7 @@ pub(super) struct StatsView {
     pub media_seconds: f64,
     pub text_seconds: f64,
     pub commit_seconds: f64,
+    pub bytes_fetched: u64,
 }
 
 /// `flamant_engine *`: a number, never an address.

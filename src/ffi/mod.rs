@@ -24,7 +24,7 @@ use serde_json::json;
 
 use crate::backend::ARCHITECTURES;
 use crate::engine::Engine;
-use crate::error::Error;
+use crate::error::{Error, said};
 use layout::{ABI_VERSION, Callback, EngineOptions, EventView, Handle, RequestOptions, StatsView, Status};
 
 #[cfg(panic = "abort")]
@@ -66,9 +66,7 @@ impl Failure {
     }
 
     fn panicked(reason: &(dyn Any + Send)) -> Failure {
-        let text = reason.downcast_ref::<String>().map(String::as_str);
-        let text = text.or(reason.downcast_ref::<&str>().copied()).unwrap_or("no reason was given");
-        Failure::new(Status::Internal, format!("a fault of the library: {text}"))
+        Failure::new(Status::Internal, format!("a fault of the library: {}", said(reason)))
     }
 }
 
@@ -80,6 +78,8 @@ impl From<Error> for Failure {
             Error::Limit { .. } => Status::Limit,
             Error::Device { .. } => Status::Device,
             Error::Argument(_) => Status::InvalidArgument,
+            Error::NotFinite { .. } => Status::NotFinite,
+            Error::Internal { .. } => Status::Internal,
         };
         Failure { status, message: error.to_string() }
     }
@@ -198,7 +198,9 @@ extern "C" fn flamant_engine_submit(engine: Handle, request: *const RequestOptio
         let place = memory::place("id", id)?;
         let asked = memory::read(request, ask::default_request())?;
         registry::visit(engine, |desk| {
-            place.write(desk.submit(ask::request(&asked)?)?.number());
+            // A panic on the way is this request's failure, not the engine's.
+            let request = Error::catch("reading a request", || ask::request(&asked))?;
+            place.write(desk.submit(request)?.number());
             Ok(Status::Ok)
         })
     })

@@ -162,5 +162,6 @@ pub(super) fn stats(stats: &Stats) -> StatsView {
         media_seconds: stats.media_seconds,
         text_seconds: stats.text_seconds,
         commit_seconds: stats.commit_seconds,
+        bytes_fetched: stats.bytes_fetched,
     }
 }

@@ -10,6 +10,7 @@ use std::ptr;
 
 use super::layout::*;
 use super::*;
+use crate::engine::{Event, EventKind, panicking};
 
 /// A type as C spells it.
 trait Spelled {
@@ -137,7 +138,7 @@ fn claims() -> String {
             struct_size requests_running requests_waiting requests_finished requests_cancelled requests_failed steps
             tokens_computed tokens_cached tokens_written pictures_encoded pictures_cached preemptions
             text_pages_total text_pages_held text_pages_cached media_pages_total media_pages_held media_pages_cached
-            schedule_seconds media_seconds text_seconds commit_seconds
+            schedule_seconds media_seconds text_seconds commit_seconds bytes_fetched
         }
     }
     functions! { claims:
@@ -280,6 +281,33 @@ fn an_engine_that_had_a_fault_can_only_be_freed() {
     assert!(last_error().contains("can only be freed"), "{}", last_error());
     assert_eq!(flamant_engine_free(engine), Status::Ok);
     assert_eq!(flamant_engine_free(engine), Status::InvalidHandle);
+}
+
+#[test]
+fn a_panic_while_preparing_leaves_the_engine_whole() {
+    let mut engine = Handle::new(0);
+    assert_eq!(flamant_engine_open(ptr::null(), &mut engine), Status::Ok);
+    let text = "kep.";
+    let (data, length) = (text.as_ptr().cast(), text.len());
+    let part = Part { kind: PART_TEXT, data, length, ..bytemuck::Zeroable::zeroed() };
+    let asked = RequestOptions { parts: &part, part_count: 1, tokens_max: 2, ..ask::default_request() };
+    let mut id = 0;
+    assert_eq!(panicking(|| flamant_engine_submit(engine, &asked, &mut id)), Status::Internal);
+    assert_eq!((last_error().as_str(), id), ("a fault of the library while preparing a request: on purpose", 0));
+    assert_eq!(flamant_engine_submit(engine, &asked, &mut id), Status::Ok);
+    assert_ne!(id, 0);
+    assert_eq!(flamant_engine_step(engine, ptr::null_mut()), Status::Ok);
+    assert_eq!(flamant_engine_free(engine), Status::Ok);
+}
+
+#[test]
+fn a_request_that_is_not_finite_has_a_status_of_its_own() {
+    let error = Error::NotFinite { request: 7, token: 3 };
+    let event = Event { id: 7.into(), kind: EventKind::Failed(error.clone()) };
+    let shown = show::Shown::new(event);
+    let view = shown.view();
+    assert_eq!((view.request, view.kind, view.is_last), (7, EVENT_FAILED, 1));
+    assert_eq!((view.failure, view.text.length), (Status::NotFinite as i32, error.to_string().len()));
 }
 
 #[test]

@@ -42,14 +42,6 @@ pub struct Line {
     text: Vec<u8>,
 }
 
-/// What a line asks for.
-pub struct Parsed {
-    pub id: Option<String>,
-    /// Whether choices are ranked by their mean.
-    pub mean: bool,
-    pub request: Result<Request, Error>,
-}
-
 /// The fields of a request that are not read yet.
 type Fields<'a> = BTreeMap<String, &'a RawValue>;
 
@@ -122,15 +114,9 @@ impl Requests {
 }
 
 impl Line {
-    /// Reads the request, with its pictures.
-    pub fn parse(&self) -> Parsed {
-        let mut parsed = Parsed { id: None, mean: false, request: Err(Error::argument("")) };
-        parsed.request = self.request(&mut parsed.id, &mut parsed.mean);
-        parsed
-    }
-
-    /// The request; `id` and `mean` are set as soon as they are known, so that errors can be told with them.
-    fn request(&self, id: &mut Option<String>, mean: &mut bool) -> Result<Request, Error> {
+    /// Reads the request, with its pictures. `id`, and whether choices are ranked by their `mean`, are set as soon as
+    /// they are known, so that errors can be told with them.
+    pub fn request(&self, id: &mut Option<String>, mean: &mut bool) -> Result<Request, Error> {
         let limits = PromptLimits::default();
         if self.text.len() as u64 > limits.bytes_max {
             let what = format!("{}: bytes of a request", self.place());

@@ -44,25 +44,23 @@ pub fn run(
     let open: VecDeque<(Ask, usize)> = open.collect();
     let similar = Arc::new(similar);
     let (plan_there, form, media, reader) = (plan.clone(), form.clone(), media.clone(), engine.reader().clone());
-    let prepare = move |(ask, order): (Ask, usize)| {
-        let mut shown = Vec::new();
-        let mut prepared = || {
-            // A picture that cannot be read is told before the want of others to show with it.
-            media.frames(&plan_there.asked(ask).medium)?;
-            shown = plan_there.shown(ask, &similar, &media)?;
-            let prepared = reader.prepare(plan_there.request(ask, order, &shown, &form, &media)?)?;
-            // An answer for which there is no room would be cut, and counted as if it had been all.
-            let tokens = prepared.prompt_tokens() + plan_there.benchmark.tokens_max;
-            if tokens > reader.context_max() {
-                let what = "tokens of a prompt and its answer";
-                return Err(Error::limit(what, reader.context_max() as u64, tokens as u64));
-            }
-            Ok(prepared)
-        };
-        let prepared = prepared().map(Box::new);
-        (Ticket { ask, order, shown }, prepared)
+    let prepare = move |(ask, order): (Ask, usize), ticket: &mut Ticket| {
+        // A picture that cannot be read is told before the want of others to show with it.
+        media.frames(&plan_there.asked(ask).medium)?;
+        ticket.shown = plan_there.shown(ask, &similar, &media)?;
+        let prepared = reader.prepare(plan_there.request(ask, order, &ticket.shown, &form, &media)?)?;
+        // An answer for which there is no room would be cut, and counted as if it had been all.
+        let tokens = prepared.prompt_tokens() + plan_there.benchmark.tokens_max;
+        if tokens > reader.context_max() {
+            let what = "tokens of a prompt and its answer";
+            return Err(Error::limit(what, reader.context_max() as u64, tokens as u64));
+        }
+        Ok(prepared)
     };
-    let next = |open: &mut VecDeque<(Ask, usize)>| Ok(open.pop_front());
+    let next = |open: &mut VecDeque<(Ask, usize)>| {
+        let ticket = |(ask, order)| Ticket { ask, order, shown: Vec::new() };
+        Ok(open.pop_front().map(|next| (ticket(next), next)))
+    };
     let (waiting, workers) = feed::prepare(open, next, prepare);
     // As many wait in the engine as run, so that a step is never short of work.
     let most = (2 * engine.limits().sequences).min(engine.limits().queue);
@@ -151,6 +149,7 @@ impl Load for Job<'_> {
         match event {
             EventKind::Written(answer) => self.write(ticket, Outcome::Text(answer.text)),
             EventKind::Classified(classification) => self.weigh(ticket, Ok(classification)),
+            EventKind::Failed(error @ Error::NotFinite { .. }) => self.weigh(ticket, Err(error)),
             // No fault of the example: it is left for the next start.
             EventKind::Failed(error) => Err(error.into()),
             _ => Ok(()),

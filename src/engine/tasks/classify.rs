@@ -4,9 +4,10 @@
 
 use std::collections::HashMap;
 
-use super::{Ending, Found, Place};
+use super::{Ending, Place};
 use crate::engine::request::Choice;
 use crate::engine::scheduler::{Line, Tokens};
+use crate::executor::RowResult;
 use crate::kv::PagePool;
 use crate::sample::log_sum_exp;
 
@@ -70,12 +71,12 @@ impl Classifying {
     }
 
     /// Takes the next row of a line.
-    pub fn take(&mut self, place: Place, found: Found) {
+    pub fn take(&mut self, place: Place, found: RowResult) {
         let stretch = &mut self.stretches[place.line];
         let node = stretch.nodes[stretch.taken];
         stretch.taken += 1;
-        let Found::Logits(logits) = found else { unreachable!("choices want whole rows") };
-        let total = log_sum_exp(logits);
+        let RowResult::Full(logits) = found else { unreachable!("choices want whole rows") };
+        let total = log_sum_exp(&logits);
         for place in 0..self.nodes[node].next.len() {
             let next = self.nodes[node].next[place];
             let likelihood = f64::from(logits[self.nodes[next].token as usize]) - total;

@@ -12,9 +12,8 @@ pub use write::Writing;
 
 use super::request::{Choice, EventKind, Finish};
 use super::scheduler::{Line, Tokens};
-use crate::backend::{Chosen, Request};
+use crate::executor::{RowRequest, RowResult};
 use crate::kv::PagePool;
-use crate::sample::log_probability;
 use crate::tokenizer::Tokenizer;
 
 /// A task under way.
@@ -53,32 +52,6 @@ pub enum Ending {
     Scored(Vec<Option<f64>>),
 }
 
-/// What is wanted of a row of logits, if the device can do it; else the row itself.
-pub enum Want {
-    /// The whole row.
-    Logits,
-    /// A choice, or a target's logit.
-    Choice(Request),
-}
-
-/// What came of a row.
-pub enum Found<'a> {
-    /// All its logits.
-    Logits(&'a mut [f32]),
-    /// What the device found in it.
-    Chosen(Chosen),
-}
-
-impl Found<'_> {
-    /// Log-probability of the token whose logit was wanted.
-    fn log_probability(&self, token: u32) -> f64 {
-        match self {
-            Found::Logits(logits) => log_probability(logits, token),
-            Found::Chosen(chosen) => f64::from(chosen.target_logit) - f64::from(chosen.log_sum_exp),
-        }
-    }
-}
-
 /// A row: the token whose successor it tells of.
 #[derive(Clone, Copy)]
 pub struct Place {
@@ -98,25 +71,24 @@ pub struct Surroundings<'a> {
 
 impl Task {
     /// What is wanted of the row at a place.
-    pub fn want(&self, prompt: &Tokens, place: Place) -> Want {
+    pub fn want(&self, prompt: &Tokens, lines: &[Line], place: Place) -> RowRequest {
         match self {
-            Task::Write(writing) => writing.want(place),
-            Task::Search(_) | Task::Classify(_) => Want::Logits,
+            Task::Write(writing) => writing.want(prompt, &lines[0], place),
+            Task::Search(_) | Task::Classify(_) => RowRequest::Full,
             Task::Score(scoring) => scoring.want(prompt, place),
         }
     }
 
-    /// Takes what was found in a row; rows of a line come in order.
+    /// Takes what was found in a row, which is finite; rows of a line come in order.
     pub fn take(
         &mut self,
         prompt: &Tokens,
-        lines: &[Line],
         place: Place,
-        found: Found,
+        found: RowResult,
         around: &Surroundings,
     ) -> Option<EventKind> {
         match self {
-            Task::Write(writing) => Some(writing.take(prompt, &lines[0], place, found, around)),
+            Task::Write(writing) => Some(writing.take(found, around)),
             Task::Search(searching) => {
                 searching.take(place, found);
                 None

@@ -1,9 +1,10 @@
 //! Log-probabilities of a prompt's own tokens.
 
-use super::{Ending, Found, Place, Want};
-use crate::backend::Request;
+use super::{Ending, Place};
 use crate::engine::request::EventKind;
 use crate::engine::scheduler::{Line, Tokens};
+use crate::executor::{RowRequest, RowResult};
+use crate::sample::log_probability;
 
 /// A prompt that is being scored.
 pub struct Scoring {
@@ -19,26 +20,27 @@ impl Scoring {
         Scoring { logits, logprobs: vec![None] }
     }
 
-    /// The next token's likelihood, or all.
-    pub fn want(&self, prompt: &Tokens, place: Place) -> Want {
-        match prompt.ids.get(place.position + 1) {
-            Some(&next) if !self.logits => {
-                Want::Choice(Request { temperature: 0.0, top_k: 0, top_p: 1.0, uniform: 0.0, target: Some(next) })
-            }
-            _ => Want::Logits,
+    /// The next token's likelihood, if there is one, or all.
+    pub fn want(&self, prompt: &Tokens, place: Place) -> RowRequest {
+        match self.logits {
+            true => RowRequest::Full,
+            false => RowRequest::Targets(prompt.ids.get(place.position + 1).copied().into_iter().collect()),
         }
     }
 
     /// Takes the next row.
-    pub fn take(&mut self, prompt: &Tokens, place: Place, found: Found) -> Option<EventKind> {
-        if let Some(&next) = prompt.ids.get(place.position + 1) {
-            self.logprobs.push(Some(found.log_probability(next)));
-        }
+    pub fn take(&mut self, prompt: &Tokens, place: Place, found: RowResult) -> Option<EventKind> {
         match found {
-            Found::Logits(logits) if self.logits => {
-                Some(EventKind::Logits { position: place.position, logits: logits.to_vec() })
+            RowResult::Targets(logprobs) => {
+                self.logprobs.extend(logprobs.into_iter().map(Some));
+                None
             }
-            _ => None,
+            RowResult::Full(logits) => {
+                let next = prompt.ids.get(place.position + 1);
+                self.logprobs.extend(next.map(|&next| Some(log_probability(&logits, next))));
+                Some(EventKind::Logits { position: place.position, logits })
+            }
+            RowResult::Sampled { .. } | RowResult::NotFinite => unreachable!("likelihoods were wanted"),
         }
     }
 

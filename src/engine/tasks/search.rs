@@ -1,8 +1,9 @@
 //! Beam search: a line for each beam, which forks from its parent's.
 
-use super::{Ending, Found, Place, Surroundings, first_stop};
+use super::{Ending, Place, Surroundings, first_stop};
 use crate::engine::request::{Finish, Generation};
 use crate::engine::scheduler::{Line, Tokens};
+use crate::executor::RowResult;
 use crate::kv::PagePool;
 use crate::search::{BeamSearch, Hypothesis, Search, Step};
 
@@ -27,9 +28,9 @@ impl Searching {
     }
 
     /// Keeps the logits after a line.
-    pub fn take(&mut self, place: Place, found: Found) {
-        let Found::Logits(logits) = found else { unreachable!("a search wants whole rows") };
-        self.logits[place.line] = Some(logits.to_vec());
+    pub fn take(&mut self, place: Place, found: RowResult) {
+        let RowResult::Full(logits) = found else { unreachable!("a search wants whole rows") };
+        self.logits[place.line] = Some(logits);
     }
 
     /// Lets the search go on once all lines have their logits.

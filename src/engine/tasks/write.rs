@@ -1,10 +1,9 @@
 //! Writes token after token, greedy or drawn, and gives out text as it is settled.
 
-use super::{Ending, Found, Place, Surroundings, Want, first_stop};
-use crate::backend::Request;
+use super::{Ending, Place, Surroundings, first_stop};
 use crate::engine::request::{EventKind, Finish, Generation};
 use crate::engine::scheduler::{Line, Tokens};
-use crate::sample::{Sampling, log_sum_exp, uniform};
+use crate::executor::{RowRequest, RowResult};
 use crate::tokenizer::TextStream;
 
 /// An answer while it is written.
@@ -29,40 +28,19 @@ impl Writing {
         Writing { options, tokens_max, stream, text, given: 0, ids, logprobs, finish: None }
     }
 
-    /// The device chooses where it knows the settings, and always or never for one request.
-    pub fn want(&self, place: Place) -> Want {
-        let Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed } = self.options.sampling;
-        if min_p > 0.0 || repetition_penalty != 1.0 {
-            return Want::Logits;
-        }
-        let uniform = uniform(seed, place.position as u64 + 1);
-        Want::Choice(Request { temperature, top_k, top_p, uniform, target: None })
+    /// The next token.
+    pub fn want(&self, prompt: &Tokens, line: &Line, place: Place) -> RowRequest {
+        let sampling = self.options.sampling.clone();
+        let seen = match sampling.repetition_penalty {
+            1.0 => Vec::new(),
+            _ => [&prompt.ids[..], &line.suffix].concat(),
+        };
+        RowRequest::Sample { sampling, position: place.position + 1, seen }
     }
 
     /// Takes the next token.
-    pub fn take(
-        &mut self,
-        prompt: &Tokens,
-        line: &Line,
-        place: Place,
-        found: Found,
-        around: &Surroundings,
-    ) -> EventKind {
-        let sampling = &self.options.sampling;
-        // A token's probability is one among all, those that are never written included.
-        let (id, logprob) = match found {
-            Found::Chosen(chosen) => (chosen.token, f64::from(chosen.logit) - f64::from(chosen.log_sum_exp)),
-            Found::Logits(logits) => {
-                let total = log_sum_exp(logits);
-                around.forbidden.iter().for_each(|&token| logits[token as usize] = f32::NEG_INFINITY);
-                let seen = match sampling.repetition_penalty {
-                    1.0 => Vec::new(),
-                    _ => [&prompt.ids[..], &line.suffix].concat(),
-                };
-                let token = sampling.choose(logits, &seen, place.position + 1);
-                (token, f64::from(logits[token as usize]) - total)
-            }
-        };
+    pub fn take(&mut self, found: RowResult, around: &Surroundings) -> EventKind {
+        let RowResult::Sampled { token: id, logprob } = found else { unreachable!("a token was wanted") };
         self.ids.push(id);
         self.logprobs.push(logprob);
         let stop = !self.options.ignore_end && around.tokenizer.stops.contains(&id);

@@ -1,0 +1,214 @@
+//! A request owns its failures: where a model makes NaN or infinity of one prompt, that request ends with an error of
+//! its own, and all others are answered as if it had never been, now and later.
+
+#[path = "common/devices.rs"]
+mod devices;
+#[path = "common/sick.rs"]
+mod sick;
+
+use std::collections::BTreeMap;
+
+use devices::{PRECISIONS, on_all_cores, with_kernels};
+use flamant::demo::{Episode, Random, Sheet};
+use flamant::{
+    AsyncEngine, Device, Engine, Error, EventKind, Flamingo, Generation, Limits, Options, Precision, Prompt, Request,
+    RequestId, Sampling, Task,
+};
+
+/// NaN and infinity, as bfloat16.
+const BITS: [u16; 2] = [0x7fc0, 0x7f80];
+
+/// 30 letters that are no z.
+const BEGINNING: &str = "kepmulbadcefgihonkajulmopdertu";
+
+fn devices() -> Vec<(Device, Option<Precision>)> {
+    let mut all = vec![(Device::Cpu, None)];
+    for device in with_kernels() {
+        all.extend(PRECISIONS.map(|precision| (device, Some(precision))));
+    }
+    all
+}
+
+fn prompt(text: &str) -> Prompt {
+    let mut prompt = Prompt::new();
+    prompt.text(text).unwrap();
+    prompt
+}
+
+fn with_picture(text: &str) -> Prompt {
+    let sheets = Sheet::all().unwrap();
+    let mut prompt = Episode::draw(&mut Random::new(3), &sheets[0], 2, 2).prompt().unwrap();
+    prompt.text(text).unwrap();
+    prompt
+}
+
+fn greedy(tokens_max: usize) -> Task {
+    Task::Generate(Generation { tokens_max, ignore_end: true, ..Generation::default() })
+}
+
+/// Every kind of task.
+fn tasks() -> Vec<Task> {
+    let generation = Generation { tokens_max: 6, ignore_end: true, ..Generation::default() };
+    let drawn = Sampling { temperature: 0.9, top_k: 9, seed: 5, ..Sampling::default() };
+    let penalised = Sampling { repetition_penalty: 1.3, ..Sampling::default() };
+    vec![
+        Task::Generate(generation.clone()),
+        Task::Generate(Generation { beams: 3, ..generation.clone() }),
+        Task::Classify { choices: ["kep.", "mul.", "ku."].map(str::to_owned).to_vec() },
+        Task::Score { logits: false },
+        Task::Generate(Generation { sampling: drawn, ..generation.clone() }),
+        Task::Generate(Generation { sampling: penalised, ..generation }),
+        Task::Score { logits: true },
+    ]
+}
+
+/// What was said in the end, without what depends on the moment.
+#[derive(Debug, Clone, PartialEq)]
+enum Last {
+    Answer(Vec<u32>, Vec<Option<f64>>),
+    Failed(Error),
+}
+
+fn last(event: EventKind) -> Last {
+    match event {
+        EventKind::Written(answer) => Last::Answer(answer.ids, answer.logprobs.into_iter().map(Some).collect()),
+        EventKind::Classified(found) => {
+            let choices = found.choices.into_iter();
+            let (ids, sums): (Vec<_>, Vec<_>) = choices.map(|choice| (choice.ids, Some(choice.sum))).unzip();
+            Last::Answer(ids.concat(), sums)
+        }
+        EventKind::Scored(score) => Last::Answer(score.ids, score.logprobs),
+        EventKind::Failed(error) => Last::Failed(error),
+        other => panic!("{other:?} is not the last"),
+    }
+}
+
+/// Submits requests together and runs them to their ends.
+fn run(engine: &mut Engine, requests: &[Request]) -> Vec<(RequestId, Last)> {
+    let ids: Vec<RequestId> = requests.iter().map(|request| engine.submit(request.clone()).unwrap()).collect();
+    let mut ended = BTreeMap::new();
+    while !engine.is_idle() {
+        for event in engine.step().into_iter().filter(|event| event.kind.is_last()) {
+            assert!(ended.insert(event.id, last(event.kind)).is_none(), "one last event for each request");
+        }
+    }
+    let stats = engine.stats();
+    assert_eq!((stats.text_pages.held, stats.media_pages.held), (0, 0), "all pages are given back");
+    ids.into_iter().map(|id| (id, ended.remove(&id).unwrap())).collect()
+}
+
+fn alone(flamingo: &mut Flamingo, request: &Request) -> Last {
+    last(match &request.task {
+        Task::Generate(generation) => {
+            EventKind::Written(flamingo.generate(&request.prompt, generation, &mut |_| {}).unwrap())
+        }
+        Task::Classify { choices } => EventKind::Classified(flamingo.classify(&request.prompt, choices).unwrap()),
+        _ => EventKind::Scored(flamingo.score(&request.prompt).unwrap()),
+    })
+}
+
+fn options(device: Device, precision: Option<Precision>, limits: Limits) -> Options {
+    Options { device, precision, threads: 1, context_max: Some(120), limits, ..Options::default() }
+}
+
+fn is_sick(id: RequestId, last: &Last) -> bool {
+    matches!(last, Last::Failed(Error::NotFinite { request, .. }) if *request == id.number())
+}
+
+#[test]
+fn a_request_that_is_not_finite_fails_alone() {
+    let devices = devices();
+    let mut cases: Vec<(Device, Option<Precision>, u16)> = Vec::new();
+    for bits in BITS {
+        cases.extend(devices.iter().map(|&(device, precision)| (device, precision, bits)));
+    }
+    let healthy: Vec<Request> =
+        [0, 1, 2, 3, 4].map(|task| Request { prompt: with_picture("ku"), task: tasks()[task].clone() }).to_vec();
+    on_all_cores(&cases, |&(device, precision, bits)| {
+        let folder = sick::model(bits);
+        let unshared = options(device, precision, Limits { sharing: false, ..Limits::default() });
+        let mut flamingo = Flamingo::open(folder.path(), &unshared).unwrap();
+        let want: Vec<Last> = healthy.iter().map(|request| alone(&mut flamingo, request)).collect();
+        // So few pages that those of the sick are taken by others.
+        let limits = Limits { text_pages: Some(20), media_pages: Some(4), ..Limits::default() };
+        let mut engine = Engine::open(folder.path(), &options(device, precision, limits)).unwrap();
+        for (number, task) in tasks().into_iter().enumerate() {
+            let mut requests = healthy.clone();
+            let place = number % (healthy.len() + 1);
+            requests.insert(place, Request { prompt: with_picture("kuze"), task: task.clone() });
+            let mut found = run(&mut engine, &requests);
+            let (id, sick) = found.remove(place);
+            assert!(is_sick(id, &sick), "{device}, {bits:x}, {task:?}: {sick:?}");
+            for ((_, found), want) in found.iter().zip(&want) {
+                assert_eq!(found, want, "{device}, {bits:x}, beside {task:?}");
+            }
+        }
+        let stats = engine.stats();
+        assert_eq!(stats.requests_failed as usize, tasks().len());
+        assert_eq!(stats.requests_finished as usize, tasks().len() * healthy.len());
+    });
+}
+
+/// A product of matrices may multiply NaN by the zero of a key that a row must not see: tokens before a sick one in the
+/// same tile come out as NaN, and with them a page that only healthy tokens name. Nobody may find it; and who has
+/// found it already begins again.
+#[test]
+fn pages_that_a_sick_prompt_has_spoilt_are_not_found() {
+    on_all_cores(&devices(), |&(device, precision)| {
+        let folder = sick::model(BITS[0]);
+        // Steps of 10 tokens: the second has the end of the first page and, with the first token, the sick one.
+        let limits = Limits { tokens_per_step: Some(10), ..Limits::default() };
+        let open = || Engine::open(folder.path(), &options(device, precision, limits.clone())).unwrap();
+        let healthy = Request { prompt: prompt(BEGINNING), task: greedy(4) };
+        let sick = Request { prompt: prompt(&format!("{}z{}", &BEGINNING[..16], &BEGINNING[17..])), task: greedy(4) };
+        let want = run(&mut open(), std::slice::from_ref(&healthy)).remove(0).1;
+        assert!(matches!(want, Last::Answer(..)));
+
+        // After it, beside it, and before it.
+        let mut engine = open();
+        let (id, found) = run(&mut engine, std::slice::from_ref(&sick)).remove(0);
+        assert!(is_sick(id, &found), "{device}: {found:?}");
+        assert_eq!(engine.stats().text_pages.cached, 0, "its names are withdrawn");
+        assert_eq!(run(&mut engine, std::slice::from_ref(&healthy))[0].1, want, "{device}: after a sick one");
+
+        let found = run(&mut open(), &[sick.clone(), healthy.clone(), healthy.clone(), sick.clone()]);
+        assert!(is_sick(found[0].0, &found[0].1) && is_sick(found[3].0, &found[3].1), "{device}: {found:?}");
+        assert_eq!([&found[1].1, &found[2].1], [&want; 2], "{device}: beside sick ones");
+
+        let mut engine = open();
+        assert_eq!(run(&mut engine, std::slice::from_ref(&healthy))[0].1, want);
+        let (id, found) = run(&mut engine, std::slice::from_ref(&sick)).remove(0);
+        assert!(is_sick(id, &found), "{device}: {found:?}");
+        let before = engine.stats().tokens_cached;
+        assert_eq!(run(&mut engine, std::slice::from_ref(&healthy))[0].1, want);
+        assert_eq!(engine.stats().tokens_cached - before, 16, "{device}: what was right before stays");
+    });
+}
+
+#[test]
+fn the_error_names_the_request_and_the_token() {
+    let folder = sick::model(BITS[0]);
+    let mut engine = Engine::open(folder.path(), &Options::default()).unwrap();
+    let request = Request { prompt: prompt("abzc"), task: Task::Score { logits: false } };
+    let (id, found) = run(&mut engine, &[request]).remove(0);
+    let Last::Failed(error) = found else { panic!("{found:?}") };
+    // The first token begins the text; a token's own row is the first that is sick.
+    assert!(error.to_string().starts_with(&format!("logits of request {id} at token 3 are not finite: ")), "{error}");
+    assert_eq!((error.kind(), error.to_string().lines().count()), ("not_finite", 1));
+    let mut flamingo = Flamingo::open(folder.path(), &Options::default()).unwrap();
+    let error = flamingo.score(&prompt("abzc")).unwrap_err();
+    assert!(matches!(error, Error::NotFinite { token: 3, .. }), "{error}");
+    assert!(flamingo.score(&prompt("abc")).is_ok());
+}
+
+#[test]
+fn an_engine_on_a_thread_goes_on() {
+    let folder = sick::model(BITS[0]);
+    let engine = AsyncEngine::new(Engine::open(folder.path(), &Options::default()).unwrap()).unwrap();
+    let submit = |text: &str| engine.submit(Request { prompt: prompt(text), task: greedy(5) }).unwrap();
+    let events = ["abc", "abz", "abd"].map(submit);
+    let ended = events.map(|events| (events.id(), last(events.into_iter().last().unwrap())));
+    assert!(is_sick(ended[1].0, &ended[1].1));
+    assert!(matches!((&ended[0].1, &ended[2].1), (Last::Answer(..), Last::Answer(..))));
+    assert!(matches!(last(submit("abc").into_iter().last().unwrap()), Last::Answer(..)));
+}
