@@ -105,7 +105,7 @@ impl Executor {
             self.backend.fetch(fetched.clone(), &mut logits)?;
             self.bytes_fetched += size_of_val(&logits[..]) as u64;
             let width = logits.len() / fetched.len();
-            for (&row, logits) in order[fetched].iter().zip(logits.chunks_exact(width)) {
+            for (&row, logits) in order[fetched].iter().zip(logits.chunks_exact_mut(width)) {
                 results[row] = requests[row].find(logits, self.vocabulary, forbidden);
             }
         }

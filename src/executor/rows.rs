@@ -66,12 +66,14 @@ impl RowRequest {
         }
     }
 
-    /// What is found in a row of logits that was fetched. Tokens of the vocabulary that it has no logit for are minus
-    /// infinitely likely; none of `forbidden` is chosen.
-    pub(super) fn find(&self, row: &[f32], vocabulary: usize, forbidden: &[u32]) -> RowResult {
-        let mut logits = Vec::with_capacity(vocabulary);
-        logits.extend_from_slice(row);
-        logits.resize(vocabulary, f32::NEG_INFINITY);
+    /// What is found in a row of logits that was fetched, whose values may change. Tokens of the vocabulary that it has
+    /// no logit for are minus infinitely likely; none of `forbidden` is chosen.
+    pub(super) fn find(&self, logits: &mut [f32], vocabulary: usize, forbidden: &[u32]) -> RowResult {
+        if logits.len() < vocabulary {
+            let mut whole = logits.to_vec();
+            whole.resize(vocabulary, f32::NEG_INFINITY);
+            return self.find(&mut whole, vocabulary, forbidden);
+        }
         let look = |(nan, most): (bool, f32), &logit: &f32| (nan | logit.is_nan(), most.max(logit));
         let (nan, most) = logits.iter().fold((false, f32::NEG_INFINITY), look);
         if nan || most.is_infinite() {
@@ -79,15 +81,15 @@ impl RowRequest {
         }
         match self {
             RowRequest::Sample { sampling, position, seen } => {
-                let total = log_sum_exp(&logits);
+                let total = log_sum_exp(logits);
                 forbidden.iter().for_each(|&token| logits[token as usize] = f32::NEG_INFINITY);
-                let token = sampling.choose(&logits, seen, *position);
+                let token = sampling.choose(logits, seen, *position);
                 RowResult::Sampled { token, logprob: f64::from(logits[token as usize]) - total }
             }
             RowRequest::Targets(targets) => {
-                RowResult::Targets(targets.iter().map(|&target| log_probability(&logits, target)).collect())
+                RowResult::Targets(targets.iter().map(|&target| log_probability(logits, target)).collect())
             }
-            RowRequest::Full => RowResult::Full(logits),
+            RowRequest::Full => RowResult::Full(logits.to_vec()),
         }
     }
 }
@@ -105,7 +107,7 @@ mod tests {
         const LEAST: f32 = f32::NEG_INFINITY;
         for row in [[1.0, f32::NAN, 2.0], [1.0, f32::INFINITY, LEAST], [LEAST; 3], [f32::NAN; 3]] {
             for request in [sample(), RowRequest::Targets(vec![0, 2]), RowRequest::Targets(vec![]), RowRequest::Full] {
-                assert_eq!(request.find(&row, 5, &[1]), RowResult::NotFinite, "{request:?} of {row:?}");
+                assert_eq!(request.find(&mut row.clone(), 5, &[1]), RowResult::NotFinite, "{request:?} of {row:?}");
             }
         }
         for log_sum_exp in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
@@ -118,10 +120,10 @@ mod tests {
     fn a_row_without_some_tokens_is_answered() {
         let row = [f32::NEG_INFINITY, 1.0, 3.0];
         let total = log_sum_exp(&row);
-        assert_eq!(sample().find(&row, 5, &[2]), RowResult::Sampled { token: 1, logprob: 1.0 - total });
-        let targets = RowRequest::Targets(vec![2, 4]).find(&row, 5, &[2]);
+        assert_eq!(sample().find(&mut row.clone(), 5, &[2]), RowResult::Sampled { token: 1, logprob: 1.0 - total });
+        let targets = RowRequest::Targets(vec![2, 4]).find(&mut row.clone(), 5, &[2]);
         assert_eq!(targets, RowResult::Targets(vec![3.0 - total, f64::NEG_INFINITY]));
         let logits = [&row[..], &[f32::NEG_INFINITY; 2]].concat();
-        assert_eq!(RowRequest::Full.find(&row, 5, &[2]), RowResult::Full(logits));
+        assert_eq!(RowRequest::Full.find(&mut row.clone(), 5, &[2]), RowResult::Full(logits));
     }
 }
