@@ -7,7 +7,7 @@
 mod real;
 
 use flamant::probe::linear_layers;
-use flamant::probe::tuning::{LinearForm, LinearShape, Machine, linear_form};
+use flamant::probe::tuning::{LinearShape, Machine, linear_form};
 
 const ROWS: [u32; 14] = [1, 2, 4, 8, 16, 24, 32, 64, 128, 256, 512, 1024, 2048, 4096];
 /// What the best library is reckoned to get of an H200's matrix units, operations a second.
@@ -21,43 +21,27 @@ const HEAD: &str = "\
 
 Nothing here is measured: all times are reckoned (`src/backend/kernels/tuning.rs`). Waves: blocks for each that the
 device holds at once. Asked: bytes that all blocks ask L2 for, over the least that memory must give. Floor: the least
-bytes at 4.3 TB/s, or the FLOPs at 790 TFLOP/s. Before: the form taken up to 2026-11-29, which rows and a bound on the
-number of large tiles decided.";
+bytes at 4.3 TB/s, or the FLOPs at 790 TFLOP/s.";
 const COLUMNS: &str = "\
-| rows | form | blocks | waves | asked | reckoned us | floor us | share of floor | before us | gain |
-|---|---|---|---|---|---|---|---|---|---|";
-
-/// What was chosen before there was a reckoning, up to 2026-11-29: by rows, and by whether large tiles fill the device.
-fn former(machine: &Machine, shape: &LinearShape) -> LinearForm {
-    let large = LinearForm::tile(128, 128, 3, 1);
-    match shape.rows {
-        0..=2 if !shape.paired => LinearForm::rows(16, 8, 8, 2),
-        0..=4 => LinearForm::rows(32, 8, 4, 2),
-        5..=8 => LinearForm::rows(64, 8, 4, 1),
-        9..=16 => LinearForm::rows(128, 16, 2, 1),
-        _ if large.blocks(shape) >= machine.multiprocessors => large,
-        _ => LinearForm::tile(64, 64, 3, 4),
-    }
-}
+| rows | form | blocks | waves | asked | reckoned us | floor us | share of floor |
+|---|---|---|---|---|---|---|---|";
 
 fn line(machine: &Machine, shape: &LinearShape) -> String {
-    let (form, former) = (linear_form(machine, shape), former(machine, shape));
+    let form = linear_form(machine, shape);
     let (kernel, variant) = form.name();
     let blocks = form.blocks(shape);
     let waves = f64::from(blocks) / f64::from(machine.multiprocessors * form.resident(machine));
-    let [seconds, before] = [form, former].map(|form| form.seconds(machine, shape));
+    let seconds = form.seconds(machine, shape);
     let floor = (shape.bytes() / machine.memory_rate).max(shape.flops() / FLOP_RATE);
     let micros = |seconds: f64| 1e6 * seconds;
     format!(
-        "| {} | {} {variant} | {blocks} | {waves:.2} | {:.2} | {:.1} | {:.1} | {:.0} % | {:.1} | {:.2} |",
+        "| {} | {} {variant} | {blocks} | {waves:.2} | {:.2} | {:.1} | {:.1} | {:.0} % |",
         shape.rows,
         kernel.trim_start_matches("linear_"),
         form.asked_bytes(shape) / shape.bytes(),
         micros(seconds),
         micros(floor),
         100.0 * floor / seconds,
-        micros(before),
-        before / seconds,
     )
 }
 

@@ -27,7 +27,7 @@ const L2_SHARE_ALL: f64 = 0.85;
 const SHARED_BYTES_A_CLOCK: f64 = 128.0;
 const SHARED_SHARE: f64 = 0.95;
 /// What bounds a kernel is added up with this power: two equal bounds take 1.12 times the time of one.
-const BOUNDS_POWER: f64 = 6.0;
+const BOUNDS_POWER: i32 = 6;
 /// Seconds from a load to its arrival while memory is busy.
 const LATENCY: f64 = 0.9e-6;
 /// Seconds between two launches.
@@ -144,12 +144,12 @@ pub const LINEAR_FORMS: [LinearForm; 12] = [
 
 impl LinearForm {
     /// A rows form that asks for `ahead` chunks before it uses the first (`AHEAD` of `linear_rows.cuh`).
-    pub const fn rows(features: u32, tokens: u32, ahead: u32, registers_hold: u32) -> LinearForm {
+    const fn rows(features: u32, tokens: u32, ahead: u32, registers_hold: u32) -> LinearForm {
         LinearForm { walk: Walk::Rows { ahead }, tokens, features, registers_hold }
     }
 
     /// A tile form.
-    pub const fn tile(tokens: u32, features: u32, stages: u32, registers_hold: u32) -> LinearForm {
+    const fn tile(tokens: u32, features: u32, stages: u32, registers_hold: u32) -> LinearForm {
         LinearForm { walk: Walk::Tile { stages }, tokens, features, registers_hold }
     }
 
@@ -295,7 +295,7 @@ impl Block {
             all * self.asked_bytes / (L2_SHARE_ALL * L2_BYTES_A_CLOCK_ALL * machine.clock),
             all * self.memory_bytes / machine.memory_rate,
         ];
-        bounds.map(|bound| bound.powf(BOUNDS_POWER)).iter().sum::<f64>().powf(1.0 / BOUNDS_POWER)
+        bounds.map(|bound| bound.powi(BOUNDS_POWER)).iter().sum::<f64>().powf(1.0 / f64::from(BOUNDS_POWER))
     }
 }
 
