@@ -1,6 +1,6 @@
 //! Which devices a test runs on. None is left out in silence: what is absent is named on the standard error, and
 //! `FLAMANT_REQUIRE_DEVICES` (a list, such as `cuda`) makes its absence a failure. `FLAMANT_TEST_DEVICES` (such a list)
-//! leaves out all others: on a lent card, what has run everywhere else.
+//! leaves out all others: on a rented card, what has run everywhere else.
 
 #![allow(dead_code, reason = "each program that includes it uses a part")]
 
@@ -27,7 +27,8 @@ pub fn with_kernels() -> Vec<Device> {
             match problem.or(left_out.then(|| "left out by FLAMANT_TEST_DEVICES".to_owned())) {
                 None => found.push(device),
                 Some(problem) => {
-                    say(&format!("{name} is not tested: {problem}"));
+                    writeln!(std::io::stderr(), "{name} is not tested: {problem}")
+                        .expect("the standard error takes a line");
                     assert!(!named(&required, name), "{name} is required: {problem}");
                 }
             }
@@ -36,11 +37,6 @@ pub fn with_kernels() -> Vec<Device> {
         found
     });
     FOUND.clone()
-}
-
-/// A line on the standard error, which tests that pass show too.
-pub fn say(line: &str) {
-    writeln!(std::io::stderr(), "{line}").expect("the standard error takes a line");
 }
 
 /// `task` of each item, on all cores; results in order.

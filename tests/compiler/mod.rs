@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each program that includes it uses a part")]
 
+#[path = "../common/absent.rs"]
+mod absent;
 #[path = "../../build/nvcc.rs"]
 mod nvcc;
 #[path = "../../build/objects.rs"]

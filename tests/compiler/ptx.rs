@@ -1,9 +1,9 @@
 //! The compiled side: PTX that nvcc makes of the kernels, and libraries of the interpreter that run it.
 
-use std::io::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{env, fs};
 
+use super::absent::without_nvcc;
 use super::{Kind, Unit, compile, kernel_sources, kernels, nvcc, objects, run};
 
 /// Architectures whose PTX is run: what is compiled for older cards, and for Hopper.
@@ -15,11 +15,7 @@ pub fn nvcc() -> Option<nvcc::Nvcc> {
     if let Some(nvcc) = nvcc::find(root).unwrap_or_else(|message| panic!("{message}")) {
         return Some(nvcc);
     }
-    let required = env::var("FLAMANT_REQUIRE_KERNELS").is_ok_and(|value| !value.is_empty() && value != "0");
-    assert!(!required, "FLAMANT_REQUIRE_KERNELS is set, but {}", nvcc::MISSING);
-    // Past the capture of a test that passes.
-    let line = "not tested: without nvcc there are no compiled kernels to run";
-    writeln!(std::io::stderr(), "{line}").expect("the standard error takes a line");
+    without_nvcc("without nvcc there are no compiled kernels to run", nvcc::MISSING);
     None
 }
 
