@@ -69,7 +69,7 @@ void ldmatrix_x4(Warp& warp, const Instruction& instruction, uint32_t active) {
     uint32_t address[LANES];
     for (uint32_t lane = 0; lane < LANES; ++lane) address[lane] = base[lane] + uint32_t(instruction.displacement[0]);
     if (warp.launch().options.count) count_shared(warp, address, active, 16);
-    for (uint32_t lane = 0; checks_shared(warp) && lane < LANES; ++lane) {
+    for (uint32_t lane = 0; checks_shared(warp.launch()) && lane < LANES; ++lane) {
         touch_shared(warp, lane, address[lane], 16, false, true);
     }
     uint32_t result[4][LANES];

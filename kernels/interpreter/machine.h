@@ -134,7 +134,7 @@ enum class Use { Load, LoadConstant, Store };
 char* global_bytes(Warp& warp, uint64_t address, size_t size, Use use);
 
 /// Whether accesses to shared memory are to be told to touch_shared() and its kin.
-bool checks_shared(const Warp& warp);
+bool checks_shared(const Launch& launch);
 /// An access of a lane, which must be within bounds; with `together`, of ldmatrix, where any lane may read any row.
 void touch_shared(Warp& warp, uint32_t lane, uint32_t address, size_t size, bool write, bool together);
 /// An asynchronous copy: nobody may look at its bytes before it has landed.

@@ -76,7 +76,7 @@ struct Addresses {
         const Address<SPACE> displacement = Address<SPACE>(instruction.displacement[0]);
         for_each_lane(active, [&](uint32_t i) { lane[i] = base[i] + displacement; });
         if constexpr (SPACE == Space::Shared) {
-            if (checks_shared(warp)) {
+            if (checks_shared(warp.launch())) {
                 for_each_lane(active, [&](uint32_t i) { touch_shared(warp, i, lane[i], size, store, false); });
             }
         }
@@ -153,7 +153,7 @@ void cp_async_16(Warp& warp, const Instruction& instruction, uint32_t active) {
         char* const target = shared_bytes(warp, targets[lane], 16);
         const bool reads = reading >> lane & 1;
         const char* const source = reads ? global_bytes(warp, sources[lane], 16, Use::Load) : nullptr;
-        if (checks_shared(warp)) copy_starts(warp, lane, targets[lane], 16);
+        if (checks_shared(warp.launch())) copy_starts(warp, lane, targets[lane], 16);
         memset(target, 0xff, 16);
         warp.copies.push_back(AsyncCopy{lane, warp.commits[lane], targets[lane], size[lane], source});
         if (early) land(warp, warp.copies.back());
@@ -172,7 +172,7 @@ void cp_async_wait_group(Warp& warp, const Instruction& instruction, uint32_t ac
             continue;
         }
         if (!warp.launch().options.early_copies) land(warp, copy);
-        if (checks_shared(warp)) copy_lands(warp, copy.lane, copy.to, 16);
+        if (checks_shared(warp.launch())) copy_lands(warp, copy.lane, copy.to, 16);
     }
     warp.copies.resize(kept);
 }

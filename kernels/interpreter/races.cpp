@@ -21,9 +21,8 @@ bool unordered(const Accesses& earlier, const Warp& warp, uint32_t thread, bool 
 
 }  // namespace
 
-bool checks_shared(const Warp& warp) {
-    const EmulatorOptions& options = warp.launch().options;
-    return options.check_races || options.check_uninitialised;
+bool checks_shared(const Launch& launch) {
+    return launch.options.check_races || launch.options.check_uninitialised;
 }
 
 void touch_shared(Warp& warp, uint32_t lane, uint32_t address, size_t size, bool write, bool together) {

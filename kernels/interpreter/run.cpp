@@ -175,9 +175,7 @@ void prepare(Block& block, Launch& launch, uint64_t number) {
     block.index[2] = uint32_t(number / launch.grid[0] / launch.grid[1]);
     // std::vector's memory is aligned to 16 bytes, the widest access.
     block.shared.assign(launch.shared_size, char(0xff));
-    if (launch.options.check_races || launch.options.check_uninitialised) {
-        block.cells.resize(launch.shared_size / 2 + 1);
-    }
+    if (checks_shared(launch)) block.cells.resize(launch.shared_size / 2 + 1);
     block.first_epoch = block.epoch = ++launch.epochs;
     block.warps.resize((launch.threads + LANES - 1) / LANES);
     for (Warp& warp : block.warps) {
