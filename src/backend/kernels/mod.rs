@@ -122,8 +122,8 @@ impl Kernels {
     }
 
     /// Starts a plan. A shape that recurs is captured at its second run and replayed from then on. Where that fails it
-    /// is launched as at first, and captured at its 4th, 8th, 16th .. run: soon if it was a passing want, and at a cost
-    /// that is lost among so many runs if it was not.
+    /// is launched as at first, and captured at its 4th, 8th, 16th .. run: soon enough if memory was short for a
+    /// moment, rarely enough if the device never captures.
     fn start(&mut self, which: Which, shape: Shape) -> Result<()> {
         if !shape.recurs {
             return self.launches(which, shape)?.iter().try_for_each(|launch| self.driver.launch(launch));
