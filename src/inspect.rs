@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::checkpoint::Folder;
 use crate::config::ModelConfig;
 use crate::error::Result;
+use crate::family;
 use crate::model;
 use crate::weights::{WeightId, Weights};
 
@@ -56,7 +57,8 @@ impl Inspection {
         let folder = Folder::Disk(folder.as_ref());
         let checkpoint = Arc::new(folder.checkpoint()?);
         let config = ModelConfig::from_checkpoint(folder, &checkpoint)?;
-        let mut weights = Weights::new(checkpoint.clone(), &config);
+        let names = family::names(&config, &checkpoint);
+        let mut weights = Weights::new(checkpoint.clone(), names);
         model::record(&config, &mut weights)?;
         let mut parts: BTreeMap<&'static str, Part> = BTreeMap::new();
         let mut used = BTreeSet::new();

@@ -42,6 +42,7 @@ mod backend;
 mod engine;
 mod error;
 mod executor;
+mod family;
 #[cfg(feature = "capi")]
 mod ffi;
 mod flamingo;

@@ -10,6 +10,7 @@ use crate::backend::{self, Backend, Opening};
 use crate::checkpoint::Folder;
 use crate::config::ModelConfig;
 use crate::error::Result;
+use crate::family;
 use crate::model;
 use crate::weights::Weights;
 
@@ -35,7 +36,7 @@ impl Numbers {
     pub fn matrix(&mut self, rows: usize, columns: usize, values: Vec<f32>) -> WeightId {
         assert_eq!(values.len(), rows * columns);
         let name = format!("w{}", self.asked.len());
-        self.tensors.insert(format!("{name}.weight"), Values { shape: vec![rows, columns], values });
+        self.tensors.insert(name.clone(), Values { shape: vec![rows, columns], values });
         self.asked.push((name, [rows, columns]));
         WeightId(self.asked.len() - 1)
     }
@@ -152,7 +153,8 @@ impl Probe {
         let folder = Folder::Disk(folder);
         let checkpoint = Arc::new(folder.checkpoint()?);
         let config = ModelConfig::from_checkpoint(folder, &checkpoint)?;
-        let mut weights = Weights::new(checkpoint, &config);
+        let names = family::names(&config, &checkpoint);
+        let mut weights = Weights::new(checkpoint, names);
         let plans = Arc::new(model::record(&config, &mut weights)?);
         let probe = Probe::with(place, weights, plans, Pools::of(&config, pages), usual)?;
         Ok((probe, config))

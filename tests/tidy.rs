@@ -15,8 +15,8 @@ use tree::{Tree, circles};
 const STEPS: &[&[&str]] = &[
     &["error"],
     &["checkpoint"],
-    &["config", "image", "kv", "sample"],
-    &["weights", "tokenizer", "search", "preprocessor", "video"],
+    &["config", "image", "kv", "sample", "weights"],
+    &["family", "tokenizer", "search", "preprocessor", "video"],
     &["graph", "prompt"],
     // These two never meet: models know no device, devices know no model.
     &["model", "backend"],

@@ -32,6 +32,7 @@ use crate::checkpoint::Folder;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::executor::{Executor, RowResult};
+use crate::family;
 use crate::image::Picture;
 use crate::preprocessor;
 use crate::tokenizer::Tokenizer;
@@ -123,7 +124,8 @@ impl Engine {
         let config = ModelConfig::from_checkpoint(folder, &checkpoint)?;
         let tokenizer = Tokenizer::open(folder, config.family, config.decoder.vocabulary)?;
         let preprocessor = preprocessor::open(folder, &config)?;
-        let weights = Weights::new(checkpoint.clone(), &config);
+        let names = family::names(&config, &checkpoint);
+        let weights = Weights::new(checkpoint.clone(), names);
         let context_max = options.context(&config)?;
         let pages = limits.pages(context_max)?;
         let (device, fallback) = options.device.resolve();

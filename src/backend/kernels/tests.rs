@@ -14,6 +14,7 @@ use crate::backend::{Device, PageCount, Precision, Usual};
 use crate::checkpoint::Folder;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
+use crate::family;
 use crate::kv::PageCopy;
 use crate::model;
 use crate::weights::Weights;
@@ -206,7 +207,8 @@ fn open(setting: Setting) -> (Arc<Calls>, Result<Kernels>) {
     let folder = Folder::Disk(&path);
     let checkpoint = Arc::new(folder.checkpoint().unwrap());
     let config = ModelConfig::from_checkpoint(folder, &checkpoint).unwrap();
-    let mut weights = Weights::new(checkpoint, &config);
+    let names = family::names(&config, &checkpoint);
+    let mut weights = Weights::new(checkpoint, names);
     let plans = Arc::new(model::record(&config, &mut weights).unwrap());
     let pages = [text_pages, PageCount { least: 1, most: 1 }];
     let settings = Settings { workers: 1, ..emulated };

@@ -1,0 +1,24 @@
+//! LLaMA, as transformers saves it.
+
+use super::Language;
+use crate::family::tables::Table;
+
+/// Its names.
+pub(super) fn names() -> Language {
+    Language { table: NAMES, layers: "model.layers", layout: None }
+}
+
+const NAMES: Table = &[
+    ("decoder.embedding", "model.embed_tokens.%"),
+    ("decoder.layers.{}.norm_attention", "model.layers.{}.input_layernorm.%"),
+    (
+        "decoder.layers.{}.qkv",
+        "model.layers.{}.self_attn.q_proj.%+model.layers.{}.self_attn.k_proj.%+model.layers.{}.self_attn.v_proj.%",
+    ),
+    ("decoder.layers.{}.out", "model.layers.{}.self_attn.o_proj.%"),
+    ("decoder.layers.{}.norm_mlp", "model.layers.{}.post_attention_layernorm.%"),
+    ("decoder.layers.{}.up", "model.layers.{}.mlp.gate_proj.%+model.layers.{}.mlp.up_proj.%"),
+    ("decoder.layers.{}.down", "model.layers.{}.mlp.down_proj.%"),
+    ("decoder.norm", "model.norm.%"),
+    ("decoder.head", "lm_head.%"),
+];

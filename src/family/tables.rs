@@ -1,0 +1,70 @@
+//! Names as tables: a family says in lines of text what its checkpoints call the weights of the model.
+
+use crate::weights::{Layout, Names, Part, Sources};
+
+/// The model's names on the left, the checkpoint's on the right. `{}` is a number (of a layer, of a block), `%` is
+/// `weight` or `bias`, `+` stacks rows, and a trailing `?` marks a part that may be absent.
+pub(super) type Table = &'static [(&'static str, &'static str)];
+
+/// A table, and where in the checkpoint its names stand.
+#[derive(Debug)]
+pub(super) struct Section {
+    /// What stands before all of them; may have `{}` too.
+    prefix: String,
+    table: Table,
+    /// The checkpoint's number of our number i is first + i * step.
+    first: usize,
+    step: usize,
+}
+
+impl Section {
+    /// A table of names behind a prefix.
+    pub fn new(prefix: impl Into<String>, table: Table) -> Section {
+        Section { prefix: prefix.into(), table, first: 0, step: 1 }
+    }
+
+    /// Our 0, 1, 2, ... are the checkpoint's `first`, `first + step`, ...
+    pub fn numbered(self, first: usize, step: usize) -> Section {
+        Section { first, step, ..self }
+    }
+}
+
+/// All names of a model.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    pub sections: Vec<Section>,
+    /// Weights, by our pattern, that do not stand in the file as they are wanted.
+    pub layouts: Vec<(&'static str, Layout)>,
+}
+
+impl Names for Tables {
+    fn sources(&self, name: &str) -> Option<Sources> {
+        let (name, kind) = name.strip_suffix(".bias").map_or((name, "weight"), |name| (name, "bias"));
+        let (pattern, number) = generalised(name);
+        let found =
+            |section: &Section| section.table.iter().find(|(ours, _)| *ours == pattern).map(|(_, theirs)| *theirs);
+        let (section, theirs) = self.sections.iter().find_map(|section| Some((section, found(section)?)))?;
+        let number = number.map(|number| (section.first + number * section.step).to_string()).unwrap_or_default();
+        let part = |theirs: &str| {
+            let (tensor, optional) = theirs.strip_suffix('?').map_or((theirs, false), |tensor| (tensor, true));
+            let tensor = format!("{}{tensor}", section.prefix).replace("{}", &number).replace('%', kind);
+            Part { tensor, optional }
+        };
+        let layout = self.layouts.iter().find(|(ours, _)| *ours == pattern).map_or(Layout::Rows, |(_, layout)| *layout);
+        Some(Sources { parts: theirs.split('+').map(part).collect(), layout })
+    }
+}
+
+/// "vision.layers.3.qkv" to ("vision.layers.{}.qkv", 3).
+fn generalised(name: &str) -> (String, Option<usize>) {
+    let mut number = None;
+    let pattern = name.split('.').map(|piece| match piece.parse() {
+        Ok(found) => {
+            number = Some(found);
+            "{}"
+        }
+        Err(_) => piece,
+    });
+    let pattern = pattern.collect::<Vec<_>>().join(".");
+    (pattern, number)
+}
