@@ -1,7 +1,8 @@
 //! Compiles `kernels/*.cu`: with nvcc, where there is one, to images for GPUs that the library embeds; with a C++
 //! compiler, if the feature `emulated` is on, to a static library that runs the same kernels on the processor.
 //!
-//! The library includes `OUT_DIR/kernels.rs`: `MODULES`, a fat binary for each source (none without nvcc),
+//! The library includes `OUT_DIR/arguments.rs`, which is `kernels/arguments.h` in Rust and `enum Kernel`, all kernels
+//! that the sources declare; it is written with no compiler. And it includes `OUT_DIR/kernels.rs`: `MODULES`, a fat binary for each source (none without nvcc),
 //! `ARCHITECTURES`, what they have code for, `RELEASE`, the compiler's own, and `REPORT`, what ptxas says of each kernel.
 //! Settings: `NVCC`, `CUDA_HOME` and `CUDA_PATH` say where the compiler is, `FLAMANT_CUDA_ARCHITECTURES` for what it
 //! compiles, and `FLAMANT_REQUIRE_KERNELS=1` makes its absence an error.
@@ -9,10 +10,16 @@
 #[cfg(feature = "emulated")]
 #[path = "build/emulator.rs"]
 mod emulator;
+#[path = "build/header.rs"]
+mod header;
+#[path = "build/kernels.rs"]
+mod kernels;
 #[path = "build/nvcc.rs"]
 mod nvcc;
 #[path = "build/objects.rs"]
 mod objects;
+#[path = "build/tokens.rs"]
+mod tokens;
 
 use std::env;
 use std::fmt::Write as _;
@@ -39,6 +46,7 @@ fn build() -> Result<(), String> {
     let sources = sources(&root.join("kernels"))?;
     // Next to OUT_DIR, so that builds with other features find the same objects.
     let kept = out.ancestors().nth(2).unwrap_or(&out).join("flamant-objects");
+    write_arguments(&root, &sources, &out)?;
     write_kernels(&root, &sources, &kept, &out)?;
     #[cfg(feature = "emulated")]
     emulator::build(&root, &sources, &kept, &out)?;
@@ -52,6 +60,21 @@ fn sources(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let mut sources: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|end| end == "cu")).collect();
     sources.sort();
     Ok(sources)
+}
+
+/// Writes `arguments.rs` with what kernels are told, and their names.
+fn write_arguments(root: &Path, sources: &[PathBuf], out: &Path) -> Result<(), String> {
+    let header = root.join("kernels/arguments.h");
+    let read = |path: &Path| {
+        let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let name = path.strip_prefix(root).unwrap_or(path).display().to_string();
+        Ok::<_, String>((name, text))
+    };
+    let (name, text) = read(&header)?;
+    let header = header::Header::read(&name, &text)?;
+    let sources = sources.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    let text = header.write() + &kernels::write(&sources, &header)?;
+    fs::write(out.join("arguments.rs"), text).map_err(|error| format!("arguments.rs: {error}"))
 }
 
 /// Writes `kernels.rs` with what nvcc makes of the sources.

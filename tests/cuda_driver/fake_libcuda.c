@@ -2,7 +2,8 @@
 // put off until somebody waits for it, as late as a real device may. It watches over handles, contexts and bounds, and
 // any one call can be made to fail.
 //
-// Kernels: `add` (24 bytes of arguments: to, from, count of bytes, what to add) and `fault`, which loses the device.
+// Kernels: `copy_page` (24 bytes of arguments: to, from, count of bytes, what to add) and any other, which loses the
+// device.
 // Settings of the environment: FAKE_CUDA_DEVICES, FAKE_CUDA_VERSION, FAKE_CUDA_CAPABILITY; FAKE_CUDA_COOPERATIVE (0: the
 // device says that it has no cooperative launches), FAKE_CUDA_OCCUPANCY (blocks a multiprocessor runs at a time), and
 // FAKE_CUDA_COOPERATIVE_STATUS (what cooperative launches are answered, whatever the device said).
@@ -409,7 +410,7 @@ Status cuModuleGetFunction(struct Object** function, struct Object* module, cons
     if (strcmp(name, module->bytes)) return NOT_FOUND;
     *function = make(FUNCTION);
     (*function)->of = module;
-    (*function)->is_add = !strcmp(name, "add");
+    (*function)->is_add = !strcmp(name, "copy_page");
     (*function)->shared_bytes = SHARED_PLAIN;
     return 0;
 }

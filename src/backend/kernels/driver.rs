@@ -1,6 +1,7 @@
 //! The seam between the engine and what runs kernels: a GPU's driver, or the emulator. Memory, copies, launches and
 //! nothing else; tests stand in here to make the n-th call fail.
 
+use super::arguments::Kernel;
 use crate::error::Result;
 
 /// A place in a device's memory.
@@ -51,6 +52,7 @@ pub struct Arguments {
 impl Arguments {
     /// The bytes of `value`.
     pub fn new<A: bytemuck::NoUninit>(value: &A) -> Arguments {
+        const { assert!(size_of::<A>() <= ARGUMENTS_BYTES_MAX, "a struct larger than any before") };
         let from = bytemuck::bytes_of(value);
         let mut bytes = [0; ARGUMENTS_BYTES_MAX];
         bytes[..from.len()].copy_from_slice(from);
@@ -66,8 +68,8 @@ impl Arguments {
 /// One start of a kernel.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Launch {
-    /// The kernel's name in the compiled module.
-    pub kernel: &'static str,
+    /// The kernel; its name is that in the compiled module.
+    pub kernel: Kernel,
     /// Blocks along x, y and z.
     pub grid: [u32; 3],
     /// Threads of a block.

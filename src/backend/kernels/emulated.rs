@@ -238,7 +238,7 @@ impl Emulator {
         let missing = unsafe { (self.functions.find)(name.as_ptr(), &mut size, &mut threads) };
         if missing == 0 {
             let given = launch.arguments.bytes().len();
-            assert_eq!(given, size, "{}: arguments.rs and arguments.h differ", launch.kernel);
+            assert_eq!(given, size, "{}: build/header.rs and the compiler differ", launch.kernel);
             assert!(launch.threads <= threads, "{}: {} threads of {threads}", launch.kernel, launch.threads);
         }
     }
@@ -305,7 +305,7 @@ impl Driver for Emulator {
         if launch.cooperative && !self.properties.cooperative {
             return Err(self.fault(format!("kernel {}: a cooperative launch on a device without", launch.kernel)));
         }
-        let name = CString::new(launch.kernel).expect("kernels' names hold no zero");
+        let name = CString::new(launch.kernel.name()).expect("kernels' names hold no zero");
         self.check(launch, &name);
         let Settings { schedule, seed, early_copies, checked, workers, counted, matrix_units, .. } = &self.settings;
         let options = RawOptions {
@@ -343,7 +343,7 @@ impl Driver for Emulator {
         }
         if let Some(counted) = counted {
             let mut counted = counted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            counted.push((launch.kernel, counters));
+            counted.push((launch.kernel.name(), counters));
         }
         Ok(())
     }
@@ -384,5 +384,28 @@ impl Drop for Emulator {
             // SAFETY: the address came from `allocate` and is given back once.
             unsafe { (self.functions.free)(address.0 as *mut c_void) };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::arguments::Kernel;
+    use super::*;
+
+    #[test]
+    fn kernels_and_their_arguments_are_the_compilers() {
+        // SAFETY: as above.
+        unsafe extern "C" {
+            safe fn flamant_emulator_kernels() -> usize;
+        }
+        let emulator = Emulator::open(Settings::default()).unwrap();
+        for kernel in Kernel::ALL {
+            let name = CString::new(kernel.name()).unwrap();
+            let (mut size, mut threads) = (0, 0);
+            // SAFETY: the name ends with zero; both results are written before it returns 0.
+            assert_eq!(unsafe { (emulator.functions.find)(name.as_ptr(), &mut size, &mut threads) }, 0, "{kernel}");
+            assert_eq!(kernel.arguments_bytes(), size, "{kernel}");
+        }
+        assert_eq!(Kernel::ALL.len(), flamant_emulator_kernels());
     }
 }

@@ -1,10 +1,9 @@
 //! From steps of a plan to launches: names, grids, shared memory and arguments. The only place that knows how a kernel
 //! is started; tests, benches and both devices go through it. Each kernel's own file says what is written here.
 
-use std::collections::HashSet;
-use std::sync::{Mutex, OnceLock};
+use bytemuck::NoUninit;
 
-use super::arguments as args;
+use super::arguments::{self as args, Kernel, KernelOf};
 use super::batch::{Layout, Shape, TILE_KEYS, TILE_ROWS};
 use super::driver::{Address, Arguments, Launch};
 use super::fuse::{Attention, Gated, HeadNorm, Step};
@@ -48,35 +47,20 @@ pub struct Launcher<'a> {
     pub shape: Shape,
 }
 
-/// A kernel's name; there are few, and each is kept once.
-fn interned(name: String) -> &'static str {
-    static NAMES: OnceLock<Mutex<HashSet<&'static str>>> = OnceLock::new();
-    let names = NAMES.get_or_init(Mutex::default);
-    let mut names = names.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    match names.get(name.as_str()) {
-        Some(name) => name,
-        None => {
-            let name: &'static str = name.leak();
-            names.insert(name);
-            name
-        }
-    }
-}
-
 /// The width that an attention kernel is compiled for.
-fn compiled_width(head_width: usize) -> usize {
-    [64, 80, 96, 128].into_iter().find(|&width| width >= head_width).expect("head widths are checked at open")
+fn compiled_width(head_width: usize) -> u32 {
+    [64, 80, 96, 128].into_iter().find(|&width| width as usize >= head_width).expect("head widths are checked at open")
 }
 
-fn activation_code(activation: Option<Activation>) -> u32 {
+fn stored_activation(activation: Option<Activation>) -> args::Activation {
     match activation {
-        None => 0,
-        Some(Activation::Gelu) => 1,
-        Some(Activation::GeluTanh) => 2,
-        Some(Activation::QuickGelu) => 3,
-        Some(Activation::Relu) => 4,
-        Some(Activation::Silu) => 5,
-        Some(Activation::SquaredRelu) => 6,
+        None => args::Activation::None,
+        Some(Activation::Gelu) => args::Activation::Gelu,
+        Some(Activation::GeluTanh) => args::Activation::GeluTanh,
+        Some(Activation::QuickGelu) => args::Activation::QuickGelu,
+        Some(Activation::Relu) => args::Activation::Relu,
+        Some(Activation::Silu) => args::Activation::Silu,
+        Some(Activation::SquaredRelu) => args::Activation::SquaredRelu,
     }
 }
 
@@ -126,13 +110,9 @@ impl Launcher<'_> {
         id.map_or(Address::NULL, |id| self.memory.vector(id))
     }
 
-    /// A kernel's name with its storage type, and its variant if it has any.
-    fn name(&self, kernel: &str, variant: Option<String>) -> &'static str {
-        let precision = self.memory.precision;
-        interned(match variant {
-            Some(variant) => format!("{kernel}_{precision}_{variant}"),
-            None => format!("{kernel}_{precision}"),
-        })
+    /// The type of stored numbers.
+    fn storage(&self) -> Precision {
+        self.memory.precision
     }
 
     /// A matrix of weights as rows.
@@ -142,10 +122,9 @@ impl Launcher<'_> {
     }
 
     /// A launch of one thread for each vector of columns.
-    fn by_vector<A: bytemuck::NoUninit>(&self, kernel: &str, rows: u32, width: u32, arguments: &A) -> Option<Launch> {
+    fn by_vector<A: NoUninit>(&self, kernel: KernelOf<A>, rows: u32, width: u32, arguments: &A) -> Option<Launch> {
         let vectors = u64::from(rows) * u64::from(width / VECTOR);
         let blocks = u32::try_from(vectors.div_ceil(u64::from(THREADS))).expect("a batch is bounded");
-        let kernel = self.name(kernel, None);
         launch(kernel, [blocks, 1, 1], THREADS, 0, arguments)
     }
 
@@ -161,7 +140,7 @@ impl Launcher<'_> {
                     patch: *patch as u32,
                     width,
                 };
-                self.by_vector("patches", self.count(out), width, &arguments)
+                self.by_vector(Kernel::patches(self.storage()), self.count(out), width, &arguments)
             }
             Op::ClassAndPosition { patches, class, position, out } => {
                 let arguments = args::ClassAndPosition {
@@ -174,7 +153,7 @@ impl Launcher<'_> {
                     width: patches.width as u32,
                     unused: 0,
                 };
-                self.by_vector("class_and_position", out.rows as u32, arguments.width, &arguments)
+                self.by_vector(Kernel::class_and_position(self.storage()), out.rows as u32, arguments.width, &arguments)
             }
             Op::Broadcast { rows, out } => {
                 let arguments = args::Gather {
@@ -185,7 +164,7 @@ impl Launcher<'_> {
                     table_rows: out.rows as u32,
                     ..args::Gather::default()
                 };
-                self.by_vector("repeat", arguments.table_rows, arguments.width, &arguments)
+                self.by_vector(Kernel::repeat(self.storage()), arguments.table_rows, arguments.width, &arguments)
             }
             Op::FrameEmbedding { x, table, out } => {
                 let arguments = args::FrameEmbedding {
@@ -198,7 +177,7 @@ impl Launcher<'_> {
                     table_rows: self.weights.get(*table).rows as u32,
                     unused: 0,
                 };
-                self.by_vector("frame_embedding", arguments.count, arguments.width, &arguments)
+                self.by_vector(Kernel::frame_embedding(self.storage()), arguments.count, arguments.width, &arguments)
             }
             Op::Gather { table, index, add, out } => {
                 let (list, offset) = match index {
@@ -235,7 +214,7 @@ impl Launcher<'_> {
             offset: offset as u32,
             table_rows: 0,
         };
-        self.by_vector("gather", arguments.count, arguments.width, &arguments)
+        self.by_vector(Kernel::gather(self.storage()), arguments.count, arguments.width, &arguments)
     }
 
     fn norm_arguments(&self, x: &Tensor, out: &Tensor, norm: &HeadNorm, group: usize) -> args::Norm {
@@ -263,11 +242,11 @@ impl Launcher<'_> {
             let turns = (arguments.count * groups).div_ceil(THREADS / lanes);
             arguments.rows_a_block = shared(turns);
             let blocks = turns.div_ceil(arguments.rows_a_block);
-            return launch(self.name("norm_heads", None), [blocks, 1, 1], THREADS, 0, &arguments);
+            return launch(Kernel::norm_heads(self.storage()), [blocks, 1, 1], THREADS, 0, &arguments);
         }
         let vectors = arguments.group.div_ceil(VECTOR * THREADS).next_power_of_two();
         let threads = THREADS.min((arguments.group / VECTOR).next_multiple_of(32));
-        let kernel = self.name("norm", Some(vectors.to_string()));
+        let kernel = Kernel::norm(self.storage(), [vectors]);
         arguments.rows_a_block = shared(arguments.count * groups);
         launch(kernel, [arguments.count.div_ceil(arguments.rows_a_block), groups, 1], threads, 32, &arguments)
     }
@@ -297,7 +276,7 @@ impl Launcher<'_> {
             columns: padded(x.width) as u32,
             width: out.width as u32,
             gate_stride: u32::from(gates > 1),
-            activation: activation_code(epilogue.activation),
+            activation: stored_activation(epilogue.activation),
             paired: u32::from(epilogue.paired),
             out_f32: u32::from(is_output),
             clip: epilogue.clip.unwrap_or(f32::INFINITY),
@@ -305,8 +284,7 @@ impl Launcher<'_> {
         let args::Linear { count: rows, columns, width, .. } = arguments;
         let shape = LinearShape { rows, columns, width, paired: epilogue.paired };
         let form = linear_form(&Machine::new(self.multiprocessors, self.shared_bytes_max), &shape);
-        let (kernel, variant) = form.name();
-        let kernel = self.name(kernel, Some(variant));
+        let kernel = form.kernel(self.storage());
         launch(kernel, [form.blocks(&shape), 1, 1], form.threads(), form.shared_bytes(), &arguments)
     }
 
@@ -339,7 +317,7 @@ impl Launcher<'_> {
             theta: rotary.map_or(0.0, |rotary| rotary.theta),
         };
         let threads = THREADS.min((arguments.width / VECTOR).next_multiple_of(32));
-        launch(self.name("append", None), [arguments.count, 1, 1], threads, 4 * arguments.rotary_width, &arguments)
+        launch(Kernel::append(self.storage()), [arguments.count, 1, 1], threads, 4 * arguments.rotary_width, &arguments)
     }
 
     fn head_norm(&self, norm: Option<HeadNorm>) -> args::HeadNorm {
@@ -382,17 +360,19 @@ impl Launcher<'_> {
             arguments.key_rows[place] = key.rows as u32;
         }
         let plain = sources.len() == 1 && attention.query_norm.is_none() && attention.key_norm.is_none();
-        let kernel = if plain { "flash_attention_full" } else { "perceiver_attention" };
         let width = compiled_width(attention.head_width);
+        let kernel = match plain {
+            true => Kernel::flash_attention_full(self.storage(), [width]),
+            false => Kernel::perceiver_attention(self.storage(), [width]),
+        };
         let grid = [arguments.query_rows.div_ceil(TILE_ROWS as u32), arguments.heads, arguments.images];
-        launch(self.name(kernel, Some(width.to_string())), grid, ATTENTION_THREADS, attention_shared(width), &arguments)
+        launch(kernel, grid, ATTENTION_THREADS, attention_shared(width), &arguments)
     }
 
     /// Tiles of queries, then rows whose keys are split: each token is in one of them.
     fn causal_attention(&self, attention: &Attention, layer: usize, launches: &mut Vec<Launch>) {
         let heads = (attention.query.width / attention.head_width) as u32;
         let width = compiled_width(attention.head_width);
-        let variant = Some(width.to_string());
         let arguments = args::CausalAttention {
             query: self.rows(&attention.query),
             out: self.rows(&attention.out),
@@ -405,7 +385,7 @@ impl Launcher<'_> {
             head_width: attention.head_width as u32,
             scale: attention.scale,
         };
-        let kernel = self.name("flash_attention_causal", variant.clone());
+        let kernel = Kernel::flash_attention_causal(self.storage(), [width]);
         let grid = [arguments.tile_count, heads, 1];
         launches.extend(launch(kernel, grid, ATTENTION_THREADS, attention_shared(width), &arguments));
 
@@ -423,11 +403,11 @@ impl Launcher<'_> {
             head_width: arguments.head_width,
             scale: arguments.scale,
         };
-        let kernel = self.name("flash_attention_split", variant);
-        let shared_bytes = SPLIT_SHARED_ROWS * (width as u32 + VECTOR);
+        let kernel = Kernel::flash_attention_split(self.storage(), [width]);
+        let shared_bytes = SPLIT_SHARED_ROWS * (width + VECTOR);
         let grid = [heads, self.shape.split_items as u32, 1];
         launches.extend(launch(kernel, grid, LANES * SPLIT_WARPS, shared_bytes, &arguments));
-        let kernel = self.name("flash_attention_combine", None);
+        let kernel = Kernel::flash_attention_combine(self.storage());
         let grid = [heads.div_ceil(COMBINE_WARPS), arguments.row_count, 1];
         launches.extend(launch(kernel, grid, LANES * COMBINE_WARPS, 0, &arguments));
     }
@@ -446,7 +426,7 @@ impl Launcher<'_> {
             scale: attention.scale,
         };
         let width = compiled_width(attention.head_width);
-        let kernel = self.name("masked_image_attention", Some(width.to_string()));
+        let kernel = Kernel::masked_image_attention(self.storage(), [width]);
         let grid = [arguments.tile_count, arguments.heads, 1];
         launch(kernel, grid, ATTENTION_THREADS, attention_shared(width), &arguments)
     }
@@ -489,8 +469,7 @@ impl Launcher<'_> {
             gate_stride: u32::from(gates > 1),
             scale: attention.scale,
         };
-        let variant = compiled_width(attention.head_width).to_string();
-        let kernel = self.name("gated_cross_attention", Some(variant));
+        let kernel = Kernel::gated_cross_attention(self.storage(), [compiled_width(attention.head_width)]);
         let mut launch = launch(kernel, [self.multiprocessors, 1, 1], THREADS, shared_bytes, &arguments)?;
         launch.cooperative = true;
         Some(launch)
@@ -498,25 +477,25 @@ impl Launcher<'_> {
 }
 
 /// A launch; none for an empty grid.
-fn launch<A: bytemuck::NoUninit>(
-    kernel: &'static str,
+fn launch<A: NoUninit>(
+    kernel: KernelOf<A>,
     grid: [u32; 3],
     threads: u32,
     shared_bytes: u32,
     arguments: &A,
 ) -> Option<Launch> {
     let arguments = Arguments::new(arguments);
-    let launch = Launch { kernel, grid, threads, shared_bytes, cooperative: false, arguments };
+    let launch = Launch { kernel: kernel.kernel, grid, threads, shared_bytes, cooperative: false, arguments };
     (!grid.contains(&0)).then_some(launch)
 }
 
 /// Two tiles of keys and values (`attention.cuh`).
-fn attention_shared(width: usize) -> u32 {
-    2 * 2 * (TILE_KEYS * (width + VECTOR as usize) * BYTES) as u32
+fn attention_shared(width: u32) -> u32 {
+    2 * 2 * (TILE_KEYS * BYTES) as u32 * (width + VECTOR)
 }
 
 /// The normed rows, beside what attention and the rows form of a linear layer need (`gated_cross_attention.cu`).
-fn gated_shared(count: u32, width: u32, head_width: usize) -> u32 {
+fn gated_shared(count: u32, width: u32, head_width: u32) -> u32 {
     const LINEAR_BYTES: u32 = 32 * args::GATED_TOKENS_MAX * (16 + 4);
     let stride = (width + 31) / 64 * 64 + 32;
     (BYTES as u32 * count * stride + LINEAR_BYTES).max(attention_shared(head_width))
@@ -542,7 +521,7 @@ pub fn sample(memory: &Memory, requests: &[Request], width: usize, forbidden_cou
             stride: width as u32,
             forbidden_count: forbidden_count as u32,
         };
-        launch("sample", [arguments.count, 1, 1], SAMPLE_THREADS, 512, &arguments)
+        launch(Kernel::sample(), [arguments.count, 1, 1], SAMPLE_THREADS, 512, &arguments)
     });
     groups.collect()
 }
@@ -552,7 +531,7 @@ pub fn random(precision: Precision, data: Address, rows: usize, columns: usize, 
     const BLOCKS: u32 = 1024;
     let bound = (3.0 / columns as f32).sqrt();
     let arguments = args::Random { data, count: (rows * padded(columns)) as u64, seed: seed as u32, bound };
-    launch(interned(format!("random_{precision}")), [BLOCKS, 1, 1], THREADS, 0, &arguments)
+    launch(Kernel::random(precision), [BLOCKS, 1, 1], THREADS, 0, &arguments)
 }
 
 /// One block that does nothing: it fills a matrix without numbers.
@@ -575,5 +554,5 @@ pub fn copy_text_page(memory: &Memory, copy: PageCopy) -> Option<Launch> {
         unused: 0,
     };
     let blocks = (pool.page_size() as u32).div_ceil(VECTOR * THREADS);
-    launch("copy_page", [blocks, arguments.layers, 1], THREADS, 0, &arguments)
+    launch(Kernel::copy_page(), [blocks, arguments.layers, 1], THREADS, 0, &arguments)
 }

@@ -266,7 +266,7 @@ impl Backend for Kernels {
 
     fn kernels(&mut self, which: Which, batch: &Batch) -> Result<Vec<&'static str>> {
         let shape = self.feed(which, batch)?;
-        Ok(self.launches(which, shape)?.iter().map(|launch| launch.kernel).collect())
+        Ok(self.launches(which, shape)?.iter().map(|launch| launch.kernel.name()).collect())
     }
 
     fn measure_empty(&mut self, launches: usize, runs: usize) -> Result<f64> {

@@ -2,6 +2,9 @@
 //! same bits, so the choice is one of time alone. Times are reckoned: no GPU has run a kernel yet. `cargo bench --bench
 //! forms` prints the choices, `tests/forms.rs` holds them to the shapes of the real models.
 
+use super::arguments::{self as args, Kernel, KernelOf};
+use crate::backend::Precision;
+
 /// Bytes of a stored number.
 const BYTES: f64 = 2.0;
 /// Columns of a chunk, two matrix instructions deep, and segments that the chunks fall into (`linear_rows.cuh`).
@@ -162,6 +165,15 @@ impl LinearForm {
         }
     }
 
+    /// The kernel.
+    pub(super) fn kernel(&self, storage: Precision) -> KernelOf<args::Linear> {
+        let LinearForm { tokens, features, .. } = *self;
+        match self.walk {
+            Walk::Rows { .. } => Kernel::linear_rows(storage, [features, tokens]),
+            Walk::Tile { stages } => Kernel::linear_tile(storage, [tokens, features, stages]),
+        }
+    }
+
     /// Threads of a block.
     pub fn threads(&self) -> u32 {
         match self.walk {
@@ -315,6 +327,8 @@ pub fn linear_form(machine: &Machine, shape: &LinearShape) -> LinearForm {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     const SHARED: u32 = 227 << 10;
@@ -359,6 +373,14 @@ mod tests {
         // 64 blocks with two stages of weights, 16 KB, under way.
         let rate = 2.0 * 4096.0 * 4096.0 / seconds("64x64x3", shape(64, 4096, 4096)) / 1e12;
         assert!((0.8..1.3).contains(&rate), "{rate}");
+    }
+
+    #[test]
+    fn forms_are_the_kernels_that_are_compiled() {
+        let storage = [Precision::Bf16, Precision::F16];
+        let forms = LINEAR_FORMS.iter().flat_map(|form| storage.map(|storage| form.kernel(storage).kernel));
+        let kernels = Kernel::ALL.iter().filter(|kernel| kernel.name().starts_with("linear_"));
+        assert_eq!(forms.collect::<BTreeSet<_>>(), kernels.copied().collect());
     }
 
     #[test]

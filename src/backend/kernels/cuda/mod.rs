@@ -25,6 +25,7 @@ use staging::Staging;
 
 pub use found::{Found, devices, first_usable};
 
+use super::arguments::Kernel;
 use super::driver::{Address, Captured, Driver, Launch, Properties};
 use crate::error::{Error, Result};
 
@@ -56,9 +57,9 @@ pub struct CudaDriver {
     memory: BTreeMap<Address, Memory>,
     staging: Staging,
     /// Kernels that were started before; they live in `modules`.
-    functions: HashMap<&'static str, Function>,
+    functions: HashMap<Kernel, Function>,
     /// Blocks of cooperative kernels that one multiprocessor runs at a time, by threads and bytes of shared memory.
-    resident: HashMap<(&'static str, u32, u32), u32>,
+    resident: HashMap<(Kernel, u32, u32), u32>,
     modules: Vec<Module>,
     stream: Stream,
     /// Where the clock was started.
@@ -125,11 +126,11 @@ impl CudaDriver {
     /// The kernel that `launch` starts, ready for it.
     fn function(&mut self, launch: &Launch) -> Result<Function> {
         let kernel = launch.kernel;
-        let mut function = match self.functions.get(kernel) {
+        let mut function = match self.functions.get(&kernel) {
             Some(&function) => function,
             None => self.find(launch)?,
         };
-        function.allow_shared(&self.context, kernel, launch.shared_bytes)?;
+        function.allow_shared(&self.context, kernel.name(), launch.shared_bytes)?;
         self.functions.insert(kernel, function);
         Ok(function)
     }
@@ -138,13 +139,13 @@ impl CudaDriver {
         let (kernel, given) = (launch.kernel, launch.arguments.bytes().len());
         let mut found = None;
         for module in &self.modules {
-            found = module.function(kernel)?;
+            found = module.function(kernel.name())?;
             if found.is_some() {
                 break;
             }
         }
         let function = found.ok_or_else(|| self.context.error(format_args!("kernel {kernel} is not in this build")))?;
-        match function.argument_bytes(&self.context, kernel)? {
+        match function.argument_bytes(&self.context, kernel.name())? {
             Some(wanted) if wanted != given => {
                 let message = format!("kernel {kernel} takes {wanted} bytes of arguments, not {given}");
                 Err(self.context.error(message))
@@ -267,7 +268,7 @@ impl Driver for CudaDriver {
             Some(&resident) => resident,
             // Without an answer there is none that could wait for each other.
             None => {
-                let found = self.function(launch)?.resident_blocks(&self.context, kernel, threads, shared_bytes);
+                let found = self.function(launch)?.resident_blocks(&self.context, kernel.name(), threads, shared_bytes);
                 self.context.unless_refused(found)?.unwrap_or(0)
             }
         };

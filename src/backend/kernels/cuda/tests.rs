@@ -14,6 +14,7 @@ use std::sync::OnceLock;
 use cudarc::driver::sys;
 
 use super::{Compiled, CudaDriver, NO_KERNELS, devices, first_usable, open, open_with};
+use crate::backend::kernels::arguments::Kernel;
 use crate::backend::kernels::driver::{Address, Arguments, Captured, Driver, Launch, Properties};
 use crate::error::Result;
 
@@ -21,9 +22,13 @@ use crate::error::Result;
 const FOLDER: &str = "FLAMANT_FAKE_LIBCUDA";
 /// Small, so that buffers run full.
 const STAGING_BYTES: usize = 4096;
+/// Kernels as the fake knows them: one that adds (`add` below), one that faults, and one that it does not have.
+const ADDS: Kernel = Kernel::CopyPage;
+const FAULTS: Kernel = Kernel::Sample;
+const ABSENT: Kernel = Kernel::RandomBf16;
 /// Images of the fake's: the name of the one kernel in each.
 const COMPILED: Compiled = Compiled {
-    modules: &[("fault", b"fault"), ("add", b"add")],
+    modules: &[("fault", b"sample"), ("add", b"copy_page")],
     architectures: &["sm_80", "sm_90a", "compute_80"],
     release: (13, 0),
 };
@@ -186,7 +191,7 @@ impl Driver for Watched {
 /// A launch of the fake's kernel: `to[i] = from[i] + add`.
 fn add(to: Address, from: Address, bytes: u32, add: u32) -> Launch {
     let arguments = Arguments::new(&[to.0, from.0, u64::from(bytes) | u64::from(add) << 32]);
-    Launch { kernel: "add", grid: [1, 2, 3], threads: 32, shared_bytes: 0, cooperative: false, arguments }
+    Launch { kernel: ADDS, grid: [1, 2, 3], threads: 32, shared_bytes: 0, cooperative: false, arguments }
 }
 
 /// Everything a driver can do, with its results checked.
@@ -373,7 +378,7 @@ fn child_a_kernel_that_faults() {
         return;
     }
     let mut drivers = [0, 1].map(|index| Watched::open(index).unwrap());
-    let fault = Launch { kernel: "fault", ..add(Address::NULL, Address::NULL, 1, 1) };
+    let fault = Launch { kernel: FAULTS, ..add(Address::NULL, Address::NULL, 1, 1) };
     drivers[0].launch(&fault).unwrap();
     let line = drivers[0].synchronize().unwrap_err().to_string();
     let told =
@@ -408,17 +413,17 @@ fn child_refusals() {
         "cuda:1: out of memory: 1073741824 bytes wanted, 66060288 of 67108864 are free"
     );
     let good = add(Address::NULL, Address::NULL, 0, 0);
-    let absent = Launch { kernel: "absent", ..good.clone() };
-    assert_eq!(driver.launch(&absent).unwrap_err().to_string(), "cuda:1: kernel absent is not in this build");
+    let absent = Launch { kernel: ABSENT, ..good.clone() };
+    assert_eq!(driver.launch(&absent).unwrap_err().to_string(), "cuda:1: kernel random_bf16 is not in this build");
     let short = Launch { arguments: Arguments::new(&[0u64; 2]), ..good.clone() };
     assert_eq!(
         driver.launch(&short).unwrap_err().to_string(),
-        "cuda:1: kernel add takes 24 bytes of arguments, not 16"
+        "cuda:1: kernel copy_page takes 24 bytes of arguments, not 16"
     );
     let large = Launch { threads: 2048, ..good };
     assert_eq!(
         driver.launch(&large).unwrap_err().to_string(),
-        "cuda:1: kernel add of 1 x 2 x 3 blocks, 2048 threads, 0 bytes shared: CUDA_ERROR_INVALID_VALUE (a fake error)"
+        "cuda:1: kernel copy_page of 1 x 2 x 3 blocks, 2048 threads, 0 bytes shared: CUDA_ERROR_INVALID_VALUE (a fake error)"
     );
     assert_eq!(driver.capture(&[large]).unwrap(), None);
     exercise(&mut driver).unwrap();
@@ -497,7 +502,7 @@ fn blocks_wait_for_each_other_only_where_they_may() {
     assert_eq!(said(("FAKE_CUDA_COOPERATIVE", "0")), "false, admitted false");
     for (status, name) in [("720", "COOPERATIVE_LAUNCH_TOO_LARGE"), ("801", "NOT_SUPPORTED")] {
         let refused = format!(
-            "true, admitted true, cuda:0: kernel add of 1 x 2 x 3 blocks, 32 threads, 0 bytes shared: \
+            "true, admitted true, cuda:0: kernel copy_page of 1 x 2 x 3 blocks, 32 threads, 0 bytes shared: \
              CUDA_ERROR_{name} (a fake error), false, admitted false"
         );
         assert_eq!(said(("FAKE_CUDA_COOPERATIVE_STATUS", status)), refused);
