@@ -9,8 +9,8 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use figures::{Least, figure};
 use flamant::probe::{
-    Axis, Batch, Device, Graph, Keys, Numbers, PAGE_TOKENS, PageCopy, PageCount, Pages, Place, Plans, Pools, Probe,
-    Usual, Which,
+    Axis, Batch, Capacity, Device, Graph, Keys, KvConfig, Numbers, PAGE_TOKENS, PageCopy, PageCount, Pages, Place,
+    PlanKind, Plans, Probe,
 };
 
 /// 16 heads of 64 columns.
@@ -86,14 +86,14 @@ fn attention(criterion: &mut Criterion) {
     let plans = Plans { media: Graph::new().plan(&[], None), text: graph.plan(&[qkv], None), features: None };
     let count = SEQUENCES * (PAGES + 1);
     let text_pages = PageCount { least: count, most: count };
-    let pools = Pools { text_layers: 1, text_width: WIDTH, text_pages, ..Pools::default() };
-    let usual = Usual { images: 0, tokens: PROMPT };
+    let kv_config = KvConfig { text_layers: 1, text_width: WIDTH, text_pages, ..KvConfig::default() };
+    let capacity = Capacity { images: 0, tokens: PROMPT };
     let mut probe =
-        Probe::open(&Place::new(Device::Cpu, None), Numbers::default(), plans, pools, usual).expect("pages fit");
+        Probe::open(&Place::new(Device::Cpu, None), Numbers::default(), plans, kv_config, capacity).expect("pages fit");
 
     let rows: Vec<f32> = (0..PROMPT * 3 * WIDTH).map(|i| (i * 7919 % 1009) as f32 / 504.5 - 1.0).collect();
     let (chunk, shared, apart) = (prefill(), decode(true), decode(false));
-    chunk.batch(&rows, |batch| probe.run(Which::Text, batch)).expect("a prompt");
+    chunk.batch(&rows, |batch| probe.run(PlanKind::Text, batch)).expect("a prompt");
     for (from, to) in apart.tables[1..].iter().flat_map(|table| chunk.tables[0].iter().zip(table)) {
         probe.copy_text_page(PageCopy { from: *from, to: *to }).expect("a page");
     }
@@ -102,7 +102,7 @@ fn attention(criterion: &mut Criterion) {
     let steps = [("64 behind one prompt", shared), ("64 apart", apart), ("prefill", chunk)];
     for (name, step) in steps {
         figure(&mut group, name, (step.positions.len() as u64, "tokens"), step.least(), |runs| {
-            step.batch(&rows, |batch| probe.measure(Which::Text, batch, runs)).expect("it runs")
+            step.batch(&rows, |batch| probe.measure(PlanKind::Text, batch, runs)).expect("it runs")
         });
     }
     group.finish();

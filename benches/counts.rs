@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex};
 use flamant::config::{Activation, Norm};
 use flamant::probe::emulated::Counters;
 use flamant::probe::{
-    Axis, Batch, Cost, Device, Epilogue, Graph, Index, Keys, Numbers, PAGE_TOKENS, PageCount, Pages, Place, Plan,
-    Plans, Pools, Precision, Probe, Usual, WeightId, Which,
+    Axis, Batch, Capacity, Cost, Device, Epilogue, Graph, Index, Keys, KvConfig, Numbers, PAGE_TOKENS, PageCount,
+    Pages, Place, Plan, PlanKind, Plans, Precision, Probe, WeightId,
 };
 
 /// Kernels that are bound by memory may ask for so many times the least bytes.
@@ -36,7 +36,7 @@ struct Trial {
     lists: Lists,
     /// What fills the pages first.
     before: Option<(Plan, Lists)>,
-    pools: Pools,
+    kv_config: KvConfig,
 }
 
 /// What a trial did.
@@ -59,8 +59,8 @@ struct Lists {
 }
 
 impl Lists {
-    /// So many pictures.
-    fn pictures(count: usize) -> Lists {
+    /// So many images.
+    fn images(count: usize) -> Lists {
         Lists { images: (0..count as u32).collect(), ..Lists::default() }
     }
 
@@ -85,9 +85,9 @@ impl Lists {
         Lists { tables: (0..sequences as u32).map(table).collect(), ..Lists::text(sequences, to - 1, to) }
     }
 
-    /// As many tokens of one sequence, which see these many pictures one after the other.
-    fn seeing(tokens: usize, pictures: usize) -> Lists {
-        let media = (0..tokens).map(|token| Some((token * pictures / tokens) as u32)).collect();
+    /// As many tokens of one sequence, which see these many images one after the other.
+    fn seeing(tokens: usize, images: usize) -> Lists {
+        let media = (0..tokens).map(|token| Some((token * images / tokens) as u32)).collect();
         Lists { media, ..Lists::text(1, 0, tokens) }
     }
 }
@@ -129,14 +129,14 @@ fn batch<R>(plan: &Plan, lists: &Lists, with: impl FnOnce(&Batch) -> R) -> R {
     })
 }
 
-fn run(probe: &mut Probe, which: Which, plan: &Plan, lists: &Lists) {
+fn run(probe: &mut Probe, which: PlanKind, plan: &Plan, lists: &Lists) {
     batch(plan, lists, |batch| probe.run(which, batch)).expect("the emulator finds no fault");
 }
 
 impl Trial {
     fn new(what: String, plan: Plan, numbers: Numbers, lists: Lists) -> Trial {
         let pages = PageCount { least: 1, most: 1 };
-        let pools = Pools {
+        let kv_config = KvConfig {
             text_layers: 1,
             text_width: 16,
             text_pages: pages,
@@ -145,7 +145,7 @@ impl Trial {
             media_tokens: 1,
             media_pages: pages,
         };
-        Trial { what, by_memory: true, plan, numbers, lists, before: None, pools }
+        Trial { what, by_memory: true, plan, numbers, lists, before: None, kv_config }
     }
 
     fn count(self) -> Row {
@@ -154,14 +154,15 @@ impl Trial {
         place.emulated.counted = Some(log.clone());
         let (media, filled) = self.before.unwrap_or_else(|| (Graph::new().plan(&[], None), Lists::default()));
         let most = |units: fn(&Lists) -> usize| units(&self.lists).max(units(&filled)).max(1);
-        let usual = Usual { images: most(|lists| lists.images.len()), tokens: most(|lists| lists.positions.len()) };
-        let counts = batch(&self.plan, &self.lists, |batch| batch.counts(self.pools.media_tokens));
-        let least = Cost { bytes: self.plan.bytes(&counts), flops: self.plan.flops(&counts) };
+        let capacity =
+            Capacity { images: most(|lists| lists.images.len()), tokens: most(|lists| lists.positions.len()) };
+        let workload = batch(&self.plan, &self.lists, |batch| batch.workload(self.kv_config.media_tokens));
+        let least = Cost { bytes: self.plan.bytes(&workload), flops: self.plan.flops(&workload) };
         let plans = Plans { media: media.clone(), text: self.plan.clone(), features: None };
-        let mut probe = Probe::open(&place, self.numbers, plans, self.pools, usual).expect("the emulator opens");
-        run(&mut probe, Which::Media, &media, &filled);
+        let mut probe = Probe::open(&place, self.numbers, plans, self.kv_config, capacity).expect("the emulator opens");
+        run(&mut probe, PlanKind::Media, &media, &filled);
         log.lock().expect("no thread died").clear();
-        run(&mut probe, Which::Text, &self.plan, &self.lists);
+        run(&mut probe, PlanKind::Text, &self.plan, &self.lists);
 
         let launches = log.lock().expect("no thread died");
         let total = launches.iter().fold(Counters::default(), |sum, (_, launch)| Counters {
@@ -263,8 +264,8 @@ fn patches(images: usize) -> Trial {
     let mut graph = Graph::new();
     let pixels = graph.input(Axis::Images, 1, 3 * SIDE * SIDE);
     graph.patches(pixels, SIDE, PATCH);
-    let what = format!("patches, {images} pictures of {SIDE} pixels");
-    Trial::new(what, graph.plan(&[pixels], None), Numbers::default(), Lists::pictures(images))
+    let what = format!("patches, {images} images of {SIDE} pixels");
+    Trial::new(what, graph.plan(&[pixels], None), Numbers::default(), Lists::images(images))
 }
 
 fn class_and_position(images: usize, patches: usize, width: usize) -> Trial {
@@ -273,16 +274,16 @@ fn class_and_position(images: usize, patches: usize, width: usize) -> Trial {
     let class = vector(&mut numbers, width);
     let position = matrix(&mut numbers, patches + 1, width);
     graph.class_and_position(x, class, position);
-    let what = format!("class row and positions, {images} pictures, {} rows of {width}", patches + 1);
-    Trial::new(what, graph.plan(&[x], None), numbers, Lists::pictures(images))
+    let what = format!("class row and positions, {images} images, {} rows of {width}", patches + 1);
+    Trial::new(what, graph.plan(&[x], None), numbers, Lists::images(images))
 }
 
 fn broadcast(images: usize, latents: usize, width: usize) -> Trial {
     let (mut graph, mut numbers) = (Graph::new(), Numbers::default());
     let rows = matrix(&mut numbers, latents, width);
     graph.broadcast(rows, latents, width);
-    let what = format!("broadcast, {latents} rows of {width} to {images} pictures");
-    Trial::new(what, graph.plan(&[], None), numbers, Lists::pictures(images))
+    let what = format!("broadcast, {latents} rows of {width} to {images} images");
+    Trial::new(what, graph.plan(&[], None), numbers, Lists::images(images))
 }
 
 fn append(count: usize, heads: usize, head_width: usize, rotary: bool) -> Trial {
@@ -297,14 +298,15 @@ fn append(count: usize, heads: usize, head_width: usize, rotary: bool) -> Trial 
     graph.append(key, value, Pages::Text { layer: 0 });
     let what = format!("append{}, {count} tokens of {width}", if rotary { " with rotary embedding" } else { "" });
     let trial = Trial::new(what, graph.plan(&[all], None), Numbers::default(), Lists::text(1, 0, count));
-    let pools = text_pools(width, 1, count);
-    Trial { pools, ..trial }
+    let kv_config = text_kv_config(width, 1, count);
+    Trial { kv_config, ..trial }
 }
 
-fn text_pools(width: usize, sequences: usize, tokens: usize) -> Pools {
+fn text_kv_config(width: usize, sequences: usize, tokens: usize) -> KvConfig {
     let pages = sequences * tokens.div_ceil(PAGE_TOKENS);
-    let pools = Trial::new(String::new(), Graph::new().plan(&[], None), Numbers::default(), Lists::default()).pools;
-    Pools { text_width: width, text_pages: PageCount { least: pages, most: pages }, ..pools }
+    let kv_config =
+        Trial::new(String::new(), Graph::new().plan(&[], None), Numbers::default(), Lists::default()).kv_config;
+    KvConfig { text_width: width, text_pages: PageCount { least: pages, most: pages }, ..kv_config }
 }
 
 /// Attention of sequences to themselves: all tokens but the last `new` are in pages already.
@@ -320,7 +322,7 @@ fn causal(sequences: usize, tokens: usize, new: usize, heads: usize, head_width:
     Trial {
         by_memory: new == 1,
         before: Some((filler(width), Lists::text(sequences, 0, tokens))),
-        pools: text_pools(width, sequences, tokens),
+        kv_config: text_kv_config(width, sequences, tokens),
         ..Trial::new(what, graph.plan(&[query], None), Numbers::default(), lists)
     }
 }
@@ -337,7 +339,7 @@ fn forked(sequences: usize, common: usize, tokens: usize, heads: usize, head_wid
         what,
         lists: Lists::forked(sequences, common, tokens),
         before: Some((filler(width), Lists::text(1, 0, distinct))),
-        pools: text_pools(width, 1, distinct),
+        kv_config: text_kv_config(width, 1, distinct),
         ..causal(sequences, tokens, 1, heads, head_width, false)
     }
 }
@@ -350,28 +352,29 @@ fn filler(width: usize) -> Plan {
     fill.plan(&[key, value], None)
 }
 
-/// Pages of so many pictures, and what fills them.
-fn media_pages(pictures: usize, latents: usize, inner: usize) -> (Pools, Option<(Plan, Lists)>) {
+/// Pages of so many images, and what fills them.
+fn media_pages(images: usize, latents: usize, inner: usize) -> (KvConfig, Option<(Plan, Lists)>) {
     let mut fill = Graph::new();
     let [key, value] = [(); 2].map(|()| fill.input(Axis::Images, latents, inner));
     fill.append(key, value, Pages::Media { block: 0 });
-    let pages = PageCount { least: pictures, most: pictures };
-    let pools = Pools { media_width: inner, media_tokens: latents, media_pages: pages, ..text_pools(16, 1, 16) };
-    (pools, Some((fill.plan(&[key, value], None), Lists::pictures(pictures))))
+    let pages = PageCount { least: images, most: images };
+    let kv_config =
+        KvConfig { media_width: inner, media_tokens: latents, media_pages: pages, ..text_kv_config(16, 1, 16) };
+    (kv_config, Some((fill.plan(&[key, value], None), Lists::images(images))))
 }
 
 const LATENTS: usize = 64;
 
-/// Attention of tokens to the picture before each.
-fn image_attention(tokens: usize, pictures: usize, heads: usize, head_width: usize) -> Trial {
+/// Attention of tokens to the image before each.
+fn image_attention(tokens: usize, images: usize, heads: usize, head_width: usize) -> Trial {
     let inner = heads * head_width;
     let mut graph = Graph::new();
     let query = graph.input(Axis::Tokens, 1, inner);
     graph.attention(query, Keys::Preceding { block: 0 }, head_width, 1.0 / (head_width as f32).sqrt());
-    let (pools, before) = media_pages(pictures, LATENTS, inner);
-    let what = format!("masked image attention, {tokens} tokens, {pictures} pictures, {heads} heads of {head_width}");
-    let lists = Lists::seeing(tokens, pictures);
-    Trial { pools, before, ..Trial::new(what, graph.plan(&[query], None), Numbers::default(), lists) }
+    let (kv_config, before) = media_pages(images, LATENTS, inner);
+    let what = format!("masked image attention, {tokens} tokens, {images} images, {heads} heads of {head_width}");
+    let lists = Lists::seeing(tokens, images);
+    Trial { kv_config, before, ..Trial::new(what, graph.plan(&[query], None), Numbers::default(), lists) }
 }
 
 /// The attention half of a gated block; in one launch, or in the four that it is composed of.
@@ -391,19 +394,19 @@ fn gated(tokens: usize, width: usize, heads: usize, head_width: usize, kind: Nor
     let gate = Some(vector(&mut numbers, 1));
     graph.linear(y, weight, width, None, Epilogue { gate, residual: Some(residual), ..Epilogue::default() });
     let inputs = if fused { vec![x] } else { vec![x, residual] };
-    let (pools, before) = media_pages(1, LATENTS, inner);
+    let (kv_config, before) = media_pages(1, LATENTS, inner);
     let form = if fused { "one launch" } else { "four launches" };
     let what = format!("gated attention, {tokens} tokens, width {width}, {heads} heads of {head_width}, {form}");
     Trial {
         by_memory: false,
-        pools,
+        kv_config,
         before,
         ..Trial::new(what, graph.plan(&inputs, None), numbers, Lists::seeing(tokens, 1))
     }
 }
 
-/// Attention within pictures: a tower's, or with `latents` a resampler's.
-fn picture(images: usize, rows: usize, latents: usize, heads: usize, head_width: usize, norms: bool) -> Trial {
+/// Attention within images: a tower's, or with `latents` a resampler's.
+fn image(images: usize, rows: usize, latents: usize, heads: usize, head_width: usize, norms: bool) -> Trial {
     let inner = heads * head_width;
     let (mut graph, mut numbers) = (Graph::new(), Numbers::default());
     let mut source = |rows| [(); 2].map(|()| graph.input(Axis::Images, rows, inner));
@@ -423,11 +426,11 @@ fn picture(images: usize, rows: usize, latents: usize, heads: usize, head_width:
             graph.norm_groups(x, head_width, Norm::Layer, weight, Some(bias), 1e-5);
         }
     }
-    graph.attention(query, Keys::Picture(sources), head_width, 1.0 / (head_width as f32).sqrt());
+    graph.attention(query, Keys::Image(sources), head_width, 1.0 / (head_width as f32).sqrt());
     let of = if latents > 0 { format!("resampler, {rows} + {latents} keys") } else { format!("vision, {rows} tokens") };
     let norms = if norms { ", norms of heads" } else { "" };
-    let what = format!("attention, {of}, {images} pictures, {heads} heads of {head_width}{norms}");
-    Trial { by_memory: false, ..Trial::new(what, graph.plan(&inputs, None), numbers, Lists::pictures(images)) }
+    let what = format!("attention, {of}, {images} images, {heads} heads of {head_width}{norms}");
+    Trial { by_memory: false, ..Trial::new(what, graph.plan(&inputs, None), numbers, Lists::images(images)) }
 }
 
 fn trials() -> Vec<Trial> {
@@ -449,10 +452,10 @@ fn trials() -> Vec<Trial> {
         image_attention(1, 1, 8, 64),
         image_attention(16, 16, 8, 128),
         image_attention(256, 8, 8, 64),
-        picture(1, 257, 0, 4, 64, false),
-        picture(1, 257, 0, 4, 80, false),
-        picture(1, 256, 64, 4, 64, false),
-        picture(1, 257, 64, 4, 96, true),
+        image(1, 257, 0, 4, 64, false),
+        image(1, 257, 0, 4, 80, false),
+        image(1, 256, 64, 4, 64, false),
+        image(1, 257, 64, 4, 96, true),
         norm(Norm::Layer, 256, 2048, 2048),
         norm(Norm::Rms, 256, 4096, 4096),
         norm(Norm::Rms, 64, 2048, 128),

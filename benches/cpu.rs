@@ -1,4 +1,4 @@
-//! A model of 400 million random weights on the processor: a prompt of 4 pictures and 128 tokens, and single tokens
+//! A model of 400 million random weights on the processor: a prompt of 4 images and 128 tokens, and single tokens
 //! after it; also one token of each of several sequences in one run. The same folder is what
 //! `benches/peers/transformers_cpu.py` times. Reports FLOPs and bytes over time too.
 
@@ -8,17 +8,17 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use flamant::probe::{Batch, Device, PAGE_TOKENS, PageCopy, PageCount, Place, Probe, Usual, Which};
+use flamant::probe::{Batch, Capacity, Device, PAGE_TOKENS, PageCopy, PageCount, Place, PlanKind, Probe};
 use flamant::{Flamingo, Generation, Options, Prompt};
 use rayon::prelude::*;
 
-const PICTURES: usize = 4;
+const IMAGES: usize = 4;
 const TOKENS: usize = 128;
 /// Tokens that a token's time is the mean of.
 const STEPS: usize = 16;
 
-fn timed(flamingo: &mut Flamingo, prompt: &Prompt, tokens_max: usize) -> flamant::Timings {
-    let options = Generation { tokens_max, ignore_end: true, ..Generation::default() };
+fn timed(flamingo: &mut Flamingo, prompt: &Prompt, max_new_tokens: usize) -> flamant::Timings {
+    let options = Generation { max_new_tokens, ignore_eos: true, ..Generation::default() };
     flamingo.generate(prompt, &options, &mut |_| {}).expect("the synthetic model runs").timings
 }
 
@@ -31,16 +31,16 @@ fn together(criterion: &mut Criterion, dtype: synthetic::Dtype) {
     let pages = POSITION / PAGE_TOKENS + 1;
     let exactly = |count| PageCount { least: count, most: count };
     let place = Place::new(Device::Cpu, None);
-    let usual = Usual { images: 1, tokens: POSITION };
+    let capacity = Capacity { images: 1, tokens: POSITION };
     let count = [exactly(SEQUENCES * pages), exactly(1)];
     let (mut probe, config) =
-        Probe::folder(&place, &synthetic::folder(dtype), count, usual).expect("the synthetic model opens");
+        Probe::folder(&place, &synthetic::folder(dtype), count, capacity).expect("the synthetic model opens");
     let own = |sequence: usize| (0..pages as u32).map(move |page| (sequence * pages) as u32 + page);
     let apart: Vec<Vec<u32>> = (0..SEQUENCES).map(|sequence| own(sequence).collect()).collect();
     let shared: Vec<Vec<u32>> =
         (0..SEQUENCES).map(|sequence| own(0).take(pages - 1).chain(own(sequence).skip(pages - 1)).collect()).collect();
     let pixels = vec![0.5; 3 * config.vision.image_size.pow(2)];
-    probe.run(Which::Media, &Batch { inputs: &[&pixels], images: &[0], ..Batch::default() }).expect("a picture");
+    probe.run(PlanKind::Media, &Batch { inputs: &[&pixels], images: &[0], ..Batch::default() }).expect("an image");
     let batch = |positions: &[u32], sequences: &[u32], tables: &[Vec<u32>], with: &mut dyn FnMut(&Batch)| {
         let tokens = positions.len();
         let tables: Vec<&[u32]> = tables.iter().map(Vec::as_slice).collect();
@@ -59,7 +59,7 @@ fn together(criterion: &mut Criterion, dtype: synthetic::Dtype) {
         });
     };
     let (prompt, alone): (Vec<u32>, _) = ((0..POSITION as u32).collect(), [0; POSITION]);
-    batch(&prompt, &alone, &apart, &mut |batch| drop(probe.run(Which::Text, batch).expect("a prompt")));
+    batch(&prompt, &alone, &apart, &mut |batch| drop(probe.run(PlanKind::Text, batch).expect("a prompt")));
     for (from, table) in
         apart.iter().skip(1).flat_map(|table| own(0).zip(table)).filter(|(from, _)| *from + 1 < pages as u32)
     {
@@ -75,7 +75,7 @@ fn together(criterion: &mut Criterion, dtype: synthetic::Dtype) {
         batch(&vec![POSITION as u32; count], &sequences, tables, &mut |batch| {
             group.bench_function(name, |bencher| {
                 bencher.iter_custom(|runs| {
-                    let each = probe.measure(Which::Text, batch, runs as usize).expect("it runs");
+                    let each = probe.measure(PlanKind::Text, batch, runs as usize).expect("it runs");
                     Duration::from_secs_f64(each * runs as f64)
                 });
             });
@@ -87,13 +87,13 @@ fn together(criterion: &mut Criterion, dtype: synthetic::Dtype) {
 fn cpu(criterion: &mut Criterion) {
     for dtype in [synthetic::Dtype::F32, synthetic::Dtype::Bf16] {
         let folder = synthetic::folder(dtype);
-        let prompt = synthetic::prompt(PICTURES, TOKENS);
+        let prompt = synthetic::prompt(IMAGES, TOKENS);
         let mut flamingo = Flamingo::open(&folder, &Options::default()).expect("the synthetic model opens");
         let mut group = criterion.benchmark_group(format!("400M {dtype:?}"));
         group.sample_size(10);
-        let flops: u64 = flamingo.prompt_flops(PICTURES, TOKENS).iter().sum();
+        let flops: u64 = flamingo.prompt_flops(IMAGES, TOKENS).iter().sum();
         group.throughput(Throughput::Elements(flops));
-        group.bench_function(format!("prompt, {PICTURES} pictures and {TOKENS} tokens"), |bencher| {
+        group.bench_function(format!("prompt, {IMAGES} images and {TOKENS} tokens"), |bencher| {
             bencher.iter(|| black_box(timed(&mut flamingo, &prompt, 1)));
         });
         group.throughput(Throughput::Bytes(synthetic::decoder_bytes(dtype)));

@@ -1,9 +1,9 @@
 //! The engine on the processor: queries behind one few-shot prefix, decoding side by side, a thousand names behind one
-//! picture. `cargo bench --bench engine` runs all; `-- few-shot decode names` those that are named.
+//! image. `cargo bench --bench engine` runs all; `-- few-shot decode names` those that are named.
 //!
 //! A round of what is compared takes its turn after the other, and the median of the rounds is printed: one round takes
-//! up to a minute, too long for criterion's ten samples. Each round has pictures and texts of its own, so that nothing
-//! is found that an earlier round left. Where work is counted, it is the least: matrix products of pictures and tokens
+//! up to a minute, too long for criterion's ten samples. Each round has images and texts of its own, so that nothing
+//! is found that an earlier round left. Where work is counted, it is the least: matrix products of images and tokens
 //! that nobody has computed yet. Its rate is compared with that of a lone prompt in the same run.
 
 #[allow(dead_code, reason = "another bench uses the rest")]
@@ -12,22 +12,22 @@ mod synthetic;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use flamant::image::Picture;
+use flamant::image::Image;
 use flamant::{Engine, EventKind, Generation, Prompt, Request, Stats};
 use serde_json::json;
 
 /// Rounds of each figure.
 const ROUNDS: usize = 3;
-/// Pictures with text before the picture that is asked about.
+/// Images with text before the image that is asked about.
 const SHOTS: usize = 8;
-/// Letters after each picture; each is a token.
+/// Letters after each image; each is a token.
 const LETTERS: usize = 20;
-/// Tokens of a picture with its fences.
-const PICTURE_TOKENS: usize = 3;
+/// Tokens of an image with its fences.
+const IMAGE_TOKENS: usize = 3;
 /// Tokens of all shots, with the one that begins a sequence.
-const PREFIX: usize = 1 + SHOTS * (PICTURE_TOKENS + LETTERS);
-/// Tokens of a question with its picture.
-const QUESTION: usize = PICTURE_TOKENS + LETTERS;
+const PREFIX: usize = 1 + SHOTS * (IMAGE_TOKENS + LETTERS);
+/// Tokens of a question with its image.
+const QUESTION: usize = IMAGE_TOKENS + LETTERS;
 /// Tokens of an answer.
 const ANSWER: usize = 4;
 /// Queries behind a prefix; without sharing fewer are measured, since each takes as long.
@@ -48,19 +48,19 @@ fn main() {
     }
 }
 
-fn open(sharing: bool) -> Engine {
+fn open(prefix_caching: bool) -> Engine {
     let folder = synthetic::folder(synthetic::Dtype::F32);
-    Engine::builder().sharing(sharing).context_max(512).open(folder).expect("the synthetic model opens")
+    Engine::builder().prefix_caching(prefix_caching).context_max(512).open(folder).expect("the synthetic model opens")
 }
 
-/// A picture of noise that no other number gives.
-fn picture(number: usize) -> Picture {
+/// An image of noise that no other number gives.
+fn image(number: usize) -> Image {
     let mut state = number as u32;
     let mut pixel = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 24) as u8
     };
-    Picture::from_rgb(224, 224, (0..224 * 224 * 3).map(|_| pixel()).collect()).expect("the size is right")
+    Image::from_rgb(224, 224, (0..224 * 224 * 3).map(|_| pixel()).collect()).expect("the size is right")
 }
 
 /// Letters that depend on a number.
@@ -68,11 +68,11 @@ fn letters(count: usize, number: usize) -> String {
     (0..count).map(|place| char::from(b'a' + ((place * 5 + number * (place + 1) / 3 + number) % 26) as u8)).collect()
 }
 
-/// A question about a picture, behind the shots of a round.
+/// A question about an image, behind the shots of a round.
 fn query(round: usize, asked: usize, question: usize) -> Prompt {
     let mut prompt = Prompt::new();
     let mut part = |number: usize, text: String| {
-        prompt.image(picture(number)).expect("few pictures").text(text).expect("few parts");
+        prompt.image(image(number)).expect("few images").text(text).expect("few parts");
     };
     for shot in 0..SHOTS {
         part(10_000 * round + shot, letters(LETTERS, 100 * round + shot));
@@ -88,7 +88,7 @@ fn median(mut samples: Vec<f64>) -> f64 {
 
 /// Runs prompts that were prepared before; the seconds, and what was counted.
 fn timed(engine: &mut Engine, requests: Vec<Request>) -> (f64, Stats) {
-    let prepare = |request| engine.reader().prepare(request).expect("the synthetic prompt is right");
+    let prepare = |request| engine.preparer().prepare(request).expect("the synthetic prompt is right");
     let prepared: Vec<_> = requests.into_iter().map(prepare).collect();
     let before = engine.stats();
     let begun = Instant::now();
@@ -102,7 +102,7 @@ fn timed(engine: &mut Engine, requests: Vec<Request>) -> (f64, Stats) {
     }
     let (seconds, after) = (begun.elapsed().as_secs_f64(), engine.stats());
     let grown = Stats {
-        pictures_encoded: after.pictures_encoded - before.pictures_encoded,
+        images_encoded: after.images_encoded - before.images_encoded,
         tokens_computed: after.tokens_computed - before.tokens_computed,
         ..after
     };
@@ -112,9 +112,9 @@ fn timed(engine: &mut Engine, requests: Vec<Request>) -> (f64, Stats) {
 /// A way to ask, and what was measured of it.
 struct Way {
     name: &'static str,
-    sharing: bool,
+    prefix_caching: bool,
     queries: usize,
-    per_picture: usize,
+    per_image: usize,
     seconds: Vec<f64>,
 }
 
@@ -125,10 +125,10 @@ fn least(engine: &Engine, way: &Way) -> u64 {
     let output = text(0);
     let asked = |from: u64| text(PREFIX + QUESTION + ANSWER - 1) - from + ANSWER as u64 * output;
     let count = way.queries as u64;
-    match way.sharing {
+    match way.prefix_caching {
         true => {
-            let pictures = SHOTS + way.queries / way.per_picture;
-            engine.flops(pictures, 0)[0] + text(PREFIX) - output + count * asked(text(PREFIX))
+            let images = SHOTS + way.queries / way.per_image;
+            engine.flops(images, 0)[0] + text(PREFIX) - output + count * asked(text(PREFIX))
         }
         false => count * (engine.flops(SHOTS + 1, 0)[0] + asked(output)),
     }
@@ -138,23 +138,29 @@ fn few_shot() {
     let mut shared = open(true);
     let mut alone = open(false);
     write_for_peer(&shared);
-    let way = |name, sharing, queries, per_picture| Way { name, sharing, queries, per_picture, seconds: Vec::new() };
+    let way = |name, prefix_caching, queries, per_image| Way {
+        name,
+        prefix_caching,
+        queries,
+        per_image,
+        seconds: Vec::new(),
+    };
     let mut ways = [
         way("one alone", false, 1, 1),
         way("not shared", false, QUERIES_ALONE, 1),
-        way("shared, a picture each", true, QUERIES, 1),
-        way("shared, 4 questions a picture", true, QUERIES, 4),
+        way("shared, an image each", true, QUERIES, 1),
+        way("shared, 4 questions an image", true, QUERIES, 4),
     ];
-    let generation = Generation { tokens_max: ANSWER, ignore_end: true, ..Generation::default() };
+    let generation = Generation { max_new_tokens: ANSWER, ignore_eos: true, ..Generation::default() };
     for round in 0..ROUNDS {
         for (number, way) in ways.iter_mut().enumerate() {
-            let engine = if way.sharing { &mut shared } else { &mut alone };
-            let prompt = |question| query(1 + round * 4 + number, question / way.per_picture, question);
+            let engine = if way.prefix_caching { &mut shared } else { &mut alone };
+            let prompt = |question| query(1 + round * 4 + number, question / way.per_image, question);
             let requests = (0..way.queries).map(|question| Request::generate(prompt(question), generation.clone()));
             let (seconds, stats) = timed(engine, requests.collect());
-            if way.sharing {
-                let pictures = (SHOTS + way.queries / way.per_picture) as u64;
-                assert_eq!(stats.pictures_encoded, pictures, "each picture is encoded once");
+            if way.prefix_caching {
+                let images = (SHOTS + way.queries / way.per_image) as u64;
+                assert_eq!(stats.images_encoded, images, "each image is encoded once");
             }
             way.seconds.push(seconds);
         }
@@ -179,7 +185,7 @@ fn write_for_peer(engine: &Engine) {
         .map(|question| {
             let rendered = query(0, question, question).render(engine.tokenizer()).expect("the prompt is right");
             assert_eq!(rendered.ids.len(), PREFIX + QUESTION);
-            json!({"ids": rendered.ids, "media": rendered.media, "pictures": SHOTS + 1})
+            json!({"ids": rendered.ids, "media": rendered.media, "images": SHOTS + 1})
         })
         .collect();
     let file = synthetic::folder(synthetic::Dtype::F32).join("few_shot_ids.json");
@@ -189,7 +195,7 @@ fn write_for_peer(engine: &Engine) {
 /// Tokens a second of so many sequences that all write.
 fn decoding(engine: &mut Engine, sequences: usize, round: usize) -> f64 {
     const STEPS: usize = 24;
-    let generation = Generation { tokens_max: 200, ignore_end: true, ..Generation::default() };
+    let generation = Generation { max_new_tokens: 200, ignore_eos: true, ..Generation::default() };
     let mut ids = Vec::new();
     for sequence in 0..sequences {
         let mut prompt = Prompt::new();
@@ -250,7 +256,7 @@ fn names() {
     for round in 0..ROUNDS {
         let prompt = |number: usize| {
             let mut prompt = Prompt::new();
-            prompt.image(picture(number)).expect("few pictures").text(letters(LETTERS, number)).expect("few parts");
+            prompt.image(image(number)).expect("few images").text(letters(LETTERS, number)).expect("few parts");
             prompt
         };
         alone.push(timed(&mut engine, vec![Request::score(query(100 + round, 0, 0))]).0);
@@ -269,7 +275,7 @@ fn names() {
     let rate_alone = lone as f64 / alone;
     let over = all / ((prompt + read) as f64 / rate_alone);
     println!(
-        "{} names of {tokens} tokens behind one picture: {all:.2} s; {computed} tokens computed, {} at least; {over:.2} \
+        "{} names of {tokens} tokens behind one image: {all:.2} s; {computed} tokens computed, {} at least; {over:.2} \
          times the least work at the rate of a prompt that is scored alone",
         names.len(),
         begins.len(),

@@ -1,4 +1,4 @@
-//! Classification as an evaluation asks for it: 1000 pictures behind the same 8 shown ones, five names to choose from,
+//! Classification as an evaluation asks for it: 1000 images behind the same 8 shown ones, five names to choose from,
 //! on the model in the box. Each way gives up one thing that the engine does: all of it; without running prompts side
 //! by side; without finding again what was computed; without a trie, each name weighed as a prompt of its own. A round
 //! of each takes its turn; medians are printed, and how often the first is as fast. All must choose the same names.
@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use flamant::demo::{Drawing, Episode, Random, Sheet};
-use flamant::image::Picture;
+use flamant::image::Image;
 use flamant::{Engine, EventKind, Prompt, Request};
 
 const QUERIES: usize = 1000;
@@ -18,17 +18,17 @@ const ROUNDS: usize = 5;
 struct Way {
     name: &'static str,
     sequences: usize,
-    sharing: bool,
+    prefix_caching: bool,
     trie: bool,
     /// What takes long is timed for fewer, and the others reckoned to take as long.
     queries: usize,
 }
 
 const WAYS_TO_ASK: [Way; 4] = [
-    Way { name: "side by side", sequences: 64, sharing: true, trie: true, queries: QUERIES },
-    Way { name: "one prompt at a time", sequences: 1, sharing: true, trie: true, queries: QUERIES },
-    Way { name: "and nothing found again", sequences: 1, sharing: false, trie: true, queries: 100 },
-    Way { name: "and each name a prompt", sequences: 1, sharing: false, trie: false, queries: 20 },
+    Way { name: "side by side", sequences: 64, prefix_caching: true, trie: true, queries: QUERIES },
+    Way { name: "one prompt at a time", sequences: 1, prefix_caching: true, trie: true, queries: QUERIES },
+    Way { name: "and nothing found again", sequences: 1, prefix_caching: false, trie: true, queries: 100 },
+    Way { name: "and each name a prompt", sequences: 1, prefix_caching: false, trie: false, queries: 20 },
 ];
 
 fn main() {
@@ -39,8 +39,8 @@ fn main() {
         let episode = Episode::draw(&mut Random::new(round as u64), &sheets[round % 5], WAYS, SHOTS);
         let mut chosen: Vec<Vec<usize>> = Vec::new();
         for (way, seconds) in WAYS_TO_ASK.iter().zip(&mut seconds) {
-            let builder = Engine::builder().sequences(way.sequences).sharing(way.sharing);
-            let mut engine = builder.pictures_per_step(16).tokens_per_step(1024).demo().expect("it is there");
+            let builder = Engine::builder().max_sequences(way.sequences).prefix_caching(way.prefix_caching);
+            let mut engine = builder.max_batched_images(16).max_batched_tokens(1024).demo().expect("it is there");
             let queries = queries(&sheets, &episode, way.queries);
             let begun = Instant::now();
             chosen.push(match way.trie {
@@ -75,18 +75,18 @@ fn queries(sheets: &[Sheet], episode: &Episode, count: usize) -> Vec<Query> {
     let names: Vec<String> = episode.names.iter().map(|name| format!("{name}.")).collect();
     let query = |(sheet, drawing): (&Sheet, Drawing)| {
         let mut prompt = Prompt::new();
-        for (shown, way) in &episode.shown {
-            prompt.image(picture(episode.sheet, *shown)).expect("few").text(names[*way].clone()).expect("few");
+        for (shown, way) in &episode.support {
+            prompt.image(image(episode.sheet, *shown)).expect("few").text(names[*way].clone()).expect("few");
         }
-        prompt.image(picture(sheet, drawing)).expect("few");
+        prompt.image(image(sheet, drawing)).expect("few");
         (prompt, names.clone())
     };
     all.take(count).map(query).collect()
 }
 
-fn picture(sheet: &Sheet, drawing: Drawing) -> Picture {
+fn image(sheet: &Sheet, drawing: Drawing) -> Image {
     let pixels = sheet.levels(drawing).into_iter().flat_map(|level| [level; 3]).collect();
-    Picture::from_rgb(sheet.tile as u32, sheet.tile as u32, pixels).expect("a drawing has as many pixels")
+    Image::from_rgb(sheet.tile as u32, sheet.tile as u32, pixels).expect("a drawing has as many pixels")
 }
 
 /// The likeliest name of each query; as many more wait as run, so that a step is never short of work, but where one

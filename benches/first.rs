@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use flamant::probe::{
-    Axis, Batch, Device, Epilogue, Graph, Keys, Numbers, PAGE_TOKENS, PageCount, Pages, Place, Plan, Plans, Pools,
-    Precision, Probe, Usual, Which,
+    Axis, Batch, Capacity, Device, Epilogue, Graph, Keys, KvConfig, Numbers, PAGE_TOKENS, PageCount, Pages, Place,
+    Plan, PlanKind, Plans, Precision, Probe,
 };
 use serde_json::{Value, json};
 
@@ -104,7 +104,7 @@ pub const LINES: [Line; 8] = [
         below: "waits, not shared memory, hold the large tile: registers and spills of linear_tile_128x128 in the \
                 report, stages of kernels/linear.cu; then power and clocks (nvidia-smi -q -d PERFORMANCE)",
         above: "shared memory gives more than the 1024 multiply-adds a clock that were reckoned: correct the cost of a \
-                tile in src/backend/kernels/tuning.rs before other forms are judged by it",
+                tile in src/backend/gpu/tuning.rs before other forms are judged by it",
     },
     Line {
         name: "linear, 512 rows, 4096 to 4096",
@@ -113,7 +113,7 @@ pub const LINES: [Line; 8] = [
         expected: [320.0, 400.0],
         form: "128x128",
         below: "128 large tiles are one wave on 132 multiprocessors and should have the rate of the line before; at two \
-                thirds of it the 64x64 form was chosen: src/backend/kernels/tuning.rs",
+                thirds of it the 64x64 form was chosen: src/backend/gpu/tuning.rs",
         above: "one wave does better than many: look at the tail of the waves in the line before",
     },
     Line {
@@ -124,8 +124,8 @@ pub const LINES: [Line; 8] = [
         form: "32x16",
         below: "too few blocks: one multiprocessor draws at most 64 bytes a clock (about 110 GB/s) from L2; 128 blocks of \
                 32 features should have enough, 32 blocks of 128 would come to 2.3 TB/s. Look at L2_SHARE and the form \
-                chosen for 9 to 16 rows in src/backend/kernels/tuning.rs",
-        above: "reading x once a block costs less than reckoned: correct what L2 gives in src/backend/kernels/tuning.rs",
+                chosen for 9 to 16 rows in src/backend/gpu/tuning.rs",
+        above: "reading x once a block costs less than reckoned: correct what L2 gives in src/backend/gpu/tuning.rs",
     },
     Line {
         name: "split attention, 1 sequence of 4096 keys",
@@ -155,7 +155,7 @@ pub const LINES: [Line; 8] = [
         form: "",
         below: "launches cost less than reckoned: merging them, or overlapping one with the next, has less to give",
         above: "a token of IDEFICS-9B has 324 launches: look whether the sequence is replayed as one graph \
-                (src/backend/kernels/cuda/context.rs), then let launches overlap, and merge them, before kernels",
+                (src/backend/gpu/cuda/context.rs), then let launches overlap, and merge them, before kernels",
     },
 ];
 
@@ -354,7 +354,7 @@ fn open(place: &Place, work: Work) -> flamant::Result<Opened> {
         }
         Work::Empty { launches } => {
             let nothing = || Graph::new().plan(&[], None);
-            let mut probe = opened(place, Numbers::default(), nothing(), nothing(), Pools::default(), 16)?;
+            let mut probe = opened(place, Numbers::default(), nothing(), nothing(), KvConfig::default(), 16)?;
             probe.measure_empty(launches, 1)?;
             Ok(Opened { probe, lists: Lists::default(), layers: launches, empty: true })
         }
@@ -366,11 +366,11 @@ fn opened(
     numbers: Numbers,
     media: Plan,
     text: Plan,
-    pools: Pools,
+    kv_config: KvConfig,
     tokens: usize,
 ) -> flamant::Result<Probe> {
     let plans = Plans { media, text, features: None };
-    Probe::open(place, numbers, plans, pools, Usual { images: 0, tokens })
+    Probe::open(place, numbers, plans, kv_config, Capacity { images: 0, tokens })
 }
 
 /// Layers side by side on one input: each launch waits for the one before it, as in a model.
@@ -385,7 +385,7 @@ fn open_linear(place: &Place, [rows, columns, width]: [usize; 3], layers: usize)
     // Fetched once, to see that there are numbers; timed without.
     let fetched = graph.select(last);
     let text = graph.plan(&[x], Some(fetched));
-    let probe = opened(place, numbers, Graph::new().plan(&[], None), text, Pools::default(), rows)?;
+    let probe = opened(place, numbers, Graph::new().plan(&[], None), text, KvConfig::default(), rows)?;
     let lists = Lists {
         inputs: vec![random(rows * columns)],
         positions: (0..rows as u32).collect(),
@@ -422,8 +422,8 @@ fn open_attention(
 
     let pages = keys.div_ceil(PAGE_TOKENS);
     let count = PageCount { least: sequences * pages, most: sequences * pages };
-    let pools = Pools { text_layers: layers, text_width: width, text_pages: count, ..Pools::default() };
-    let mut probe = opened(place, Numbers::default(), filler, text, pools, keys)?;
+    let kv_config = KvConfig { text_layers: layers, text_width: width, text_pages: count, ..KvConfig::default() };
+    let mut probe = opened(place, Numbers::default(), filler, text, kv_config, keys)?;
     let numbers = random(keys * width);
     let mut fill = Lists {
         inputs: vec![numbers.clone(), numbers],
@@ -434,7 +434,7 @@ fn open_attention(
     let table = |sequence: usize| (sequence * pages..(sequence + 1) * pages).map(|page| page as u32).collect();
     for sequence in 0..sequences {
         fill.tables = vec![table(sequence)];
-        fill.batch(&[], |batch| probe.run(Which::Media, batch))?;
+        fill.batch(&[], |batch| probe.run(PlanKind::Media, batch))?;
     }
     let lists = Lists {
         inputs: vec![random(sequences * 3 * width)],
@@ -452,11 +452,11 @@ impl Opened {
             return Ok(Vec::new());
         }
         let (probe, last) = (&mut self.probe, self.lists.positions.len() as u32 - 1);
-        let found = self.lists.batch(&[last], |batch| probe.run(Which::Text, batch)).map_err(|e| e.to_string())?;
+        let found = self.lists.batch(&[last], |batch| probe.run(PlanKind::Text, batch)).map_err(|e| e.to_string())?;
         if found.iter().any(|value| !value.is_finite()) || found.iter().all(|value| *value == found[0]) {
             return Err("expected numbers in its last row, found none or all the same".to_owned());
         }
-        let started = self.lists.batch(&[], |batch| probe.kernels(Which::Text, batch)).map_err(|e| e.to_string())?;
+        let started = self.lists.batch(&[], |batch| probe.kernels(PlanKind::Text, batch)).map_err(|e| e.to_string())?;
         Ok(started[..started.len() / self.layers].to_vec())
     }
 
@@ -465,7 +465,7 @@ impl Opened {
         let Opened { probe, lists, layers, empty } = self;
         let seconds = match empty {
             true => probe.measure_empty(*layers, runs),
-            false => lists.batch(&[], |batch| probe.measure(Which::Text, batch, runs)),
+            false => lists.batch(&[], |batch| probe.measure(PlanKind::Text, batch, runs)),
         };
         Ok(seconds? / *layers as f64)
     }

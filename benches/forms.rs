@@ -19,7 +19,7 @@ const SHARED_BYTES: u32 = 227 << 10;
 const HEAD: &str = "\
 # Forms of linear layers, reckoned for an H200
 
-Nothing here is measured: all times are reckoned (`src/backend/kernels/tuning.rs`). Waves: blocks for each that the
+Nothing here is measured: all times are reckoned (`src/backend/gpu/tuning.rs`). Waves: blocks for each that the
 device holds at once. Asked: bytes that all blocks ask L2 for, over the least that memory must give. Floor: the least
 bytes at 4.3 TB/s, or the FLOPs at 790 TFLOP/s.";
 const COLUMNS: &str = "\
@@ -51,7 +51,7 @@ fn main() {
     for model in real::all_models() {
         println!("\n## {}", model.name);
         for layer in linear_layers(&model.config).expect("the models are whole") {
-            let of = if layer.text { "text" } else { "pictures" };
+            let of = if layer.text { "text" } else { "images" };
             let paired = if layer.paired { ", twice (gated linear unit)" } else { "" };
             println!("\n{of}, {} to {}{paired}\n", layer.columns, layer.width);
             println!("{COLUMNS}");

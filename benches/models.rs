@@ -9,25 +9,25 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use figures::{Least, figure};
-use flamant::probe::{Batch, Device, PAGE_TOKENS, PageCount, Place, Precision, Probe, Usual, Which};
+use flamant::probe::{Batch, Capacity, Device, PAGE_TOKENS, PageCount, Place, PlanKind, Precision, Probe};
 
 /// How much of everything.
 #[derive(Clone, Copy)]
 struct Scale {
     tokens: usize,
-    pictures: usize,
+    images: usize,
     /// Sequences that are decoded together.
     sequences: usize,
-    /// Pictures that are encoded together.
+    /// Images that are encoded together.
     encoded: usize,
     shots: usize,
     shot_tokens: usize,
 }
 
-const FULL: Scale = Scale { tokens: 512, pictures: 4, sequences: 16, encoded: 8, shots: 8, shot_tokens: 32 };
-const TINY: Scale = Scale { tokens: 40, pictures: 2, sequences: 2, encoded: 2, shots: 1, shot_tokens: 16 };
+const FULL: Scale = Scale { tokens: 512, images: 4, sequences: 16, encoded: 8, shots: 8, shot_tokens: 32 };
+const TINY: Scale = Scale { tokens: 40, images: 2, sequences: 2, encoded: 2, shots: 1, shot_tokens: 16 };
 
-/// A model with prompts in its pages: sequence s has text pages of its own, and pictures.
+/// A model with prompts in its pages: sequence s has text pages of its own, and images.
 struct Run<'a> {
     probe: Probe,
     config: &'a flamant::config::ModelConfig,
@@ -39,16 +39,17 @@ impl Run<'_> {
     fn open<'a>(place: &Place, config: &'a flamant::config::ModelConfig, scale: Scale) -> Run<'a> {
         let pages = (scale.tokens + 1).div_ceil(PAGE_TOKENS);
         let exactly = |count| PageCount { least: count, most: count };
-        let pools = [exactly(scale.sequences * pages), exactly(scale.sequences * scale.pictures.max(scale.shots + 1))];
-        let usual = Usual { images: scale.encoded.max(scale.shots + 1), tokens: scale.tokens };
-        let probe = Probe::model(place, config, pools, usual).expect("the model fits");
+        let kv_config =
+            [exactly(scale.sequences * pages), exactly(scale.sequences * scale.images.max(scale.shots + 1))];
+        let capacity = Capacity { images: scale.encoded.max(scale.shots + 1), tokens: scale.tokens };
+        let probe = Probe::model(place, config, kv_config, capacity).expect("the model fits");
         let table = |sequence| (sequence * pages..(sequence + 1) * pages).map(|page| page as u32).collect();
         let tables = (0..scale.sequences).map(table).collect();
         Run { probe, config, scale, tables }
     }
 
-    /// Calls `with` with a batch of the pictures of these media pages.
-    fn pictures<R>(&mut self, pages: std::ops::Range<usize>, with: impl FnOnce(&mut Probe, &Batch) -> R) -> R {
+    /// Calls `with` with a batch of the images of these media pages.
+    fn images<R>(&mut self, pages: std::ops::Range<usize>, with: impl FnOnce(&mut Probe, &Batch) -> R) -> R {
         let side = self.config.vision.image_size;
         let mut state = 1u32;
         let mut next = || {
@@ -60,13 +61,13 @@ impl Run<'_> {
         with(&mut self.probe, &Batch { inputs: &[&pixels], images: &images, ..Batch::default() })
     }
 
-    /// Calls `with` with a batch of these positions of these sequences, of which the last one gives logits. Pictures
+    /// Calls `with` with a batch of these positions of these sequences, of which the last one gives logits. Images
     /// stand before the text at even distances of a prompt of `tokens`.
     fn text<R>(
         &mut self,
         sequences: std::ops::Range<usize>,
         positions: std::ops::Range<usize>,
-        [pictures, tokens]: [usize; 2],
+        [images, tokens]: [usize; 2],
         with: impl FnOnce(&mut Probe, &Batch) -> R,
     ) -> R {
         let count = sequences.len() * positions.len();
@@ -77,7 +78,7 @@ impl Run<'_> {
         };
         let vocabulary = self.config.decoder.vocabulary;
         let ids = list(&|sequence, position| (sequence * 7919 + position * 104_729) % vocabulary);
-        let seen = list(&|sequence, position| sequence * pictures + (position * pictures / tokens).min(pictures - 1));
+        let seen = list(&|sequence, position| sequence * images + (position * images / tokens).min(images - 1));
         let seen: Vec<Option<u32>> = seen.into_iter().map(Some).collect();
         let outputs: Vec<u32> = (1..=sequences.len()).map(|end| (end * positions.len() - 1) as u32).collect();
         let tables: Vec<&[u32]> = self.tables.iter().map(Vec::as_slice).collect();
@@ -95,14 +96,14 @@ impl Run<'_> {
 
     /// Fills the pages of all sequences; the last token of the first one gives the same logits in any batch.
     fn fill(&mut self) {
-        let Scale { tokens, pictures, sequences, encoded, .. } = self.scale;
-        let prompt = [pictures, tokens];
-        for first in (0..sequences * pictures).step_by(encoded) {
-            let pages = first..(first + encoded).min(sequences * pictures);
-            self.pictures(pages, |probe, batch| probe.run(Which::Media, batch)).expect("pictures are encoded");
+        let Scale { tokens, images, sequences, encoded, .. } = self.scale;
+        let prompt = [images, tokens];
+        for first in (0..sequences * images).step_by(encoded) {
+            let pages = first..(first + encoded).min(sequences * images);
+            self.images(pages, |probe, batch| probe.run(PlanKind::Media, batch)).expect("images are encoded");
         }
         let mut run = |sequences, positions| {
-            self.text(sequences, positions, prompt, |probe, batch| probe.run(Which::Text, batch)).expect("it runs")
+            self.text(sequences, positions, prompt, |probe, batch| probe.run(PlanKind::Text, batch)).expect("it runs")
         };
         for sequence in 1..sequences {
             run(sequence..sequence + 1, 0..tokens);
@@ -116,12 +117,12 @@ impl Run<'_> {
 
     fn measure_text(&mut self, sequences: usize, from: usize, to: usize, prompt: [usize; 2], runs: usize) -> f64 {
         let measured =
-            self.text(0..sequences, from..to, prompt, |probe, batch| probe.measure(Which::Text, batch, runs));
+            self.text(0..sequences, from..to, prompt, |probe, batch| probe.measure(PlanKind::Text, batch, runs));
         measured.expect("it ran before")
     }
 
-    fn measure_pictures(&mut self, count: usize, runs: usize) -> f64 {
-        self.pictures(0..count, |probe, batch| probe.measure(Which::Media, batch, runs)).expect("it ran before")
+    fn measure_images(&mut self, count: usize, runs: usize) -> f64 {
+        self.images(0..count, |probe, batch| probe.measure(PlanKind::Media, batch, runs)).expect("it ran before")
     }
 }
 
@@ -130,8 +131,8 @@ fn models(criterion: &mut Criterion) {
         Some(place) => (place, FULL, real::models()),
         None => (Place::new(Device::Emulated, Some(Precision::Bf16)), TINY, real::tiny_models()),
     };
-    let Scale { tokens, pictures, sequences, encoded, shots, shot_tokens } = scale;
-    let prompt = [pictures, tokens];
+    let Scale { tokens, images, sequences, encoded, shots, shot_tokens } = scale;
+    let prompt = [images, tokens];
     let mut group = criterion.benchmark_group("models");
     group.sample_size(50).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
     for real::Model { name, config } in &models {
@@ -148,14 +149,14 @@ fn models(criterion: &mut Criterion) {
         figure(&mut group, &format!("{name}/prefill{tokens}"), (tokens as u64, "tokens"), least, |runs| {
             run.measure_text(1, 0, tokens, prompt, runs)
         });
-        let least = Least { bytes: 0, flops: encoded as u64 * real::picture_flops(config) };
-        figure(&mut group, &format!("{name}/encode{encoded}"), (encoded as u64, "pictures"), least, |runs| {
-            run.measure_pictures(encoded, runs)
+        let least = Least { bytes: 0, flops: encoded as u64 * real::image_flops(config) };
+        figure(&mut group, &format!("{name}/encode{encoded}"), (encoded as u64, "images"), least, |runs| {
+            run.measure_images(encoded, runs)
         });
         let (shown, length) = (shots + 1, (shots + 1) * shot_tokens);
-        let flops = shown as u64 * real::picture_flops(config) + real::prompt_flops(config, length);
+        let flops = shown as u64 * real::image_flops(config) + real::prompt_flops(config, length);
         figure(&mut group, &format!("{name}/first{shots}shots"), (1, "tokens"), Least { bytes: 0, flops }, |runs| {
-            run.measure_pictures(shown, runs) + run.measure_text(1, 0, length, [shown, length], runs)
+            run.measure_images(shown, runs) + run.measure_text(1, 0, length, [shown, length], runs)
         });
     }
     group.finish();

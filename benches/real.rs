@@ -239,7 +239,7 @@ fn token_weights(config: &ModelConfig) -> usize {
 }
 
 /// Bytes that one step of so many sequences of `tokens` tokens must read: the weights once, and for each sequence its
-/// keys and values and those of its one picture.
+/// keys and values and those of its one image.
 pub fn step_bytes(config: &ModelConfig, sequences: usize, tokens: usize) -> u64 {
     let ModelConfig { decoder, gated, .. } = config;
     let weights = token_weights(config) + decoder.vocabulary * decoder.width;
@@ -257,8 +257,8 @@ pub fn prompt_flops(config: &ModelConfig, tokens: usize) -> u64 {
     2 * (products + text + media) as u64
 }
 
-/// Operations on one picture: tower, resampler, keys and values of all gated blocks.
-pub fn picture_flops(config: &ModelConfig) -> u64 {
+/// Operations on one image: tower, resampler, keys and values of all gated blocks.
+pub fn image_flops(config: &ModelConfig) -> u64 {
     let ModelConfig { vision, gated, .. } = config;
     let (width, tokens) = (vision.width, vision.tokens());
     let patches = vision.patches() * 3 * vision.patch_size.pow(2) * width;

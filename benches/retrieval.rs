@@ -1,4 +1,4 @@
-//! The search for similar pictures: 32 of 100,000 rows of 768 numbers, for a query alone and for 64 together. Beside
+//! The search for similar images: 32 of 100,000 rows of 768 numbers, for a query alone and for 64 together. Beside
 //! the time of a call it prints that of a query, and how fast the support set was read, each byte counted once a call.
 
 use std::time::{Duration, Instant};

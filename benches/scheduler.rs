@@ -4,23 +4,23 @@
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use flamant::probe::{Bounds, Job, Pace, Scheduler, Step, Tokens};
+use flamant::probe::{Bounds, RequestState, Scheduler, SequenceKind, Step, Tokens};
 
 /// Tokens that all have in common, and a sequence's own.
 const PREFIX: u32 = 320;
 const TAIL: u32 = 20;
 const ROOM: usize = 600;
 
-fn jobs(count: u32) -> Scheduler<()> {
-    let bounds = Bounds { jobs: 256, tokens: 8192, frames: 4, sharing: true };
+fn requests(count: u32) -> Scheduler<()> {
+    let bounds = Bounds { requests: 256, tokens: 8192, frames: 4, prefix_caching: true };
     let mut scheduler = Scheduler::new(bounds, 256 * 40, 64);
-    let picture = blake3::hash(b"a picture");
+    let image = blake3::hash(b"an image");
     for number in 0..count {
         let ids: Vec<u32> = (0..PREFIX).chain((0..TAIL).map(|token| 1000 + number * TAIL + token)).collect();
         let sees = vec![Some(0); ids.len()];
         let wanted = ids.len() - 1;
-        let tokens = Tokens::new(ids, sees, vec![picture], vec![1]);
-        scheduler.add(Job::new(number.into(), tokens, Pace::Writes, wanted, ROOM, ()));
+        let tokens = Tokens::new(ids, sees, vec![image], vec![1]);
+        scheduler.add(RequestState::new(number.into(), tokens, SequenceKind::Decode, wanted, ROOM, ()));
     }
     scheduler
 }
@@ -29,9 +29,9 @@ fn jobs(count: u32) -> Scheduler<()> {
 fn write(scheduler: &mut Scheduler<()>, step: &mut Step) -> usize {
     scheduler.schedule(step);
     for rows in step.rows.iter().filter(|rows| rows.wanted > 0) {
-        let Job { prompt, lines, .. } = &mut scheduler.running[rows.job];
-        lines[0].push(prompt, 7);
-        scheduler.name_written(rows.job);
+        let RequestState { prompt, sequences, .. } = &mut scheduler.running[rows.request];
+        sequences[0].push(prompt, 7);
+        scheduler.hash_decoded(rows.request);
     }
     step.rows.len()
 }
@@ -44,7 +44,7 @@ fn scheduler(criterion: &mut Criterion) {
         bencher.iter_custom(|count| {
             let mut spent = Duration::ZERO;
             for first in (0..count).step_by(STEPS as usize) {
-                let mut scheduler = jobs(256);
+                let mut scheduler = requests(256);
                 while write(&mut scheduler, &mut step) < 256 {}
                 let begun = Instant::now();
                 for _ in first..count.min(first + STEPS) {
@@ -56,7 +56,7 @@ fn scheduler(criterion: &mut Criterion) {
         });
     });
     criterion.bench_function("64 sequences come in behind a prefix", |bencher| {
-        bencher.iter_batched_ref(|| jobs(64), |scheduler| write(scheduler, &mut step), BatchSize::SmallInput);
+        bencher.iter_batched_ref(|| requests(64), |scheduler| write(scheduler, &mut step), BatchSize::SmallInput);
     });
 }
 

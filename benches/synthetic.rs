@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use flamant::image::Picture;
+use flamant::image::Image;
 use flamant::{Options, Prompt};
 use serde_json::{Map, Value, json};
 
@@ -41,14 +41,14 @@ pub fn folder(dtype: Dtype) -> PathBuf {
     folder
 }
 
-/// `pictures` pictures and about `tokens` tokens, spread evenly.
-pub fn prompt(pictures: usize, tokens: usize) -> Prompt {
+/// `images` images and about `tokens` tokens, spread evenly.
+pub fn prompt(images: usize, tokens: usize) -> Prompt {
     let mut prompt = Prompt::new();
-    // A picture with its fences is three tokens, the sequence begins with one.
-    let letters = (tokens - 1 - 3 * pictures) / pictures;
-    for index in 0..pictures {
+    // An image with its fences is three tokens, the sequence begins with one.
+    let letters = (tokens - 1 - 3 * images) / images;
+    for index in 0..images {
         let pixels = (0..224 * 224 * 3).map(|i| ((i * 7 + index * 31) % 251) as u8).collect();
-        prompt.image(Picture::from_rgb(224, 224, pixels).expect("the size is right")).expect("few pictures");
+        prompt.image(Image::from_rgb(224, 224, pixels).expect("the size is right")).expect("few images");
         let text: String = (0..letters).map(|i| char::from(b'a' + ((i * 5 + index) % 26) as u8)).collect();
         prompt.text(text).expect("few parts");
     }
@@ -244,6 +244,6 @@ fn write_weights(folder: &Path, dtype: Dtype) {
 fn write_prompt(folder: &Path) {
     let flamingo = flamant::Flamingo::open(folder, &Options::default()).expect("the synthetic model opens");
     let rendered = prompt(4, 128).render(flamingo.tokenizer()).expect("the synthetic prompt is right");
-    let value = json!({"ids": rendered.ids, "media": rendered.media, "pictures": 4});
+    let value = json!({"ids": rendered.ids, "media": rendered.media, "images": 4});
     std::fs::write(folder.join("prompt_ids.json"), value.to_string()).expect("target can be written");
 }

@@ -78,7 +78,7 @@ impl Header {
         let types = types.into_iter().chain([("float", plain("f32", 4, true)), ("void", plain("u8", 1, false))]);
         let types = types.map(|(name, of)| (name.to_owned(), of)).collect();
         let header = Header { items: Vec::new(), types };
-        let mut reader = Reader { file, tokens: &tokens, at: 0, header };
+        let mut reader = Preparer { file, tokens: &tokens, at: 0, header };
         while reader.at < tokens.len() {
             reader.item()?;
         }
@@ -126,14 +126,14 @@ fn write_item(item: &Item, text: &mut String) {
     done.expect("strings take all that is written");
 }
 
-struct Reader<'a> {
+struct Preparer<'a> {
     file: &'a str,
     tokens: &'a [Token],
     at: usize,
     header: Header,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> Preparer<'a> {
     /// The next token; at the end of the file an empty one.
     fn peek(&self) -> &'a str {
         self.tokens.get(self.at).map_or("", |token| &token.text)

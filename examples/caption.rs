@@ -1,4 +1,4 @@
-//! Captions all pictures of a folder, many at a time; captions come as they are done.
+//! Captions all images of a folder, many at a time; captions come as they are done.
 //! `cargo run --release --example caption -- MODEL FOLDER`
 
 use std::collections::HashMap;
@@ -12,26 +12,26 @@ fn main() -> flamant::Result<()> {
         return Err(Error::argument("usage: caption MODEL FOLDER"));
     };
     let entries = std::fs::read_dir(&folder).map_err(|error| Error::file(&folder, error))?;
-    let mut pictures: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    pictures.sort();
-    let mut pictures = pictures.into_iter();
+    let mut images: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    images.sort();
+    let mut images = images.into_iter();
 
     let mut engine = Engine::open(model, &Options::default())?;
-    let generation = Generation { tokens_max: 20, stop: vec!["\n".to_owned()], ..Generation::default() };
+    let generation = Generation { max_new_tokens: 20, stop: vec!["\n".to_owned()], ..Generation::default() };
     let mut open = HashMap::new();
     loop {
         // As many are in memory as the engine runs, however many there are in the folder.
-        while open.len() < engine.limits().sequences {
-            let Some(picture) = pictures.next() else { break };
+        while open.len() < engine.limits().max_sequences {
+            let Some(image) = images.next() else { break };
             let mut prompt = Prompt::new();
-            match prompt.image_file(&picture) {
+            match prompt.image_file(&image) {
                 Ok(prompt) => prompt.text("Output:")?,
                 Err(error) => {
                     eprintln!("{error}");
                     continue;
                 }
             };
-            open.insert(engine.submit(Request::generate(prompt, generation.clone()))?, picture);
+            open.insert(engine.submit(Request::generate(prompt, generation.clone()))?, image);
         }
         if engine.is_idle() {
             return Ok(());

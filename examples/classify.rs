@@ -1,6 +1,6 @@
-//! Ranks a thousand names for one picture. They are read as one tree behind the prompt: what names have in common at
+//! Ranks a thousand names for one image. They are read as one tree behind the prompt: what names have in common at
 //! their beginning is computed once.
-//! `cargo run --release --example classify -- [MODEL PICTURE NAMES.txt]`; without arguments, the model in the program
+//! `cargo run --release --example classify -- [MODEL IMAGE NAMES.txt]`; without arguments, the model in the program
 //! ranks made-up names for a symbol, after five that it was shown.
 
 use flamant::demo::{Episode, Random, Sheet};
@@ -17,14 +17,14 @@ fn main() -> flamant::Result<()> {
             names.extend(episode.names.iter().map(|name| format!("{name}.")));
             (Flamingo::demo(&Options::default())?, episode.prompt()?, names)
         }
-        [model, picture, file] => {
+        [model, image, file] => {
             let names = std::fs::read_to_string(file).map_err(|error| Error::file(file, error))?;
             let mut prompt = Prompt::new();
-            prompt.image_file(picture)?.text("Output: a photo of")?;
+            prompt.image_file(image)?.text("Output: a photo of")?;
             let names = names.lines().map(|name| format!(" {name}")).collect();
             (Flamingo::open(model, &Options::default())?, prompt, names)
         }
-        _ => return Err(Error::argument("usage: classify [MODEL PICTURE NAMES.txt]")),
+        _ => return Err(Error::argument("usage: classify [MODEL IMAGE NAMES.txt]")),
     };
     let classification = flamingo.classify(&prompt, &names)?;
     let mut choices = classification.choices;

@@ -1,6 +1,6 @@
 //! Few-shot visual question answering: all questions come after the same shots, which are computed once.
-//! `cargo run --release --example few_shot -- [MODEL SHOTS.json PICTURE QUESTION...]`; SHOTS.json is a prompt file that
-//! ends before the picture asked about. Without arguments, the model in the program names symbols.
+//! `cargo run --release --example few_shot -- [MODEL SHOTS.json IMAGE QUESTION...]`; SHOTS.json is a prompt file that
+//! ends before the image asked about. Without arguments, the model in the program names symbols.
 
 use flamant::demo::{Drawing, Episode, Random, Sheet};
 use flamant::{Engine, Error, EventKind, Generation, Options, Prompt, PromptLimits, Request};
@@ -9,20 +9,20 @@ fn main() -> flamant::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (mut engine, prompts) = match &arguments[..] {
         [] => (Engine::demo(&Options::default())?, symbols()?),
-        [model, shots, picture, questions @ ..] if !questions.is_empty() => {
+        [model, shots, image, questions @ ..] if !questions.is_empty() => {
             let shots = Prompt::from_file(shots, PromptLimits::default())?;
             let mut prompts = Vec::new();
             for question in questions {
                 let mut prompt = shots.clone();
-                prompt.image_file(picture)?.text(format!("Question:{question} Short answer:"))?;
+                prompt.image_file(image)?.text(format!("Question:{question} Short answer:"))?;
                 prompts.push((question.clone(), prompt));
             }
             (Engine::open(model, &Options::default())?, prompts)
         }
-        _ => return Err(Error::argument("usage: few_shot [MODEL SHOTS.json PICTURE QUESTION...]")),
+        _ => return Err(Error::argument("usage: few_shot [MODEL SHOTS.json IMAGE QUESTION...]")),
     };
     let stop = vec![".".to_owned(), "\n".to_owned(), "Question".to_owned()];
-    let generation = Generation { tokens_max: 12, stop, ..Generation::default() };
+    let generation = Generation { max_new_tokens: 12, stop, ..Generation::default() };
     let mut asked = Vec::new();
     for (question, prompt) in prompts {
         asked.push((engine.submit(Request::generate(prompt, generation.clone()))?, question));
@@ -41,8 +41,8 @@ fn main() -> flamant::Result<()> {
     }
     let stats = engine.stats();
     println!(
-        "{} prompt tokens computed, {} found; {} pictures encoded, {} found",
-        stats.tokens_computed, stats.tokens_cached, stats.pictures_encoded, stats.pictures_cached
+        "{} prompt tokens computed, {} found; {} images encoded, {} found",
+        stats.tokens_computed, stats.tokens_cached, stats.images_encoded, stats.images_cached
     );
     Ok(())
 }
@@ -54,9 +54,9 @@ fn symbols() -> flamant::Result<Vec<(String, Prompt)>> {
     let mut prompts = Vec::new();
     for way in 0..4 {
         // Another drawing of a symbol that was shown.
-        let drawing = shown.shown.iter().find(|(_, shown)| *shown == way).expect("each is shown").0;
+        let drawing = shown.support.iter().find(|(_, shown)| *shown == way).expect("each is shown").0;
         let asked = Drawing { column: (drawing.column + 1) % shown.sheet.columns, ..drawing };
-        let episode = Episode { asked: (asked, way), ..shown.clone() };
+        let episode = Episode { query: (asked, way), ..shown.clone() };
         prompts.push((format!("is it {}?", episode.answer()), episode.prompt()?));
     }
     Ok(prompts)

@@ -17,7 +17,8 @@ fn main() -> flamant::Result<()> {
         if submitted.len() < 8 {
             let mut prompt = Prompt::new();
             prompt.text(format!("{} is", char::from(b'a' + submitted.len() as u8)))?;
-            let generation = Generation { tokens_max: 10 + submitted.len(), ignore_end: true, ..Generation::default() };
+            let generation =
+                Generation { max_new_tokens: 10 + submitted.len(), ignore_eos: true, ..Generation::default() };
             submitted.push(engine.submit(Request::generate(prompt, generation))?);
         }
         // The third has lost interest.

@@ -1,4 +1,4 @@
-//! Writes to a terminal as the model writes: `cargo run --release --example stream -- [MODEL TEXT PICTURE...]`; without
+//! Writes to a terminal as the model writes: `cargo run --release --example stream -- [MODEL TEXT IMAGE...]`; without
 //! arguments, the model in the program names a symbol. The engine runs on a thread of its own.
 
 use std::io::Write as _;
@@ -13,18 +13,18 @@ fn main() -> flamant::Result<()> {
             let sheets = Sheet::all()?;
             (Engine::demo(&Options::default())?, Episode::draw(&mut Random::new(3), &sheets[1], 5, 5).prompt()?)
         }
-        [model, text, pictures @ ..] => {
+        [model, text, images @ ..] => {
             let mut prompt = Prompt::new();
-            for picture in pictures {
-                prompt.image_file(picture)?;
+            for image in images {
+                prompt.image_file(image)?;
             }
             prompt.text(text)?;
             (Engine::open(model, &Options::default())?, prompt)
         }
-        _ => return Err(Error::argument("usage: stream [MODEL TEXT PICTURE...]")),
+        _ => return Err(Error::argument("usage: stream [MODEL TEXT IMAGE...]")),
     };
     let engine = AsyncEngine::new(engine)?;
-    let generation = Generation { tokens_max: 60, ..Generation::default() };
+    let generation = Generation { max_new_tokens: 60, ..Generation::default() };
     for event in engine.submit(Request::generate(prompt, generation))? {
         match event {
             EventKind::Token { text, .. } => {

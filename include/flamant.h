@@ -5,7 +5,7 @@
  *     flamant_engine_open(NULL, &engine);                         the model in the library; nothing to download
  *     flamant_request request;
  *     flamant_request_init(&request, sizeof request);
- *     request.parts = parts, request.part_count = 3;              text, pictures and videos, in order
+ *     request.parts = parts, request.part_count = 3;              text, images and videos, in order
  *     flamant_engine_submit(engine, &request, &id);               any number of them run together
  *     flamant_engine_run(engine, on_event, user);                 or: flamant_engine_step, flamant_engine_next_event
  *     flamant_engine_free(engine);
@@ -65,7 +65,7 @@ enum {
 
     FLAMANT_LIMIT = 20,        /* a limit would be passed */
     FLAMANT_FILE = 21,         /* a file could not be read */
-    FLAMANT_INVALID_FILE = 22, /* a model file or a picture holds something else than it must */
+    FLAMANT_INVALID_FILE = 22, /* a model file or an image holds something else than it must */
     FLAMANT_DEVICE = 23,       /* a device is not there, is full, or has failed */
     FLAMANT_QUEUE_FULL = 24,   /* a request that would be taken if others were over: step, and submit it again */
 
@@ -83,10 +83,10 @@ typedef struct flamant_text {
 
 /* Kinds of parts. */
 enum {
-    FLAMANT_PART_TEXT = 1,    /* UTF-8; it may hold control tokens of the family, never a marker of a picture */
-    FLAMANT_PART_PICTURE = 2, /* the bytes of a PNG, JPEG, WebP, GIF or BMP file */
+    FLAMANT_PART_TEXT = 1,    /* UTF-8; it may hold control tokens of the family, never a marker of an image */
+    FLAMANT_PART_IMAGE = 2,   /* the bytes of a PNG, JPEG, WebP, GIF or BMP file */
     FLAMANT_PART_PIXELS = 3,  /* red, green, blue, one byte each; rows from the top */
-    FLAMANT_PART_VIDEO = 4    /* an array of parts, its frames in the order of time: pictures or pixels, 1 to 128 */
+    FLAMANT_PART_VIDEO = 4    /* an array of parts, its frames in the order of time: images or pixels, 1 to 128 */
 };
 
 /* One part of a prompt. This struct never grows. */
@@ -108,14 +108,14 @@ typedef struct flamant_engine_options {
     const char *precision;    /* "bf16" or "f16" on devices that run kernels; null: what suits the weights */
     size_t threads;           /* workers on the processor; 0: one for each core */
     size_t context_max;       /* tokens of a sequence at most, prompt and answer; 0: what the model was made for */
-    size_t sequences;         /* requests that run at a time at most; the others wait */
-    size_t tokens_per_step;   /* tokens of one step at most; 0: by device, 2048 on cuda if they fit, 256 elsewhere */
-    size_t pictures_per_step; /* pictures encoded in one step at most; 0: by device, 32 on cuda if they fit, else 8 */
+    size_t max_sequences;     /* requests that run at a time at most; the others wait */
+    size_t max_batched_tokens; /* tokens of one step at most; 0: by device, 2048 on cuda if they fit, 256 elsewhere */
+    size_t max_batched_images; /* images encoded in one step at most; 0: by device, 32 on cuda if they fit, else 8 */
     size_t text_pages;        /* pages of 16 tokens; 0: what memory allows */
-    size_t media_pages;       /* pages of one picture; 0: what memory allows */
+    size_t media_pages;       /* pages of one image; 0: what memory allows */
     size_t queue;             /* requests that wait, at most */
-    uint64_t queue_bytes;     /* bytes of pictures and tokens of all requests that are not over, at most */
-    uint32_t sharing;         /* 1: beginnings of prompts and pictures seen before are found again; 0: not */
+    uint64_t queue_bytes;     /* bytes of images and tokens of all requests that are not over, at most */
+    uint32_t prefix_caching;  /* 1: beginnings of prompts and images seen before are found again; 0: not */
     uint32_t unused;          /* 0 */
 } flamant_engine_options;
 
@@ -137,15 +137,15 @@ typedef struct flamant_request {
     uint32_t logits; /* 1: an event with all logits for each token; 0: not */
 
     /* FLAMANT_GENERATE */
-    size_t tokens_max;        /* tokens to write at most */
-    size_t beams;             /* beams of a beam search; 1: none */
+    size_t max_new_tokens;    /* tokens to write at most */
+    size_t num_beams;         /* beams of a beam search; 1: none */
     float length_penalty;     /* of a beam search: a log-probability is divided by the length to this power */
     float temperature;        /* 0: always the likeliest token */
     size_t top_k;             /* the k likeliest tokens; 0: all */
     float top_p;              /* the likeliest tokens that together reach this probability; 1: all */
     float min_p;              /* tokens at least this share as likely as the likeliest; 0: all */
     float repetition_penalty; /* divides the logits of tokens seen before; 1: off */
-    uint32_t ignore_end;      /* 1: go on past the family's stop tokens; 0: not */
+    uint32_t ignore_eos;      /* 1: go on past the family's stop tokens; 0: not */
     uint64_t seed;            /* of the random choice */
     const flamant_text *stop; /* texts that end the answer; they are not part of it */
     size_t stop_count;
@@ -169,7 +169,7 @@ enum {
 /* Why an answer ended. */
 enum {
     FLAMANT_FINISH_STOP = 1,  /* a stop token or a stop text */
-    FLAMANT_FINISH_LENGTH = 2 /* tokens_max, or the end of the context */
+    FLAMANT_FINISH_LENGTH = 2 /* max_new_tokens, or the end of the context */
 };
 
 /* One of the answers offered. This struct never grows. */
@@ -206,8 +206,8 @@ typedef struct flamant_event {
     size_t prompt_tokens;
     size_t cached_tokens; /* tokens of the prompt that were found again */
     size_t completion_tokens;
-    size_t pictures;
-    size_t pictures_encoded; /* those that were not found again */
+    size_t images;
+    size_t images_encoded; /* those that were not found again */
     double queue_seconds;
     double media_seconds;
     double prompt_seconds;
@@ -227,8 +227,8 @@ typedef struct flamant_stats {
     uint64_t tokens_computed;
     uint64_t tokens_cached;
     uint64_t tokens_written;
-    uint64_t pictures_encoded;
-    uint64_t pictures_cached;
+    uint64_t images_encoded;
+    uint64_t images_cached;
     uint64_t preemptions;
     uint64_t text_pages_total;
     uint64_t text_pages_held;

@@ -1,4 +1,4 @@
-// What each kernel is told: one plain struct a kernel, mirrored field by field in src/backend/kernels/arguments.rs.
+// What each kernel is told: one plain struct a kernel, mirrored field by field in src/backend/gpu/arguments.rs.
 // Counts and widths are in elements; `T` is the storage type of the kernel's name (bf16 or f16). Pointers lead to
 // device memory; a null pointer means that the operand is absent. Vectors (bias, norm weights, gates) are f32.
 #pragma once
@@ -7,7 +7,7 @@
 /// A matrix of T: row i starts at data + (i / rows * row_pitch + i % rows) * stride, 16-byte aligned.
 struct Rows {
     void* data;
-    uint32_t rows;       // rows of the view in each unit (a picture or a token)
+    uint32_t rows;       // rows of the view in each unit (an image or a token)
     uint32_t row_pitch;  // rows of the buffer in each unit
     uint32_t stride;     // columns of the buffer
     uint32_t unused;
@@ -122,18 +122,18 @@ struct SplitAttentionArguments {
 };
 
 /// flash_attention.cu (one source: vision) and perceiver_attention.cu (two: context, then latents). All query_rows of a
-/// picture attend to all keys of that picture, source after source.
-struct PictureAttentionArguments {
+/// image attend to all keys of that image, source after source.
+struct ImageAttentionArguments {
     Rows query;
     Rows out;
     Rows key[2];
     Rows value[2];
     HeadNorm query_norm;
     HeadNorm key_norm;
-    // Or null. Else the first source is in frames: picture i has frames frame_starts[i] .. frame_starts[i + 1].
+    // Or null. Else the first source is in frames: image i has frames frame_starts[i] .. frame_starts[i + 1].
     const uint32_t* frame_starts;
-    uint32_t query_rows;   // queries of a picture
-    uint32_t key_rows[2];  // keys of a picture (of a frame) in each source; the second may be 0
+    uint32_t query_rows;   // queries of an image
+    uint32_t key_rows[2];  // keys of an image (of a frame) in each source; the second may be 0
     uint32_t images;
     uint32_t heads;
     uint32_t head_width;
@@ -141,16 +141,16 @@ struct PictureAttentionArguments {
     uint32_t unused;
 };
 
-/// Up to 64 tokens that see one picture: rows order[first..first + count] of the batch.
+/// Up to 64 tokens that see one image: rows order[first..first + count] of the batch.
 struct MediaTile {
     uint32_t first;
     uint32_t count;  // 0: an empty tile, nothing to do
-    uint32_t page;   // media page, or NO_PICTURE: the tokens' outputs are exact zeros
+    uint32_t page;   // media page, or NO_IMAGE: the tokens' outputs are exact zeros
     uint32_t unused;
 };
-constexpr uint32_t NO_PICTURE = 0xffffffff;
+constexpr uint32_t NO_IMAGE = 0xffffffff;
 
-/// masked_image_attention.cu: each token attends to the latents of the one picture that precedes it.
+/// masked_image_attention.cu: each token attends to the latents of the one image that precedes it.
 struct MaskedImageAttentionArguments {
     Rows query;
     Rows out;
@@ -169,7 +169,7 @@ struct MaskedImageAttentionArguments {
 /// for 1.1 and 1.2 times; with more tokens these are the better way.
 constexpr uint32_t GATED_TOKENS_MAX = 8;
 
-/// gated_cross_attention.cu: out = x + tanh(gate) * W_out attention(W_query norm(x), picture).
+/// gated_cross_attention.cu: out = x + tanh(gate) * W_out attention(W_query norm(x), image).
 struct GatedCrossAttentionArguments {
     Rows x;
     Rows out;  // may be x
@@ -204,7 +204,7 @@ struct PatchesArguments {
     uint32_t width;  // columns written: 3 * patch * patch, filled up to a multiple of 8
 };
 
-/// pointwise.cu: the class row before the patches of each picture, and the position embedding added to all.
+/// pointwise.cu: the class row before the patches of each image, and the position embedding added to all.
 struct ClassAndPositionArguments {
     Rows patches;
     Rows out;
@@ -253,11 +253,11 @@ struct AppendArguments {
     Rows value;
     Pages pages;
     const uint32_t* positions;  // text: of each token
-    const uint32_t* table_of;   // text: where each token's page numbers begin in `tables`; null: pictures
-    const uint32_t* tables;     // text: page numbers; pictures: the page of each picture
+    const uint32_t* table_of;   // text: where each token's page numbers begin in `tables`; null: images
+    const uint32_t* tables;     // text: page numbers; images: the page of each image
     uint32_t count;             // rows
     uint32_t width;             // all heads of keys; of queries too
-    uint32_t unit_rows;         // pictures: rows of a picture
+    uint32_t unit_rows;         // images: rows of an image
     uint32_t head_width;
     uint32_t rotary_width;  // entries of each head that rotate; 0: none
     float theta;
@@ -297,18 +297,18 @@ constexpr uint32_t NO_TOKEN = 0xffffffff;
 struct SampleResult {
     uint32_t token;        // the chosen one
     float logit;           // its logit, as it came
-    float log_sum_exp;     // of the whole row as it came, forbidden tokens included
+    float log_sum_exp;     // of the whole row as it came, suppressed tokens included
     float target_logit;    // logit of `target`
 };
 
 struct SampleArguments {
     const float* logits;  // (count, width), row i at logits + i * stride
     const SampleRequest* requests;
-    const uint32_t* forbidden;  // tokens that are never chosen, ascending
+    const uint32_t* suppressed;  // tokens that are never chosen, ascending
     SampleResult* results;
     void* scratch;  // (count, width) of 8 bytes
     uint32_t count;
     uint32_t width;
     uint32_t stride;
-    uint32_t forbidden_count;
+    uint32_t suppressed_count;
 };

@@ -1,7 +1,7 @@
 // The tile vocabulary of the attention kernels. A block serves 64 query rows of one head with four warps, 16 rows a
 // warp; keys come in tiles of 64, cut by their number from the first key of their source. Every tile has a maximum, a
 // sum and an output of its own, and these are folded into the running ones from left to right. All forms (prefill,
-// split decode, picture, latents) fold the same tiles in the same order, so a row's bits depend on nothing but the row.
+// split decode, image, latents) fold the same tiles in the same order, so a row's bits depend on nothing but the row.
 //
 // Scores and outputs go through mma.m16n8k16. A tile costs as many steps of 16 keys as it has keys; the steps left out
 // would have added exact zeros. WIDTH is the padded head width (64, 80, 96 or 128); a head's width is a multiple of 16
@@ -49,7 +49,7 @@ struct Queries {
 };
 
 /// How many keys of a source a warp's rows see, counted from its first key.
-struct Sight {
+struct Visible {
     uint32_t every;   // all rows of the warp see these
     uint32_t any;     // some row sees these
     uint32_t row[2];  // this lane's rows
@@ -62,7 +62,7 @@ struct Scoring {
 };
 
 /// What a warp's rows make of one tile's keys: exp2(score - maximum), rounded to T as the left operand of the output.
-struct Weights {
+struct Probabilities {
     uint32_t words[STRIPES][4];
     float maximum[2];
     float total[2];  // of the weights before they were rounded
@@ -70,7 +70,7 @@ struct Weights {
 
 /// The running state of a warp's rows.
 template <uint32_t WIDTH>
-struct Attended {
+struct Accumulator {
     float sums[WIDTH / 8][4];
     float maximum[2];
     float total[2];
@@ -207,7 +207,7 @@ DEVICE Fold raise_maximum(float& maximum, float tile_maximum) {
 DEVICE float inverse_total(float total) { return total > 0.0f ? 1.0f / total : 0.0f; }
 
 template <uint32_t WIDTH>
-DEVICE void clear(Attended<WIDTH>& attended) {
+DEVICE void clear(Accumulator<WIDTH>& attended) {
 #pragma unroll
     for (uint32_t block = 0; block < WIDTH / 8; ++block) {
 #pragma unroll
@@ -222,8 +222,8 @@ DEVICE void clear(Attended<WIDTH>& attended) {
 
 /// The weights of the tile at key `first`, in `steps` steps; WHOLE: four steps, and every row sees all keys.
 template <typename T, uint32_t WIDTH, bool WHOLE>
-DEVICE void weigh(Weights& weights, const Queries<WIDTH>& queries, const KeyTile<T, WIDTH>& tile, uint32_t first,
-                  uint32_t steps, const Sight& sight, const Scoring& scoring) {
+DEVICE void score_tile(Probabilities& weights, const Queries<WIDTH>& queries, const KeyTile<T, WIDTH>& tile,
+                       uint32_t first, uint32_t steps, const Visible& sight, const Scoring& scoring) {
     const uint32_t lane = threadIdx.x % LANES, pair = lane % 4 * 2;
     float scores[KEYS / 8][4] = {};
 #pragma unroll
@@ -281,7 +281,8 @@ DEVICE void weigh(Weights& weights, const Queries<WIDTH>& queries, const KeyTile
 
 /// Multiplies a tile's weights by its values, 16 columns at a time, and folds the products into the running state.
 template <typename T, uint32_t WIDTH, bool WHOLE>
-DEVICE void merge(Attended<WIDTH>& attended, const Weights& weights, const KeyTile<T, WIDTH>& tile, uint32_t steps) {
+DEVICE void accumulate_tile(Accumulator<WIDTH>& attended, const Probabilities& weights, const KeyTile<T, WIDTH>& tile,
+                            uint32_t steps) {
     const uint32_t lane = threadIdx.x % LANES;
     Fold fold[2];
 #pragma unroll
@@ -312,33 +313,33 @@ DEVICE void merge(Attended<WIDTH>& attended, const Weights& weights, const KeyTi
 /// Lets a warp's rows attend to the tile at key `first`. ALONE: the warp copied the tile for itself, keys and values as
 /// two groups, and the values may still be under way.
 template <typename T, uint32_t WIDTH, bool ALONE = false>
-DEVICE void attend(Attended<WIDTH>& attended, const Queries<WIDTH>& queries, const KeyTile<T, WIDTH>& tile,
-                   uint32_t first, const Sight& sight, const Scoring& scoring) {
+DEVICE void attend(Accumulator<WIDTH>& attended, const Queries<WIDTH>& queries, const KeyTile<T, WIDTH>& tile,
+                   uint32_t first, const Visible& sight, const Scoring& scoring) {
     const uint32_t steps = divide_up(remaining(sight.any, first, KEYS), STRIPE);
     if (steps == 0) return;
     const bool whole = sight.every >= first + KEYS;
-    Weights weights;
+    Probabilities weights;
     if (whole) {
-        weigh<T, WIDTH, true>(weights, queries, tile, first, steps, sight, scoring);
+        score_tile<T, WIDTH, true>(weights, queries, tile, first, steps, sight, scoring);
     } else {
-        weigh<T, WIDTH, false>(weights, queries, tile, first, steps, sight, scoring);
+        score_tile<T, WIDTH, false>(weights, queries, tile, first, steps, sight, scoring);
     }
     if (ALONE) {
         copy_async_wait<0>();
         warp_barrier();
     }
     if (whole) {
-        merge<T, WIDTH, true>(attended, weights, tile, steps);
+        accumulate_tile<T, WIDTH, true>(attended, weights, tile, steps);
     } else {
-        merge<T, WIDTH, false>(attended, weights, tile, steps);
+        accumulate_tile<T, WIDTH, false>(attended, weights, tile, steps);
     }
 }
 
 /// Lets a warp's rows, if it has any, attend to a whole source, tile after tile, each copied while the one before it is
 /// worked on. The first is under way. All threads of the block take part.
 template <typename T, uint32_t WIDTH>
-DEVICE void attend_to_source(Attended<WIDTH>& attended, const Queries<WIDTH>& queries, KeyTile<T, WIDTH>* tiles,
-                             const KeySource<T>& source, uint32_t head_width, const Sight& sight,
+DEVICE void attend_to_source(Accumulator<WIDTH>& attended, const Queries<WIDTH>& queries, KeyTile<T, WIDTH>* tiles,
+                             const KeySource<T>& source, uint32_t head_width, const Visible& sight,
                              const Scoring& scoring, bool present) {
     for (uint32_t first = 0; first < source.count; first += KEYS) {
         copy_async_wait<0>();
@@ -351,7 +352,8 @@ DEVICE void attend_to_source(Attended<WIDTH>& attended, const Queries<WIDTH>& qu
 
 /// Writes a warp's rows, divided by their sums of weights. `number` and `rows` as in load_queries.
 template <typename T, uint32_t WIDTH>
-DEVICE void store_rows(const Attended<WIDTH>& attended, const Rows& out, uint32_t number, uint32_t rows, uint32_t head,
+DEVICE void store_rows(const Accumulator<WIDTH>& attended, const Rows& out, uint32_t number, uint32_t rows,
+                       uint32_t head,
                        uint32_t head_width) {
     const uint32_t lane = threadIdx.x % LANES, pair = lane % 4 * 2;
 #pragma unroll
@@ -368,9 +370,9 @@ DEVICE void store_rows(const Attended<WIDTH>& attended, const Rows& out, uint32_
     }
 }
 
-/// The keys of picture `image` in source `which`, for one head; in frames, those of all of its frames.
+/// The keys of image `image` in source `which`, for one head; in frames, those of all of its frames.
 template <typename T>
-DEVICE KeySource<T> picture_keys(const PictureAttentionArguments& arguments, uint32_t which, uint32_t image,
+DEVICE KeySource<T> image_keys(const ImageAttentionArguments& arguments, uint32_t which, uint32_t image,
                                  uint32_t head) {
     const Rows &key = arguments.key[which], &value = arguments.value[which];
     const uint32_t column = head * arguments.head_width;

@@ -15,7 +15,7 @@
 //   combine: grid (ceil(heads / 4), row_count), 128 threads, no shared memory; a warp folds one row of one head.
 //   Bound: memory; keys and values of a sequence's own are read once, shared ones once for 32 rows, and each partial
 //   result costs 1/64 of what the keys and values of its tile do.
-// flash_attention_full: vision. All rows of a picture attend to all its rows: (images, query_rows, heads * head_width).
+// flash_attention_full: vision. All rows of an image attend to all its rows: (images, query_rows, heads * head_width).
 //   Grid (ceil(query_rows / 64), heads, images), 128 threads, shared bytes as the causal form. Bound: memory and the
 //   latency of five tiles: 257 rows cost 16 stripes of 16 queries and 16 steps of 16 keys, and the class row one more.
 //
@@ -47,8 +47,8 @@ DEVICE KeySource<T> text_keys(const Pages& pages, const uint32_t* table, uint32_
 /// Lets a warp's rows, if it has any, attend to a whole source; all threads of the block take part. `number` and `rows`
 /// as in load_queries. Shared memory: two tiles.
 template <typename T, uint32_t WIDTH>
-DEVICE void walk(Attended<WIDTH>& attended, const Rows& query, uint32_t number, uint32_t rows, uint32_t head,
-                 const KeySource<T>& source, uint32_t head_width, const Sight& sight, const Scoring& scoring) {
+DEVICE void walk(Accumulator<WIDTH>& attended, const Rows& query, uint32_t number, uint32_t rows, uint32_t head,
+                 const KeySource<T>& source, uint32_t head_width, const Visible& sight, const Scoring& scoring) {
     // The queries land where the second tile of keys will, and are in registers before it comes.
     KeyTile<T, WIDTH>* tiles = reinterpret_cast<KeyTile<T, WIDTH>*>(shared_memory());
     HeadRow<T, WIDTH>* stripe = tiles[1].keys + threadIdx.x / LANES * STRIPE;
@@ -79,9 +79,9 @@ DEVICE void flash_attention_causal(const CausalAttentionArguments& arguments) {
     const uint32_t* table = arguments.tables + tile.table;
     const KeySource<T> source = text_keys<T>(arguments.pages, table, tile.position + tile.count, head * head_width);
     const uint32_t position = tile.position + warp * STRIPE, seen = position + lane / 4 + 1;
-    const Sight sight = {position + 1, position + rows, {seen, seen + 8}};
+    const Visible sight = {position + 1, position + rows, {seen, seen + 8}};
     const Scoring scoring = causal_scoring(arguments.scale, arguments.slopes, head);
-    Attended<WIDTH> attended;
+    Accumulator<WIDTH> attended;
     walk<T>(attended, arguments.query, number, rows, head, source, head_width, sight, scoring);
     if (rows > 0) store_rows<T, WIDTH>(attended, arguments.out, number, rows, head, head_width);
 }
@@ -108,8 +108,8 @@ struct SplitTile {
 
 /// Lets a warp's rows attend to the tile at key `first` of a source.
 template <typename T, uint32_t WIDTH>
-DEVICE void attend_alone(Attended<WIDTH>& attended, const Rows& query, uint32_t number, uint32_t rows, uint32_t head,
-                         const KeySource<T>& source, uint32_t first, uint32_t head_width, const Sight& sight,
+DEVICE void attend_alone(Accumulator<WIDTH>& attended, const Rows& query, uint32_t number, uint32_t rows, uint32_t head,
+                         const KeySource<T>& source, uint32_t first, uint32_t head_width, const Visible& sight,
                          const Scoring& scoring) {
     SplitTile<T, WIDTH>& mine = reinterpret_cast<SplitTile<T, WIDTH>*>(shared_memory())[threadIdx.x / LANES];
     load_queries<T, WIDTH>(mine.queries, query, number, rows, head, head_width);
@@ -144,13 +144,13 @@ DEVICE void flash_attention_split(const SplitAttentionArguments& arguments) {
         row = load_global(reinterpret_cast<const Word4*>(arguments.rows + item.first + skipped + lane));
     }
     const uint32_t number = shuffle(row.x, lane % STRIPE), position = row.y;
-    const Sight sight = {shuffle(position, 0) + 1,
+    const Visible sight = {shuffle(position, 0) + 1,
                          shuffle(position, larger(rows, 1u) - 1) + 1,
                          {shuffle(position, lane / 4) + 1, shuffle(position, lane / 4 + 8) + 1}};
     const Scoring scoring = causal_scoring(arguments.scale, arguments.slopes, head);
     const KeySource<T> source =
         text_keys<T>(arguments.pages, arguments.tables + item.table, item.keys, head * head_width);
-    Attended<WIDTH> attended;
+    Accumulator<WIDTH> attended;
     if (walks) {
         walk<T>(attended, arguments.query, number, rows, head, source, head_width, sight, scoring);
     } else {
@@ -217,17 +217,17 @@ DEVICE void flash_attention_combine(const SplitAttentionArguments& arguments) {
 }
 
 template <typename T, uint32_t WIDTH>
-DEVICE void flash_attention_full(const PictureAttentionArguments& arguments) {
+DEVICE void flash_attention_full(const ImageAttentionArguments& arguments) {
     const uint32_t warp = threadIdx.x / LANES, lane = threadIdx.x % LANES;
     const uint32_t first_query = blockIdx.x * QUERIES, head = blockIdx.y, image = blockIdx.z;
     const uint32_t head_width = arguments.head_width;
     const uint32_t rows = remaining(arguments.query_rows, first_query + warp * STRIPE, STRIPE);  // this warp's
     const uint32_t index = first_query + warp * STRIPE + lane % STRIPE;
-    const KeySource<T> source = picture_keys<T>(arguments, 0, image, head);
-    const Sight sight = {source.count, source.count, {source.count, source.count}};
+    const KeySource<T> source = image_keys<T>(arguments, 0, image, head);
+    const Visible sight = {source.count, source.count, {source.count, source.count}};
     const Scoring scoring = {arguments.scale * LOG2_E, 0.0f};
     const uint32_t number = image * arguments.query.rows + index;
-    Attended<WIDTH> attended;
+    Accumulator<WIDTH> attended;
     walk<T>(attended, arguments.query, number, rows, head, source, head_width, sight, scoring);
     if (rows > 0) {
         const uint32_t out = image * arguments.out.rows + index;
@@ -242,7 +242,7 @@ DEVICE void flash_attention_full(const PictureAttentionArguments& arguments) {
     LARGE_KERNEL(flash_attention_split_##T##_##WIDTH, SplitAttentionArguments, SPLIT_WARPS * LANES) {              \
         flash_attention_split<T, WIDTH>(arguments);                                                                \
     }                                                                                                              \
-    KERNEL(flash_attention_full_##T##_##WIDTH, PictureAttentionArguments, ATTENTION_THREADS) {                     \
+    KERNEL(flash_attention_full_##T##_##WIDTH, ImageAttentionArguments, ATTENTION_THREADS) {                     \
         flash_attention_full<T, WIDTH>(arguments);                                                                 \
     }
 FLASH_ATTENTION(bf16, 64)

@@ -1,6 +1,6 @@
 // The attention half of a gated cross-attention block (Flamingo, section 2.2) for 1 to GATED_TOKENS_MAX tokens in one
 // launch:
-//   out = x + tanh(gate) * W_out attention(W_query norm(x), latents of the one preceding picture).
+//   out = x + tanh(gate) * W_out attention(W_query norm(x), latents of the one preceding image).
 // x and out (count, width), query and attended (count, inner), W_query (inner, width), W_out (width, inner). Blocks
 // meet at two barriers over the grid: when all queries are written, and when all that was attended is. Every part adds
 // in the order of norm, linear and masked image attention: the bits are those of four launches.

@@ -3,7 +3,7 @@
 // matrix of Flamingo passes here; gate and residual are the tanh gates of section 2.2. All forms give the same bits,
 // because all add in the order of linear_rows.cuh.
 //
-// Which form serves which shape is the host's choice (src/backend/kernels/tuning.rs).
+// Which form serves which shape is the host's choice (src/backend/gpu/tuning.rs).
 //
 // Rows form: linear_rows_<bf16|f16>_<FEATURES>x<TOKENS>, for up to TOKENS rows. Bound by reading the weight once; the
 // 8 warps of a block take one segment each of the columns, for the same FEATURES rows of the weight.

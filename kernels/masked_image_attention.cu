@@ -1,6 +1,6 @@
-// Attention of text tokens to pictures, masked per image (Flamingo, section 2.3): a token sees the latents of the one
-// picture that precedes it, so the tokens are ordered by picture and each tile meets the latents of one page; no mask
-// is ever formed. Tokens before the first picture get exact zeros. IDEFICS' RMS norm of the query heads is fused.
+// Attention of text tokens to images, masked per image (Flamingo, section 2.3): a token sees the latents of the one
+// image that precedes it, so the tokens are ordered by image and each tile meets the latents of one page; no mask
+// is ever formed. Tokens before the first image get exact zeros. IDEFICS' RMS norm of the query heads is fused.
 //
 // Shapes: query and out (tokens, heads * head_width), rows order[first..first + count] of a tile (up to 64); keys and
 // values (pages, page_rows, heads * head_width), 64 latents a page as a rule, any number allowed.

@@ -2,7 +2,7 @@
 #pragma once
 #include "attention.cuh"
 
-/// Lets the tokens of `tile` attend to the latents of its picture. All threads of the block call, at least 128; they
+/// Lets the tokens of `tile` attend to the latents of its image. All threads of the block call, at least 128; they
 /// share the copying, and the first four warps attend. Shared memory: two KeyTile<T, WIDTH>.
 template <typename T, uint32_t WIDTH>
 DEVICE void masked_image_attention_tile(const MaskedImageAttentionArguments& arguments, const MediaTile& tile,
@@ -12,18 +12,18 @@ DEVICE void masked_image_attention_tile(const MaskedImageAttentionArguments& arg
     const uint32_t index = warp * STRIPE + lane % STRIPE;
     const uint32_t number = index < tile.count ? load_global(arguments.order + tile.first + index) : 0;
 
-    // Without a picture there are no keys, and what is stored are zeros.
-    const bool picture = tile.page != NO_PICTURE;
+    // Without an image there are no keys, and what is stored are zeros.
+    const bool image = tile.page != NO_IMAGE;
     const Pages& pages = arguments.pages;
-    const uint64_t start = picture ? uint64_t(tile.page) * pages.page_rows * pages.width + head * head_width : 0;
+    const uint64_t start = image ? uint64_t(tile.page) * pages.page_rows * pages.width + head * head_width : 0;
     const KeySource<T> source = {static_cast<const T*>(pages.keys) + start,
                                  static_cast<const T*>(pages.values) + start,
                                  pages.width,
                                  pages.width,
-                                 picture ? pages.page_rows : 0,
+                                 image ? pages.page_rows : 0,
                                  nullptr,
                                  0};
-    const Sight sight = {source.count, source.count, {source.count, source.count}};
+    const Visible sight = {source.count, source.count, {source.count, source.count}};
     const Scoring scoring = {arguments.scale * LOG2_E, 0.0f};
 
     // The queries land where the second tile of keys will, and are in registers before it comes.
@@ -35,7 +35,7 @@ DEVICE void masked_image_attention_tile(const MaskedImageAttentionArguments& arg
     load_tile(tiles[0], source, 0, head_width);
 
     Queries<WIDTH> queries;
-    Attended<WIDTH> attended;
+    Accumulator<WIDTH> attended;
     clear(attended);
     copy_async_wait<1>();
     warp_barrier();

@@ -1,4 +1,4 @@
-// Attention of the perceiver resampler (Flamingo, section 2.1): the latents of a picture attend to the picture's rows
+// Attention of the perceiver resampler (Flamingo, section 2.1): the latents of an image attend to the image's rows
 // and to themselves. The two sources are read where they stand, context first, then latents; nothing is concatenated,
 // and no tile of keys straddles them. IDEFICS' layer norms of the query and key heads are fused: they are taken in
 // shared memory and rounded to T, as if a kernel of their own had written them.
@@ -12,7 +12,7 @@
 #include "attention.cuh"
 
 template <typename T, uint32_t WIDTH>
-DEVICE void perceiver_attention(const PictureAttentionArguments& arguments) {
+DEVICE void perceiver_attention(const ImageAttentionArguments& arguments) {
     const uint32_t warp = threadIdx.x / LANES, lane = threadIdx.x % LANES;
     const uint32_t first_query = blockIdx.x * QUERIES, head = blockIdx.y, image = blockIdx.z;
     const uint32_t head_width = arguments.head_width;
@@ -28,10 +28,10 @@ DEVICE void perceiver_attention(const PictureAttentionArguments& arguments) {
         load_queries<T, WIDTH>(stripe, arguments.query, number, rows, head, head_width);
     }
     copy_async_commit();
-    load_tile(tiles[0], picture_keys<T>(arguments, 0, image, head), 0, head_width);
+    load_tile(tiles[0], image_keys<T>(arguments, 0, image, head), 0, head_width);
 
     Queries<WIDTH> queries;
-    Attended<WIDTH> attended;
+    Accumulator<WIDTH> attended;
     clear(attended);
     copy_async_wait<1>();
     warp_barrier();
@@ -46,12 +46,12 @@ DEVICE void perceiver_attention(const PictureAttentionArguments& arguments) {
     for (uint32_t tile = 0, source = 0, first = 0; source < 2; ++tile) {
         copy_async_wait<0>();
         block_barrier();
-        const uint32_t count = picture_keys<T>(arguments, source, image, head).count;
+        const uint32_t count = image_keys<T>(arguments, source, image, head).count;
         const bool ends = first + KEYS >= count;
         const uint32_t next_source = ends ? source + 1 + (arguments.key_rows[1] == 0) : source;
         const uint32_t next = ends ? 0 : first + KEYS;
         if (next_source < 2) {
-            load_tile(tiles[(tile + 1) % 2], picture_keys<T>(arguments, next_source, image, head), next, head_width);
+            load_tile(tiles[(tile + 1) % 2], image_keys<T>(arguments, next_source, image, head), next, head_width);
         }
         if (arguments.key_norm.weight != nullptr) {
             if (first + warp * STRIPE < count) {
@@ -59,7 +59,7 @@ DEVICE void perceiver_attention(const PictureAttentionArguments& arguments) {
             }
             block_barrier();
         }
-        const Sight sight = {count, count, {count, count}};
+        const Visible sight = {count, count, {count, count}};
         if (rows > 0) attend(attended, queries, tiles[tile % 2], first, sight, scoring);
         source = next_source;
         first = next;
@@ -71,7 +71,7 @@ DEVICE void perceiver_attention(const PictureAttentionArguments& arguments) {
 }
 
 #define PERCEIVER_ATTENTION(T, WIDTH)                                                                              \
-    KERNEL(perceiver_attention_##T##_##WIDTH, PictureAttentionArguments, ATTENTION_THREADS) {                      \
+    KERNEL(perceiver_attention_##T##_##WIDTH, ImageAttentionArguments, ATTENTION_THREADS) {                      \
         perceiver_attention<T, WIDTH>(arguments);                                                                  \
     }
 PERCEIVER_ATTENTION(bf16, 64)

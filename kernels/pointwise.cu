@@ -5,7 +5,7 @@
 //
 // One thread for each vector of 8 columns, threads 256, shared bytes 0:
 //   patches_<bf16|f16>             grid divide_up(images * (side / patch)^2 * width / 8, 256)
-//   class_and_position_<bf16|f16>  grid divide_up((patches_count + 1) * width / 8, 256), all pictures by one thread
+//   class_and_position_<bf16|f16>  grid divide_up((patches_count + 1) * width / 8, 256), all images by one thread
 //   frame_embedding_<bf16|f16>     grid divide_up(count * width / 8, 256)
 //   gather_<bf16|f16>              grid divide_up(count * width / 8, 256)
 //   repeat_<bf16|f16>              grid divide_up(table_rows * width / 8, 256), all copies of a row by one thread

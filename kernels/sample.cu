@@ -43,16 +43,16 @@ DEVICE void for_tokens(const float* logits, uint32_t width, Visit visit) {
 /// Whether a token must not be chosen.
 DEVICE bool is_forbidden(const SampleArguments& arguments, uint32_t token) {
     uint32_t first = 0;
-    uint32_t end = arguments.forbidden_count;
+    uint32_t end = arguments.suppressed_count;
     while (first < end) {
         const uint32_t middle = (first + end) / 2;
-        if (load_global(arguments.forbidden + middle) < token) {
+        if (load_global(arguments.suppressed + middle) < token) {
             first = middle + 1;
         } else {
             end = middle;
         }
     }
-    return first < arguments.forbidden_count && load_global(arguments.forbidden + first) == token;
+    return first < arguments.suppressed_count && load_global(arguments.suppressed + first) == token;
 }
 
 /// What one pass over logits finds.
@@ -63,7 +63,7 @@ struct alignas(16) Summary {
     float sum;       // of e^(logit - most)
 };
 
-DEVICE Summary merge(const Summary& a, const Summary& b) {
+DEVICE Summary accumulate_tile(const Summary& a, const Summary& b) {
     const bool second = b.best > a.best || (b.best == a.best && b.token < a.token);
     const float most = larger(a.most, b.most);
     return {second ? b.best : a.best, second ? b.token : a.token, most,
@@ -86,13 +86,13 @@ DEVICE Summary summarise(const SampleArguments& arguments, const float* logits, 
         own.sum += exponential(logit - own.most);
     });
     for (uint32_t distance = LANES / 2; distance > 0; distance /= 2) {
-        own = merge(own, {shuffle_xor(own.best, distance), shuffle_xor(own.token, distance),
+        own = accumulate_tile(own, {shuffle_xor(own.best, distance), shuffle_xor(own.token, distance),
                           shuffle_xor(own.most, distance), shuffle_xor(own.sum, distance)});
     }
     if (threadIdx.x % LANES == 0) store_shared(scratch + threadIdx.x / LANES, own);
     block_barrier();
     Summary all = load_shared(scratch);
-    for (uint32_t warp = 1; warp < WARPS; ++warp) all = merge(all, load_shared(scratch + warp));
+    for (uint32_t warp = 1; warp < WARPS; ++warp) all = accumulate_tile(all, load_shared(scratch + warp));
     return all;
 }
 

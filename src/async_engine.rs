@@ -14,7 +14,7 @@ use std::thread;
 
 use futures_core::Stream;
 
-use crate::engine::{Engine, EventKind, Prepared, Reader, Request, RequestId, Stats};
+use crate::engine::{Engine, EventKind, PreparedRequest, Preparer, Request, RequestId, Stats};
 use crate::error::{Error, Result, said};
 
 /// A handle to an engine that runs on a thread of its own; clones are handles to the same engine.
@@ -25,11 +25,11 @@ use crate::error::{Error, Result, said};
 pub struct AsyncEngine {
     commands: Sender<Command>,
     failure: Arc<OnceLock<Error>>,
-    reader: Reader,
+    preparer: Preparer,
 }
 
 enum Command {
-    Submit { prepared: Box<Prepared>, events: async_channel::Sender<EventKind>, reply: Reply<Result<RequestId>> },
+    Submit { prepared: Box<PreparedRequest>, events: EventSender, reply: Reply<Result<RequestId>> },
     Cancel(RequestId),
     Ask(Box<dyn FnOnce(&Engine) + Send>),
 }
@@ -45,13 +45,13 @@ impl AsyncEngine {
     pub fn new(engine: Engine) -> Result<AsyncEngine> {
         let (commands, waiting) = channel();
         let failure = Arc::new(OnceLock::new());
-        let reader = engine.reader().clone();
+        let preparer = engine.preparer().clone();
         let told = failure.clone();
         thread::Builder::new()
             .name("flamant-engine".to_owned())
             .spawn(move || run(engine, waiting, &told))
             .map_err(|error| Error::device("the engine", format!("its thread cannot be started: {error}")))?;
-        Ok(AsyncEngine { commands, failure, reader })
+        Ok(AsyncEngine { commands, failure, preparer })
     }
 
     /// Prepares a request on this thread, submits it and waits until the engine has taken it: up to one step.
@@ -59,14 +59,14 @@ impl AsyncEngine {
     /// # Errors
     /// What [`Engine::submit`] refuses; a panic while preparing, which harms nobody else; an engine that has failed.
     pub fn submit(&self, request: Request) -> Result<Events> {
-        self.submit_prepared(self.reader.prepare(request)?)
+        self.submit_prepared(self.preparer.prepare(request)?)
     }
 
     /// Submits a request that [`AsyncEngine::reader`] has prepared; waits as [`AsyncEngine::submit`] does.
     ///
     /// # Errors
     /// A full queue; an engine that has failed.
-    pub fn submit_prepared(&self, prepared: Prepared) -> Result<Events> {
+    pub fn submit_prepared(&self, prepared: PreparedRequest) -> Result<Events> {
         // Without a bound, so that a slow reader never holds up the engine; what waits is at most one answer.
         let (events, receiver) = async_channel::unbounded();
         let prepared = Box::new(prepared);
@@ -83,8 +83,8 @@ impl AsyncEngine {
     }
 
     /// Prepares requests on any thread.
-    pub fn reader(&self) -> &Reader {
-        &self.reader
+    pub fn preparer(&self) -> &Preparer {
+        &self.preparer
     }
 
     /// What `question` finds when it looks at the engine between two steps.
@@ -191,7 +191,10 @@ impl Drop for Events {
     }
 }
 
-type Senders = HashMap<RequestId, async_channel::Sender<EventKind>>;
+type Senders = HashMap<RequestId, EventSender>;
+
+/// Where a request's events go.
+type EventSender = async_channel::Sender<EventKind>;
 
 /// The thread: works until nobody can send commands any more, or until it panics; then everybody is told why.
 fn run(engine: Engine, commands: Receiver<Command>, failure: &OnceLock<Error>) {
@@ -251,10 +254,10 @@ mod tests {
     use crate::engine::{Generation, Options, panicking};
     use crate::prompt::Prompt;
 
-    fn request(tokens_max: usize) -> Request {
+    fn request(max_new_tokens: usize) -> Request {
         let mut prompt = Prompt::new();
         prompt.text("kep.").unwrap();
-        Request::generate(prompt, Generation { tokens_max, ignore_end: true, ..Generation::default() })
+        Request::generate(prompt, Generation { max_new_tokens, ignore_eos: true, ..Generation::default() })
     }
 
     /// Those that run, those that wait and those that come later all hear of it.
@@ -289,7 +292,7 @@ mod tests {
     #[test]
     fn the_thread_ends_when_nobody_is_left() {
         let engine = Engine::demo(&Options::default()).unwrap();
-        let prepared = Box::new(engine.reader().prepare(request(200)).unwrap());
+        let prepared = Box::new(engine.preparer().prepare(request(200)).unwrap());
         let (commands, waiting) = channel();
         let (events, receiver) = async_channel::unbounded();
         let (reply, answer) = sync_channel(1);

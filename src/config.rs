@@ -119,7 +119,7 @@ pub struct VisionConfig {
     pub heads: usize,
     /// Hidden width of the MLP.
     pub mlp_width: usize,
-    /// Side of the square picture, pixels.
+    /// Side of the square image, pixels.
     pub image_size: usize,
     /// Side of a patch, pixels.
     pub patch_size: usize,
@@ -132,17 +132,17 @@ pub struct VisionConfig {
 }
 
 impl VisionConfig {
-    /// Patches of one picture.
+    /// Patches of one image.
     pub fn patches(&self) -> usize {
         (self.image_size / self.patch_size).pow(2)
     }
 
-    /// Tokens of one picture inside the tower: the class token and the patches.
+    /// Tokens of one image inside the tower: the class token and the patches.
     pub fn tokens(&self) -> usize {
         self.patches() + 1
     }
 
-    /// Tokens of one picture that leave the tower.
+    /// Tokens of one image that leave the tower.
     pub fn tokens_out(&self) -> usize {
         self.patches() + usize::from(self.class_token_kept)
     }
@@ -153,7 +153,7 @@ impl VisionConfig {
 pub struct ResamplerConfig {
     /// Layers.
     pub depth: usize,
-    /// Latents that stand for one picture.
+    /// Latents that stand for one image.
     pub latents: usize,
     /// Rows of the table of embeddings for a frame's place in its video, if there is one (`frame_embs`).
     pub frame_embeddings: Option<usize>,
@@ -263,7 +263,7 @@ impl DecoderConfig {
 pub struct ModelConfig {
     /// Who trained it.
     pub family: Family,
-    /// The picture encoder.
+    /// The image encoder.
     pub vision: VisionConfig,
     /// The resampler; some IDEFICS models attend to the vision tokens themselves.
     pub resampler: Option<ResamplerConfig>,
@@ -289,7 +289,7 @@ impl ModelConfig {
         }
     }
 
-    /// Latents (or vision tokens) that stand for one picture in cross-attention.
+    /// Latents (or vision tokens) that stand for one image in cross-attention.
     pub fn media_tokens(&self) -> usize {
         self.resampler.as_ref().map_or(self.vision.tokens_out(), |resampler| resampler.latents)
     }
@@ -397,7 +397,7 @@ fn open_flamingo(fields: &Fields, checkpoint: &Checkpoint) -> Result<ModelConfig
     };
     let depth = (0..).take_while(|i| checkpoint.contains(&format!("perceiver.layers.{i}.0.to_q.weight"))).count();
     if checkpoint.contains("perceiver.media_time_embs") {
-        let expected = "a resampler that knows no number of a picture in its prompt";
+        let expected = "a resampler that knows no number of an image in its prompt";
         return Err(fields.invalid("perceiver.media_time_embs", expected, "such embeddings"));
     }
     let resampler = ResamplerConfig {

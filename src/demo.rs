@@ -10,7 +10,7 @@ use crate::checkpoint::Folder;
 use crate::engine::Generation;
 use crate::error::{Error, Result};
 use crate::flamingo::Flamingo;
-use crate::image::{self, Picture};
+use crate::image::{self, Image};
 use crate::prompt::Prompt;
 use crate::sample::uniform;
 
@@ -27,7 +27,7 @@ pub const MODEL: Folder<'static> = Folder::Embedded(files![
     "tokenizer_config.json",
 ]);
 
-/// The test pictures: one sheet of drawings for each alphabet.
+/// The test images: one sheet of drawings for each alphabet.
 const SHEETS: &[(&str, &[u8])] = files![
     "symbols/symbols.json",
     "symbols/armenian.png",
@@ -80,15 +80,15 @@ impl Sheet {
         let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
         let count = |key: &str| entry[key].as_u64().unwrap_or_default() as usize;
         let code_point = |value: &Value| u32::from_str_radix(value.as_str()?.strip_prefix("U+")?, 16).ok();
-        let picture = image::decode(png, &text("file"), &image::Limits::default())?;
+        let image = image::decode(png, &text("file"), &image::Limits::default())?;
         let (tile, rows, columns) = (count("tile"), count("rows"), count("columns"));
-        let size = (picture.width() as usize, picture.height() as usize);
+        let size = (image.width() as usize, image.height() as usize);
         if tile == 0 || size != (columns * tile, rows * tile) {
             let expected = format!("{columns} x {rows} drawings of {tile} pixels");
             return Err(Error::invalid(text("file"), "size", expected, format!("{size:?}")));
         }
         let code_points = entry["code_points"].as_array().into_iter().flatten().filter_map(code_point).collect();
-        let levels = picture.to_rgb().chunks_exact(3).map(|pixel| pixel[0]).collect();
+        let levels = image.to_rgb().chunks_exact(3).map(|pixel| pixel[0]).collect();
         Ok(Sheet { name: text("name"), title: text("title"), tile, rows, columns, code_points, levels })
     }
 
@@ -99,9 +99,9 @@ impl Sheet {
     }
 
     /// One drawing.
-    pub(crate) fn picture(&self, drawing: Drawing) -> Result<Picture> {
+    pub(crate) fn image(&self, drawing: Drawing) -> Result<Image> {
         let pixels = self.levels(drawing).into_iter().flat_map(|level| [level; 3]).collect();
-        Picture::from_rgb(self.tile as u32, self.tile as u32, pixels)
+        Image::from_rgb(self.tile as u32, self.tile as u32, pixels)
     }
 }
 
@@ -122,19 +122,19 @@ pub struct Episode<'a> {
     /// The names in play, one for each symbol.
     pub names: Vec<String>,
     /// The drawings shown, each with the number of its name.
-    pub shown: Vec<(Drawing, usize)>,
+    pub support: Vec<(Drawing, usize)>,
     /// The drawing to be named, with the number of its name.
-    pub asked: (Drawing, usize),
+    pub query: (Drawing, usize),
 }
 
 impl<'a> Episode<'a> {
-    /// Draws `ways` symbols of a sheet at random and shows `shown` drawings: each symbol once before any is repeated,
+    /// Draws `ways` symbols of a sheet at random and shows `support` drawings: each symbol once before any is repeated,
     /// no drawing twice while others are left, in random order. Any of the symbols may be asked for.
-    pub fn draw(random: &mut Random, sheet: &'a Sheet, ways: usize, shown: usize) -> Episode<'a> {
+    pub fn draw(random: &mut Random, sheet: &'a Sheet, ways: usize, support: usize) -> Episode<'a> {
         let symbols = random.distinct(sheet.rows, ways);
         let mut order = random.distinct(ways, ways);
-        order.truncate(shown);
-        order.extend((ways..shown).map(|_| random.below(ways)).collect::<Vec<_>>());
+        order.truncate(support);
+        order.extend((ways..support).map(|_| random.below(ways)).collect::<Vec<_>>());
         let places = random.distinct(order.len(), order.len());
         let mut order: Vec<usize> = places.into_iter().map(|place| order[place]).collect();
         order.push(random.below(ways));
@@ -148,47 +148,47 @@ impl<'a> Episode<'a> {
                 (Drawing { symbol: symbols[way], column }, way)
             })
             .collect();
-        let asked = drawings.pop().expect("one drawing is always asked for");
-        Episode { sheet, names: random.names(ways), shown: drawings, asked }
+        let query = drawings.pop().expect("one drawing is always asked for");
+        Episode { sheet, names: random.names(ways), support: drawings, query }
     }
 
     /// The name that is right.
     pub fn answer(&self) -> &str {
-        &self.names[self.asked.1]
+        &self.names[self.query.1]
     }
 
     /// The same with the drawings shown replaced by drawings of symbols that are not in play. What the prompt says can
-    /// then no longer be known from its pictures.
+    /// then no longer be known from its images.
     pub fn unrelated(&self, random: &mut Random) -> Episode<'a> {
         let in_play: BTreeSet<usize> =
-            self.shown.iter().chain([&self.asked]).map(|(drawing, _)| drawing.symbol).collect();
+            self.support.iter().chain([&self.query]).map(|(drawing, _)| drawing.symbol).collect();
         let others: Vec<usize> = (0..self.sheet.rows).filter(|symbol| !in_play.contains(symbol)).collect();
         let picked = random.distinct(others.len(), self.names.len());
         let replaced = |(drawing, way): &(Drawing, usize)| (Drawing { symbol: others[picked[*way]], ..*drawing }, *way);
-        Episode { shown: self.shown.iter().map(replaced).collect(), ..self.clone() }
+        Episode { support: self.support.iter().map(replaced).collect(), ..self.clone() }
     }
 
     /// The same with the asked symbol's name and another one's changed round. The right answer is then the other name.
     pub fn swapped(&self, random: &mut Random) -> Episode<'a> {
-        let (asked, step) = (self.asked.1, 1 + random.below(self.names.len() - 1));
+        let (query, step) = (self.query.1, 1 + random.below(self.names.len() - 1));
         let mut names = self.names.clone();
-        names.swap(asked, (asked + step) % self.names.len());
+        names.swap(query, (query + step) % self.names.len());
         Episode { names, ..self.clone() }
     }
 
-    /// The episode as a prompt: each picture followed by its name and a full stop, the asked one by nothing.
+    /// The episode as a prompt: each image followed by its name and a full stop, the asked one by nothing.
     pub fn prompt(&self) -> Result<Prompt> {
         let mut prompt = Prompt::new();
-        for (drawing, way) in &self.shown {
-            prompt.image(self.sheet.picture(*drawing)?)?.text(format!("{}.", self.names[*way]))?;
+        for (drawing, way) in &self.support {
+            prompt.image(self.sheet.image(*drawing)?)?.text(format!("{}.", self.names[*way]))?;
         }
-        prompt.image(self.sheet.picture(self.asked.0)?)?;
+        prompt.image(self.sheet.image(self.query.0)?)?;
         Ok(prompt)
     }
 
     /// What the model calls the asked drawing: it spells the name letter by letter, free to write anything.
     pub fn ask(&self, flamingo: &mut Flamingo) -> Result<String> {
-        let options = Generation { tokens_max: 4, stop: vec![".".to_owned()], ..Generation::default() };
+        let options = Generation { max_new_tokens: 4, stop: vec![".".to_owned()], ..Generation::default() };
         Ok(flamingo.generate(&self.prompt()?, &options, &mut |_| {})?.text)
     }
 

@@ -1,4 +1,4 @@
-//! What can go wrong from outside: files, prompts, pictures, arguments.
+//! What can go wrong from outside: files, prompts, images, arguments.
 //!
 //! Every message is one line that names the file, the key or the limit, with what was expected and what was found.
 //! Our own mistakes are asserts, never errors.

@@ -1,14 +1,14 @@
-//! Runs a model's plans on a device: pictures into media pages, tokens into logits. Asserts that what it is given fits
+//! Runs a model's plans on a device: images into media pages, tokens into logits. Asserts that what it is given fits
 //! the model; it decides nothing.
 
 mod rows;
 
 use std::sync::Arc;
 
-use crate::backend::{self, Backend, Batch, Opening, PageCount, Pools, Request, Usual};
+use crate::backend::{self, Backend, BackendOptions, Batch, Capacity, KvConfig, PageCount, Request};
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::graph::{Counts, Extent, Plans, Seen, Which};
+use crate::graph::{Counts, PlanKind, Plans, Seen, Workload};
 use crate::kv::PageCopy;
 use crate::model;
 use crate::weights::Weights;
@@ -30,10 +30,15 @@ impl Executor {
     ///
     /// # Errors
     /// Weights that are missing or misshapen; a device that is not there or cannot hold the model.
-    pub fn open(config: &ModelConfig, mut weights: Weights, opening: &Opening, pages: [PageCount; 2]) -> Result<Self> {
+    pub fn open(
+        config: &ModelConfig,
+        mut weights: Weights,
+        options: &BackendOptions,
+        pages: [PageCount; 2],
+    ) -> Result<Self> {
         let plans = Arc::new(model::record(config, &mut weights)?);
-        let pools = Pools::of(config, pages);
-        let backend = backend::open(opening, weights, pools, plans.clone())?;
+        let kv_config = KvConfig::of(config, pages);
+        let backend = backend::open(options, weights, kv_config, plans.clone())?;
         let frame_values = 3 * config.vision.image_size.pow(2);
         let (vocabulary, latents) = (config.decoder.vocabulary, config.media_tokens());
         Ok(Executor { backend, plans, frame_values, vocabulary, latents, bytes_fetched: 0 })
@@ -45,8 +50,8 @@ impl Executor {
     }
 
     /// What the device has made room for.
-    pub fn usual(&self) -> Usual {
-        self.backend.usual()
+    pub fn capacity(&self) -> Capacity {
+        self.backend.capacity()
     }
 
     /// Bytes of logits, and of what the device found in them, that steps have fetched.
@@ -54,12 +59,12 @@ impl Executor {
         self.bytes_fetched
     }
 
-    /// Encodes pictures and videos, of so many `frames` each (normalised pixels, (3, side, side) a frame), into media
+    /// Encodes images and videos, of so many `frames` each (normalised pixels, (3, side, side) a frame), into media
     /// pages.
     pub fn encode(&mut self, pixels: &[f32], frames: &[u32], pages: &[u32]) -> Result<()> {
         assert_eq!(pixels.len(), frames.iter().sum::<u32>() as usize * self.frame_values);
         assert_eq!(frames.len(), pages.len());
-        self.backend.run(Which::Media, &Batch { inputs: &[pixels], images: pages, frames, ..Batch::default() })
+        self.backend.run(PlanKind::Media, &Batch { inputs: &[pixels], images: pages, frames, ..Batch::default() })
     }
 
     /// Whether there is a plan for [`Executor::features`].
@@ -67,36 +72,36 @@ impl Executor {
         self.plans.features.is_some()
     }
 
-    /// What the vision tower compares pictures by: features (frames, width) of normalised pixels (frames, 3, side,
+    /// What the vision tower compares images by: features (frames, width) of normalised pixels (frames, 3, side,
     /// side), to `out`.
     pub fn features(&mut self, pixels: &[f32], out: &mut Vec<f32>) -> Result<()> {
         let frames = pixels.len() / self.frame_values;
         // They fill no page.
         let batch = Batch { inputs: &[pixels], images: &vec![0; frames], ..Batch::default() };
-        self.backend.run(Which::Features, &batch)?;
+        self.backend.run(PlanKind::Features, &batch)?;
         self.backend.fetch(0..frames, out)
     }
 
     /// Runs tokens; what comes of the logits of each of `batch.outputs`, which has a request each, in order. None of
-    /// `forbidden`, which ascends, is chosen.
-    pub fn step(&mut self, batch: &Batch, requests: &[RowRequest], forbidden: &[u32]) -> Result<Vec<RowResult>> {
+    /// `suppressed`, which ascends, is chosen.
+    pub fn step(&mut self, batch: &Batch, requests: &[RowRequest], suppressed: &[u32]) -> Result<Vec<RowResult>> {
         self.check(batch);
         assert_eq!(requests.len(), batch.outputs.len());
-        let chooses = self.backend.chooses();
+        let can_sample = self.backend.can_sample();
         let on_device: Vec<Option<Request>> =
-            requests.iter().map(|request| request.on_device().filter(|_| chooses)).collect();
+            requests.iter().map(|request| request.on_device().filter(|_| can_sample)).collect();
         // Rows from which the device chooses come first.
         let mut order: Vec<usize> = (0..requests.len()).collect();
         order.sort_by_key(|&row| on_device[row].is_none());
         let outputs: Vec<u32> = order.iter().map(|&row| batch.outputs[row]).collect();
-        self.backend.run(Which::Text, &Batch { outputs: &outputs, ..*batch })?;
+        self.backend.run(PlanKind::Text, &Batch { outputs: &outputs, ..*batch })?;
         let mut results = vec![RowResult::NotFinite; requests.len()];
         let on_device: Vec<Request> = on_device.into_iter().flatten().collect();
         if !on_device.is_empty() {
-            let chosen = self.backend.choose(&on_device, forbidden)?;
-            self.bytes_fetched += size_of_val(&chosen[..]) as u64;
-            for (&row, chosen) in order.iter().zip(chosen) {
-                results[row] = requests[row].found(chosen);
+            let sampled = self.backend.sample(&on_device, suppressed)?;
+            self.bytes_fetched += size_of_val(&sampled[..]) as u64;
+            for (&row, sampled) in order.iter().zip(sampled) {
+                results[row] = requests[row].found(sampled);
             }
         }
         let fetched = on_device.len()..requests.len();
@@ -106,7 +111,7 @@ impl Executor {
             self.bytes_fetched += size_of_val(&logits[..]) as u64;
             let width = logits.len() / fetched.len();
             for (&row, logits) in order[fetched].iter().zip(logits.chunks_exact_mut(width)) {
-                results[row] = requests[row].find(logits, self.vocabulary, forbidden);
+                results[row] = requests[row].find(logits, self.vocabulary, suppressed);
             }
         }
         Ok(results)
@@ -118,17 +123,17 @@ impl Executor {
         assert!(batch.ids.iter().all(|&id| (id as usize) < self.vocabulary));
     }
 
-    /// Floating-point operations of encoding `pictures`, and of reading `tokens` tokens of one sequence, each of which
-    /// sees a picture, with the logits of the last.
-    pub fn flops(&self, pictures: usize, tokens: usize) -> [u64; 2] {
-        let encoded = Extent { frames: pictures, images: pictures, ..Extent::default() };
-        let read = Counts {
-            extent: Extent { tokens, outputs: 1, ..Extent::default() },
+    /// Floating-point operations of encoding `images`, and of reading `tokens` tokens of one sequence, each of which
+    /// sees an image, with the logits of the last.
+    pub fn flops(&self, images: usize, tokens: usize) -> [u64; 2] {
+        let encoded = Counts { frames: images, images, ..Counts::default() };
+        let read = Workload {
+            counts: Counts { tokens, outputs: 1, ..Counts::default() },
             text: Seen { keys: tokens, pairs: tokens * (tokens + 1) / 2 },
             media: Seen { keys: self.latents, pairs: self.latents * tokens },
-            ..Counts::default()
+            ..Workload::default()
         };
-        [self.plans.media.flops(&Counts { extent: encoded, ..Counts::default() }), self.plans.text.flops(&read)]
+        [self.plans.media.flops(&Workload { counts: encoded, ..Workload::default() }), self.plans.text.flops(&read)]
     }
 
     /// Copies a text page before it is written.

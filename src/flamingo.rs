@@ -55,17 +55,17 @@ impl Flamingo {
 
     /// Its files.
     pub fn checkpoint(&self) -> &Checkpoint {
-        self.engine.reader().checkpoint()
+        self.engine.preparer().checkpoint()
     }
 
-    /// What its pictures go through.
+    /// What its images go through.
     pub fn preprocessor(&self) -> &Preprocessor {
-        self.engine.reader().preprocessor()
+        self.engine.preparer().preprocessor()
     }
 
-    /// Floating-point operations of the matrix products of a prompt: encoding its pictures, and reading its tokens.
-    pub fn prompt_flops(&self, pictures: usize, tokens: usize) -> [u64; 2] {
-        self.engine.flops(pictures, tokens)
+    /// Floating-point operations of the matrix products of a prompt: encoding its images, and reading its tokens.
+    pub fn prompt_flops(&self, images: usize, tokens: usize) -> [u64; 2] {
+        self.engine.flops(images, tokens)
     }
 
     /// Writes after a prompt. `on_text` gets the text piece by piece as it is settled, all of it in the end; that of a
@@ -80,7 +80,7 @@ impl Flamingo {
             _ => {}
         })?;
         let EventKind::Written(answer) = last else { unreachable!("a text is written") };
-        if options.beams > 1 {
+        if options.num_beams > 1 {
             on_text(&answer.text);
         }
         Ok(answer)
@@ -109,7 +109,7 @@ impl Flamingo {
     /// Log-likelihood of each choice as the continuation of the prompt, which is read once; in the order given.
     ///
     /// # Errors
-    /// No choices, one without tokens, or one with a picture marker; as for [`Flamingo::generate`].
+    /// No choices, one without tokens, or one with an image marker; as for [`Flamingo::generate`].
     pub fn classify(&mut self, prompt: &Prompt, choices: &[String]) -> Result<Classification> {
         let last = self.run(prompt, Task::Classify { choices: choices.to_vec() }, &mut |_| {})?;
         let EventKind::Classified(classification) = last else { unreachable!("choices are classified") };
@@ -124,7 +124,7 @@ impl Flamingo {
 
     /// Runs one request to its end; its last event, after `on_event` got the others.
     fn run(&mut self, prompt: &Prompt, task: Task, on_event: &mut dyn FnMut(EventKind)) -> Result<EventKind> {
-        let prepared = self.engine.reader().prepare_task(prompt, task)?;
+        let prepared = self.engine.preparer().prepare_task(prompt, task)?;
         self.engine.submit_prepared(prepared)?;
         loop {
             for event in self.engine.step() {

@@ -1,6 +1,6 @@
 //! The forward pass as data: model code records operations once at load, devices run the list many times.
 //!
-//! Every tensor is a matrix of f32 activations; its rows are symbolic (so many for each picture, token or output) and
+//! Every tensor is a matrix of f32 activations; its rows are symbolic (so many for each image, token or output) and
 //! bound when a batch is run. There are no general strides and no autograd: a tensor is a buffer, or a block of the
 //! buffer's columns or rows. The recorder asserts shapes, so a plan that was built is consistent.
 
@@ -8,14 +8,14 @@ mod cost;
 
 use crate::config::{Activation, Norm};
 use crate::weights::WeightId;
-pub use cost::{Cost, Counts, Seen};
+pub use cost::{Cost, Seen, Workload};
 
 /// What the rows of a tensor are counted in; bound to numbers by each batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Axis {
-    /// Frames of all pictures and videos of the batch: a picture is one frame.
+    /// Frames of all images and videos of the batch: an image is one frame.
     Frames,
-    /// Pictures and videos of the batch.
+    /// Images and videos of the batch.
     Images,
     /// Text tokens of the batch.
     Tokens,
@@ -25,10 +25,10 @@ pub enum Axis {
 
 /// How many units each axis has in one batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Extent {
-    /// Frames of all pictures and videos.
+pub struct Counts {
+    /// Frames of all images and videos.
     pub frames: usize,
-    /// Pictures and videos.
+    /// Images and videos.
     pub images: usize,
     /// Text tokens.
     pub tokens: usize,
@@ -36,7 +36,7 @@ pub struct Extent {
     pub outputs: usize,
 }
 
-impl Extent {
+impl Counts {
     /// Units along one axis.
     pub fn units(&self, axis: Axis) -> usize {
         match axis {
@@ -95,8 +95,8 @@ impl Tensor {
     }
 
     /// Rows in a batch of so many units.
-    pub fn row_count(&self, extent: &Extent) -> usize {
-        extent.units(self.axis) * self.rows
+    pub fn row_count(&self, counts: &Counts) -> usize {
+        counts.units(self.axis) * self.rows
     }
 
     /// Where row `index` of this view starts in the buffer, counted in f32.
@@ -131,7 +131,7 @@ pub enum Pages {
         /// Decoder layer.
         layer: usize,
     },
-    /// The pictures, for one gated block.
+    /// The images, for one gated block.
     Media {
         /// Gated block.
         block: usize,
@@ -141,9 +141,9 @@ pub enum Pages {
 /// What queries attend to.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Keys {
-    /// All rows of the query's own picture, from several (key, value) sources in order. No mask. The first source may
-    /// be in frames where queries are in pictures: then it is the rows of all frames of the picture, in order.
-    Picture(Vec<(Tensor, Tensor)>),
+    /// All rows of the query's own image, from several (key, value) sources in order. No mask. The first source may
+    /// be in frames where queries are in images: then it is the rows of all frames of the image, in order.
+    Image(Vec<(Tensor, Tensor)>),
     /// The query's sequence up to and with itself, from text pages; with ALiBi slopes for each head.
     Causal {
         /// Decoder layer.
@@ -151,7 +151,7 @@ pub enum Keys {
         /// Bias per token of distance, for each head.
         slopes: Option<Vec<f32>>,
     },
-    /// The one picture that precedes the token, from media pages; no picture gives exact zeros.
+    /// The one image that precedes the token, from media pages; no image gives exact zeros.
     Preceding {
         /// Gated block.
         block: usize,
@@ -189,7 +189,7 @@ pub enum Op {
     Patches { pixels: Tensor, out: Tensor, side: usize, patch: usize },
     /// The class row before the patches of each frame, and the position embedding added to all.
     ClassAndPosition { patches: Tensor, class: WeightId, position: WeightId, out: Tensor },
-    /// The same learned rows for each picture.
+    /// The same learned rows for each image.
     Broadcast { rows: WeightId, out: Tensor },
     /// To all rows of a frame the embedding of its place in its video (paper 2.1): row i of the table for frame i, or,
     /// of a video with more frames than the table has rows, the table stretched linearly over all of them.
@@ -222,7 +222,7 @@ impl Op {
             Op::Linear { x, epilogue, .. } => [Some(*x), epilogue.residual].into_iter().flatten().collect(),
             Op::Append { key, value, .. } => vec![*key, *value],
             Op::Attention { query, keys, .. } => match keys {
-                Keys::Picture(sources) => [*query].into_iter().chain(sources.iter().flat_map(|s| [s.0, s.1])).collect(),
+                Keys::Image(sources) => [*query].into_iter().chain(sources.iter().flat_map(|s| [s.0, s.1])).collect(),
                 Keys::Causal { .. } | Keys::Preceding { .. } => vec![*query],
             },
         }
@@ -280,7 +280,7 @@ impl Graph {
         self.input(like.axis, like.rows, width)
     }
 
-    /// See [`Op::Patches`]. `pixels` has one row (3 * side * side) for each picture.
+    /// See [`Op::Patches`]. `pixels` has one row (3 * side * side) for each image.
     pub fn patches(&mut self, pixels: Tensor, side: usize, patch: usize) -> Tensor {
         assert_eq!((pixels.rows, pixels.width), (1, 3 * side * side));
         let grid = side / patch;
@@ -379,7 +379,7 @@ impl Graph {
     /// See [`Op::Attention`].
     pub fn attention(&mut self, query: Tensor, keys: Keys, head_width: usize, scale: f32) -> Tensor {
         assert_eq!(query.width % head_width, 0);
-        if let Keys::Picture(sources) = &keys {
+        if let Keys::Image(sources) = &keys {
             let fits = |(place, (key, value)): (usize, &(Tensor, Tensor))| {
                 let whole = key.rows == key.row_pitch && value.rows == value.row_pitch;
                 let of_frames = place == 0 && key.axis == Axis::Frames && query.axis == Axis::Images && whole;
@@ -414,10 +414,10 @@ pub struct Plan {
 
 /// Which of a model's plans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Which {
-    /// Pictures to media pages.
+pub enum PlanKind {
+    /// Images to media pages.
     Media,
-    /// Pictures to features that tell how alike they are.
+    /// Images to features that tell how alike they are.
     Features,
     /// Tokens to logits.
     Text,
@@ -436,18 +436,18 @@ pub struct Plans {
 
 impl Plans {
     /// One of them.
-    pub fn get(&self, which: Which) -> &Plan {
-        match which {
-            Which::Media => &self.media,
-            Which::Features => self.features.as_ref().expect("features are asked for where there are some"),
-            Which::Text => &self.text,
+    pub fn get(&self, kind: PlanKind) -> &Plan {
+        match kind {
+            PlanKind::Media => &self.media,
+            PlanKind::Features => self.features.as_ref().expect("features are asked for where there are some"),
+            PlanKind::Text => &self.text,
         }
     }
 
     /// All there are.
-    pub fn all(&self) -> impl Iterator<Item = (Which, &Plan)> {
-        let features = self.features.iter().map(|plan| (Which::Features, plan));
-        [(Which::Media, &self.media), (Which::Text, &self.text)].into_iter().chain(features)
+    pub fn all(&self) -> impl Iterator<Item = (PlanKind, &Plan)> {
+        let features = self.features.iter().map(|plan| (PlanKind::Features, plan));
+        [(PlanKind::Media, &self.media), (PlanKind::Text, &self.text)].into_iter().chain(features)
     }
 }
 
@@ -459,7 +459,7 @@ impl Plan {
             let read = match keys {
                 Keys::Causal { layer, .. } => Pages::Text { layer: *layer },
                 Keys::Preceding { block } => Pages::Media { block: *block },
-                Keys::Picture(_) => return None,
+                Keys::Image(_) => return None,
             };
             (read == pages).then_some(*head_width)
         })
@@ -546,7 +546,7 @@ impl Op {
             Op::Append { key, value, .. } => vec![key, value],
             Op::Attention { query, keys, out, .. } => {
                 let mut tensors = vec![query, out];
-                if let Keys::Picture(sources) = keys {
+                if let Keys::Image(sources) = keys {
                     tensors.extend(sources.iter_mut().flat_map(|(key, value)| [key, value]));
                 }
                 tensors

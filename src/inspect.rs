@@ -27,7 +27,7 @@ pub struct Part {
 pub struct Gate {
     /// The decoder layer it stands before, from 0.
     pub layer: usize,
-    /// tanh of the attention gate, its mean where the block has one for each column. 0: pictures are not seen.
+    /// tanh of the attention gate, its mean where the block has one for each column. 0: images are not seen.
     pub attention: f32,
     /// tanh of the gate of the dense part.
     pub dense: f32,

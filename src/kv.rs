@@ -1,7 +1,7 @@
 //! Pages of keys and values: who holds which, and what is in them. Integers only, no device in sight.
 //!
-//! A text page holds a fixed number of consecutive tokens of a sequence, a media page one picture. Sequences that fork
-//! share pages; a sequence that writes into a shared page gets a copy first. A page whose content has a name stays
+//! A text page holds a fixed number of consecutive tokens of a sequence, a media page one image. Sequences that fork
+//! share pages; a sequence that writes into a shared page gets a copy first. A page whose content has a hash stays
 //! findable after its last holder has gone, until its room is needed: the least recently used goes first.
 
 use std::collections::HashMap;
@@ -19,17 +19,17 @@ const NONE: u32 = u32::MAX;
 pub struct PagePool {
     pages: Vec<Page>,
     free: Vec<u32>,
-    named: HashMap<Hash, u32>,
+    hashed: HashMap<Hash, u32>,
     /// Kept pages, in a ring through their neighbours: the one after `oldest` was used after it.
     oldest: u32,
     newest: u32,
-    kept: usize,
+    cached: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Page {
     holders: u32,
-    name: Option<Hash>,
+    hash: Option<Hash>,
     /// Whether its content is known to be finite.
     confirmed: bool,
     /// Neighbours among the kept pages.
@@ -42,13 +42,13 @@ impl PagePool {
     pub fn new(count: usize) -> Self {
         let last = u32::try_from(count).ok().filter(|&count| count < NONE).expect("page numbers fit 32 bits");
         PagePool {
-            pages: vec![Page { holders: 0, name: None, confirmed: false, older: NONE, newer: NONE }; count],
+            pages: vec![Page { holders: 0, hash: None, confirmed: false, older: NONE, newer: NONE }; count],
             free: (0..last).rev().collect(),
             // Twice the room: a map that is at most half full rehashes in place.
-            named: HashMap::with_capacity(2 * count + 2),
+            hashed: HashMap::with_capacity(2 * count + 2),
             oldest: NONE,
             newest: NONE,
-            kept: 0,
+            cached: 0,
         }
     }
 
@@ -60,7 +60,7 @@ impl PagePool {
             None => {
                 let page = self.oldest;
                 self.unlink(page);
-                self.unname(page);
+                self.clear_hash(page);
                 page
             }
         };
@@ -75,32 +75,32 @@ impl PagePool {
         self.pages[page as usize].holders += 1;
     }
 
-    /// One holder less. The last one leaves a page kept if it has a name, else free.
+    /// One holder less. The last one leaves a page kept if it has a hash, else free.
     pub fn release(&mut self, page: u32) {
         let entry = &mut self.pages[page as usize];
         assert!(entry.holders > 0, "a page is released once by each holder");
         entry.holders -= 1;
         if entry.holders == 0 {
-            match entry.name {
+            match entry.hash {
                 Some(_) => self.link(page),
                 None => self.free.push(page),
             }
         }
     }
 
-    /// Gives a held page a name by which its content is found. If another page has that name already, it stays so.
-    pub fn name(&mut self, page: u32, name: Hash) {
+    /// Gives a held page a hash by which its content is found. If another page has that hash already, it stays so.
+    pub fn set_hash(&mut self, page: u32, hash: Hash) {
         let entry = &mut self.pages[page as usize];
-        assert!(entry.holders > 0 && entry.name.is_none(), "a held page is named once");
-        if let std::collections::hash_map::Entry::Vacant(vacant) = self.named.entry(name) {
+        assert!(entry.holders > 0 && entry.hash.is_none(), "a held page is named once");
+        if let std::collections::hash_map::Entry::Vacant(vacant) = self.hashed.entry(hash) {
             vacant.insert(page);
-            entry.name = Some(name);
+            entry.hash = Some(hash);
         }
     }
 
-    /// The page of that name, with one more holder.
-    pub fn find(&mut self, name: &Hash) -> Option<u32> {
-        let page = *self.named.get(name)?;
+    /// The page of that hash, with one more holder.
+    pub fn lookup(&mut self, hash: &Hash) -> Option<u32> {
+        let page = *self.hashed.get(hash)?;
         if self.pages[page as usize].holders == 0 {
             self.unlink(page);
         }
@@ -108,22 +108,22 @@ impl PagePool {
         Some(page)
     }
 
-    /// Whether there is a page of that name.
-    pub fn has(&self, name: &Hash) -> bool {
-        self.named.contains_key(name)
+    /// Whether there is a page of that hash.
+    pub fn has(&self, hash: &Hash) -> bool {
+        self.hashed.contains_key(hash)
     }
 
-    /// Whether a page of that name is held by somebody.
-    pub fn is_held(&self, name: &Hash) -> bool {
-        self.named.get(name).is_some_and(|&page| self.pages[page as usize].holders > 0)
+    /// Whether a page of that hash is held by somebody.
+    pub fn is_held(&self, hash: &Hash) -> bool {
+        self.hashed.get(hash).is_some_and(|&page| self.pages[page as usize].holders > 0)
     }
 
     /// Takes a page's name away: its content is not what it was to be.
-    pub fn forget(&mut self, page: u32) {
-        if self.pages[page as usize].name.is_none() {
+    pub fn evict(&mut self, page: u32) {
+        if self.pages[page as usize].hash.is_none() {
             return;
         }
-        self.unname(page);
+        self.clear_hash(page);
         if self.pages[page as usize].holders == 0 {
             self.unlink(page);
             self.free.push(page);
@@ -136,15 +136,15 @@ impl PagePool {
         std::mem::replace(&mut self.pages[page as usize].confirmed, true)
     }
 
-    /// Whether there is a page of that name whose content has proved to be finite.
-    pub fn is_confirmed(&self, name: &Hash) -> bool {
-        self.named.get(name).is_some_and(|&page| self.pages[page as usize].confirmed)
+    /// Whether there is a page of that hash whose content has proved to be finite.
+    pub fn is_confirmed(&self, hash: &Hash) -> bool {
+        self.hashed.get(hash).is_some_and(|&page| self.pages[page as usize].confirmed)
     }
 
-    /// Takes a name away from the page that has it, unless that is confirmed.
-    pub fn withdraw(&mut self, name: &Hash) {
-        match self.named.get(name) {
-            Some(&page) if !self.pages[page as usize].confirmed => self.forget(page),
+    /// Takes a hash away from the page that has it, unless that is confirmed.
+    pub fn withdraw(&mut self, hash: &Hash) {
+        match self.hashed.get(hash) {
+            Some(&page) if !self.pages[page as usize].confirmed => self.evict(page),
             _ => {}
         }
     }
@@ -156,12 +156,12 @@ impl PagePool {
 
     /// Pages that can be taken: free ones and kept ones.
     pub fn available(&self) -> usize {
-        self.free.len() + self.kept
+        self.free.len() + self.cached
     }
 
     /// Pages that nobody holds and that are kept for their content.
-    pub fn kept(&self) -> usize {
-        self.kept
+    pub fn cached(&self) -> usize {
+        self.cached
     }
 
     /// All pages.
@@ -173,26 +173,26 @@ impl PagePool {
     #[cfg(test)]
     pub fn check(&self) {
         let held = self.pages.iter().filter(|page| page.holders > 0).count();
-        assert_eq!(held + self.kept + self.free.len(), self.pages.len());
+        assert_eq!(held + self.cached + self.free.len(), self.pages.len());
         let mut seen = 0;
         let mut page = self.oldest;
         while page != NONE {
             let entry = &self.pages[page as usize];
-            assert!(entry.holders == 0 && entry.name.is_some_and(|name| self.named[&name] == page));
+            assert!(entry.holders == 0 && entry.hash.is_some_and(|hash| self.hashed[&hash] == page));
             assert!(if entry.newer == NONE { self.newest == page } else { true });
             (page, seen) = (entry.newer, seen + 1);
         }
-        assert_eq!(seen, self.kept);
+        assert_eq!(seen, self.cached);
         assert!(self.free.iter().all(|&page| {
             let entry = &self.pages[page as usize];
-            entry.holders == 0 && entry.name.is_none()
+            entry.holders == 0 && entry.hash.is_none()
         }));
-        assert_eq!(self.named.len(), self.pages.iter().filter(|page| page.name.is_some()).count());
+        assert_eq!(self.hashed.len(), self.pages.iter().filter(|page| page.hash.is_some()).count());
     }
 
-    fn unname(&mut self, page: u32) {
-        if let Some(name) = self.pages[page as usize].name.take() {
-            self.named.remove(&name);
+    fn clear_hash(&mut self, page: u32) {
+        if let Some(hash) = self.pages[page as usize].hash.take() {
+            self.hashed.remove(&hash);
         }
     }
 
@@ -205,7 +205,7 @@ impl PagePool {
             NONE => self.oldest = page,
             newest => self.pages[newest as usize].newer = page,
         }
-        self.kept += 1;
+        self.cached += 1;
     }
 
     /// Takes a page out of the kept ones.
@@ -219,7 +219,7 @@ impl PagePool {
             NONE => self.newest = older,
             newer => self.pages[newer as usize].older = older,
         }
-        self.kept -= 1;
+        self.cached -= 1;
     }
 }
 
@@ -296,7 +296,7 @@ impl PageTable {
     }
 
     /// Goes on with a full page that the caller holds for this table.
-    pub fn adopt(&mut self, page: u32) {
+    pub fn reuse(&mut self, page: u32) {
         assert!(self.is_aligned(), "a whole page follows whole pages");
         self.pages.push(page);
         self.length += PAGE_TOKENS;
@@ -319,7 +319,7 @@ impl PageTable {
 mod tests {
     use super::*;
 
-    fn name(number: u32) -> Hash {
+    fn hash(number: u32) -> Hash {
         blake3::hash(&number.to_le_bytes())
     }
 
@@ -368,29 +368,29 @@ mod tests {
         let mut table = PageTable::default();
         table.extend(&mut pool, 2 * PAGE_TOKENS);
         let [first, second] = [table.pages()[0], table.pages()[1]];
-        pool.name(first, name(1));
-        pool.name(second, name(2));
+        pool.set_hash(first, hash(1));
+        pool.set_hash(second, hash(2));
         table.clear(&mut pool);
-        assert_eq!((pool.available(), pool.kept(), pool.is_held(&name(1))), (3, 2, false));
+        assert_eq!((pool.available(), pool.cached(), pool.is_held(&hash(1))), (3, 2, false));
         // The free page goes first, then the later page of the two.
         assert_ne!(pool.take(), Some(second));
         assert_eq!(pool.take(), Some(second));
-        assert_eq!((pool.find(&name(2)), pool.find(&name(1))), (None, Some(first)));
+        assert_eq!((pool.lookup(&hash(2)), pool.lookup(&hash(1))), (None, Some(first)));
         assert_eq!(pool.take(), None);
-        // A confirmed page keeps its name; whoever takes it later has to prove it anew.
-        assert_eq!((pool.confirm(first), pool.confirm(first), pool.is_confirmed(&name(1))), (false, true, true));
-        pool.withdraw(&name(1));
-        assert!(pool.has(&name(1)));
-        pool.name(second, name(3));
-        pool.withdraw(&name(3));
-        assert!(!pool.has(&name(3)));
-        pool.forget(first);
+        // A confirmed page keeps its hash; whoever takes it later has to prove it anew.
+        assert_eq!((pool.confirm(first), pool.confirm(first), pool.is_confirmed(&hash(1))), (false, true, true));
+        pool.withdraw(&hash(1));
+        assert!(pool.has(&hash(1)));
+        pool.set_hash(second, hash(3));
+        pool.withdraw(&hash(3));
+        assert!(!pool.has(&hash(3)));
+        pool.evict(first);
         pool.release(first);
-        assert_eq!((pool.kept(), pool.find(&name(1)), pool.take()), (0, None, Some(first)));
+        assert_eq!((pool.cached(), pool.lookup(&hash(1)), pool.take()), (0, None, Some(first)));
         pool.check();
     }
 
-    /// Random sequences that grow, fork, name, adopt, end and fail: after each operation all pages are accounted for.
+    /// Random sequences that grow, fork, name, reuse, end and fail: after each operation all pages are accounted for.
     #[test]
     fn no_page_is_lost_in_a_hundred_thousand_random_operations() {
         let mut state = 7u64;
@@ -412,19 +412,19 @@ mod tests {
                     3 if !tables.is_empty() => {
                         let place = draw(tables.len());
                         let table = &mut tables[place];
-                        let found = pool.find(&name(draw(100) as u32));
+                        let found = pool.lookup(&hash(draw(100) as u32));
                         match found {
-                            Some(page) if table.is_aligned() => table.adopt(page),
+                            Some(page) if table.is_aligned() => table.reuse(page),
                             Some(page) => pool.release(page),
                             None => {}
                         }
                     }
-                    4 => pool.forget(draw(count) as u32),
+                    4 => pool.evict(draw(count) as u32),
                     5 if !tables.is_empty() => {
                         let table = &tables[draw(tables.len())];
                         let full = table.pages().first().filter(|_| table.length() >= PAGE_TOKENS);
-                        if let Some(&page) = full.filter(|&&page| pool.pages[page as usize].name.is_none()) {
-                            pool.name(page, name(draw(100) as u32));
+                        if let Some(&page) = full.filter(|&&page| pool.pages[page as usize].hash.is_none()) {
+                            pool.set_hash(page, hash(draw(100) as u32));
                         }
                     }
                     _ if !tables.is_empty() => {

@@ -1,6 +1,6 @@
 //! Flamant runs few-shot visual language models of the Flamingo family: OpenFlamingo and IDEFICS.
 //!
-//! A [`Flamingo`] is opened from a model folder, reads a [`Prompt`] of texts and pictures, and writes, scores or
+//! A [`Flamingo`] is opened from a model folder, reads a [`Prompt`] of texts and images, and writes, scores or
 //! chooses:
 //!
 //! ```no_run
@@ -9,7 +9,7 @@
 //! # fn main() -> flamant::Result<()> {
 //! let mut flamingo = Flamingo::open("idefics-9b-instruct", &Options::default())?;
 //! let mut prompt = Prompt::new();
-//! prompt.text("User: What is in this picture?")?.image_file("cat.png")?.text("<end_of_utterance>\nAssistant:")?;
+//! prompt.text("User: What is in this image?")?.image_file("cat.png")?.text("<end_of_utterance>\nAssistant:")?;
 //! let answer = flamingo.generate(&prompt, &Generation::default(), &mut |text| print!("{text}"))?;
 //! println!("\n{} tokens", answer.ids.len());
 //! # Ok(())
@@ -19,7 +19,7 @@
 //! A [`Flamingo`] is the simple face of an [`Engine`], which serves many requests at once: it batches them, finds again
 //! what their prompts have in common, and tells what happens to each as it happens.
 //!
-//! Everything that comes from outside (files, prompts, pictures, settings) is answered by an [`Error`] of one line that
+//! Everything that comes from outside (files, prompts, images, settings) is answered by an [`Error`] of one line that
 //! names the file, key or limit; nothing here panics on it.
 
 #![warn(missing_docs)]
@@ -60,7 +60,7 @@ pub use async_engine::{AsyncEngine, Blocking, Events};
 pub use backend::{Device, DeviceInfo, Precision, devices};
 pub use engine::{
     Answer, Builder, Choice, Classification, Engine, Event, EventKind, Finish, Generation, Limits, Options, PagesNow,
-    Prepared, Reader, Request, RequestId, Score, Stats, Task, Timings, Usage,
+    PreparedRequest, Preparer, Request, RequestId, Score, Stats, Task, Timings, Usage,
 };
 pub use error::{Error, Result};
 pub use flamingo::Flamingo;

@@ -1,4 +1,4 @@
-//! `preprocessor_config.json`: what pictures go through before the model sees them. A folder without one gets what the
+//! `preprocessor_config.json`: what images go through before the model sees them. A folder without one gets what the
 //! family was trained with.
 
 use std::path::Path;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::backend::{self, Backend, Opening};
+use crate::backend::{self, Backend, BackendOptions};
 use crate::checkpoint::Folder;
 use crate::config::ModelConfig;
 use crate::error::Result;
@@ -16,10 +16,10 @@ use crate::weights::Weights;
 
 #[cfg(feature = "emulated")]
 pub use crate::backend::emulated;
-pub use crate::backend::{Batch, Chosen, Device, PageCount, Pools, Precision, Request, Usual, report, tuning};
-pub use crate::engine::scheduler::{Bounds, Job, Pace, Scheduler, Step, Tokens};
+pub use crate::backend::{Batch, Capacity, Device, KvConfig, PageCount, Precision, Request, Sampled, report, tuning};
+pub use crate::engine::scheduler::{Bounds, RequestState, Scheduler, SequenceKind, Step, Tokens};
 pub use crate::graph::{
-    Axis, Cost, Counts, Epilogue, Extent, Graph, Index, Keys, Op, Pages, Plan, Plans, Tensor, Which,
+    Axis, Cost, Counts, Epilogue, Graph, Index, Keys, Op, Pages, Plan, PlanKind, Plans, Tensor, Workload,
 };
 pub use crate::kv::{PAGE_TOKENS, PageCopy};
 pub use crate::weights::{Values, WeightId};
@@ -65,7 +65,7 @@ impl Numbers {
 /// A linear layer of a model's plans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LinearLayer {
-    /// Whether its rows are tokens of text, or else of pictures.
+    /// Whether its rows are tokens of text, or else of images.
     pub text: bool,
     /// Columns of x, as they are stored.
     pub columns: usize,
@@ -131,96 +131,113 @@ impl Probe {
     ///
     /// # Errors
     /// As for a model.
-    pub fn open(place: &Place, numbers: Numbers, plans: Plans, pools: Pools, usual: Usual) -> Result<Probe> {
-        Probe::with(place, numbers.weights()?, Arc::new(plans), pools, usual)
+    pub fn open(
+        place: &Place,
+        numbers: Numbers,
+        plans: Plans,
+        kv_config: KvConfig,
+        capacity: Capacity,
+    ) -> Result<Probe> {
+        Probe::with(place, numbers.weights()?, Arc::new(plans), kv_config, capacity)
     }
 
     /// Opens a device for a whole model whose weights are made up there.
     ///
     /// # Errors
     /// As for a model.
-    pub fn model(place: &Place, config: &ModelConfig, pages: [PageCount; 2], usual: Usual) -> Result<Probe> {
+    pub fn model(place: &Place, config: &ModelConfig, pages: [PageCount; 2], capacity: Capacity) -> Result<Probe> {
         let mut weights = Weights::random();
         let plans = Arc::new(model::record(config, &mut weights)?);
-        Probe::with(place, weights, plans, Pools::of(config, pages), usual)
+        Probe::with(place, weights, plans, KvConfig::of(config, pages), capacity)
     }
 
     /// Opens a device for the model of a folder.
     ///
     /// # Errors
     /// As for a model.
-    pub fn folder(place: &Place, folder: &Path, pages: [PageCount; 2], usual: Usual) -> Result<(Probe, ModelConfig)> {
+    pub fn folder(
+        place: &Place,
+        folder: &Path,
+        pages: [PageCount; 2],
+        capacity: Capacity,
+    ) -> Result<(Probe, ModelConfig)> {
         let folder = Folder::Disk(folder);
         let checkpoint = Arc::new(folder.checkpoint()?);
         let config = ModelConfig::from_checkpoint(folder, &checkpoint)?;
         let names = family::names(&config, &checkpoint);
         let mut weights = Weights::new(checkpoint, names);
         let plans = Arc::new(model::record(&config, &mut weights)?);
-        let probe = Probe::with(place, weights, plans, Pools::of(&config, pages), usual)?;
+        let probe = Probe::with(place, weights, plans, KvConfig::of(&config, pages), capacity)?;
         Ok((probe, config))
     }
 
-    fn with(place: &Place, weights: Weights, plans: Arc<Plans>, pools: Pools, usual: Usual) -> Result<Probe> {
-        let opening = Opening {
+    fn with(
+        place: &Place,
+        weights: Weights,
+        plans: Arc<Plans>,
+        kv_config: KvConfig,
+        capacity: Capacity,
+    ) -> Result<Probe> {
+        let options = BackendOptions {
             device: place.device,
             threads: place.threads,
             precision: place.precision,
-            usual,
-            usual_least: usual,
+            capacity,
+            capacity_least: capacity,
             #[cfg(feature = "emulated")]
             emulated: place.emulated.clone(),
         };
-        Ok(Probe { backend: backend::open(&opening, weights, pools, plans.clone())?, plans })
+        Ok(Probe { backend: backend::open(&options, weights, kv_config, plans.clone())?, plans })
     }
 
     /// Runs a plan; the rows of its output.
     ///
     /// # Errors
     /// A device that is lost, full, or has found a fault.
-    pub fn run(&mut self, which: Which, batch: &Batch) -> Result<Vec<f32>> {
-        self.backend.run(which, batch)?;
-        self.fetch(which, batch, 0)
+    pub fn run(&mut self, kind: PlanKind, batch: &Batch) -> Result<Vec<f32>> {
+        self.backend.run(kind, batch)?;
+        self.fetch(kind, batch, 0)
     }
 
     /// The rows of the output of the last run, from row `first` on.
-    fn fetch(&mut self, which: Which, batch: &Batch, first: usize) -> Result<Vec<f32>> {
+    fn fetch(&mut self, kind: PlanKind, batch: &Batch, first: usize) -> Result<Vec<f32>> {
         let mut found = Vec::new();
-        if let Some(output) = self.plans.get(which).output {
-            self.backend.fetch(first..output.row_count(&batch.extent()), &mut found)?;
+        if let Some(output) = self.plans.get(kind).output {
+            self.backend.fetch(first..output.row_count(&batch.counts()), &mut found)?;
         }
         Ok(found)
     }
 
     /// Runs the text plan and chooses from its first rows of logits, one for each request, on a device that does; then
-    /// fetches the rows after them. `forbidden` ascends.
+    /// fetches the rows after them. `suppressed` ascends.
     ///
     /// # Errors
     /// As for [`Probe::run`].
-    pub fn choose(
+    pub fn sample(
         &mut self,
         batch: &Batch,
         requests: &[Request],
-        forbidden: &[u32],
-    ) -> Result<(Vec<Chosen>, Vec<f32>)> {
-        self.backend.run(Which::Text, batch)?;
-        let chosen = self.backend.choose(requests, forbidden)?;
-        Ok((chosen, self.fetch(Which::Text, batch, requests.len())?))
+        suppressed: &[u32],
+    ) -> Result<(Vec<Sampled>, Vec<f32>)> {
+        self.backend.run(PlanKind::Text, batch)?;
+        let sampled = self.backend.sample(requests, suppressed)?;
+        Ok((sampled, self.fetch(PlanKind::Text, batch, requests.len())?))
     }
 
     /// Seconds of one run, over several without fetching results.
     ///
     /// # Errors
     /// As for [`Probe::run`].
-    pub fn measure(&mut self, which: Which, batch: &Batch, runs: usize) -> Result<f64> {
-        self.backend.measure(which, batch, runs)
+    pub fn measure(&mut self, kind: PlanKind, batch: &Batch, runs: usize) -> Result<f64> {
+        self.backend.measure(kind, batch, runs)
     }
 
     /// The kernels that a run of this batch starts, in order; none on the processor.
     ///
     /// # Errors
     /// As for [`Probe::run`].
-    pub fn kernels(&mut self, which: Which, batch: &Batch) -> Result<Vec<&'static str>> {
-        self.backend.kernels(which, batch)
+    pub fn kernels(&mut self, kind: PlanKind, batch: &Batch) -> Result<Vec<&'static str>> {
+        self.backend.kernels(kind, batch)
     }
 
     /// Seconds of one replay of so many captured launches that do nothing, over several; on a device that runs kernels.

@@ -1,5 +1,5 @@
-//! Interleaved text, pictures and videos, as users write them, and as the model reads them: tokens, and for each token
-//! the picture or video it sees.
+//! Interleaved text, images and videos, as users write them, and as the model reads them: tokens, and for each token
+//! the image or video it sees.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::checkpoint::{kind, read_bounded};
 use crate::config::Family;
 use crate::error::{Error, Result};
-use crate::image::{self, Picture};
+use crate::image::{self, Image};
 use crate::tokenizer::{END_OF_UTTERANCE, FENCE, MEDIA, Tokenizer};
 use crate::video::{self, FrameSampling, Video};
 
@@ -20,16 +20,16 @@ pub struct PromptLimits {
     pub bytes_max: u64,
     /// Parts of a prompt.
     pub parts_max: usize,
-    /// Pictures and videos of a prompt; a model reads at most 256.
-    pub pictures_max: usize,
-    /// Pictures and frames of videos together; Flamingo's 32 shots of 30 frames each and the one asked are 990.
+    /// Images and videos of a prompt; a model reads at most 256.
+    pub images_max: usize,
+    /// Images and frames of videos together; Flamingo's 32 shots of 30 frames each and the one asked are 990.
     pub frames_max: usize,
-    /// Pixels of all its pictures and frames together, which stay decoded until they are encoded.
+    /// Pixels of all its images and frames together, which stay decoded until they are encoded.
     pub pixels_max: u64,
     /// Bytes of all its texts together.
     pub text_bytes_max: usize,
-    /// What one picture, or one frame of a video, may be.
-    pub picture: image::Limits,
+    /// What one image, or one frame of a video, may be.
+    pub image: image::Limits,
     /// What one video may be.
     pub video: video::Limits,
 }
@@ -39,46 +39,46 @@ impl Default for PromptLimits {
         PromptLimits {
             bytes_max: 256 << 20,
             parts_max: 4096,
-            pictures_max: PICTURES_MAX,
+            images_max: IMAGES_MAX,
             frames_max: 2048,
             pixels_max: 256 << 20,
             text_bytes_max: 1 << 20,
-            picture: image::Limits::default(),
+            image: image::Limits::default(),
             video: video::Limits::default(),
         }
     }
 }
 
-/// Most pictures and videos that a model can read in one prompt.
-pub(crate) const PICTURES_MAX: usize = 256;
+/// Most images and videos that a model can read in one prompt.
+pub(crate) const IMAGES_MAX: usize = 256;
 
 /// One piece of a prompt.
 #[derive(Debug, Clone)]
 pub enum Part {
-    /// Text; it may hold control tokens of the family (`<|endofchunk|>`), never a picture marker.
+    /// Text; it may hold control tokens of the family (`<|endofchunk|>`), never an image marker.
     Text(String),
-    /// A decoded picture.
-    Image(Picture),
-    /// A video, which is one picture to the text around it: one marker (paper 2.1).
+    /// A decoded image.
+    Image(Image),
+    /// A video, which is one image to the text around it: one marker (paper 2.1).
     Video(Video),
 }
 
 impl Part {
-    /// What the vision encoder reads of it: the frames of a video, the picture as the only one, or none of a text.
-    pub fn frames(&self) -> &[Picture] {
+    /// What the vision encoder reads of it: the frames of a video, the image as the only one, or none of a text.
+    pub fn frames(&self) -> &[Image] {
         match self {
             Part::Text(_) => &[],
-            Part::Image(picture) => std::slice::from_ref(picture),
+            Part::Image(image) => std::slice::from_ref(image),
             Part::Video(video) => video.frames(),
         }
     }
 }
 
-/// Text, pictures and videos in order.
+/// Text, images and videos in order.
 #[derive(Debug, Clone, Default)]
 pub struct Prompt {
     parts: Vec<Part>,
-    pictures: usize,
+    images: usize,
     frames: usize,
     pixels: u64,
     text_bytes: usize,
@@ -112,15 +112,15 @@ impl Prompt {
         self.push(Part::Text(text))
     }
 
-    /// Adds a decoded picture.
-    pub fn image(&mut self, picture: Picture) -> Result<&mut Self> {
-        self.push_media(Part::Image(picture))
+    /// Adds a decoded image.
+    pub fn image(&mut self, image: Image) -> Result<&mut Self> {
+        self.push_media(Part::Image(image))
     }
 
-    /// Adds the picture in a file.
+    /// Adds the image in a file.
     pub fn image_file(&mut self, path: impl AsRef<Path>) -> Result<&mut Self> {
-        let picture = picture_file(path.as_ref(), &self.limits.picture)?;
-        self.image(picture)
+        let image = image_file(path.as_ref(), &self.limits.image)?;
+        self.image(image)
     }
 
     /// Adds a video.
@@ -130,25 +130,25 @@ impl Prompt {
 
     /// Adds frames of the folder, animation or video file at `path`; see [`Video::open`].
     pub fn video_file(&mut self, path: impl AsRef<Path>, sampling: &FrameSampling) -> Result<&mut Self> {
-        let video = Video::open(path.as_ref(), sampling, &self.limits.video, &self.limits.picture)?;
+        let video = Video::open(path.as_ref(), sampling, &self.limits.video, &self.limits.image)?;
         self.video(video)
     }
 
     fn push_media(&mut self, part: Part) -> Result<&mut Self> {
-        if self.pictures == self.limits.pictures_max {
-            let most = self.limits.pictures_max as u64;
-            return Err(Error::limit("pictures of a prompt", most, most + 1));
+        if self.images == self.limits.images_max {
+            let most = self.limits.images_max as u64;
+            return Err(Error::limit("images of a prompt", most, most + 1));
         }
         let frames = self.frames + part.frames().len();
         if frames > self.limits.frames_max {
             let most = self.limits.frames_max as u64;
-            return Err(Error::limit("pictures and frames of a prompt", most, frames as u64));
+            return Err(Error::limit("images and frames of a prompt", most, frames as u64));
         }
-        let pixels = self.pixels + part.frames().iter().map(Picture::pixel_count).sum::<u64>();
+        let pixels = self.pixels + part.frames().iter().map(Image::pixel_count).sum::<u64>();
         if pixels > self.limits.pixels_max {
-            return Err(Error::limit("pixels of all pictures of a prompt", self.limits.pixels_max, pixels));
+            return Err(Error::limit("pixels of all images of a prompt", self.limits.pixels_max, pixels));
         }
-        (self.pictures, self.frames, self.pixels) = (self.pictures + 1, frames, pixels);
+        (self.images, self.frames, self.pixels) = (self.images + 1, frames, pixels);
         self.push(part)
     }
 
@@ -172,8 +172,8 @@ impl Prompt {
 
     /// Parses `[{"text": "..."}, {"image": "a.png"}, {"video": "a.mp4"}, ...]`.
     ///
-    /// A picture is a path relative to `folder`, or a `data:image/...;base64,` URI. A video is the path of a folder, an
-    /// animation or a video file (see [`Video::open`]), or an array of pictures, its frames; beside it may stand `"fps"`
+    /// An image is a path relative to `folder`, or a `data:image/...;base64,` URI. A video is the path of a folder, an
+    /// animation or a video file (see [`Video::open`]), or an array of images, its frames; beside it may stand `"fps"`
     /// and `"frames"`: the [`FrameSampling`]. `source` is named in errors.
     ///
     /// # Errors
@@ -203,13 +203,12 @@ impl Prompt {
             let sampling = place.sampling(fields)?;
             match video {
                 Value::String(path) => {
-                    self.video_file(place.path(&path, "a path or an array of pictures")?, &sampling)?
+                    self.video_file(place.path(&path, "a path or an array of images")?, &sampling)?
                 }
-                Value::Array(pictures) => {
-                    let pictures = sampling.thinned(pictures).into_iter();
-                    let pictures = pictures.map(|picture| place.picture(picture, "video", &self.limits.picture));
-                    let video =
-                        Video::gather(&format!("{}: {}", place.source, place.key), &self.limits.video, pictures)?;
+                Value::Array(images) => {
+                    let images = sampling.thinned(images).into_iter();
+                    let images = images.map(|image| place.image(image, "video", &self.limits.image));
+                    let video = Video::gather(&format!("{}: {}", place.source, place.key), &self.limits.video, images)?;
                     self.video(video)?
                 }
                 other => return Err(place.wrong(": video", "a string or an array of strings", kind(&other))),
@@ -222,7 +221,7 @@ impl Prompt {
         };
         match (name.as_str(), value) {
             ("text", Value::String(text)) => self.text(text)?,
-            ("image", value) => self.image(place.picture(value, "image", &self.limits.picture)?)?,
+            ("image", value) => self.image(place.image(value, "image", &self.limits.image)?)?,
             ("text", other) => return Err(place.wrong(": text", "a string", kind(&other))),
             (other, _) => {
                 let expected = "the key \"text\", \"image\" or \"video\"";
@@ -232,13 +231,13 @@ impl Prompt {
         Ok(())
     }
 
-    /// Writes the prompt as the family was trained on it, and marks which picture each token sees.
+    /// Writes the prompt as the family was trained on it, and marks which image each token sees.
     ///
     /// IDEFICS (`processing_idefics.py`): begins with `<s>`, strips the spaces of each text part, puts fences around
-    /// pictures, and its instruct tokenizers end a turn between two text parts. OpenFlamingo: `<image>` alone.
+    /// images, and its instruct tokenizers end a turn between two text parts. OpenFlamingo: `<image>` alone.
     ///
     /// # Errors
-    /// A text part that would forge a picture; an empty prompt.
+    /// A text part that would forge an image; an empty prompt.
     pub fn render(&self, tokenizer: &Tokenizer) -> Result<Rendered> {
         let text = match tokenizer.family() {
             Family::Idefics => self.idefics_text(tokenizer),
@@ -250,16 +249,16 @@ impl Prompt {
             return Err(Error::argument("prompt: expected at least one token, found none"));
         }
         let markers = ids.iter().filter(|&&id| id == tokenizer.media).count();
-        if markers != self.pictures {
-            let expected = format!("prompt: expected {} picture markers, one for each picture", self.pictures);
+        if markers != self.images {
+            let expected = format!("prompt: expected {} image markers, one for each image", self.images);
             return Err(Error::argument(format!("{expected}, found {markers}")));
         }
         let media = media_index(&ids, tokenizer.media, tokenizer.end);
         Ok(Rendered { text, ids, media })
     }
 
-    /// The pictures and videos, in order: for each marker what the vision encoder reads, one frame if it is a picture.
-    pub fn media(&self) -> impl Iterator<Item = &[Picture]> {
+    /// The images and videos, in order: for each marker what the vision encoder reads, one frame if it is an image.
+    pub fn media(&self) -> impl Iterator<Item = &[Image]> {
         self.parts.iter().map(Part::frames).filter(|frames| !frames.is_empty())
     }
 
@@ -302,7 +301,7 @@ impl Prompt {
                 let texts = run.iter().map(|part| match part {
                     Part::Text(text) if trim => text.trim_matches(' '),
                     Part::Text(text) => text,
-                    Part::Image(_) | Part::Video(_) => unreachable!("runs are cut at pictures"),
+                    Part::Image(_) | Part::Video(_) => unreachable!("runs are cut at images"),
                 });
                 texts.collect()
             };
@@ -310,7 +309,7 @@ impl Prompt {
             if let Some(marker) =
                 tokenizer.markers().find(|&marker| joined.contains(marker) || trimmed.contains(marker))
             {
-                return Err(Error::argument(format!("prompt: expected text without picture markers, found {marker}")));
+                return Err(Error::argument(format!("prompt: expected text without image markers, found {marker}")));
             }
         }
         Ok(())
@@ -324,23 +323,23 @@ pub struct Rendered {
     pub text: String,
     /// Its tokens.
     pub ids: Vec<u32>,
-    /// For each token the picture (from 0) that it sees, if any.
+    /// For each token the image (from 0) that it sees, if any.
     pub media: Vec<Option<u32>>,
 }
 
-/// The picture each token sees: the last one before it, its own marker included (paper 2.3). IDEFICS sees none after an
-/// end of document until the next picture.
+/// The image each token sees: the last one before it, its own marker included (paper 2.3). IDEFICS sees none after an
+/// end of document until the next image.
 fn media_index(ids: &[u32], media: u32, end: Option<u32>) -> Vec<Option<u32>> {
-    let mut pictures = 0;
+    let mut images = 0;
     let mut current = None;
     let mut index = Vec::with_capacity(ids.len());
     for &id in ids {
         if id == media {
-            current = Some(pictures);
-            pictures += 1;
+            current = Some(images);
+            images += 1;
         }
         index.push(current);
-        // The end token itself still sees the picture.
+        // The end token itself still sees the image.
         if Some(id) == end {
             current = None;
         }
@@ -371,8 +370,8 @@ impl Place<'_> {
         }
     }
 
-    /// The picture that a path or a data URI under the key `name` stands for.
-    fn picture(&self, value: Value, name: &str, limits: &image::Limits) -> Result<Picture> {
+    /// The image that a path or a data URI under the key `name` stands for.
+    fn image(&self, value: Value, name: &str, limits: &image::Limits) -> Result<Image> {
         let Value::String(text) = value else {
             return Err(self.wrong(&format!(": {name}"), "a string", kind(&value)));
         };
@@ -380,7 +379,7 @@ impl Place<'_> {
             let label = format!("{}: {}", self.source, self.key);
             return image::decode(&data_uri(&text, &label, name, limits.bytes_max)?, &label, limits);
         }
-        picture_file(&self.path(&text, "a path or a data URI")?, limits)
+        image_file(&self.path(&text, "a path or a data URI")?, limits)
     }
 
     /// What stands beside a video.
@@ -405,7 +404,7 @@ impl Place<'_> {
     }
 }
 
-fn picture_file(path: &Path, limits: &image::Limits) -> Result<Picture> {
+fn image_file(path: &Path, limits: &image::Limits) -> Result<Image> {
     image::decode(&read_bounded(path, limits.bytes_max)?, &path.display().to_string(), limits)
 }
 
@@ -415,7 +414,7 @@ fn data_uri(uri: &str, source: &str, name: &str, bytes_max: u64) -> Result<Vec<u
         return Err(Error::invalid(source, name, "data:image/...;base64,...", "another data URI"));
     };
     if data.len() as u64 / 4 * 3 > bytes_max {
-        return Err(Error::limit(format!("{source}: bytes of a picture"), bytes_max, data.len() as u64 / 4 * 3));
+        return Err(Error::limit(format!("{source}: bytes of an image"), bytes_max, data.len() as u64 / 4 * 3));
     }
     let standard = base64::engine::general_purpose::STANDARD;
     standard.decode(data).map_err(|reason| Error::invalid(source, name, "base64", reason))
@@ -437,14 +436,14 @@ mod tests {
         let (media, end) = (number(&idefics["image"]) as u32, number(&idefics["eos"]) as u32);
         for case in idefics["cases"].as_array().unwrap() {
             let found = media_index(&tokens(&case["ids"]), media, Some(end));
-            let found: Vec<i64> = found.into_iter().map(|picture| picture.map_or(-1, i64::from)).collect();
+            let found: Vec<i64> = found.into_iter().map(|image| image.map_or(-1, i64::from)).collect();
             assert_eq!(found, numbers(&case["last_image"]), "{case}");
         }
         let media = number(&open_flamingo["media"]) as u32;
         for case in open_flamingo["cases"].as_array().unwrap() {
             let found = media_index(&tokens(&case["ids"]), media, None);
             let found: Vec<i64> =
-                found.into_iter().map(|picture| picture.map_or(0, |picture| i64::from(picture) + 1)).collect();
+                found.into_iter().map(|image| image.map_or(0, |image| i64::from(image) + 1)).collect();
             assert_eq!(found, numbers(&case["text_time"]), "{case}");
             assert_eq!(found.last().copied(), Some(number(&case["generated"])), "what tokens after the prompt see");
         }

@@ -59,7 +59,7 @@ impl Sampling {
     ///
     /// # Panics
     /// If a token that was seen has no logit.
-    pub fn choose(&self, logits: &[f32], seen: &[u32], position: usize) -> u32 {
+    pub fn sample(&self, logits: &[f32], seen: &[u32], position: usize) -> u32 {
         if self.temperature == 0.0 {
             return argmax(&penalised(logits, seen, self.repetition_penalty));
         }
@@ -223,7 +223,7 @@ mod tests {
         let logits = [0.7f32, 0.2, 0.1].map(f32::ln);
         let mut counts = [0; 3];
         for position in 0..20_000 {
-            counts[sampling.choose(&logits, &[], position) as usize] += 1;
+            counts[sampling.sample(&logits, &[], position) as usize] += 1;
         }
         for (count, want) in counts.into_iter().zip([0.7, 0.2, 0.1]) {
             assert!((f64::from(count) / 20_000.0 - want).abs() < 0.015, "{counts:?}");
@@ -234,10 +234,10 @@ mod tests {
     fn the_same_seed_and_position_draw_the_same_token() {
         let logits: Vec<f32> = (0..50).map(|i| (i * 37 % 11) as f32 * 0.3).collect();
         let sampling = Sampling { temperature: 0.8, top_k: 20, top_p: 0.9, seed: 3, ..Sampling::default() };
-        assert_eq!(sampling.choose(&logits, &[], 5), sampling.choose(&logits, &[], 5));
+        assert_eq!(sampling.sample(&logits, &[], 5), sampling.sample(&logits, &[], 5));
         let other = Sampling { seed: 4, ..sampling.clone() };
         assert!(
-            (0..50).any(|position| sampling.choose(&logits, &[], position) != other.choose(&logits, &[], position))
+            (0..50).any(|position| sampling.sample(&logits, &[], position) != other.sample(&logits, &[], position))
         );
     }
 

@@ -8,15 +8,15 @@ use crate::sample::log_sum_exp;
 #[derive(Debug, Clone, PartialEq)]
 pub struct BeamSearch {
     /// Beams, at least 1.
-    pub beams: usize,
+    pub num_beams: usize,
     /// A finished text's score is its log-probability over length^penalty; 0: the plain sum.
     pub length_penalty: f32,
     /// Most tokens to generate, the stop token included.
-    pub tokens_max: usize,
+    pub max_new_tokens: usize,
     /// Tokens that finish a text.
     pub stops: Vec<u32>,
     /// Tokens that are never generated.
-    pub forbidden: Vec<u32>,
+    pub suppressed: Vec<u32>,
 }
 
 /// One text found by the search.
@@ -59,11 +59,11 @@ impl BeamSearch {
     /// # Panics
     /// With no beams or no tokens to generate.
     pub fn start(self) -> Search {
-        assert!(self.beams > 0 && self.tokens_max > 0, "a search has beams and room");
-        let mut beams = vec![Beam { score: NO_BEAM, ..Beam::default() }; self.beams];
-        beams[0].score = 0.0;
-        let finished = Finished { most: self.beams, hypotheses: Vec::new() };
-        Search { settings: self, beams, finished, length: 0 }
+        assert!(self.num_beams > 0 && self.max_new_tokens > 0, "a search has beams and room");
+        let mut num_beams = vec![Beam { score: NO_BEAM, ..Beam::default() }; self.num_beams];
+        num_beams[0].score = 0.0;
+        let finished = Finished { most: self.num_beams, hypotheses: Vec::new() };
+        Search { settings: self, num_beams, finished, length: 0 }
     }
 
     /// Searches on from the `first` logits. `advance(parents, tokens)` appends a token to a copy of each parent beam,
@@ -80,7 +80,7 @@ impl BeamSearch {
         mut advance: impl FnMut(&[usize], &[u32]) -> Result<Vec<Vec<f32>>>,
     ) -> Result<Hypothesis> {
         let mut search = self.clone().start();
-        let mut logits = vec![first; self.beams];
+        let mut logits = vec![first; self.num_beams];
         loop {
             match search.step(&logits) {
                 Step::Done(hypothesis) => return Ok(hypothesis),
@@ -90,17 +90,17 @@ impl BeamSearch {
     }
 
     /// The best continuations of all beams together, best first; equal ones in order of beam and token.
-    fn candidates(&self, beams: &[Beam], logits: &[impl AsRef<[f32]>]) -> Vec<Candidate> {
-        let wanted = self.beams * (1 + self.stops.len()).max(2);
+    fn candidates(&self, num_beams: &[Beam], logits: &[impl AsRef<[f32]>]) -> Vec<Candidate> {
+        let wanted = self.num_beams * (1 + self.stops.len()).max(2);
         let mut all = Vec::new();
-        for (parent, (beam, logits)) in beams.iter().zip(logits).enumerate() {
+        for (parent, (beam, logits)) in num_beams.iter().zip(logits).enumerate() {
             let logits = logits.as_ref();
             let total = log_sum_exp(logits);
             let mut of_beam: Vec<Candidate> = (0..)
                 .zip(logits)
                 .map(|(token, &logit)| {
-                    let forbidden = self.forbidden.contains(&token);
-                    let logprob = if forbidden { f32::NEG_INFINITY } else { (f64::from(logit) - total) as f32 };
+                    let suppressed = self.suppressed.contains(&token);
+                    let logprob = if suppressed { f32::NEG_INFINITY } else { (f64::from(logit) - total) as f32 };
                     Candidate { parent, token, logprob, score: beam.score + logprob }
                 })
                 .collect();
@@ -143,7 +143,7 @@ pub enum Step {
 #[derive(Debug, Clone)]
 pub struct Search {
     settings: BeamSearch,
-    beams: Vec<Beam>,
+    num_beams: Vec<Beam>,
     finished: Finished,
     /// Tokens of each beam.
     length: usize,
@@ -155,14 +155,14 @@ impl Search {
     /// # Panics
     /// With another number of rows than beams.
     pub fn step(&mut self, logits: &[impl AsRef<[f32]>]) -> Step {
-        let BeamSearch { beams: count, tokens_max, .. } = self.settings;
-        assert_eq!(logits.len(), self.beams.len(), "a row of logits for each beam");
+        let BeamSearch { num_beams: count, max_new_tokens, .. } = self.settings;
+        assert_eq!(logits.len(), self.num_beams.len(), "a row of logits for each beam");
         self.length += 1;
-        let candidates = self.settings.candidates(&self.beams, logits);
+        let candidates = self.settings.candidates(&self.num_beams, logits);
         let best = candidates[0].score;
         let mut next: Vec<(usize, Beam)> = Vec::with_capacity(count);
         for (rank, candidate) in candidates.into_iter().enumerate() {
-            let grown = self.beams[candidate.parent].grown(candidate.token, candidate.score, candidate.logprob);
+            let grown = self.num_beams[candidate.parent].grown(candidate.token, candidate.score, candidate.logprob);
             if !self.settings.stops.contains(&candidate.token) {
                 next.push((candidate.parent, grown));
             } else if rank < count {
@@ -173,15 +173,15 @@ impl Search {
             }
         }
         let (parents, grown): (Vec<usize>, Vec<Beam>) = next.into_iter().unzip();
-        self.beams = grown;
+        self.num_beams = grown;
         if self.finished.is_done(self.settings.score(best, self.length)) {
             return Step::Done(self.finished.best());
         }
-        if self.length < tokens_max {
-            let tokens = self.beams.iter().map(|beam| beam.tokens[self.length - 1]).collect();
+        if self.length < max_new_tokens {
+            let tokens = self.num_beams.iter().map(|beam| beam.tokens[self.length - 1]).collect();
             return Step::Advance { parents, tokens };
         }
-        for beam in self.beams.drain(..) {
+        for beam in self.num_beams.drain(..) {
             self.finished.add(self.settings.hypothesis(beam, false));
         }
         Step::Done(self.finished.best())

@@ -1,4 +1,4 @@
-//! Text to tokens and back, and the tokens that mean something to the family: picture markers and stops.
+//! Text to tokens and back, and the tokens that mean something to the family: image markers and stops.
 
 use std::path::Path;
 
@@ -15,15 +15,15 @@ pub(crate) const TOKENIZER_BYTES_MAX: u64 = 64 << 20;
 /// The tokenizer of a model folder.
 pub struct Tokenizer {
     inner: HuggingFace,
-    /// The token that stands for a picture.
+    /// The token that stands for an image.
     pub media: u32,
-    /// IDEFICS puts this token around pictures.
+    /// IDEFICS puts this token around images.
     pub fence: Option<u32>,
     /// IDEFICS-instruct ends each turn with this token.
     pub end_of_utterance: Option<u32>,
     /// Text of the token that begins a sequence.
     pub begin: String,
-    /// Ends a document; IDEFICS forgets the picture after it.
+    /// Ends a document; IDEFICS forgets the image after it.
     pub end: Option<u32>,
     /// Generation ends with any of these.
     pub stops: Vec<u32>,
@@ -32,9 +32,9 @@ pub struct Tokenizer {
     vocabulary: usize,
 }
 
-/// IDEFICS's fence around pictures.
+/// IDEFICS's fence around images.
 pub(crate) const FENCE: &str = "<fake_token_around_image>";
-/// The picture marker of both families.
+/// The image marker of both families.
 pub(crate) const MEDIA: &str = "<image>";
 /// End of a turn in IDEFICS-instruct.
 pub(crate) const END_OF_UTTERANCE: &str = "<end_of_utterance>";
@@ -86,7 +86,7 @@ impl Tokenizer {
             }
         }
         if let Some(stop) = stops.iter().find(|&&stop| stop == media || Some(stop) == fence) {
-            return Err(Error::invalid(file, "eos_token", "a token that is no picture marker", stop));
+            return Err(Error::invalid(file, "eos_token", "a token that is no image marker", stop));
         }
         let begin = named("bos_token", "<s>");
         if family == Family::Idefics {
@@ -133,7 +133,7 @@ impl Tokenizer {
     }
 
     /// Tokens that are never generated.
-    pub fn forbidden(&self) -> Vec<u32> {
+    pub fn suppressed(&self) -> Vec<u32> {
         [Some(self.media), self.fence].into_iter().flatten().collect()
     }
 

@@ -5,7 +5,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use flamant::probe::{Bounds, Job, Pace, Scheduler, Step, Tokens};
+use flamant::probe::{Bounds, RequestState, Scheduler, SequenceKind, Step, Tokens};
 
 /// The system's allocator, counting.
 struct Counting;
@@ -41,24 +41,24 @@ static ALLOCATOR: Counting = Counting;
 #[test]
 fn a_step_of_writing_allocates_nothing() {
     const SEQUENCES: usize = 256;
-    let bounds = Bounds { jobs: SEQUENCES, tokens: 512, frames: 4, sharing: true };
+    let bounds = Bounds { requests: SEQUENCES, tokens: 512, frames: 4, prefix_caching: true };
     let mut scheduler: Scheduler<()> = Scheduler::new(bounds, SEQUENCES * 40, 64);
-    let picture = blake3::hash(b"a picture");
+    let image = blake3::hash(b"an image");
     for number in 0..SEQUENCES as u64 {
         // A prefix that all share, and a tail of one's own.
         let ids: Vec<u32> = (0..48).chain([number as u32 + 100; 9]).collect();
         let sees = vec![Some(0); ids.len()];
-        let tokens = Tokens::new(ids, sees, vec![picture], vec![1]);
-        scheduler.add(Job::new(number, tokens, Pace::Writes, 56, 600, ()));
+        let tokens = Tokens::new(ids, sees, vec![image], vec![1]);
+        scheduler.add(RequestState::new(number, tokens, SequenceKind::Decode, 56, 600, ()));
     }
     let mut step = Step::default();
     let mut write = || {
         scheduler.schedule(&mut step);
         for rows in &step.rows {
-            let Job { prompt, lines, .. } = &mut scheduler.running[rows.job];
+            let RequestState { prompt, sequences, .. } = &mut scheduler.running[rows.request];
             if rows.wanted > 0 {
-                lines[0].push(prompt, 7);
-                scheduler.name_written(rows.job);
+                sequences[0].push(prompt, 7);
+                scheduler.hash_decoded(rows.request);
             }
         }
         step.rows.len()

@@ -22,8 +22,8 @@ fn prompts(count: usize) -> Vec<Prompt> {
     (0..count).map(|number| Episode::draw(&mut random, &sheets[number % 6], 3, 3).prompt().unwrap()).collect()
 }
 
-fn generation(tokens_max: usize) -> Generation {
-    Generation { tokens_max, ignore_end: true, ..Generation::default() }
+fn generation(max_new_tokens: usize) -> Generation {
+    Generation { max_new_tokens, ignore_eos: true, ..Generation::default() }
 }
 
 /// A request without an end in sight.
@@ -55,14 +55,14 @@ fn many_threads_get_the_answers_of_the_simple_face() {
     let prompts = prompts(24);
     let settings = |number: usize| match number % 3 {
         0 => generation(6),
-        1 => Generation { beams: 3, ..generation(5) },
+        1 => Generation { num_beams: 3, ..generation(5) },
         _ => Generation {
             sampling: Sampling { temperature: 2.0, seed: number as u64, ..Sampling::default() },
             ..generation(12)
         },
     };
     let mut flamingo = Flamingo::demo(&Options::default()).unwrap();
-    let engine = start(Limits { sequences: 7, ..Limits::default() });
+    let engine = start(Limits { max_sequences: 7, ..Limits::default() });
     thread::scope(|scope| {
         let threads: Vec<_> = prompts
             .iter()
@@ -85,7 +85,7 @@ fn many_threads_get_the_answers_of_the_simple_face() {
                 EventKind::Token { text, .. } => text.as_str(),
                 other => panic!("{other:?}"),
             });
-            if settings(number).beams == 1 {
+            if settings(number).num_beams == 1 {
                 assert_eq!(written.collect::<String>(), expected.text, "request {number}");
             }
         }
@@ -96,7 +96,7 @@ fn many_threads_get_the_answers_of_the_simple_face() {
 
 #[test]
 fn what_is_dropped_is_cancelled_and_gives_its_pages_back() {
-    let engine = start(Limits { sequences: 4, ..Limits::default() });
+    let engine = start(Limits { max_sequences: 4, ..Limits::default() });
     let mut all: Vec<Events> = (0..6).map(|_| engine.submit(long()).unwrap()).collect();
     assert!(matches!(all[0].wait(), Some(EventKind::Token { .. })));
     let held = engine.stats().unwrap();
@@ -136,7 +136,7 @@ fn requests_outlive_the_handles() {
 
 #[test]
 fn what_the_engine_refuses_is_refused_here() {
-    let engine = start(Limits { sequences: 1, queue: 2, ..Limits::default() });
+    let engine = start(Limits { max_sequences: 1, queue: 2, ..Limits::default() });
     let error = engine.submit(Request::classify(Prompt::new(), Vec::new())).err().unwrap();
     assert!(error.to_string().contains("choice: expected at least one"), "{error}");
     let mut open = Vec::new();

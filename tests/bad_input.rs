@@ -1,9 +1,9 @@
-//! Bad input, end to end: whatever is wrong with a model folder, a prompt, a picture or an argument, the program says
+//! Bad input, end to end: whatever is wrong with a model folder, a prompt, an image or an argument, the program says
 //! so in one line that names the place, exits with 1 (2 for usage), and neither panics, hangs nor fills the memory
 //! first.
 //!
 //! Each case breaks one thing in a copy of the model that comes with the repository. Damage inside weight files and
-//! pictures, thousands of variants of it, is tested nearer to the parsers, in `checkpoint.rs` and `images.rs`.
+//! images, thousands of variants of it, is tested nearer to the parsers, in `checkpoint.rs` and `images.rs`.
 
 #![cfg(unix)]
 
@@ -13,8 +13,8 @@ mod arguments;
 mod config;
 #[path = "bad_input/files.rs"]
 mod files;
-#[path = "bad_input/pictures.rs"]
-mod pictures;
+#[path = "bad_input/images.rs"]
+mod images;
 #[path = "bad_input/prompt.rs"]
 mod prompt;
 #[path = "bad_input/video.rs"]

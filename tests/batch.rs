@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/demo");
-const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/images/sources/");
+const IMAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/images/sources/");
 
 /// A folder with an input and an output.
 struct Folder {
@@ -25,7 +25,7 @@ impl Folder {
         let folder = Folder { root: tempfile::tempdir().unwrap() };
         folder.write(requests);
         for (name, copy) in [("palette.gif", "a.gif"), ("rgb8-turned.png", "b.png")] {
-            fs::copy(Path::new(PICTURES).join(name), folder.root.path().join(copy)).unwrap();
+            fs::copy(Path::new(IMAGES).join(name), folder.root.path().join(copy)).unwrap();
         }
         folder
     }
@@ -46,7 +46,7 @@ impl Folder {
 
     fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_flamant"));
-        command.args(["batch", DEMO, "--sequences", "4", "--input"]).arg(self.input());
+        command.args(["batch", DEMO, "--max-sequences", "4", "--input"]).arg(self.input());
         command.arg("--output").arg(self.output());
         command.env_remove("FLAMANT_THREADS").env_remove("FLAMANT_DEVICE").stdin(Stdio::null());
         command
@@ -93,7 +93,7 @@ fn forget_the_moment(answer: &mut Value) {
     fields.remove("timings");
     if let Some(usage) = fields.get_mut("usage").and_then(Value::as_object_mut) {
         usage.remove("cached_tokens");
-        usage.remove("pictures_encoded");
+        usage.remove("images_encoded");
     }
 }
 
@@ -109,8 +109,8 @@ fn single(arguments: &[&str]) -> Value {
 /// Requests that differ, long enough that one can stop between them.
 fn many(count: usize) -> Vec<Value> {
     let request = |number: usize| {
-        let picture = ["a.gif", "b.png"][number % 2];
-        let prompt = json!([{"image": picture}, {"text": "kep."}]);
+        let image = ["a.gif", "b.png"][number % 2];
+        let prompt = json!([{"image": image}, {"text": "kep."}]);
         json!({
             "id": format!("request {number}"), "prompt": prompt, "max_new_tokens": 60, "ignore_eos": true,
             "temperature": 1.5, "seed": number,
@@ -261,7 +261,7 @@ fn bad_lines_are_recorded_and_stop_nothing() {
         (&json!({"prompt": text, "task": "classify"}).to_string(), "choices: expected choices, found none"),
         (&json!({"prompt": text, "task": "score", "seed": 1}).to_string(), "key: expected id, prompt, task, found"),
         (&json!({"prompt": text, "task": "score", "choices": []}).to_string(), "found \"choices\""),
-        (&json!({"prompt": [{"text": "<image>"}]}).to_string(), "prompt: expected text without picture markers"),
+        (&json!({"prompt": [{"text": "<image>"}]}).to_string(), "prompt: expected text without image markers"),
         (&json!({"prompt": [{"text": "k".repeat(100_000)}]}).to_string(), "tokens of a sequence"),
     ];
     let good = json!({"id": "good", "prompt": text, "task": "score"}).to_string();

@@ -1,13 +1,14 @@
 //! Attention on the processor in any batch: sequences that fork and share their first pages, chunks beside single
-//! tokens, pictures that several sequences see. Every row has the bits that it has alone.
+//! tokens, images that several sequences see. Every row has the bits that it has alone.
 
 use flamant::probe::{
-    Axis, Batch, Device, Graph, Keys, Numbers, PAGE_TOKENS, PageCount, Pages, Place, Plans, Pools, Probe, Usual, Which,
+    Axis, Batch, Capacity, Device, Graph, Keys, KvConfig, Numbers, PAGE_TOKENS, PageCount, Pages, Place, PlanKind,
+    Plans, Probe,
 };
 
 /// Text pages and media pages, all filled beforehand.
 const PAGES: usize = 40;
-const PICTURES: usize = 5;
+const IMAGES: usize = 5;
 
 struct Random(u64);
 
@@ -48,24 +49,25 @@ fn open(shape: Shape, keys: Keys, threads: usize) -> Probe {
     let (media_plan, text_plan) = (filler.plan(&[text, media], None), graph.plan(&[query], Some(out)));
     let plans = Plans { media: media_plan, text: text_plan, features: None };
     let exactly = |count| PageCount { least: count, most: count };
-    let pools = Pools {
+    let kv_config = KvConfig {
         text_layers: 1,
         text_width: width,
         text_pages: exactly(PAGES),
         media_blocks: 1,
         media_width: width,
         media_tokens: latents,
-        media_pages: exactly(PICTURES),
+        media_pages: exactly(IMAGES),
     };
     let place = Place { threads, ..Place::new(Device::Cpu, None) };
-    let mut probe = Probe::open(&place, Numbers::default(), plans, pools, Usual { images: 1, tokens: 64 }).unwrap();
+    let mut probe =
+        Probe::open(&place, Numbers::default(), plans, kv_config, Capacity { images: 1, tokens: 64 }).unwrap();
 
     let tokens = PAGES * PAGE_TOKENS;
     let mut random = Random(3);
-    let inputs = [random.rows(tokens * 2 * width), random.rows(PICTURES * latents * 2 * width)];
+    let inputs = [random.rows(tokens * 2 * width), random.rows(IMAGES * latents * 2 * width)];
     let filled = Batch {
         inputs: &[&inputs[0], &inputs[1]],
-        images: &(0..PICTURES as u32).collect::<Vec<_>>(),
+        images: &(0..IMAGES as u32).collect::<Vec<_>>(),
         ids: &vec![0; tokens],
         positions: &(0..tokens as u32).collect::<Vec<_>>(),
         sequences: &vec![0; tokens],
@@ -73,7 +75,7 @@ fn open(shape: Shape, keys: Keys, threads: usize) -> Probe {
         media: &vec![None; tokens],
         ..Batch::default()
     };
-    probe.run(Which::Media, &filled).unwrap();
+    probe.run(PlanKind::Media, &filled).unwrap();
     probe
 }
 
@@ -98,7 +100,7 @@ fn run(probe: &mut Probe, tables: &[Vec<u32>], tokens: &[&Token]) -> Vec<f32> {
         outputs: &(0..tokens.len() as u32).collect::<Vec<_>>(),
         ..Batch::default()
     };
-    probe.run(Which::Text, &batch).unwrap()
+    probe.run(PlanKind::Text, &batch).unwrap()
 }
 
 /// Sequences that begin as an earlier one does, up to anywhere, and go on in any pages.
@@ -124,7 +126,7 @@ fn tokens(random: &mut Random, tables: &[Vec<u32>], width: usize) -> Vec<Token> 
         let count = [0, 1, 1, 1, 2, 3, 9, 30][random.below(8)].min(room);
         let first = random.below(room - count + 1);
         for position in first..first + count {
-            let media = random.below(PICTURES + 1).checked_sub(1).map(|page| page as u32);
+            let media = random.below(IMAGES + 1).checked_sub(1).map(|page| page as u32);
             tokens.push(Token { sequence, position: position as u32, media, query: random.rows(width) });
         }
     }
@@ -167,7 +169,7 @@ fn tokens_attend_to_pages_as_they_do_alone() {
 }
 
 #[test]
-fn tokens_attend_to_pictures_as_they_do_alone() {
+fn tokens_attend_to_images_as_they_do_alone() {
     for shape in SHAPES {
         assert_rows_are_as_alone(shape, &Keys::Preceding { block: 0 });
     }

@@ -84,7 +84,7 @@ fn the_example_in_c_names_what_it_is_shown() {
     assert_eq!(
         said,
         "A ring is a kep, a cross is a mul, a Z is a zon. A smaller cross is a mul\n\
-         4 tokens after a prompt of 25 with 4 pictures\n"
+         4 tokens after a prompt of 25 with 4 images\n"
     );
 }
 
@@ -107,19 +107,19 @@ fn the_example_in_python_names_the_same() {
 const PYTHON: &str = r#"
 import math, flamant
 with flamant.Engine(threads=1, device="cpu") as engine:
-    whole = "".join(engine.generate(["kep."], tokens_max=9, ignore_end=1))
+    whole = "".join(engine.generate(["kep."], max_new_tokens=9, ignore_eos=1))
     for count in range(1, 4):
         # Given up in the middle, and with the last event due.
-        for text in engine.generate(["kep."], tokens_max=count, ignore_end=1):
+        for text in engine.generate(["kep."], max_new_tokens=count, ignore_eos=1):
             assert whole.startswith(text)
             break
-    assert "".join(engine.generate(["kep."], tokens_max=9, ignore_end=1)) == whole, whole
+    assert "".join(engine.generate(["kep."], max_new_tokens=9, ignore_eos=1)) == whole, whole
     scores = engine.score(["kep.", "mo"])
     assert math.isnan(scores[0]) and all(score < 0 for score in scores[1:]), scores
-    picture = (2, 2, bytes(range(12)))
-    # A video of one frame is a picture.
-    assert engine.score([[picture], "kep."])[1:] == engine.score([picture, "kep."])[1:]
-    wrong = ["<image>"], [b"no picture"], [(2, 2, bytes(11))], [(0, 0, b"")], [[]], [[b"no picture"]], [["kep."]]
+    image = (2, 2, bytes(range(12)))
+    # A video of one frame is an image.
+    assert engine.score([[image], "kep."])[1:] == engine.score([image, "kep."])[1:]
+    wrong = ["<image>"], [b"no image"], [(2, 2, bytes(11))], [(0, 0, b"")], [[]], [[b"no image"]], [["kep."]]
     for prompt, status in zip(wrong, (10, 22, 10, 10, 22, 22, 10)):
         try:
             engine.score(prompt)

@@ -22,8 +22,8 @@ use std::sync::{Arc, Mutex};
 
 use flamant::config::{Activation, Norm};
 use flamant::probe::{
-    Axis, Batch, Counts, Extent, Keys, Numbers, Op, PAGE_TOKENS, PageCopy, Place, Plan, Plans, Pools, Precision, Probe,
-    Tensor, Usual, WeightId, Which,
+    Axis, Batch, Capacity, Counts, Keys, KvConfig, Numbers, Op, PAGE_TOKENS, PageCopy, Place, Plan, PlanKind, Plans,
+    Precision, Probe, Tensor, WeightId, Workload,
 };
 
 pub use build::*;
@@ -50,10 +50,10 @@ pub struct Case {
     weights: Vec<Recipe>,
     media: Plan,
     text: Plan,
-    pools: Pools,
+    kv_config: KvConfig,
     steps: Vec<Step>,
-    /// Rows of tokens that see no picture must be exactly as the processor has them.
-    exact_without_picture: bool,
+    /// Rows of tokens that see no image must be exactly as the processor has them.
+    exact_without_image: bool,
     /// The plan's last operation is there only to fetch what the one before it stored.
     fetches: bool,
     /// What the emulator claims to be, if it matters.
@@ -79,9 +79,9 @@ enum Step {
 /// One run of a plan.
 #[derive(Debug, Clone)]
 struct Run {
-    which: Which,
-    /// Media page of each picture.
-    pictures: Vec<u32>,
+    which: PlanKind,
+    /// Media page of each image.
+    images: Vec<u32>,
     /// Frames of each; one each if empty.
     frames: Vec<u32>,
     pieces: Vec<Piece>,
@@ -133,10 +133,10 @@ impl Case {
         }
         let plans = Plans { media: self.media.clone(), text: self.text.clone(), features: None };
         let most = |count: fn(&Run) -> usize| self.runs().map(count).max().unwrap_or(0);
-        let usual = Usual { images: most(|run| run.extent().frames), tokens: most(|run| run.tokens()).max(64) };
+        let capacity = Capacity { images: most(|run| run.counts().frames), tokens: most(|run| run.tokens()).max(64) };
         let mut place = place.clone();
         place.emulated.shared_bytes = self.shared_bytes;
-        Ok(Opened { case: self, probe: Probe::open(&place, numbers, plans, self.pools, usual)? })
+        Ok(Opened { case: self, probe: Probe::open(&place, numbers, plans, self.kv_config, capacity)? })
     }
 
     /// Rows of all outputs, one run after the other.
@@ -176,11 +176,11 @@ impl Case {
         values
     }
 
-    fn plan(&self, which: Which) -> &Plan {
+    fn plan(&self, which: PlanKind) -> &Plan {
         match which {
-            Which::Media => &self.media,
-            Which::Features => unreachable!("a case has none"),
-            Which::Text => &self.text,
+            PlanKind::Media => &self.media,
+            PlanKind::Features => unreachable!("a case has none"),
+            PlanKind::Text => &self.text,
         }
     }
 
@@ -190,12 +190,12 @@ impl Case {
     /// What differs, in a line.
     pub fn compare(&self, found: &[f32], want: &[f32], precision: impl Into<Option<Precision>>) -> Result<(), String> {
         let width = self.width();
-        if self.exact_without_picture {
-            let media = self.runs().filter(|run| run.which == Which::Text).flat_map(|run| &run.media);
+        if self.exact_without_image {
+            let media = self.runs().filter(|run| run.which == PlanKind::Text).flat_map(|run| &run.media);
             let rows = media.zip(found.chunks_exact(width)).zip(want.chunks_exact(width));
             for (index, ((_, found), want)) in rows.enumerate().filter(|(_, ((media, _), _))| media.is_none()) {
                 if found != want {
-                    return Err(format!("row {index} sees no picture and is not exactly as without it"));
+                    return Err(format!("row {index} sees no image and is not exactly as without it"));
                 }
             }
         }
@@ -222,17 +222,17 @@ impl Case {
             measured.ops.pop();
             measured.output = None;
         }
-        measured.bytes(&self.counts())
+        measured.bytes(&self.workload())
     }
 
     /// Floating-point operations of the matrix products of the last run.
     pub fn flops(&self) -> u64 {
-        self.text.flops(&self.counts())
+        self.text.flops(&self.workload())
     }
 
-    fn counts(&self) -> Counts {
+    fn workload(&self) -> Workload {
         let run = self.last();
-        run.batch(&self.indices(run), &run.outputs, |batch| batch.counts(self.pools.media_tokens))
+        run.batch(&self.indices(run), &run.outputs, |batch| batch.workload(self.kv_config.media_tokens))
     }
 
     /// Bytes that the kernels of the last run ask memory for, after all runs, in the emulator.
@@ -298,8 +298,8 @@ impl Case {
         for (place, input) in self.plan(run.which).inputs.iter().enumerate() {
             // Who a row belongs to.
             let units: Vec<(u32, u32)> = match input.axis {
-                Axis::Frames => (0..run.extent().frames as u32).map(|frame| (2000 + frame, 0)).collect(),
-                Axis::Images => run.pictures.iter().map(|&page| (1000 + page, 0)).collect(),
+                Axis::Frames => (0..run.counts().frames as u32).map(|frame| (2000 + frame, 0)).collect(),
+                Axis::Images => run.images.iter().map(|&page| (1000 + page, 0)).collect(),
                 Axis::Tokens | Axis::Outputs => run.each_token().collect(),
             };
             let mut values = Vec::with_capacity(units.len() * input.rows * input.width);
@@ -338,10 +338,10 @@ impl Run {
         self.pieces.iter().map(|piece| piece.count as usize).sum()
     }
 
-    fn extent(&self) -> Extent {
-        let images = self.pictures.len();
+    fn counts(&self) -> Counts {
+        let images = self.images.len();
         let frames = if self.frames.is_empty() { images } else { self.frames.iter().sum::<u32>() as usize };
-        Extent { frames, images, tokens: self.tokens(), outputs: self.outputs.len() }
+        Counts { frames, images, tokens: self.tokens(), outputs: self.outputs.len() }
     }
 
     /// Calls `with` with the batch.
@@ -350,7 +350,7 @@ impl Run {
         let tables: Vec<&[u32]> = self.pieces.iter().map(|piece| piece.table.as_slice()).collect();
         with(&Batch {
             inputs: &inputs,
-            images: &self.pictures,
+            images: &self.images,
             frames: &self.frames,
             ids: &lists.ids,
             positions: &lists.positions,
@@ -555,7 +555,7 @@ fn small_attention() -> Vec<Case> {
     cases.push(sharp(causal(Small, "prefill", heads(2, 64), Order::None, &[0], &[&[(0, 150)]])));
     cases.push(sharp(causal(Small, "decode", heads(2, 128), Order::Alibi, &filled, decodes)));
     cases.push(sharp(vision(Small, 1, 200, heads(2, 80))));
-    cases.push(sharp(picture(Small, 1, heads(1, 96), 9, &[150, 9], false)));
+    cases.push(sharp(image(Small, 1, heads(1, 96), 9, &[150, 9], false)));
     cases.push(sharp(masked(Small, heads(1, 64), 130, 2, &Seen::Mixed.list(9, 2), false)));
     cases.extend([
         vision(Small, 2, 17, heads(2, 16)),
@@ -563,17 +563,17 @@ fn small_attention() -> Vec<Case> {
         vision(Small, 2, 65, heads(3, 80)),
         vision(Small, 2, 33, heads(1, 96)),
         vision(Small, 1, 70, heads(1, 112)),
-        picture(Small, 2, heads(2, 48), 5, &[21], false),
-        picture(Small, 1, heads(2, 64), 7, &[50, 7], false),
-        picture(Small, 2, heads(2, 96), 65, &[70, 65], true),
-        picture(Small, 2, heads(1, 32), 9, &[64, 9], true),
-        picture(Small, 1, heads(1, 128), 3, &[17, 3], true),
-        picture(Small, 1, heads(1, 80), 4, &[33, 4], false),
+        image(Small, 2, heads(2, 48), 5, &[21], false),
+        image(Small, 1, heads(2, 64), 7, &[50, 7], false),
+        image(Small, 2, heads(2, 96), 65, &[70, 65], true),
+        image(Small, 2, heads(1, 32), 9, &[64, 9], true),
+        image(Small, 1, heads(1, 128), 3, &[17, 3], true),
+        image(Small, 1, heads(1, 80), 4, &[33, 4], false),
         video(Small, &[3, 1, 2], heads(2, 64), 7, [50, 7], false),
         video(Small, &[1, 5], heads(1, 96), 65, [33, 65], true),
         video(Small, &[4], heads(2, 48), 5, [16, 5], true),
     ]);
-    for (heads, media_tokens, pictures, count, seen, normed) in [
+    for (heads, media_tokens, images, count, seen, normed) in [
         (heads(2, 64), 9, 3, 22, Seen::Interleaved, false),
         (heads(2, 96), 64, 2, 5, Seen::Mixed, true),
         (heads(1, 128), 65, 2, 1, Seen::Last, true),
@@ -582,7 +582,7 @@ fn small_attention() -> Vec<Case> {
         (heads(2, 16), 3, 1, 6, Seen::Nothing, false),
         (heads(1, 112), 1, 2, 20, Seen::Interleaved, true),
     ] {
-        cases.push(masked(Small, heads, media_tokens, pictures, &seen.list(count, pictures), normed));
+        cases.push(masked(Small, heads, media_tokens, images, &seen.list(count, images), normed));
     }
     for (family, width, heads, media_tokens, count, seen) in [
         (Family::OpenFlamingo, 48, heads(2, 64), 9, 1, Seen::Last),
@@ -689,8 +689,8 @@ fn real_attention() -> Vec<Case> {
     let mut cases = vec![
         vision(Real, 8, 257, heads(16, 64)),
         vision(Real, 8, 257, heads(16, 80)),
-        picture(Real, 8, heads(8, 64), 64, &[256, 64], false),
-        picture(Real, 8, heads(16, 96), 64, &[257, 64], true),
+        image(Real, 8, heads(8, 64), 64, &[256, 64], false),
+        image(Real, 8, heads(16, 96), 64, &[257, 64], true),
         video(Real, &[8, 8], heads(8, 64), 64, [256, 64], false),
     ];
     for (what, heads, order) in [
@@ -712,10 +712,10 @@ fn real_attention() -> Vec<Case> {
     }
     let open_flamingo = heads(8, 64);
     for (heads, normed) in [(open_flamingo, false), (llama, true)] {
-        for (pictures, count, seen) in
+        for (images, count, seen) in
             [(1, 1, Seen::Last), (32, 16, Seen::Mixed), (1, 512, Seen::Last), (32, 1024, Seen::Interleaved)]
         {
-            cases.push(masked(Real, heads, 64, pictures, &seen.list(count, pictures), normed));
+            cases.push(masked(Real, heads, 64, images, &seen.list(count, images), normed));
         }
     }
     for (family, width, heads) in [

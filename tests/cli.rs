@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 
 const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/demo");
-const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/images/sources/");
+const IMAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/images/sources/");
 
 /// Runs the program with a text on standard input; it must succeed in silence.
 fn run_with(arguments: &[&str], input: &str) -> String {
@@ -49,8 +49,8 @@ fn generate(arguments: &[&str]) -> Value {
     json(&[&["generate", DEMO, "--max-new-tokens", "12", "--ignore-eos"], arguments].concat())
 }
 
-fn picture(name: &str) -> String {
-    format!("{PICTURES}{name}")
+fn image(name: &str) -> String {
+    format!("{IMAGES}{name}")
 }
 
 fn text(answer: &Value) -> &str {
@@ -65,13 +65,13 @@ fn close(a: f64, b: f64) -> bool {
     (a - b).abs() < 1e-4
 }
 
-/// Two prompts that differ in nothing but order, with the pictures `a` and `b`.
+/// Two prompts that differ in nothing but order, with the images `a` and `b`.
 fn shots() -> (String, String) {
-    (picture("rgb8-turned.png"), picture("palette.gif"))
+    (image("rgb8-turned.png"), image("palette.gif"))
 }
 
 #[test]
-fn texts_and_pictures_keep_their_order() {
+fn texts_and_images_keep_their_order() {
     let (a, b) = shots();
     let folder = tempfile::tempdir().unwrap();
     let written = |parts: Value| {
@@ -86,8 +86,8 @@ fn texts_and_pictures_keep_their_order() {
     assert_eq!(first, written(json!([{"image": a}, {"text": "kep."}, {"image": b}, {"text": "mo"}])));
     assert_eq!(second, written(json!([{"image": b}, {"text": "kep."}, {"image": a}, {"text": "mo"}])));
     assert_eq!(third, written(json!([{"text": "kep."}, {"image": a}, {"image": b}, {"text": "mo"}])));
-    assert_ne!(first, second, "which picture comes first must matter");
-    // A picture is a video of one frame, wherever it stands.
+    assert_ne!(first, second, "which image comes first must matter");
+    // An image is a video of one frame, wherever it stands.
     assert_eq!(first, given(&["--video", &a, "--text", "kep.", "--image", &b, "--text", "mo"]));
     assert_eq!(second, given(&["--image", &b, "--text", "kep.", "--video", &a, "--frames", "1", "--text", "mo"]));
     assert_eq!(third, written(json!([{"text": "kep."}, {"video": [a], "fps": 2}, {"image": b}, {"text": "mo"}])));
@@ -123,13 +123,13 @@ fn an_answer_has_the_documented_keys() {
     let answer: Value = serde_json::from_str(&line).unwrap();
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(keys(&answer), ["finish_reason", "logprobs", "text", "timings", "token_ids", "usage"]);
-    let usage = ["cached_tokens", "completion_tokens", "pictures", "pictures_encoded", "prompt_tokens"];
+    let usage = ["cached_tokens", "completion_tokens", "images", "images_encoded", "prompt_tokens"];
     assert_eq!(keys(&answer["usage"]), usage);
     let timings = ["decode_seconds", "media_seconds", "prompt_seconds", "queue_seconds"];
     assert_eq!(keys(&answer["timings"]), timings);
     let tokens = answer["token_ids"].as_array().unwrap().len();
-    assert_eq!((&answer["usage"]["completion_tokens"], &answer["usage"]["pictures"]), (&json!(tokens), &json!(1)));
-    // Begin, fence, picture, fence, letter.
+    assert_eq!((&answer["usage"]["completion_tokens"], &answer["usage"]["images"]), (&json!(tokens), &json!(1)));
+    // Begin, fence, image, fence, letter.
     assert_eq!(answer["usage"]["prompt_tokens"], 5);
     assert_eq!(numbers(&answer["logprobs"]).len(), tokens);
     assert!(numbers(&answer["logprobs"]).iter().all(|&logprob| logprob <= 0.0));
@@ -243,7 +243,7 @@ fn an_inspection_names_family_and_parts() {
     for mention in [
         "Idefics",
         "Llama",
-        "2048 tokens and 32 pictures on cuda",
+        "2048 tokens and 32 images on cuda",
         "vision",
         "resampler",
         "gated blocks",
@@ -256,7 +256,7 @@ fn an_inspection_names_family_and_parts() {
     let report = json(&["inspect", DEMO]);
     assert_eq!((&report["family"], &report["language_model"]), (&json!("Idefics"), &json!("Llama")));
     assert_eq!(report["decoder"]["vocabulary"], 32);
-    assert_eq!(report["steps"]["cpu"], json!({"tokens_per_step": 256, "pictures_per_step": 8}));
+    assert_eq!(report["steps"]["cpu"], json!({"tokens_per_step": 256, "max_batched_images": 8}));
     assert_eq!(report["gates"].as_array().unwrap().len(), 3);
     let parts = report["parts"].as_object().unwrap();
     assert!(["vision", "resampler", "gated_blocks", "decoder"].iter().all(|part| parts.contains_key(*part)));
@@ -314,16 +314,16 @@ fn help_and_version() {
 #[test]
 fn made_up_requests_are_counted() {
     let load = ["bench", "--demo", "--requests", "12", "--shots", "3", "--prompt-tokens", "7", "--max-new-tokens", "5"];
-    let shared = ["--shared-prefix", "--picture-reuse", "4", "--sequences", "3"];
+    let shared = ["--shared-prefix", "--image-reuse", "4", "--max-sequences", "3"];
     let report = json(&[&load[..], &shared].concat());
     let count = |report: &Value, key: &str| report[key].as_u64().unwrap_or_else(|| panic!("{key}: {report}"));
-    // Begin, and four pictures with their fences and seven letters.
-    let all = [("requests", 12), ("tokens", 60), ("pictures", 48), ("prompt_tokens", 12 * (1 + 4 * 10))];
+    // Begin, and four images with their fences and seven letters.
+    let all = [("requests", 12), ("tokens", 60), ("images", 48), ("prompt_tokens", 12 * (1 + 4 * 10))];
     for (key, expected) in all {
         assert_eq!(count(&report, key), expected, "{key}");
     }
-    assert_eq!(count(&report, "pictures_encoded"), 3 + 12 / 4);
-    assert!(close(report["pictures_cached"].as_f64().unwrap(), 42.0 / 48.0), "{report}");
+    assert_eq!(count(&report, "images_encoded"), 3 + 12 / 4);
+    assert!(close(report["images_cached"].as_f64().unwrap(), 42.0 / 48.0), "{report}");
     assert!(report["prompt_tokens_cached"].as_f64().unwrap() > 0.5, "{report}");
     assert_eq!((&report["concurrency"], &report["text_pages"]["held"]), (&json!(3), &json!(0)));
     let held = count(&report["text_pages"], "most_held");
@@ -332,17 +332,17 @@ fn made_up_requests_are_counted() {
         let times = ["p50", "p95", "p99"].map(|quantile| report[times][quantile].as_f64().unwrap());
         assert!(times[0] > 0.0 && times.is_sorted(), "{times:?}");
     }
-    for key in ["requests", "pictures", "prompt_tokens", "tokens"] {
+    for key in ["requests", "images", "prompt_tokens", "tokens"] {
         let rate = report[format!("{key}_per_second")].as_f64().unwrap();
         assert!(close(rate * report["seconds"].as_f64().unwrap() / count(&report, key) as f64, 1.0), "{key}");
     }
-    let alone = json(&[&load[..], &shared, &["--no-sharing"]].concat());
-    assert_eq!(count(&alone, "pictures_encoded"), 48);
-    assert_eq!((&alone["pictures_cached"], &alone["prompt_tokens_cached"]), (&json!(0.0), &json!(0.0)));
+    let alone = json(&[&load[..], &shared, &["--no-prefix-caching"]].concat());
+    assert_eq!(count(&alone, "images_encoded"), 48);
+    assert_eq!((&alone["images_cached"], &alone["prompt_tokens_cached"]), (&json!(0.0), &json!(0.0)));
     let own = json(&[&load[..], &["--concurrency", "2"]].concat());
-    assert_eq!((count(&own, "pictures_encoded"), &own["concurrency"]), (48, &json!(2)));
+    assert_eq!((count(&own, "images_encoded"), &own["concurrency"]), (48, &json!(2)));
     let table = run(&[&load[..], &shared].concat());
-    for line in ["requests", "first token", "between tokens", "pictures", "text pages", "the scheduler took"] {
+    for line in ["requests", "first token", "between tokens", "images", "text pages", "the scheduler took"] {
         assert!(table.contains(line), "{line} is not in:\n{table}");
     }
 }
@@ -374,7 +374,7 @@ fn devices_are_chosen_by_name() {
     assert_eq!(names[..2], ["cpu", "emulated"]);
     let tokens: Vec<&Value> = devices.as_array().unwrap().iter().map(|device| &device["tokens_per_step"]).collect();
     assert_eq!((tokens[0], *tokens.last().unwrap()), (&json!(256), &json!(2048)));
-    let prompt = ["--image", &picture("rgb16-30x45.png"), "--text", "a"];
+    let prompt = ["--image", &image("rgb16-30x45.png"), "--text", "a"];
     let on_processor = generate(&prompt);
     for precision in ["bf16", "f16"] {
         let emulated = generate(&[&prompt[..], &["--device", "emulated", "--dtype", precision]].concat());

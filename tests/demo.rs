@@ -20,18 +20,18 @@ fn episodes_score_and_end_as_in_transformers() {
     let sheets = Sheet::all().unwrap();
     let fixture = json("tests/data/demo/episodes.json");
     for case in fixture["episodes"].as_array().unwrap() {
-        let pictures = case["pictures"].as_array().unwrap();
+        let images = case["images"].as_array().unwrap();
         let drawing = |entry: &Value| Drawing {
             symbol: entry[1].as_u64().unwrap() as usize,
             column: entry[2].as_u64().unwrap() as usize,
         };
         let names: Vec<String> =
             case["names"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect();
-        let (asked, shown) = pictures.split_last().unwrap();
+        let (query, support) = images.split_last().unwrap();
         let episode = Episode {
-            sheet: sheets.iter().find(|sheet| sheet.name == asked[0].as_str().unwrap()).unwrap(),
-            shown: shown.iter().map(drawing).zip(0..).collect(),
-            asked: (drawing(asked), 0),
+            sheet: sheets.iter().find(|sheet| sheet.name == query[0].as_str().unwrap()).unwrap(),
+            support: support.iter().map(drawing).zip(0..).collect(),
+            query: (drawing(query), 0),
             names,
         };
         let score = flamingo.score(&episode.prompt().unwrap()).unwrap();
@@ -108,27 +108,27 @@ fn names_are_learned_from_the_prompt() {
 }
 
 #[test]
-fn more_pictures_shown_are_more_names_right() {
+fn more_images_shown_are_more_names_right() {
     let mut flamingo = open();
     let mut last = 0.0;
-    for shown in [0, 2, 4, 8] {
+    for support in [0, 2, 4, 8] {
         let found = percent(30, |random, sheet| {
-            let episode = Episode::draw(random, sheet, 5, shown);
-            Some(episode.ranked(&mut flamingo).unwrap() == episode.asked.1)
+            let episode = Episode::draw(random, sheet, 5, support);
+            Some(episode.ranked(&mut flamingo).unwrap() == episode.query.1)
         });
-        assert!(found > last, "{shown} pictures: {found} %, after {last} %");
+        assert!(found > last, "{support} images: {found} %, after {last} %");
         last = found;
     }
 }
 
 #[test]
-fn unrelated_pictures_leave_chance_and_swapped_names_swap_the_answer() {
+fn unrelated_images_leave_chance_and_swapped_names_swap_the_answer() {
     let mut flamingo = open();
     let chance = percent(40, |random, sheet| {
         let episode = Episode::draw(random, sheet, 5, 5).unrelated(random);
-        Some(episode.ranked(&mut flamingo).unwrap() == episode.asked.1)
+        Some(episode.ranked(&mut flamingo).unwrap() == episode.query.1)
     });
-    assert!(chance < 32.0, "unrelated pictures: {chance} % right where 20 % is chance");
+    assert!(chance < 32.0, "unrelated images: {chance} % right where 20 % is chance");
     let followed = percent(40, |random, sheet| {
         let episode = Episode::draw(random, sheet, 5, 5);
         let right = episode.ask(&mut flamingo).unwrap() == episode.answer();

@@ -8,7 +8,7 @@ mod reference;
 
 use devices::{PRECISIONS, on_all_cores, with_kernels};
 use flamant::demo::{Episode, Random, Sheet};
-use flamant::image::Picture;
+use flamant::image::Image;
 use flamant::{Device, Engine, Flamingo, Generation, Options, Precision};
 use reference::Case;
 
@@ -36,8 +36,8 @@ fn options(device: Device, precision: Option<Precision>) -> Options {
     Options { device, precision, threads: 1, ..Options::default() }
 }
 
-fn greedy(tokens_max: usize) -> Generation {
-    Generation { tokens_max, ignore_end: true, ..Generation::default() }
+fn greedy(max_new_tokens: usize) -> Generation {
+    Generation { max_new_tokens, ignore_eos: true, ..Generation::default() }
 }
 
 /// `task` of each model, opened on each device in each storage type.
@@ -74,7 +74,7 @@ fn features_are_those_of_the_reference() {
     for (case, device) in all.iter().flat_map(|case| with_kernels().into_iter().map(move |device| (case, device))) {
         for precision in PRECISIONS {
             let prompt = case.prompt();
-            let frames: Vec<&[Picture]> = prompt.media().flat_map(|frames| frames.chunks(1)).collect();
+            let frames: Vec<&[Image]> = prompt.media().flat_map(|frames| frames.chunks(1)).collect();
             let features = |options: Options| Engine::open(&case.model, &options).unwrap().features(&frames).unwrap();
             let found = features(options(device, Some(precision)));
             let want = features(options(Device::Cpu, None));
@@ -82,7 +82,7 @@ fn features_are_those_of_the_reference() {
             let least = found.iter().zip(&want).map(alike).fold(1.0, f32::min);
             assert!(least > 0.999 && found.len() == frames.len(), "{}, {precision} on {device}: {least}", case.name);
             let other = found.iter().zip(&want[1..]).map(alike).fold(-1.0, f32::max);
-            assert!(other < 0.999, "{}: features tell pictures apart: {other}", case.name);
+            assert!(other < 0.999, "{}: features tell images apart: {other}", case.name);
         }
     }
 }
@@ -111,7 +111,7 @@ fn greedy_answers_are_the_processors_as_long_as_its_choice_is_clear() {
 #[test]
 fn beams_repeat_themselves_and_are_no_worse_than_greedy() {
     on_each(|case, mut flamingo, _, what| {
-        let beams = Generation { beams: 3, length_penalty: 0.0, ..greedy(8) };
+        let beams = Generation { num_beams: 3, length_penalty: 0.0, ..greedy(8) };
         let searched = flamingo.generate(&case.prompt(), &beams, &mut |_| {}).unwrap();
         let again = flamingo.generate(&case.prompt(), &beams, &mut |_| {}).unwrap();
         assert_eq!((&searched.ids, &searched.logprobs), (&again.ids, &again.logprobs), "{what}");

@@ -45,7 +45,7 @@ fn alone(flamingo: &mut Flamingo, request: &Request) -> Outcome {
     }
 }
 
-/// Requests of every kind; many have their first pictures and names in common.
+/// Requests of every kind; many have their first images and names in common.
 fn requests(random: &mut Random, sheets: &[Sheet], count: usize, shown_max: usize) -> Vec<Request> {
     let mut episode = |index: usize| {
         let (ways, shown) = (2 + random.below(4), random.below(shown_max + 1));
@@ -54,19 +54,19 @@ fn requests(random: &mut Random, sheets: &[Sheet], count: usize, shown_max: usiz
     let episodes: Vec<Episode> = (0..3).map(&mut episode).collect();
     let mut request = || {
         let mut episode = episodes[random.below(episodes.len())].clone();
-        episode.shown.truncate(episode.shown.len().saturating_sub(random.below(3)));
+        episode.support.truncate(episode.support.len().saturating_sub(random.below(3)));
         let way = random.below(episode.names.len());
-        episode.asked.1 = way;
+        episode.query.1 = way;
         let mut prompt = episode.prompt().unwrap();
         for _ in 0..random.below(4) {
             prompt.text(["a", "ba.", "ced", "f."][random.below(4)]).unwrap();
         }
-        let tokens_max = random.below(24);
-        let greedy = Generation { tokens_max, ignore_end: random.below(2) == 0, ..Generation::default() };
+        let max_new_tokens = random.below(24);
+        let greedy = Generation { max_new_tokens, ignore_eos: random.below(2) == 0, ..Generation::default() };
         let task = match random.below(6) {
             0 => Task::Classify { choices: episode.names.iter().map(|name| format!("{name}.")).collect() },
             1 => Task::Score { logits: false },
-            2 => Task::Generate(Generation { beams: 2 + random.below(3), ..greedy }),
+            2 => Task::Generate(Generation { num_beams: 2 + random.below(3), ..greedy }),
             3 => {
                 let sampling = Sampling {
                     temperature: 0.5 + random.below(3) as f32,
@@ -94,12 +94,12 @@ fn options(device: Device, precision: Option<Precision>, limits: Limits) -> Opti
 
 fn random_limits(random: &mut Random) -> Limits {
     Limits {
-        sequences: 1 + random.below(12),
-        tokens_per_step: Some(1 + random.below(100)),
-        pictures_per_step: Some(1 + random.below(6)),
+        max_sequences: 1 + random.below(12),
+        max_batched_tokens: Some(1 + random.below(100)),
+        max_batched_images: Some(1 + random.below(6)),
         text_pages: Some(9 + random.below(12)),
         media_pages: Some(1 + random.below(10)),
-        sharing: random.below(4) > 0,
+        prefix_caching: random.below(4) > 0,
         ..Limits::default()
     }
 }
@@ -155,7 +155,7 @@ fn scheduling_never_changes_an_answer_on_the_processor() {
     let counts = on_all_cores(&seeds, |&seed| {
         let mut random = Random::new(seed);
         let requests = requests(&mut random, &sheets, 24, 6);
-        let unshared = Limits { sharing: false, ..Limits::default() };
+        let unshared = Limits { prefix_caching: false, ..Limits::default() };
         let mut flamingo = Flamingo::demo(&options(Device::Cpu, None, unshared)).unwrap();
         let want: Vec<Outcome> = requests.iter().map(|request| alone(&mut flamingo, request)).collect();
         let limits = random_limits(&mut random);
@@ -181,7 +181,7 @@ fn scheduling_never_changes_an_answer_of_the_kernels() {
     on_all_cores(&all, |&(device, precision)| {
         let mut random = Random::new(3);
         let requests = requests(&mut random, &sheets, 8, 2);
-        let unshared = Limits { sharing: false, ..Limits::default() };
+        let unshared = Limits { prefix_caching: false, ..Limits::default() };
         let mut flamingo = Flamingo::demo(&options(device, Some(precision), unshared)).unwrap();
         let want: Vec<Outcome> = requests.iter().map(|request| alone(&mut flamingo, request)).collect();
         let limits = Limits { text_pages: Some(12), ..Limits::default() };
@@ -193,19 +193,19 @@ fn scheduling_never_changes_an_answer_of_the_kernels() {
     });
 }
 
-/// An episode of six pictures shown, and questions behind it.
+/// An episode of six images shown, and questions behind it.
 fn few_shot(sheet: &Sheet) -> Vec<Prompt> {
     let episode = Episode::draw(&mut Random::new(11), sheet, 5, 6);
     let ask = |symbol: usize| {
         let mut episode = episode.clone();
-        episode.asked.0.symbol = symbol;
+        episode.query.0.symbol = symbol;
         episode.prompt().unwrap()
     };
     (0..6).map(ask).collect()
 }
 
-fn greedy(tokens_max: usize) -> Generation {
-    Generation { tokens_max, ignore_end: true, ..Generation::default() }
+fn greedy(max_new_tokens: usize) -> Generation {
+    Generation { max_new_tokens, ignore_eos: true, ..Generation::default() }
 }
 
 fn answers(engine: &mut Engine, prompts: &[Prompt]) -> Vec<flamant::Answer> {
@@ -231,15 +231,15 @@ fn questions_behind_one_prefix_compute_their_own_tail_alone() {
     for answer in &answers[1..] {
         let tail = answer.usage.prompt_tokens - answer.usage.cached_tokens;
         assert!(tail <= 16 + 8, "{tail} tokens of {} were computed", answer.usage.prompt_tokens);
-        assert_eq!((answer.usage.pictures, answer.usage.pictures_encoded), (7, 1));
+        assert_eq!((answer.usage.images, answer.usage.images_encoded), (7, 1));
     }
-    // Again: not even the asked picture is encoded.
+    // Again: not even the asked image is encoded.
     let again = self::answers(&mut engine, &prompts);
     for (first, again) in answers.iter().zip(&again) {
         assert_eq!((&first.ids, &first.logprobs), (&again.ids, &again.logprobs));
-        assert_eq!(again.usage.pictures_encoded, 0);
+        assert_eq!(again.usage.images_encoded, 0);
     }
-    assert_eq!(engine.stats().pictures_encoded as usize, 6 + prompts.len());
+    assert_eq!(engine.stats().images_encoded as usize, 6 + prompts.len());
     assert_nothing_held(&engine);
 }
 
@@ -247,13 +247,13 @@ fn questions_behind_one_prefix_compute_their_own_tail_alone() {
 fn without_sharing_everything_is_computed() {
     let sheets = Sheet::all().unwrap();
     let prompts = few_shot(&sheets[0]);
-    let mut engine = Engine::builder().sharing(false).demo().unwrap();
+    let mut engine = Engine::builder().prefix_caching(false).demo().unwrap();
     for answer in answers(&mut engine, &prompts) {
-        assert_eq!((answer.usage.cached_tokens, answer.usage.pictures_encoded), (0, 7));
+        assert_eq!((answer.usage.cached_tokens, answer.usage.images_encoded), (0, 7));
     }
 }
 
-/// With the limits of a GPU a prompt of many tokens and 32 pictures is one step; its answer is that of many steps.
+/// With the limits of a GPU a prompt of many tokens and 32 images is one step; its answer is that of many steps.
 #[test]
 fn a_prompt_is_one_step_with_the_limits_of_a_gpu() {
     let prompt = Episode::draw(&mut Random::new(3), &Sheet::all().unwrap()[0], 5, 31).prompt().unwrap();
@@ -261,9 +261,9 @@ fn a_prompt_is_one_step_with_the_limits_of_a_gpu() {
     let found = [Limits::default(), Limits::default().on(Device::Cuda(0))].map(|limits| {
         let options = Options { device, limits: limits.clone(), ..Options::default() };
         let mut engine = Engine::demo(&options).unwrap();
-        assert_eq!(engine.limits().tokens_per_step, limits.on(device).tokens_per_step);
+        assert_eq!(engine.limits().max_batched_tokens, limits.on(device).max_batched_tokens);
         let answer = answers(&mut engine, std::slice::from_ref(&prompt)).remove(0);
-        assert_eq!(answer.usage.pictures_encoded, 32);
+        assert_eq!(answer.usage.images_encoded, 32);
         (engine.stats().steps - answer.ids.len() as u64 + 1, answer.ids, answer.logprobs)
     });
     let [(many, ids, logprobs), (one, ..)] = &found;
@@ -276,7 +276,7 @@ fn a_long_prompt_does_not_keep_a_short_one_waiting() {
     let sheets = Sheet::all().unwrap();
     let long = Episode::draw(&mut Random::new(1), &sheets[0], 5, 32).prompt().unwrap();
     let short = Episode::draw(&mut Random::new(2), &sheets[1], 2, 0).prompt().unwrap();
-    let mut engine = Engine::builder().tokens_per_step(32).pictures_per_step(2).demo().unwrap();
+    let mut engine = Engine::builder().max_batched_tokens(32).max_batched_images(2).demo().unwrap();
     let writing = engine.submit(Request::generate(short.clone(), greedy(40))).unwrap();
     engine.step();
     let long = engine.submit(Request::generate(long, greedy(1))).unwrap();
@@ -346,9 +346,9 @@ fn what_passes_a_limit_is_refused_in_a_line() {
     };
     let limits = Limits::default;
     for (wrong, line) in [
-        (Limits { sequences: 0, ..limits() }, "sequences: expected 1 to 1024, found 0"),
-        (Limits { tokens_per_step: Some(0), ..limits() }, "tokens-per-step: expected 1 to 8192, found 0"),
-        (Limits { pictures_per_step: Some(65), ..limits() }, "pictures-per-step: expected 1 to 64, found 65"),
+        (Limits { max_sequences: 0, ..limits() }, "max-sequences: expected 1 to 1024, found 0"),
+        (Limits { max_batched_tokens: Some(0), ..limits() }, "max-batched-tokens: expected 1 to 8192, found 0"),
+        (Limits { max_batched_images: Some(65), ..limits() }, "max-batched-images: expected 1 to 64, found 65"),
         (Limits { queue: 0, ..limits() }, "queue: expected 1 to"),
         (Limits { media_pages: Some(0), ..limits() }, "media-pages: expected 1 to"),
         (Limits { text_pages: Some(2), ..limits() }, "text-pages: expected 8 to"),
@@ -372,7 +372,7 @@ fn what_passes_a_limit_is_refused_in_a_line() {
     let mut taken = 0;
     let error = loop {
         let other = Episode::draw(&mut Random::new(taken), &sheets[1], 2, 1).prompt().unwrap();
-        let prepared = engine.reader().prepare(Request::generate(other, greedy(2))).unwrap();
+        let prepared = engine.preparer().prepare(Request::generate(other, greedy(2))).unwrap();
         let room = engine.has_room(&prepared);
         match engine.submit_prepared(prepared) {
             Ok(_) => taken += 1,
@@ -386,7 +386,7 @@ fn what_passes_a_limit_is_refused_in_a_line() {
     assert!(taken > 0 && error.starts_with("bytes of all requests: "), "{error}");
 
     let mut other = Engine::demo(&Options::default()).unwrap();
-    let foreign = other.reader().prepare(request()).unwrap();
+    let foreign = other.preparer().prepare(request()).unwrap();
     let error = engine.submit_prepared(foreign).unwrap_err().to_string();
     assert!(error.starts_with("request: expected one prepared by this engine's reader"), "{error}");
     assert!(!other.cancel(ids[1]), "another engine's request");
@@ -398,7 +398,7 @@ fn an_answer_of_no_tokens_costs_nothing() {
     let prompt = Episode::draw(&mut Random::new(4), &sheets[0], 2, 2).prompt().unwrap();
     let mut engine = Engine::demo(&Options::default()).unwrap();
     for beams in [1, 3] {
-        let generation = Generation { tokens_max: 0, beams, ..Generation::default() };
+        let generation = Generation { max_new_tokens: 0, num_beams: beams, ..Generation::default() };
         engine.submit(Request::generate(prompt.clone(), generation)).unwrap();
         let events = engine.step();
         let [EventKind::Written(answer)] = &events.into_iter().map(|event| event.kind).collect::<Vec<_>>()[..] else {
@@ -414,7 +414,7 @@ fn an_engine_may_move_between_threads() {
     fn is_send<T: Send>() {}
     fn is_shared<T: Send + Sync + Clone>() {}
     is_send::<Engine>();
-    is_shared::<flamant::Reader>();
+    is_shared::<flamant::Preparer>();
 }
 
 /// On a device that runs kernels a token and a likelihood come as 16 bytes; whole rows come where they are asked for.
@@ -427,7 +427,7 @@ fn no_more_is_fetched_than_was_asked_for() {
         prompt.text("kepmul").unwrap();
         prompt
     };
-    let generate = |generation: Generation| Request::generate(prompt(), Generation { ignore_end: true, ..generation });
+    let generate = |generation: Generation| Request::generate(prompt(), Generation { ignore_eos: true, ..generation });
     let sampling = Sampling { repetition_penalty: 1.3, ..Sampling::default() };
     // Rows that are found in, and whole rows.
     let requests = [
@@ -435,7 +435,7 @@ fn no_more_is_fetched_than_was_asked_for() {
         (Request::score(prompt()), TOKENS, 0),
         (Request { prompt: prompt(), task: Task::Score { logits: true } }, 0, TOKENS),
         (generate(Generation { sampling, ..greedy(4) }), 0, 4),
-        (generate(Generation { beams: 3, ..greedy(4) }), 0, 1 + 3 * 3),
+        (generate(Generation { num_beams: 3, ..greedy(4) }), 0, 1 + 3 * 3),
         (Request::classify(prompt(), vec!["ab".to_owned(), "ac".to_owned()]), 0, 2),
     ];
     for device in with_kernels().into_iter().chain([Device::Cpu]) {

@@ -23,13 +23,13 @@ use serde_json::json;
 const CAPTIONS: [&str; 9] =
     ["a red fox", "two dogs run", "a cat", "a man on a horse", "a boat", "a red car", "a house", "rain", "a fox"];
 
-/// Examples with a picture each, drawn in the folder.
+/// Examples with an image each, drawn in the folder.
 fn drawn(folder: &Folder, prefix: &str, count: usize, more: impl Fn(usize, &mut Item)) -> Vec<Item> {
     let item = |number: usize| {
         let name = format!("media/{prefix}{number}.png");
-        folder.picture(&name);
-        let (id, pictures) = (format!("{prefix}{number}"), vec![folder.path(name)]);
-        let mut item = Item { id, pictures, ..Item::default() };
+        folder.image(&name);
+        let (id, images) = (format!("{prefix}{number}"), vec![folder.path(name)]);
+        let mut item = Item { id, images, ..Item::default() };
         more(number, &mut item);
         item
     };
@@ -39,7 +39,7 @@ fn drawn(folder: &Folder, prefix: &str, count: usize, more: impl Fn(usize, &mut 
 /// Our own lines.
 fn lines(items: &[Item]) -> String {
     let line = |item: &Item| {
-        let image = format!("media/{}", item.pictures[0].file_name().unwrap().to_str().unwrap());
+        let image = format!("media/{}", item.images[0].file_name().unwrap().to_str().unwrap());
         let mut line = json!({"id": item.id, "image": image, "answers": item.answers});
         if !item.question.is_empty() {
             line["question"] = json!(item.question);
@@ -70,16 +70,16 @@ fn check_score(folder: &Folder, series: &str, shots: usize, worth: impl Fn(&Reco
 }
 
 fn shown_by_question(records: &[Record]) -> HashMap<(&str, usize, &str), &[String]> {
-    records.iter().map(|record| (record.question(), &record.shown[..])).collect()
+    records.iter().map(|record| (record.question(), &record.support[..])).collect()
 }
 
 /// OpenFlamingo's prompts of captions.
 const OPEN_FLAMINGO_CAPTIONS: Words = Words {
     begin: "",
-    shown: |item| ["".into(), format!("Output:{}<|endofchunk|>\n", item.told())],
-    asked: |_| ["".into(), "Output:".into()],
+    support: |item| ["".into(), format!("Output:{}<|endofchunk|>\n", item.told())],
+    queries: |_| ["".into(), "Output:".into()],
     stop: &[],
-    tokens_max: 20,
+    max_new_tokens: 20,
 };
 
 #[test]
@@ -91,8 +91,8 @@ fn captions() {
             item.answers = captions.into();
         }
     };
-    let (asked, shown) = (drawn(&folder, "asked", 5, caption(0)), drawn(&folder, "shown", 6, caption(4)));
-    write_captions(&folder, &asked, &shown);
+    let (queries, support) = (drawn(&folder, "query", 5, caption(0)), drawn(&folder, "support", 6, caption(4)));
+    write_captions(&folder, &queries, &support);
     let case = Case::open("open_flamingo-mpt");
     let model = case.model.to_str().unwrap();
     let set = ["--benchmark", "flickr30k", "--data", "dataset.json", "--media", "media"];
@@ -101,10 +101,10 @@ fn captions() {
     assert!(told.starts_with("flamant: 45 answers in"), "{told}");
     let records = folder.records();
     assert_eq!(records.len(), 5 * 3 * 3);
-    check(&records, &asked, &shown, &OPEN_FLAMINGO_CAPTIONS, &mut case.flamingo(&Options::default()));
+    check(&records, &queries, &support, &OPEN_FLAMINGO_CAPTIONS, &mut case.flamingo(&Options::default()));
 
     let shown_of = shown_by_question(&records);
-    for item in &asked {
+    for item in &queries {
         for series in ["random", "fixed"] {
             let of = |shots| shown_of[&(series, shots, &*item.id)];
             assert!(of(0) == &of(3)[..2] && of(1) == &of(3)[..1], "more shots add to fewer");
@@ -113,7 +113,7 @@ fn captions() {
         assert!(similar(0) == &similar(3)[1..] && similar(1) == &similar(3)[2..], "the most similar last");
     }
     let different = |series: &'static str| {
-        let lists: HashSet<_> = asked.iter().map(|item| shown_of[&(series, 3, &*item.id)]).collect();
+        let lists: HashSet<_> = queries.iter().map(|item| shown_of[&(series, 3, &*item.id)]).collect();
         lists.len()
     };
     assert!(different("random") > 1 && different("fixed") == 1 && different("RICES") > 1);
@@ -121,14 +121,14 @@ fn captions() {
     let results = folder.results();
     for sample in results["samples"].as_array().unwrap() {
         let parts = sample["prompt"].as_array().unwrap().iter();
-        let pictures = parts.filter(|part| part.get("picture").is_some()).count() as u64;
-        assert_eq!(pictures, sample["shots"].as_u64().unwrap() + 1, "the asked one's, and those of all that is shown");
+        let images = parts.filter(|part| part.get("image").is_some()).count() as u64;
+        assert_eq!(images, sample["shots"].as_u64().unwrap() + 1, "the asked one's, and those of all that is shown");
     }
     assert_eq!(results["metric"], json!({"name": "CIDEr", "unit": "", "best": null}));
-    assert_eq!((&results["settings"]["form"], &results["settings"]["beams"]), (&json!("openflamingo"), &json!(3)));
+    assert_eq!((&results["settings"]["template"], &results["settings"]["beams"]), (&json!("openflamingo"), &json!(3)));
     for series in ["random", "fixed", "RICES"] {
         for shots in [0, 1, 3] {
-            let score = check_captions(&folder, &asked, series, shots);
+            let score = check_captions(&folder, &queries, series, shots);
             assert!(score < 100.0, "the model says what nobody said");
         }
     }
@@ -140,29 +140,29 @@ fn captions() {
         let text = answers::caption(said[&*item.id].text.as_ref().unwrap());
         Item { answers: vec![text, item.answers[0].clone()], ..item.clone() }
     };
-    let asked: Vec<Item> = asked.iter().map(echo).collect();
-    write_captions(&folder, &asked, &shown);
+    let queries: Vec<Item> = queries.iter().map(echo).collect();
+    write_captions(&folder, &queries, &support);
     fs::remove_dir_all(folder.path("out")).unwrap();
     folder.run(&[&[model, "--shots", "3"], &set[..]].concat());
     assert!(folder.records().iter().all(|record| record.text == said[&*record.id].text));
-    assert!(check_captions(&folder, &asked, "random", 3) > 100.0);
+    assert!(check_captions(&folder, &queries, "random", 3) > 100.0);
     let page = folder.read("out/index.html");
     assert!(["OpenFlamingo 3B", "Flamingo 80B", "IDEFICS 9B"].iter().all(|published| page.contains(published)));
 }
 
 /// Karpathy's layout.
-fn write_captions(folder: &Folder, asked: &[Item], shown: &[Item]) {
+fn write_captions(folder: &Folder, queries: &[Item], support: &[Item]) {
     let image = |item: &Item, split: &str| {
         let sentences: Vec<_> = item.answers.iter().map(|caption| json!({"raw": format!(" {caption} ")})).collect();
         json!({"filename": format!("{}.png", item.id), "split": split, "sentences": sentences})
     };
-    let asked = asked.iter().map(|item| image(item, "test"));
-    let images: Vec<_> = asked.chain(shown.iter().map(|item| image(item, "train"))).collect();
+    let queries = queries.iter().map(|item| image(item, "test"));
+    let images: Vec<_> = queries.chain(support.iter().map(|item| image(item, "train"))).collect();
     folder.write("dataset.json", json!({"images": images}).to_string());
 }
 
 /// The score at a point, which is what the records' captions are worth.
-fn check_captions(folder: &Folder, asked: &[Item], series: &str, shots: usize) -> f64 {
+fn check_captions(folder: &Folder, queries: &[Item], series: &str, shots: usize) -> f64 {
     let records = folder.records();
     let of = records.iter().filter(|record| (&*record.series, record.shots) == (series, shots));
     let texts: HashMap<&str, &str> = of.map(|record| (&*record.id, record.text.as_deref().unwrap())).collect();
@@ -170,7 +170,7 @@ fn check_captions(folder: &Folder, asked: &[Item], series: &str, shots: usize) -
         candidate: ptb::tokens(&answers::caption(texts[&*item.id])),
         references: item.answers.iter().map(|caption| ptb::tokens(caption)).collect(),
     };
-    let expected = 100.0 * cider::cider(&asked.iter().map(example).collect::<Vec<_>>()).unwrap().score;
+    let expected = 100.0 * cider::cider(&queries.iter().map(example).collect::<Vec<_>>()).unwrap().score;
     let score = point(&folder.results(), series, shots)["score"].as_f64().unwrap();
     assert!((score - expected).abs() < 1e-9, "{series} {shots}: {score} {expected}");
     score
@@ -180,16 +180,16 @@ fn check_captions(folder: &Folder, asked: &[Item], series: &str, shots: usize) -
 fn questions() {
     let folder = Folder::new();
     const ANSWERS: [&str; 4] = ["red", "two", "a dog", "yes"];
-    // Two questions about each picture: neither shows the other.
+    // Two questions about each image: neither shows the other.
     let mut items = Vec::new();
-    for picture in 0..4_usize {
-        let name = format!("coco/val2014/COCO_val2014_{picture:012}.jpg");
-        folder.picture(&name);
+    for image in 0..4_usize {
+        let name = format!("coco/val2014/COCO_val2014_{image:012}.jpg");
+        folder.image(&name);
         items.extend((0..2).map(|more| Item {
-            id: (10 * picture + more).to_string(),
-            pictures: vec![folder.path(&name)],
+            id: (10 * image + more).to_string(),
+            images: vec![folder.path(&name)],
             question: ["What is it?", "How many?"][more].to_owned(),
-            answers: (0..10).map(|person| ANSWERS[(picture + more + person / 7) % 4].to_owned()).collect(),
+            answers: (0..10).map(|person| ANSWERS[(image + more + person / 7) % 4].to_owned()).collect(),
             ..Item::default()
         }));
     }
@@ -206,10 +206,10 @@ fn questions() {
     folder.write("annotations.json", json!({"annotations": annotations}).to_string());
     let words = Words {
         begin: "Instruction: provide an answer to the question. Use the image to answer.\n",
-        shown: |item| ["".into(), format!("Question: {} Answer: {}\n", item.question, item.told())],
-        asked: |item| ["".into(), format!("Question: {} Answer:", item.question)],
+        support: |item| ["".into(), format!("Question: {} Answer: {}\n", item.question, item.told())],
+        queries: |item| ["".into(), format!("Question: {} Answer:", item.question)],
         stop: &["\n"],
-        tokens_max: 5,
+        max_new_tokens: 5,
     };
     let case = Case::open("idefics-base");
     let model = case.model.to_str().unwrap();
@@ -227,7 +227,7 @@ fn questions() {
         }
     }
     let results = folder.results();
-    assert_eq!(results["settings"]["form"], "idefics");
+    assert_eq!(results["settings"]["template"], "idefics");
     assert_eq!(results["samples"].as_array().unwrap().len(), 2 * 2 * 3);
 }
 
@@ -246,15 +246,15 @@ fn memes() {
     folder.write("memes.jsonl", memes.iter().map(line).collect::<Vec<_>>().join("\n"));
     let words = Words {
         begin: "",
-        shown: |item| {
-            let asked = format!("is an image with: '{}' written on it. Is it hateful? Answer:", item.question);
-            ["".into(), format!("{asked}{}<|endofchunk|>", item.told())]
+        support: |item| {
+            let queries = format!("is an image with: '{}' written on it. Is it hateful? Answer:", item.question);
+            ["".into(), format!("{queries}{}<|endofchunk|>", item.told())]
         },
-        asked: |item| {
+        queries: |item| {
             ["".into(), format!("is an image with: '{}' written on it. Is it hateful? Answer:", item.question)]
         },
         stop: &[],
-        tokens_max: 0,
+        max_new_tokens: 0,
     };
     let case = Case::open("open_flamingo-mpt");
     let (model, mut flamingo) = (case.model.to_str().unwrap(), case.flamingo(&Options::default()));
@@ -279,7 +279,7 @@ fn memes() {
     fs::rename(folder.path("media"), averaged.path("media")).unwrap();
     let memes: Vec<Item> = memes
         .into_iter()
-        .map(|item| Item { pictures: vec![averaged.path(format!("media/{}.png", item.id))], ..item })
+        .map(|item| Item { images: vec![averaged.path(format!("media/{}.png", item.id))], ..item })
         .collect();
     let by_id: HashMap<&str, &Item> = memes.iter().map(|item| (&*item.id, item)).collect();
     let slip = ["--shots", "0,3", "--permutations", "6", "--reference-slip"];
@@ -287,12 +287,12 @@ fn memes() {
     let settings = averaged.results()["settings"]["others"].clone();
     assert_eq!((&settings["orders"], &settings["reference slip"]), (&json!("6"), &json!("true")));
     for record in averaged.records() {
-        let shown: Vec<&Item> = record.shown.iter().map(|id| by_id[&**id]).collect();
+        let support: Vec<&Item> = record.support.iter().map(|id| by_id[&**id]).collect();
         let item = by_id[&*record.id];
-        let orders = orders(shown.len());
+        let orders = orders(support.len());
         let mut means = vec![0.0; 2];
         for order in &orders {
-            let ordered: Vec<&Item> = order.iter().map(|&place| shown[place]).collect();
+            let ordered: Vec<&Item> = order.iter().map(|&place| support[place]).collect();
             let seen = if record.shots == 0 { ordered[0] } else { item };
             let found =
                 flamingo.classify(&words.prompt(&ordered, record.shots > 0, item, seen), &item.choices).unwrap();
@@ -317,13 +317,13 @@ fn classes_in_folders() {
     for (class, name) in ["great_tench", "goldfish", "shark"].iter().zip(&choices) {
         for number in 0..3 {
             let id = format!("{class}/{number}.png");
-            folder.picture(&format!("val/{id}"));
-            let pictures = vec![folder.path(format!("val/{id}"))];
+            folder.image(&format!("val/{id}"));
+            let images = vec![folder.path(format!("val/{id}"))];
             // In order of the folders' names.
             let choices = [&choices[1], &choices[0], &choices[2]].map(Clone::clone).into();
             items.push(Item {
                 id,
-                pictures,
+                images,
                 question: String::new(),
                 answers: vec![name.clone()],
                 choices,
@@ -333,13 +333,13 @@ fn classes_in_folders() {
     }
     let words = Words {
         begin: "",
-        shown: |item| {
+        support: |item| {
             let turn = format!("<end_of_utterance>\nAssistant: {}<end_of_utterance>\n", item.told());
             ["User: Name what this image shows.".into(), turn]
         },
-        asked: |_| ["User: Name what this image shows.".into(), "<end_of_utterance>\nAssistant:".into()],
+        queries: |_| ["User: Name what this image shows.".into(), "<end_of_utterance>\nAssistant:".into()],
         stop: &[],
-        tokens_max: 0,
+        max_new_tokens: 0,
     };
     let case = Case::open("idefics-instruct");
     let set = [case.model.to_str().unwrap(), "--benchmark", "imagenet", "--media", "val", "--queries", "7"];
@@ -375,24 +375,24 @@ fn own_lines_with_choices_groups_and_a_form() {
     folder.write("own.jsonl", lines(&items));
     folder.write(
         "form.json",
-        json!({"begin": "{}", "shown": "Q: {question} {image}A: {answer}", "asked": "Q: {question} {image}A:",
+        json!({"begin": "{}", "support": "Q: {question} {image}A: {answer}", "query": "Q: {question} {image}A:",
             "between": "; ", "choice": " {answer}!"})
         .to_string(),
     );
     let words = Words {
         begin: "{}",
-        shown: |item| [format!("Q: {} ", item.question), format!("A: {}; ", item.told())],
-        asked: |item| [format!("Q: {} ", item.question), "A:".into()],
+        support: |item| [format!("Q: {} ", item.question), format!("A: {}; ", item.told())],
+        queries: |item| [format!("Q: {} ", item.question), "A:".into()],
         stop: &[],
-        tokens_max: 0,
+        max_new_tokens: 0,
     };
     let case = Case::open("open_flamingo-mpt");
-    let set = [case.model.to_str().unwrap(), "--benchmark", "jsonl", "--data", "own.jsonl", "--form", "form.json"];
+    let set = [case.model.to_str().unwrap(), "--benchmark", "jsonl", "--data", "own.jsonl", "--template", "form.json"];
     folder.run(&[&set[..], &["--shots", "0,3", "--selection", "random,rices"]].concat());
     let mut records = folder.records();
     for record in &mut records {
         let group = |id: &str| &items.iter().find(|item| item.id == id).unwrap().group;
-        assert!(record.shown.iter().all(|id| group(id) == group(&record.id)), "{record:?}");
+        assert!(record.support.iter().all(|id| group(id) == group(&record.id)), "{record:?}");
         // As the form writes the names.
         let choice = record.choice.as_mut().unwrap();
         choice.name = format!(" {}!", choice.name);
@@ -433,25 +433,25 @@ fn videos() {
     for video in 0..4_usize {
         let frames = (0..3).map(|frame| {
             let name = format!("videos/vid{video}/{frame}.png");
-            folder.picture(&name);
+            folder.image(&name);
             folder.path(name)
         });
         let (question, answers) = (format!("who is {video}?"), vec![["someone", "a dog"][video % 2].to_owned()]);
         let id = video.to_string();
-        items.push(Item { id, pictures: frames.collect(), question, answers, ..Item::default() });
+        items.push(Item { id, images: frames.collect(), question, answers, ..Item::default() });
     }
     let question =
         |item: &Item| json!({"id": item.id, "video_id": item.id, "question": item.question, "answer": item.answers[0]});
     folder.write("qa.json", json!(items.iter().map(question).collect::<Vec<_>>()).to_string());
     let words = Words {
         begin: "",
-        shown: |item| {
-            let asked = format!("Question:{} Short answer:", item.question);
-            ["".into(), format!("{asked}{}<|endofchunk|>\n", item.told())]
+        support: |item| {
+            let queries = format!("Question:{} Short answer:", item.question);
+            ["".into(), format!("{queries}{}<|endofchunk|>\n", item.told())]
         },
-        asked: |item| ["".into(), format!("Question:{} Short answer:", item.question)],
+        queries: |item| ["".into(), format!("Question:{} Short answer:", item.question)],
         stop: &[],
-        tokens_max: 5,
+        max_new_tokens: 5,
     };
     let case = Case::open("open_flamingo-mpt-video");
     let set = [case.model.to_str().unwrap(), "--benchmark", "msvd-qa", "--data", "qa.json", "--media", "videos"];
@@ -479,7 +479,7 @@ fn the_model_in_the_box() {
     let mut flamingo = Flamingo::demo(&Options::default()).unwrap();
     let mut random = Random::new(7);
     for ways in [2, 5, 8] {
-        let (shown, asked) = symbols::sets(ways, 8, &mut random).unwrap();
+        let (support, queries) = symbols::sets(ways, 8, &mut random).unwrap();
         let find = |set: &'_ flamant::eval::data::Dataset, id: &str| {
             set.examples.iter().find(|example| example.id == id).unwrap().clone()
         };
@@ -488,16 +488,16 @@ fn the_model_in_the_box() {
             for record in records.iter().filter(|record| record.series == series) {
                 let mut prompt = Prompt::new();
                 let add = |prompt: &mut Prompt, medium: &Medium| {
-                    let Medium::Drawn(picture) = medium else { panic!("drawn") };
-                    prompt.image((**picture).clone()).unwrap();
+                    let Medium::Drawn(image) = medium else { panic!("drawn") };
+                    prompt.image((**image).clone()).unwrap();
                 };
-                for example in record.shown.iter().map(|id| find(&shown, id)) {
+                for example in record.support.iter().map(|id| find(&support, id)) {
                     if record.shots > 0 {
                         add(&mut prompt, &example.medium);
                     }
                     prompt.text(format!("{}.", example.answers[0])).unwrap();
                 }
-                let example = find(&asked, &record.id);
+                let example = find(&queries, &record.id);
                 add(&mut prompt, &example.medium);
                 let names = example.choices.unwrap();
                 let weighed: Vec<String> = names.iter().map(|name| format!("{name}.")).collect();
@@ -507,7 +507,7 @@ fn the_model_in_the_box() {
             }
             for shots in [0, 2] {
                 check_score(&folder, &series, shots, |record| {
-                    f64::from(record.choice.as_ref().unwrap().name == find(&asked, &record.id).answers[0])
+                    f64::from(record.choice.as_ref().unwrap().name == find(&queries, &record.id).answers[0])
                 });
             }
         }

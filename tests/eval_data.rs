@@ -8,8 +8,8 @@ use std::sync::Arc;
 use flamant::demo::{Episode, Random, Sheet};
 use flamant::eval::benchmark::{Benchmark, Metric, OWN, PUBLISHED};
 use flamant::eval::data::{Dataset, Example, Medium, Source, Task, missing};
-use flamant::eval::form::{Form, Kind, Shots};
-use flamant::image::Picture;
+use flamant::eval::template::{Kind, Shots, Template};
+use flamant::image::Image;
 use flamant::{Error, Part, Prompt};
 use serde_json::Value;
 
@@ -21,14 +21,14 @@ fn source(files: &[&str], media: &str) -> Source {
     Source { files: files.iter().map(|file| fixture(file)).collect(), media: Some(media.into()), split: None }
 }
 
-fn asked(name: &str, files: &[&str], media: &str) -> Dataset {
+fn queries(name: &str, files: &[&str], media: &str) -> Dataset {
     Benchmark::open(name, None, &source(files, media)).unwrap().1
 }
 
 /// An example in one line: name, medium, question, answers.
 fn line(example: &Example) -> String {
     let medium = match &example.medium {
-        Medium::Picture(path) | Medium::Video(path) => path.display(),
+        Medium::Image(path) | Medium::Video(path) => path.display(),
         Medium::Drawn(_) => panic!("files only"),
     };
     format!("{} | {medium} | {} | {}", example.id, example.question, example.answers.join(" / "))
@@ -44,12 +44,12 @@ fn captions_are_read_by_part() {
     let (benchmark, dataset) = Benchmark::open("coco", None, &coco).unwrap();
     let answers = "A man with a red helmet on a small moped. / Man riding a motor bike on a dirt road.";
     assert_eq!(lines(&dataset), [format!("391895 | coco/val2014/COCO_val2014_000000391895.jpg |  | {answers}")]);
-    let shown = benchmark.shown(&coco).unwrap();
-    assert_eq!(lines(&shown), ["9 | coco/train2014/COCO_train2014_000000000009.jpg |  | Boxes of food."]);
-    let rest = benchmark.shown(&Source { split: Some("restval".to_owned()), ..coco }).unwrap();
+    let support = benchmark.support(&coco).unwrap();
+    assert_eq!(lines(&support), ["9 | coco/train2014/COCO_train2014_000000000009.jpg |  | Boxes of food."]);
+    let rest = benchmark.support(&Source { split: Some("restval".to_owned()), ..coco }).unwrap();
     assert_eq!(lines(&rest), ["42 | coco/val2014/COCO_val2014_000000000042.jpg |  | A dog on shoes."]);
     assert_eq!(
-        lines(&asked("flickr30k", &["dataset_flickr30k.json"], "flickr")),
+        lines(&queries("flickr30k", &["dataset_flickr30k.json"], "flickr")),
         ["1007129816 | flickr/1007129816.jpg |  | A man with an orange hat."]
     );
 }
@@ -61,32 +61,32 @@ fn questions_are_joined_with_their_answers() {
         "262148000 | coco/val2014/COCO_val2014_000000262148.jpg | Where is he looking? | down",
         "262148001 | coco/val2014/COCO_val2014_000000262148.jpg | How many people? | 2 / two ",
     ];
-    // The folder of all pictures, or that of this part.
-    assert_eq!(lines(&asked("vqav2", &files, "coco")), expected);
-    assert_eq!(lines(&asked("ok-vqa", &files, "coco/val2014")), expected);
+    // The folder of all images, or that of this part.
+    assert_eq!(lines(&queries("vqav2", &files, "coco")), expected);
+    assert_eq!(lines(&queries("ok-vqa", &files, "coco/val2014")), expected);
 
-    let published = asked("textvqa", &["textvqa_questions.json", "textvqa_annotations.json"], "pictures");
-    assert_eq!(lines(&published), ["34602 | pictures/003a8ae2ef43b901.jpg | what is the brand? | dakota"]);
-    let native = asked("textvqa", &["textvqa.json"], "pictures");
+    let published = queries("textvqa", &["textvqa_questions.json", "textvqa_annotations.json"], "images");
+    assert_eq!(lines(&published), ["34602 | images/003a8ae2ef43b901.jpg | what is the brand? | dakota"]);
+    let native = queries("textvqa", &["textvqa.json"], "images");
     let answers = "dakota / dakota digital";
-    assert_eq!(lines(&native), [format!("34602 | pictures/003a8ae2ef43b901.jpg | what is the brand? | {answers}")]);
+    assert_eq!(lines(&native), [format!("34602 | images/003a8ae2ef43b901.jpg | what is the brand? | {answers}")]);
 
-    let picture = "VizWiz_val_00000016.jpg";
-    let example = format!("val/{picture} | What is this? | finger / unanswerable");
-    let published = asked("vizwiz", &["vizwiz_questions.json", "vizwiz_annotations.json"], "val");
+    let image = "VizWiz_val_00000016.jpg";
+    let example = format!("val/{image} | What is this? | finger / unanswerable");
+    let published = queries("vizwiz", &["vizwiz_questions.json", "vizwiz_annotations.json"], "val");
     assert_eq!(lines(&published), [format!("16 | {example}")]);
-    assert_eq!(lines(&asked("vizwiz", &["vizwiz.json"], "val")), [format!("{picture} | {example}")]);
+    assert_eq!(lines(&queries("vizwiz", &["vizwiz.json"], "val")), [format!("{image} | {example}")]);
 }
 
 #[test]
 fn memes_have_two_classes() {
-    let dataset = asked("hateful-memes", &["memes.jsonl"], "img");
+    let dataset = queries("hateful-memes", &["memes.jsonl"], "img");
     let text = "its their character not their color that matters";
     let expected =
         [format!("42953 | img/42953.png | {text} | no"), "01236 | img/01236.png | so \"funny\" | yes".into()];
     assert_eq!(lines(&dataset), expected);
     assert_eq!(*dataset.choices, ["no", "yes"]);
-    // Without a folder of pictures they lie beside the file, as they are published.
+    // Without a folder of images they lie beside the file, as they are published.
     let beside = Source { media: None, ..source(&["memes.jsonl"], "") };
     let (_, dataset) = Benchmark::open("hateful-memes", None, &beside).unwrap();
     let missing: Vec<_> = missing(&dataset).into_iter().map(Path::to_owned).collect();
@@ -111,15 +111,15 @@ fn classes_are_folders() {
         [("n01440764/1.png", names[0]), ("n01443537/a.jpg", names[1]), ("n01443537/b.JPEG", names[1])]
             .map(|(id, name)| (id.to_owned(), name.to_owned()))
     };
-    let dataset = asked("imagenet", &["imagenet_names.txt"], media);
+    let dataset = queries("imagenet", &["imagenet_names.txt"], media);
     assert_eq!(answers(&dataset), expected(["tench", "goldfish"]));
     assert_eq!(*dataset.choices, ["tench", "goldfish", "crane"], "two cranes are one name");
     assert_eq!(missing(&dataset), [] as [&Path; 0]);
-    let dataset = asked("imagenet", &["imagenet_names.json"], media);
+    let dataset = queries("imagenet", &["imagenet_names.json"], media);
     assert_eq!(answers(&dataset), expected(["tench, a fish", "goldfish"]));
 
     fs::rename(folder.path().join("n01440764"), folder.path().join("great_tench")).unwrap();
-    let dataset = asked("imagenet", &[], media);
+    let dataset = queries("imagenet", &[], media);
     assert_eq!(*dataset.choices, ["great tench", "n01443537"]);
 }
 
@@ -135,7 +135,7 @@ fn videos_are_found_by_name() {
         };
         dataset.examples.iter().map(path).collect()
     };
-    let questions = |files: &[&str]| asked("msvd-qa", files, media);
+    let questions = |files: &[&str]| queries("msvd-qa", files, media);
     for name in ["video12.webm", "video12.avi", "video1.txt", "-7KMZQEsJW4_205_208.avi"] {
         fs::write(at(name), "").unwrap();
     }
@@ -146,7 +146,7 @@ fn videos_are_found_by_name() {
     let named = questions(&["msvd_qa.json", "msvd_mapping.txt"]);
     assert_eq!(paths(&named), [at("-4wsuPCjDBc_5_15.mp4"), at("-7KMZQEsJW4_205_208.avi")]);
     assert_eq!(missing(&named), [at("-4wsuPCjDBc_5_15.mp4")]);
-    let dataset = asked("vatex", &["vatex.json"], media);
+    let dataset = queries("vatex", &["vatex.json"], media);
     assert_eq!(dataset.examples[0].answers, ["A man is shown on a slope.", "Someone skis."]);
     assert_eq!(paths(&dataset), [at("Ptf_2VRj-V0_000122_000132.mp4")]);
 }
@@ -164,15 +164,15 @@ fn own_lines_are_of_the_task_they_look_like() {
     assert!(matches!(dataset.examples[1].medium, Medium::Video(_)));
     let groups: Vec<_> = dataset.examples.iter().map(|example| example.group.as_deref()).collect();
     assert_eq!(groups, [None, Some("farm"), None]);
-    assert_eq!((benchmark.task, benchmark.metric, benchmark.tokens_max), (Task::Caption, Metric::Cider, 20));
+    assert_eq!((benchmark.task, benchmark.metric, benchmark.max_new_tokens), (Task::Caption, Metric::Cider, 20));
 
     let (benchmark, dataset) = open("own.jsonl", Some(Task::Classify));
     assert_eq!(*dataset.choices, ["a red fox on a mat", "a fox that sleeps", "a hen runs", "a hen"]);
     assert_eq!((benchmark.kind, benchmark.metric), (Kind::Classify, Metric::Accuracy));
-    assert_eq!(lines(&benchmark.shown(&source(&["own.jsonl"], "media")).unwrap()), expected);
+    assert_eq!(lines(&benchmark.support(&source(&["own.jsonl"], "media")).unwrap()), expected);
 
     let (benchmark, dataset) = open("own_questions.jsonl", None);
-    assert_eq!((benchmark.task, benchmark.metric, benchmark.tokens_max), (Task::Question, Metric::Ivqa, 5));
+    assert_eq!((benchmark.task, benchmark.metric, benchmark.max_new_tokens), (Task::Question, Metric::Ivqa, 5));
     assert_eq!(dataset.examples[1].question, "How many?");
 
     let (benchmark, dataset) = open("own_choices.jsonl", None);
@@ -188,7 +188,7 @@ const MALFORMED: &[(&str, &[&str], &str)] = &[
     ("coco", &["{\"images\": ["], "0: text: expected JSON, found EOF while parsing a list at line 1 column 12"),
     ("coco", &["[]"], "0: value: expected an object, found sequence"),
     ("coco", &["{\"images\": []} 1"], "0: text: expected JSON, found trailing characters at line 1 column 16"),
-    ("coco", &["{\"images\": []}"], "0: split: expected pictures, found \"test\""),
+    ("coco", &["{\"images\": []}"], "0: split: expected images, found \"test\""),
     (
         "coco",
         &["{\"images\": [{\"filename\": \"a\", \"split\": \"val\", \"sentences\": []}]}"],
@@ -353,11 +353,7 @@ const MALFORMED: &[(&str, &[&str], &str)] = &[
     ("imagenet", &["n1 tench\n\nn2"], "0: line 3: expected a folder and a name, found \"n2\""),
     ("imagenet", &["n2 tench"], "0: n1: expected a name for this folder, found none"),
     ("imagenet", &["n1 tench\nn1 hen"], "0: line 2: expected a folder and a name, found n1 again"),
-    (
-        "imagenet",
-        &["n1 tench"],
-        "media/n1: pictures: expected at least 1 of jpg, jpeg, png, webp, bmp, gif, found none",
-    ),
+    ("imagenet", &["n1 tench"], "media/n1: images: expected at least 1 of jpg, jpeg, png, webp, bmp, gif, found none"),
 ];
 
 #[test]
@@ -399,7 +395,7 @@ fn what_is_asked_for_wrongly_is_told_in_one_line() {
     let none = error("coco", None, &source(&["none.json"], ""));
     assert_eq!(none, format!("{place}: No such file or directory (os error 2)"));
     let expected = "form: expected openflamingo, idefics, idefics-instruct, demo or a file, found \"flamingo\"";
-    assert_eq!(Form::open("flamingo", Kind::Caption).unwrap_err().to_string(), expected);
+    assert_eq!(Template::open("flamingo", Kind::Caption).unwrap_err().to_string(), expected);
 }
 
 #[test]
@@ -468,12 +464,12 @@ fn no_damage_to_a_file_gets_past_its_reader() {
     }
 }
 
-/// An example whose picture is as wide as its number.
+/// An example whose image is as wide as its number.
 fn numbered(number: u32, question: &str, answer: &str) -> Example {
-    let picture = Picture::from_rgb(number, 1, vec![0; 3 * number as usize]).unwrap();
+    let image = Image::from_rgb(number, 1, vec![0; 3 * number as usize]).unwrap();
     Example {
         id: number.to_string(),
-        medium: Medium::Drawn(Arc::new(picture)),
+        medium: Medium::Drawn(Arc::new(image)),
         question: question.to_owned(),
         answers: vec![answer.to_owned()],
         choices: None,
@@ -482,19 +478,19 @@ fn numbered(number: u32, question: &str, answer: &str) -> Example {
 }
 
 fn load(prompt: &mut Prompt, medium: &Medium) -> Result<(), Error> {
-    let Medium::Drawn(picture) = medium else { panic!("{medium:?}") };
-    prompt.image(Picture::clone(picture))?;
+    let Medium::Drawn(image) = medium else { panic!("{medium:?}") };
+    prompt.image(Image::clone(image))?;
     Ok(())
 }
 
-/// A prompt as text, and the widths of its pictures.
+/// A prompt as text, and the widths of its images.
 fn told(prompt: &Prompt) -> (String, Vec<u64>) {
     let part = |part: &Part| match part {
         Part::Text(text) => text.clone(),
         Part::Image(_) | Part::Video(_) => "<image>".to_owned(),
     };
-    let pictures = prompt.media().map(|frames| frames[0].width().into()).collect();
-    (prompt.parts().iter().map(part).collect(), pictures)
+    let images = prompt.media().map(|frames| frames[0].width().into()).collect();
+    (prompt.parts().iter().map(part).collect(), images)
 }
 
 #[test]
@@ -513,21 +509,21 @@ fn prompts_are_those_of_open_flamingos_own_evaluation() {
             .zip(golden[name].as_array().unwrap())
             .map(|(number, example)| numbered(number, &text(&example["question"]), &text(&example["answer"])))
             .collect();
-        let (asked, shown) = examples.split_last().unwrap();
+        let (queries, support) = examples.split_last().unwrap();
         let slips = matches!(kind, Kind::Classify | Kind::Memes);
         let (count, shots) = match case["shots"].as_u64().unwrap() {
-            0 if slips => (2, Shots::FirstPicture),
+            0 if slips => (2, Shots::FirstImage),
             0 => (2, Shots::TextOnly),
             count => (count as usize, Shots::Whole),
         };
-        let shown: Vec<&Example> = shown[..count].iter().collect();
-        let form = Form::open("openflamingo", kind).unwrap();
-        let prompt = form.prompt(&shown, asked, shots, &mut load).unwrap();
-        let pictures = case["pictures"].as_array().unwrap().iter().map(|picture| picture.as_u64().unwrap() + 1);
-        assert_eq!(told(&prompt), (text(&case["text"]), pictures.collect()), "{case}");
-        assert_eq!((form.choice("hen"), form.stop()), ("hen".to_owned(), &[] as &[String]));
-        if shots == Shots::FirstPicture {
-            let prompt = form.prompt(&shown, asked, Shots::TextOnly, &mut load).unwrap();
+        let support: Vec<&Example> = support[..count].iter().collect();
+        let template = Template::open("openflamingo", kind).unwrap();
+        let prompt = template.prompt(&support, queries, shots, &mut load).unwrap();
+        let images = case["images"].as_array().unwrap().iter().map(|image| image.as_u64().unwrap() + 1);
+        assert_eq!(told(&prompt), (text(&case["text"]), images.collect()), "{case}");
+        assert_eq!((template.choice("hen"), template.stop()), ("hen".to_owned(), &[] as &[String]));
+        if shots == Shots::FirstImage {
+            let prompt = template.prompt(&support, queries, Shots::TextOnly, &mut load).unwrap();
             assert_eq!(told(&prompt), (text(&case["text"]), vec![5]), "without the slip");
         }
     }
@@ -536,8 +532,8 @@ fn prompts_are_those_of_open_flamingos_own_evaluation() {
 #[test]
 fn other_forms_write_what_they_say() {
     let told = |name: &str, kind, shots| {
-        let (shown, asked) = (numbered(1, "What {is} it?", "a hen"), numbered(2, "How many?", "1"));
-        let prompt = Form::open(name, kind).unwrap().prompt(&[&shown], &asked, shots, &mut load).unwrap();
+        let (support, queries) = (numbered(1, "What {is} it?", "a hen"), numbered(2, "How many?", "1"));
+        let prompt = Template::open(name, kind).unwrap().prompt(&[&support], &queries, shots, &mut load).unwrap();
         // No two texts stand side by side.
         assert!(!prompt.parts().windows(2).any(|two| matches!(two, [Part::Text(_), Part::Text(_)])), "{name}");
         told(&prompt).0
@@ -561,29 +557,29 @@ fn other_forms_write_what_they_say() {
     let sheets = Sheet::all().unwrap();
     let episode = Episode::draw(&mut Random::new(1), &sheets[0], 3, 5);
     let expected = episode.prompt().unwrap();
-    let names = episode.shown.iter().chain([&episode.asked]).map(|(_, way)| &episode.names[*way]);
-    let drawn = |(picture, name): (&Picture, &String)| Example {
-        medium: Medium::Drawn(Arc::new(picture.clone())),
+    let names = episode.support.iter().chain([&episode.query]).map(|(_, way)| &episode.names[*way]);
+    let drawn = |(image, name): (&Image, &String)| Example {
+        medium: Medium::Drawn(Arc::new(image.clone())),
         ..numbered(1, "", name)
     };
     let examples: Vec<Example> = expected.media().map(|frames| &frames[0]).zip(names).map(drawn).collect();
-    let shown: Vec<&Example> = examples[..5].iter().collect();
-    let demo = Form::open("demo", Kind::Classify).unwrap();
-    let prompt = demo.prompt(&shown, &examples[5], Shots::Whole, &mut load).unwrap();
+    let support: Vec<&Example> = examples[..5].iter().collect();
+    let demo = Template::open("demo", Kind::Classify).unwrap();
+    let prompt = demo.prompt(&support, &examples[5], Shots::Whole, &mut load).unwrap();
     assert_eq!(self::told(&prompt), self::told(&expected));
     assert_eq!((demo.choice("hen"), demo.stop()), ("hen.".to_owned(), &[".".to_owned()][..]));
 
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("form.json");
-    let form = r#"{"begin": "B {x} ", "shown": "{{{answer}}} {image}{question}", "asked": "{question}{image}}}?",
+    let template = r#"{"begin": "B {x} ", "support": "{{{answer}}} {image}{question}", "query": "{question}{image}}}?",
                    "between": "|", "choice": "-{answer}", "stop": ["a", "b"]}"#;
-    fs::write(&file, form).unwrap();
+    fs::write(&file, template).unwrap();
     assert_eq!(
         told(file.to_str().unwrap(), Kind::Caption, Shots::Whole),
         "B {x} {a hen} <image>What {is} it?|How many?<image>}?"
     );
-    let form = Form::read(&file).unwrap();
-    assert_eq!((form.choice("hen"), form.stop()), ("-hen".to_owned(), &["a".to_owned(), "b".to_owned()][..]));
+    let template = Template::read(&file).unwrap();
+    assert_eq!((template.choice("hen"), template.stop()), ("-hen".to_owned(), &["a".to_owned(), "b".to_owned()][..]));
 }
 
 #[test]
@@ -594,33 +590,33 @@ fn what_is_wrong_with_a_form_is_told_in_one_line() {
     let cases = [
         ("[]", "form: expected an object, found an array".to_owned()),
         ("{}", "shown: expected a template, found none".to_owned()),
-        (r#"{"shown": 1}"#, "shown: expected a string, found a number".to_owned()),
-        (r#"{"shown": "{answer}"}"#, "shown: expected one {image}, found 0".to_owned()),
-        (r#"{"shown": "{image}{image}{answer}"}"#, "shown: expected one {image}, found 2".to_owned()),
-        (r#"{"shown": "{image}"}"#, "shown: expected one {answer}, found 0".to_owned()),
-        (r#"{"shown": "{image}{caption}"}"#, format!("shown: {braces} {{caption}}")),
-        (r#"{"shown": "{image"}"#, format!("shown: {braces} {{image")),
-        (r#"{"shown": "a } b"}"#, format!("shown: {braces} }} b")),
+        (r#"{"support": 1}"#, "shown: expected a string, found a number".to_owned()),
+        (r#"{"support": "{answer}"}"#, "shown: expected one {image}, found 0".to_owned()),
+        (r#"{"support": "{image}{image}{answer}"}"#, "shown: expected one {image}, found 2".to_owned()),
+        (r#"{"support": "{image}"}"#, "shown: expected one {answer}, found 0".to_owned()),
+        (r#"{"support": "{image}{caption}"}"#, format!("shown: {braces} {{caption}}")),
+        (r#"{"support": "{image"}"#, format!("shown: {braces} {{image")),
+        (r#"{"support": "a } b"}"#, format!("shown: {braces} }} b")),
         (
-            r#"{"shown": "{image}{answer}", "asked": "{image}{answer}"}"#,
+            r#"{"support": "{image}{answer}", "query": "{image}{answer}"}"#,
             "asked: expected no {answer}, found 1".to_owned(),
         ),
         (
-            r#"{"shown": "{image}{answer}", "asked": "{image}", "choice": "x"}"#,
+            r#"{"support": "{image}{answer}", "query": "{image}", "choice": "x"}"#,
             "choice: expected one {answer}, found 0".to_owned(),
         ),
         (
-            r#"{"shown": "{image}{answer}", "asked": "{image}", "stop": "x"}"#,
+            r#"{"support": "{image}{answer}", "query": "{image}", "stop": "x"}"#,
             "stop: expected an array of strings, found a string".to_owned(),
         ),
         (
-            r#"{"shown": "{image}{answer}", "asked": "{image}", "ask": "x"}"#,
+            r#"{"support": "{image}{answer}", "query": "{image}", "ask": "x"}"#,
             "key: expected begin, shown, between, asked, choice, stop, found \"ask\"".to_owned(),
         ),
     ];
     for (text, expected) in cases {
         fs::write(&file, text).unwrap();
-        let error = Form::read(&file).unwrap_err().to_string();
+        let error = Template::read(&file).unwrap_err().to_string();
         assert_eq!(error, format!("{}: {expected}", file.display()), "{text}");
     }
 }
@@ -628,7 +624,7 @@ fn what_is_wrong_with_a_form_is_told_in_one_line() {
 #[test]
 fn answers_are_cut_and_written_as_the_published_numbers_were() {
     let named = |name: &str| PUBLISHED.into_iter().find(|benchmark| benchmark.name == name).unwrap();
-    let told: Vec<_> = PUBLISHED.iter().map(|benchmark| (benchmark.name, benchmark.tokens_max)).collect();
+    let told: Vec<_> = PUBLISHED.iter().map(|benchmark| (benchmark.name, benchmark.max_new_tokens)).collect();
     let expected = [
         ("coco", 20),
         ("flickr30k", 20),
@@ -646,6 +642,6 @@ fn answers_are_cut_and_written_as_the_published_numbers_were() {
     assert_eq!(named("coco").metric.answer("a \"red\" fox\nOutput: a"), "a red fox\n");
     assert_eq!(named("ok-vqa").metric.answer("two, or three\nQuestion: a"), "two");
     let generation = named("textvqa").generation(&["x".to_owned()]);
-    assert_eq!((generation.tokens_max, generation.beams, generation.length_penalty), (10, 3, 0.0));
+    assert_eq!((generation.max_new_tokens, generation.num_beams, generation.length_penalty), (10, 3, 0.0));
     assert_eq!(generation.stop, ["x"]);
 }

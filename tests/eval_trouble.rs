@@ -1,4 +1,4 @@
-//! `flamant eval` when something goes wrong: killed and started again, an output of something else, pictures that are
+//! `flamant eval` when something goes wrong: killed and started again, an output of something else, images that are
 //! missing or broken, features of another model, arguments and data that make no sense.
 
 #[path = "common/evaluation.rs"]
@@ -18,11 +18,11 @@ use evaluation::{Folder, Record, point};
 use reference::Case;
 use serde_json::{Value, json};
 
-/// A file of lines and its pictures: two classes in turn.
+/// A file of lines and its images: two classes in turn.
 fn own(folder: &Folder, name: &str, count: usize) {
     let line = |number: usize| {
         let image = format!("media/{name}{number}.png");
-        folder.picture(&image);
+        folder.image(&image);
         json!({"id": format!("{name}{number}"), "image": image, "question": "what?",
             "answer": (["a fox", "a dog"][number % 2]), "choices": ["a fox", "a dog"]})
         .to_string()
@@ -38,7 +38,7 @@ fn found(folder: &Folder) -> [String; 2] {
 }
 
 const DEMO: [&str; 9] =
-    ["--demo", "--queries", "16", "--shots", "0,1,4", "--selection", "random,rices", "--sequences", "4"];
+    ["--demo", "--queries", "16", "--shots", "0,1,4", "--selection", "random,rices", "--max-sequences", "4"];
 
 #[test]
 fn killed_and_torn_it_comes_to_the_same_end() {
@@ -87,10 +87,10 @@ fn an_output_of_something_else_is_left_alone() {
     let folder = Folder::new();
     own(&folder, "own", 6);
     let (case, other) = (Case::open("open_flamingo-mpt"), Case::open("open_flamingo-neox"));
-    let form = json!({"shown": "{image}{question}{answer}", "asked": "{image}{question}"}).to_string();
-    folder.write("form.json", &form);
+    let template = json!({"support": "{image}{question}{answer}", "query": "{image}{question}"}).to_string();
+    folder.write("form.json", &template);
     let model = case.model.to_str().unwrap();
-    let set = ["--benchmark", "jsonl", "--data", "own.jsonl", "--form", "form.json", "--task", "question"];
+    let set = ["--benchmark", "jsonl", "--data", "own.jsonl", "--template", "form.json", "--task", "question"];
     let good = [&[model, "--shots", "0,2"], &set[..]].concat();
     folder.run(&good);
     let answers = folder.read("out/answers.jsonl");
@@ -103,7 +103,7 @@ fn an_output_of_something_else_is_left_alone() {
         (&["--selection", "fixed"], "series of its evaluation: expected fixed, found random"),
         (&["--queries", "5"], "asked of its evaluation: expected "),
         (&["--support-max", "4"], "drawn from of its evaluation: expected "),
-        (&["--form", "openflamingo"], "form of its evaluation: expected "),
+        (&["--template", "openflamingo"], "form of its evaluation: expected "),
         (
             &["--frames", "2"],
             "frames of videos of its evaluation: expected 1 a second, 2 at most, found 1 a second, 8 at most",
@@ -127,9 +127,9 @@ fn an_output_of_something_else_is_left_alone() {
         refused(&good, "asked of its evaluation: expected ");
     }
     folder.write("own.jsonl", data);
-    folder.write("form.json", form.replace("}{q", "} {q"));
+    folder.write("form.json", template.replace("}{q", "} {q"));
     refused(&good, "form of its evaluation: expected ");
-    folder.write("form.json", form);
+    folder.write("form.json", template);
     assert_eq!(folder.read("out/answers.jsonl"), answers);
 
     let (head, records) = answers.split_once('\n').unwrap();
@@ -156,18 +156,18 @@ fn an_output_of_something_else_is_left_alone() {
 }
 
 #[test]
-fn pictures_that_are_missing_or_broken_are_counted_and_never_shown() {
+fn images_that_are_missing_or_broken_are_counted_and_never_shown() {
     let folder = Folder::new();
     own(&folder, "own", 9);
     fs::remove_file(folder.path("media/own2.png")).unwrap();
-    folder.write("media/own5.png", "no picture");
+    folder.write("media/own5.png", "no image");
     let whole = fs::read(folder.path("media/own7.png")).unwrap();
     folder.write("media/own7.png", &whole[..whole.len() / 2]);
     let case = Case::open("open_flamingo-mpt");
     let set = [case.model.to_str().unwrap(), "--benchmark", "jsonl", "--data", "own.jsonl"];
     let told = folder.run(&[&set[..], &["--shots", "0,2", "--selection", "random,fixed,rices"]].concat());
-    assert!(told.contains("flamant: 1 pictures or videos are missing, the first is ./media/own2.png\n"), "{told}");
-    assert!(told.contains("flamant: 2 of 8 pictures or videos could not be read, first ./media/own5.png: "), "{told}");
+    assert!(told.contains("flamant: 1 images or videos are missing, the first is ./media/own2.png\n"), "{told}");
+    assert!(told.contains("flamant: 2 of 8 images or videos could not be read, first ./media/own5.png: "), "{told}");
     assert!(told.contains("; it is never shown\n"), "{told}");
     for broken in ["own5", "own7"] {
         let lines = told.lines().filter(|line| line.starts_with(&format!("flamant: ./media/{broken}.png: ")));
@@ -179,7 +179,7 @@ fn pictures_that_are_missing_or_broken_are_counted_and_never_shown() {
     assert_eq!(records.len(), 3 * 2 * 9);
     let broken = ["own2", "own5", "own7"];
     for record in &records {
-        assert!(record.shown.iter().all(|id| !broken.contains(&&**id)), "{record:?}");
+        assert!(record.support.iter().all(|id| !broken.contains(&&**id)), "{record:?}");
         let error = broken.contains(&&*record.id).then(|| format!("./media/{}.png: ", record.id));
         assert_eq!(record.error.is_some(), error.is_some(), "{record:?}");
         if let (Some(found), Some(begin)) = (&record.error, error) {
@@ -201,11 +201,11 @@ fn pictures_that_are_missing_or_broken_are_counted_and_never_shown() {
     }
     let failed = |sample: &&Value| sample["outcome"]["error"].is_string();
     assert!(results["samples"].as_array().unwrap().iter().any(|sample| !failed(&sample)));
-    // Errors are asked again: nothing is better until a picture is there.
+    // Errors are asked again: nothing is better until an image is there.
     let before = found(&folder);
     folder.run(&[&set[..], &["--shots", "0,2", "--selection", "random,fixed,rices"]].concat());
     assert_eq!(found(&folder), before);
-    folder.picture("media/own5.png");
+    folder.image("media/own5.png");
     folder.run(&[&set[..], &["--shots", "0,2", "--selection", "random,fixed,rices"]].concat());
     assert_eq!(point(&folder.results(), "random", 2)["errors"], 2);
     let mended: Vec<Record> = folder.records().into_iter().filter(|record| record.error.is_none()).collect();
@@ -239,8 +239,8 @@ fn an_example_without_enough_others_is_an_error_of_its_own() {
 #[test]
 fn the_most_similar_stands_last_and_features_are_kept() {
     let folder = Folder::new();
-    own(&folder, "asked", 4);
-    own(&folder, "shown", 6);
+    own(&folder, "query", 4);
+    own(&folder, "support", 6);
     for (from, to) in [("asked0", "shown5"), ("asked1", "shown0"), ("asked2", "shown3")] {
         fs::copy(folder.path(format!("media/{from}.png")), folder.path(format!("media/{to}.png"))).unwrap();
     }
@@ -250,9 +250,9 @@ fn the_most_similar_stands_last_and_features_are_kept() {
     let arguments = [&model[..], &set].concat();
     assert_eq!(folder.run(&arguments).lines().count(), 1);
     let records = folder.records();
-    for (asked, shown) in [("asked0", "shown5"), ("asked1", "shown0"), ("asked2", "shown3")] {
-        let of: Vec<&Record> = records.iter().filter(|record| record.id == asked).collect();
-        assert!(of.len() == 2 && of.iter().all(|record| *record.shown.last().unwrap() == shown), "{of:?}");
+    for (queries, support) in [("asked0", "shown5"), ("asked1", "shown0"), ("asked2", "shown3")] {
+        let of: Vec<&Record> = records.iter().filter(|record| record.id == queries).collect();
+        assert!(of.len() == 2 && of.iter().all(|record| *record.support.last().unwrap() == support), "{of:?}");
     }
     let files = ["out/features-shown-0.bin", "out/features-asked-0.bin"];
     let written = || files.map(|file| fs::metadata(folder.path(file)).unwrap().modified().unwrap());
@@ -288,24 +288,24 @@ fn a_seed_decides_and_a_folder_has_one_name() {
     own(&folder, "own", 12);
     let case = Case::open("open_flamingo-mpt");
     let absolute = folder.path("media/..");
-    let shown = |seed: &str| {
-        // The same folder under another name: no example is shown its own picture all the same.
+    let support = |seed: &str| {
+        // The same folder under another name: no example is shown its own image all the same.
         let media = ["--media", ".", "--support-media", absolute.to_str().unwrap(), "--support-max", "5"];
         let set = [case.model.to_str().unwrap(), "--benchmark", "jsonl", "--data", "own.jsonl", "--queries", "8"];
         folder.run(&[&set[..], &media, &["--shots", "3", "--seed", seed]].concat());
         let records = folder.records();
-        assert!(records.len() == 8 && records.iter().all(|record| !record.shown.contains(&record.id)), "{records:?}");
+        assert!(records.len() == 8 && records.iter().all(|record| !record.support.contains(&record.id)), "{records:?}");
         fs::remove_dir_all(folder.path("out")).unwrap();
-        let support: HashSet<String> = records.iter().flat_map(|record| record.shown.clone()).collect();
+        let support: HashSet<String> = records.iter().flat_map(|record| record.support.clone()).collect();
         assert!(support.len() <= 5);
         records
     };
-    let first = shown("1");
-    assert_eq!(shown("1"), first);
-    let second = shown("2");
-    let asked = |records: &[Record]| records.iter().map(|record| record.id.clone()).collect::<Vec<_>>();
-    assert_ne!(asked(&second), asked(&first));
-    assert!(second.iter().any(|one| first.iter().all(|other| one.shown != other.shown)));
+    let first = support("1");
+    assert_eq!(support("1"), first);
+    let second = support("2");
+    let queries = |records: &[Record]| records.iter().map(|record| record.id.clone()).collect::<Vec<_>>();
+    assert_ne!(queries(&second), queries(&first));
+    assert!(second.iter().any(|one| first.iter().all(|other| one.support != other.support)));
 }
 
 #[test]
@@ -316,7 +316,7 @@ fn what_makes_no_sense_is_refused_and_leaves_nothing_behind() {
     folder.write("far.jsonl", data.replace("media/", "elsewhere/"));
     folder.write("bad.jsonl", data.replacen("\"answer\":\"a dog\"", "\"answer\":3", 1));
     folder.write("caption.jsonl", "{\"image\": \"media/own0.png\", \"answer\": \"b\"}\n".repeat(4));
-    folder.write("form.json", "{\"shown\": \"{image}\"}");
+    folder.write("form.json", "{\"support\": \"{image}\"}");
     let meme = |id: usize| format!("{{\"id\": {id}, \"img\": \"media/own{id}.png\", \"label\": 1, \"text\": \"\"}}\n");
     folder.write("memes.jsonl", (0..5).map(meme).collect::<String>());
     let case = Case::open("open_flamingo-mpt");
@@ -336,20 +336,20 @@ fn what_makes_no_sense_is_refused_and_leaves_nothing_behind() {
         (&["bad.jsonl"], "flamant: bad.jsonl: line 2: answer: expected a string, found integer `3`"),
         (&["own.jsonl", "--split", "test"], "flamant: split \"test\": a file of this set holds no parts"),
         (
-            &["own.jsonl", "--form", "poem"],
+            &["own.jsonl", "--template", "poem"],
             "flamant: form: expected openflamingo, idefics, idefics-instruct, demo or a",
         ),
-        (&["own.jsonl", "--form", "form.json"], "flamant: form.json: shown: expected one {answer}, found 0"),
+        (&["own.jsonl", "--template", "form.json"], "flamant: form.json: shown: expected one {answer}, found 0"),
         (
             &["far.jsonl"],
-            "media: expected the pictures or videos of --data, found none of 6, the first is ./elsewhere/own0",
+            "media: expected the images or videos of --data, found none of 6, the first is ./elsewhere/own0",
         ),
         (
             &["caption.jsonl", "--permutations", "2"],
             "permutations: expected with classification alone, found with jsonl",
         ),
         (&["caption.jsonl", "--reference-slip"], "reference-slip: expected with classification alone"),
-        // All four are of one picture, and no other is left to show.
+        // All four are of one image, and no other is left to show.
         (&["caption.jsonl"], "shots: expected at most 0, as many as can be shown with one example, found 2"),
         (
             &["own.jsonl", "--support-max", "1"],

@@ -1,4 +1,4 @@
-//! The examples run: those that can on the model in the program, the others on its folder and pictures from the tests.
+//! The examples run: those that can on the model in the program, the others on its folder and images from the tests.
 
 use std::process::Command;
 
@@ -20,14 +20,14 @@ fn run(example: &str, arguments: &[&str]) -> String {
 fn examples_do_what_they_say() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    std::fs::create_dir(path("pictures")).unwrap();
+    std::fs::create_dir(path("images")).unwrap();
     for name in ["palette.gif", "rgb8-turned.png"] {
-        std::fs::copy(format!("{ROOT}/tests/data/images/sources/{name}"), path(&format!("pictures/{name}"))).unwrap();
+        std::fs::copy(format!("{ROOT}/tests/data/images/sources/{name}"), path(&format!("images/{name}"))).unwrap();
     }
-    std::fs::write(path("pictures/notes.txt"), "no picture").unwrap();
+    std::fs::write(path("images/notes.txt"), "no image").unwrap();
     let model = format!("{ROOT}/models/demo");
 
-    let captions = run("caption", &[&model, &path("pictures")]);
+    let captions = run("caption", &[&model, &path("images")]);
     assert_eq!(captions.lines().count(), 2, "{captions}");
     assert!(captions.contains("palette.gif:") && captions.contains("rgb8-turned.png:"), "{captions}");
 
@@ -41,7 +41,7 @@ fn examples_do_what_they_say() {
         assert_eq!(question.strip_prefix("is it "), Some(answer), "{answers}");
     }
     // Eight shots are encoded once; the first request may be read alone.
-    assert!(answers.lines().last().unwrap().contains("12 pictures encoded, 24 found"), "{answers}");
+    assert!(answers.lines().last().unwrap().contains("12 images encoded, 24 found"), "{answers}");
 
     let streamed = run("stream", &[]);
     assert!(streamed.contains(" tokens, "), "{streamed}");

@@ -35,25 +35,25 @@ fn prompt(text: &str) -> Prompt {
     prompt
 }
 
-fn with_picture(text: &str) -> Prompt {
+fn with_image(text: &str) -> Prompt {
     let sheets = Sheet::all().unwrap();
     let mut prompt = Episode::draw(&mut Random::new(3), &sheets[0], 2, 2).prompt().unwrap();
     prompt.text(text).unwrap();
     prompt
 }
 
-fn greedy(tokens_max: usize) -> Task {
-    Task::Generate(Generation { tokens_max, ignore_end: true, ..Generation::default() })
+fn greedy(max_new_tokens: usize) -> Task {
+    Task::Generate(Generation { max_new_tokens, ignore_eos: true, ..Generation::default() })
 }
 
 /// Every kind of task.
 fn tasks() -> Vec<Task> {
-    let generation = Generation { tokens_max: 6, ignore_end: true, ..Generation::default() };
+    let generation = Generation { max_new_tokens: 6, ignore_eos: true, ..Generation::default() };
     let drawn = Sampling { temperature: 0.9, top_k: 9, seed: 5, ..Sampling::default() };
     let penalised = Sampling { repetition_penalty: 1.3, ..Sampling::default() };
     vec![
         Task::Generate(generation.clone()),
-        Task::Generate(Generation { beams: 3, ..generation.clone() }),
+        Task::Generate(Generation { num_beams: 3, ..generation.clone() }),
         Task::Classify { choices: ["kep.", "mul.", "ku."].map(str::to_owned).to_vec() },
         Task::Score { logits: false },
         Task::Generate(Generation { sampling: drawn, ..generation.clone() }),
@@ -123,10 +123,10 @@ fn a_request_that_is_not_finite_fails_alone() {
         cases.extend(devices.iter().map(|&(device, precision)| (device, precision, bits)));
     }
     let healthy: Vec<Request> =
-        [0, 1, 2, 3, 4].map(|task| Request { prompt: with_picture("ku"), task: tasks()[task].clone() }).to_vec();
+        [0, 1, 2, 3, 4].map(|task| Request { prompt: with_image("ku"), task: tasks()[task].clone() }).to_vec();
     on_all_cores(&cases, |&(device, precision, bits)| {
         let folder = sick::model(bits);
-        let unshared = options(device, precision, Limits { sharing: false, ..Limits::default() });
+        let unshared = options(device, precision, Limits { prefix_caching: false, ..Limits::default() });
         let mut flamingo = Flamingo::open(folder.path(), &unshared).unwrap();
         let want: Vec<Last> = healthy.iter().map(|request| alone(&mut flamingo, request)).collect();
         // So few pages that those of the sick are taken by others.
@@ -135,7 +135,7 @@ fn a_request_that_is_not_finite_fails_alone() {
         for (number, task) in tasks().into_iter().enumerate() {
             let mut requests = healthy.clone();
             let place = number % (healthy.len() + 1);
-            requests.insert(place, Request { prompt: with_picture("kuze"), task: task.clone() });
+            requests.insert(place, Request { prompt: with_image("kuze"), task: task.clone() });
             let mut found = run(&mut engine, &requests);
             let (id, sick) = found.remove(place);
             assert!(is_sick(id, &sick), "{device}, {bits:x}, {task:?}: {sick:?}");
@@ -157,7 +157,7 @@ fn pages_that_a_sick_prompt_has_spoilt_are_not_found() {
     on_all_cores(&devices(), |&(device, precision)| {
         let folder = sick::model(BITS[0]);
         // Steps of 10 tokens: the second has the end of the first page and, with the first token, the sick one.
-        let limits = Limits { tokens_per_step: Some(10), ..Limits::default() };
+        let limits = Limits { max_batched_tokens: Some(10), ..Limits::default() };
         let open = || Engine::open(folder.path(), &options(device, precision, limits.clone())).unwrap();
         let healthy = Request { prompt: prompt(BEGINNING), task: greedy(4) };
         let sick = Request { prompt: prompt(&format!("{}z{}", &BEGINNING[..16], &BEGINNING[17..])), task: greedy(4) };

@@ -1,4 +1,4 @@
-//! Pictures against Pillow 12.0: the same 8-bit squares to the last bit, the same floats, lossy files within a few
+//! Images against Pillow 12.0: the same 8-bit squares to the last bit, the same floats, lossy files within a few
 //! levels; and files that must be refused in one line. The data is made by tools/golden_images.py, which documents it.
 
 use std::collections::BTreeMap;
@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use flamant::image::{Crop, Limits, Mode, Picture, Preprocessor, decode};
+use flamant::image::{Crop, Image, Limits, Mode, Preprocessor, decode};
 
 fn data(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/images").join(folder)
@@ -18,7 +18,7 @@ fn files(folder: &str) -> BTreeMap<String, Vec<u8>> {
     entries.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap())).collect()
 }
 
-fn picture(name: &str, bytes: &[u8]) -> Picture {
+fn image(name: &str, bytes: &[u8]) -> Image {
     decode(bytes, name, &Limits::default()).unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -29,14 +29,14 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 
 #[test]
 fn every_square_is_pillows_to_the_last_bit() {
-    let mut pictures = files("sources");
-    pictures.extend(files("lossy").into_iter().filter(|(name, _)| name.ends_with(".png")));
+    let mut images = files("sources");
+    images.extend(files("lossy").into_iter().filter(|(name, _)| name.ends_with(".png")));
     let expected = fs::read_to_string(data("expected.txt")).unwrap();
     let mut wrong = Vec::new();
     for line in expected.lines() {
         let [name, rule, size, hash] = line.split(' ').collect::<Vec<_>>().try_into().unwrap();
         let crop = if rule == "crop" { Crop::ShortestEdgeCentreCrop } else { Crop::Stretch };
-        let rgb = Preprocessor::clip(crop, size.parse().unwrap()).rgb(&picture(name, &pictures[name]));
+        let rgb = Preprocessor::clip(crop, size.parse().unwrap()).rgb(&image(name, &images[name]));
         if format!("{:016x}", fnv1a(&rgb)) != hash {
             wrong.push(line);
         }
@@ -48,7 +48,7 @@ fn every_square_is_pillows_to_the_last_bit() {
 #[test]
 fn every_level_becomes_the_same_float() {
     let ramp = (0..=255).flat_map(|level| [level; 3]).collect();
-    let ramp = Picture::from_rgb(16, 16, ramp).unwrap();
+    let ramp = Image::from_rgb(16, 16, ramp).unwrap();
     let planes = Preprocessor::clip(Crop::Stretch, 16).apply(&ramp);
     let expected = fs::read_to_string(data("levels.txt")).unwrap();
     for (level, line) in expected.lines().enumerate() {
@@ -61,10 +61,10 @@ fn every_level_becomes_the_same_float() {
 
 #[test]
 fn lossy_files_are_within_a_few_levels_of_pillow() {
-    let pictures = files("lossy");
+    let images = files("lossy");
     let mut wrong = Vec::new();
-    for (name, bytes) in pictures.iter().filter(|(name, _)| !name.ends_with(".png")) {
-        let (ours, pillows) = (picture(name, bytes), picture(name, &pictures[&format!("{name}.png")]));
+    for (name, bytes) in images.iter().filter(|(name, _)| !name.ends_with(".png")) {
+        let (ours, pillows) = (image(name, bytes), image(name, &images[&format!("{name}.png")]));
         assert_eq!((ours.mode(), ours.width(), ours.height()), (pillows.mode(), pillows.width(), pillows.height()));
         let pairs = ours.pixels().iter().zip(pillows.pixels());
         let differences: Vec<f64> = pairs.map(|(&a, &b)| f64::from(a.abs_diff(b))).collect();
@@ -72,7 +72,7 @@ fn lossy_files_are_within_a_few_levels_of_pillow() {
         let most = differences.iter().copied().fold(0.0, f64::max);
         println!("{name}: mean {mean:.3}, most {most}");
         // Spread-out colours are rounded twice where Pillow does it once: a mean of 0.2 on photographs, more on these
-        // pictures without a flat area. 16-bit BMPs are rounded where Pillow cuts off: a single level, but often.
+        // images without a flat area. 16-bit BMPs are rounded where Pillow cuts off: a single level, but often.
         let coarse = ["-s1.jpg", "-s2.jpg", "progressive.jpg", "rgb555.bmp", "rgb565.bmp"];
         let mean_max = if coarse.iter().any(|end| name.ends_with(end)) { 0.5 } else { 0.05 };
         if most > 8.0 || mean > mean_max {
@@ -101,9 +101,9 @@ fn png_header(width: u32, height: u32, crc: u32) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_no_picture_is_refused() {
+fn what_is_no_image_is_refused() {
     assert!(refused("image 3 of the prompt", b"").contains("found 0 bytes"));
-    assert!(refused("notes.txt", b"no picture at all").contains("expected PNG, JPEG, WebP, GIF or BMP data"));
+    assert!(refused("notes.txt", b"no image at all").contains("expected PNG, JPEG, WebP, GIF or BMP data"));
     refused("half a magic number", b"\x89PNG");
     refused("only a magic number", b"\x89PNG\r\n\x1a\n");
     refused("drawing.svg", b"<svg xmlns=\"http://www.w3.org/2000/svg\"/>");
@@ -137,8 +137,8 @@ fn a_chunk_may_not_claim_more_than_the_file_holds() {
 fn compressed_bombs_cost_nothing() {
     for (name, bytes) in files("bombs") {
         let start = Instant::now();
-        if let Ok(picture) = decode(&bytes, &name, &Limits::default()) {
-            assert_eq!(picture.pixels(), [0; 3]);
+        if let Ok(image) = decode(&bytes, &name, &Limits::default()) {
+            assert_eq!(image.pixels(), [0; 3]);
         }
         assert!(start.elapsed() < Duration::from_millis(500), "{name} took {:?}", start.elapsed());
     }
@@ -173,9 +173,9 @@ fn damaged_files_never_panic() {
                 damaged.truncate(random.below(bytes.len()));
             }
             match decode(&damaged, &name, &Limits { pixels_max: 1 << 20, ..Limits::default() }) {
-                Ok(picture) => {
+                Ok(image) => {
                     for crop in [Crop::Stretch, Crop::ShortestEdgeCentreCrop] {
-                        assert_eq!(Preprocessor::clip(crop, 28).rgb(&picture).len(), 28 * 28 * 3);
+                        assert_eq!(Preprocessor::clip(crop, 28).rgb(&image).len(), 28 * 28 * 3);
                     }
                 }
                 Err(error) => {
@@ -201,17 +201,17 @@ impl Random {
 }
 
 #[test]
-fn raw_pixels_must_fill_the_picture() {
+fn raw_pixels_must_fill_the_image() {
     for (width, height, length) in [(2, 2, 11), (0, 5, 0), (u32::MAX, u32::MAX, 3)] {
-        let text = Picture::from_rgb(width, height, vec![0; length]).unwrap_err().to_string();
+        let text = Image::from_rgb(width, height, vec![0; length]).unwrap_err().to_string();
         assert!(text.contains("expected") && text.contains(&format!("found {length} bytes")), "{text}");
     }
-    assert_eq!(Picture::from_rgb(2, 1, vec![0; 6]).unwrap().mode(), Mode::Rgb);
+    assert_eq!(Image::from_rgb(2, 1, vec![0; 6]).unwrap().mode(), Mode::Rgb);
 }
 
 #[test]
-fn a_very_long_picture_costs_only_its_middle() {
-    let line = Picture::from_rgb(1, 16_384, vec![200; 3 * 16_384]).unwrap();
+fn a_very_long_image_costs_only_its_middle() {
+    let line = Image::from_rgb(1, 16_384, vec![200; 3 * 16_384]).unwrap();
     let start = Instant::now();
     assert_eq!(Preprocessor::clip(Crop::ShortestEdgeCentreCrop, 224).rgb(&line), vec![200; 224 * 224 * 3]);
     assert!(start.elapsed() < Duration::from_secs(1));

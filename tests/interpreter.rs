@@ -143,7 +143,7 @@ fn equalities_hold_on_modelled_cards() {
     }
 }
 
-/// Whole models, pictures and all: the reference's own greedy answers.
+/// Whole models, images and all: the reference's own greedy answers.
 #[test]
 fn models_answer_as_the_reference_on_modelled_cards() {
     const TOKENS: usize = 12;
@@ -161,7 +161,7 @@ fn models_answer_as_the_reference_on_modelled_cards() {
             emulated: place.emulated.clone(),
             ..Options::default()
         };
-        let greedy = Generation { tokens_max: TOKENS, ignore_end: true, ..Generation::default() };
+        let greedy = Generation { max_new_tokens: TOKENS, ignore_eos: true, ..Generation::default() };
         let answer = model.flamingo(&options).generate(&model.prompt(), &greedy, &mut |_| {}).unwrap();
         assert_eq!(answer.ids, model.ids("greedy"), "{}, {options:?}", model.name);
     });

@@ -100,7 +100,7 @@ fn cider_is_that_of_pycocoevalcap() {
     }
     assert!(cider(&[]).unwrap_err().to_string().contains("found 0"));
     let lonely = Example { candidate: words("a dog"), references: Vec::new() };
-    assert!(cider(&[lonely]).unwrap_err().to_string().contains("picture 0"));
+    assert!(cider(&[lonely]).unwrap_err().to_string().contains("image 0"));
 }
 
 /// SplitMix64, as in the script.

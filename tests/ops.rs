@@ -185,9 +185,9 @@ fn linear_forms_ask_for_what_is_reckoned() {
     let settings = Settings { counted: Some(counted.clone()), ..Settings::default() };
     let place = place(Device::Emulated, Precision::Bf16, settings);
     let mut started = BTreeSet::new();
-    for (batch, columns, width, counts) in LINEAR_BATCHES {
+    for (batch, columns, width, workload) in LINEAR_BATCHES {
         for paired in [false, true] {
-            for &count in counts.iter().chain([&batch]) {
+            for &count in workload.iter().chain([&batch]) {
                 cases::linear(Size::Small, count, columns, width, Besides { paired, ..PLAIN })
                     .on_hopper()
                     .run(&place)
@@ -232,8 +232,8 @@ fn gated_blocks_are_the_same_fused_and_in_parts() {
 }
 
 #[test]
-fn pictures_and_tokens_are_the_same_alone_and_together() {
-    hold(equalities::pictures_and_tokens);
+fn images_and_tokens_are_the_same_alone_and_together() {
+    hold(equalities::images_and_tokens);
 }
 
 #[test]

@@ -6,23 +6,23 @@ use flamant::eval::published::published;
 use flamant::eval::results::{
     MISSING_NAMES_MAX, Metric, Missing, Model, Outcome, Part, Point, Results, Sample, Series, Settings, Thumbnail,
 };
-use flamant::image::{Limits, Picture, decode};
+use flamant::image::{Image, Limits, decode};
 use roxmltree::{Document, Node, ParsingOptions};
 
 /// What a data set, a model or a file's name may try.
 const HOSTILE: &str = "</title></style><script>alert(1)</script><img src=x onerror='alert(\"2\")'>&lt;&#0;]]>--><!--";
 
-fn picture(width: u32, height: u32) -> Thumbnail {
+fn image(width: u32, height: u32) -> Thumbnail {
     let pixels = (0..width * height).flat_map(|at| [at as u8, (at / width) as u8, 90]).collect();
-    Thumbnail::of(&Picture::from_rgb(width, height, pixels).unwrap())
+    Thumbnail::of(&Image::from_rgb(width, height, pixels).unwrap())
 }
 
 fn sample(series: &str, shots: usize, id: &str, outcome: Outcome) -> Sample {
     let mut prompt = vec![Part::Text("Instruction: name it.".into())];
     for _ in 0..shots {
-        prompt.extend([Part::Picture(picture(24, 24)), Part::Text("Output:blick<|endofchunk|>".into())]);
+        prompt.extend([Part::Image(image(24, 24)), Part::Text("Output:blick<|endofchunk|>".into())]);
     }
-    prompt.extend([Part::Video { first: picture(320, 200), frames: 8 }, Part::Text("Output:".into())]);
+    prompt.extend([Part::Video { first: image(320, 200), frames: 8 }, Part::Text("Output:".into())]);
     Sample {
         series: series.into(),
         shots,
@@ -47,7 +47,7 @@ fn results(text: &str) -> Results {
         chance: (number == 1).then_some(12.5),
     };
     let mut missing = Missing::default();
-    (0..MISSING_NAMES_MAX + 17).for_each(|number| missing.add(format!("picture {number} {text}")));
+    (0..MISSING_NAMES_MAX + 17).for_each(|number| missing.add(format!("image {number} {text}")));
     Results {
         title: format!("A title {text}"),
         benchmark: "vqav2".into(),
@@ -60,7 +60,7 @@ fn results(text: &str) -> Results {
             queries: 500,
             support: 2048,
             beams: Some(3),
-            form: format!("a form {text}"),
+            template: format!("a form {text}"),
             others: [(format!("a setting {text}"), format!("its value {text}"))].into(),
         },
         series: (0..8).map(curve).collect(),
@@ -127,7 +127,7 @@ fn the_page_has_every_number() {
     let errors: usize = results.series.iter().flat_map(|series| &series.points).map(|point| point.errors).sum();
     for expected in [
         &format!("{errors} of 16048 answers failed"),
-        "117 pictures or videos could not be found",
+        "117 images or videos could not be found",
         "and 17 more",
         "seed 4242",
         "chosen from2048",
@@ -207,8 +207,7 @@ fn hostile_text_stays_text_and_nothing_is_fetched() {
     // What was there is still there to be read, but for characters that no page may hold.
     let safe = hostile.replace(['\u{0}', '\u{1b}', '\u{fffe}', '\r'], "\u{fffd}");
     let whole = text(document.root_element());
-    for beginning in ["A title", "a model", "described", "a device", "a form", "its value", "right", "why", "picture 7"]
-    {
+    for beginning in ["A title", "a model", "described", "a device", "a form", "its value", "right", "why", "image 7"] {
         assert!(whole.contains(&format!("{beginning} {safe}")), "{beginning}");
     }
 }
@@ -235,12 +234,12 @@ fn a_page_of_little_is_a_page() {
 }
 
 #[test]
-fn thumbnails_are_small_pictures_that_can_be_read() {
+fn thumbnails_are_small_images_that_can_be_read() {
     use base64::Engine as _;
     for (width, height, expected) in
         [(24, 24, (24, 24)), (160, 3, (160, 3)), (640, 427, (160, 106)), (4000, 1, (160, 1)), (161, 322, (80, 160))]
     {
-        let thumbnail = picture(width, height);
+        let thumbnail = image(width, height);
         let bytes = base64::engine::general_purpose::STANDARD.decode(&thumbnail.base64).unwrap();
         let read = decode(&bytes, "a thumbnail", &Limits::default()).unwrap();
         assert_eq!((thumbnail.width, thumbnail.height), expected);

@@ -4,7 +4,7 @@
 #[path = "common/reference.rs"]
 mod reference;
 
-use flamant::image::Picture;
+use flamant::image::Image;
 use flamant::{Engine, Generation, Options, Sampling};
 use reference::Case;
 
@@ -16,8 +16,8 @@ fn single() -> Options {
     Options { threads: 1, ..Options::default() }
 }
 
-fn greedy(tokens_max: usize) -> Generation {
-    Generation { tokens_max, ignore_end: true, ..Generation::default() }
+fn greedy(max_new_tokens: usize) -> Generation {
+    Generation { max_new_tokens, ignore_eos: true, ..Generation::default() }
 }
 
 #[test]
@@ -42,14 +42,14 @@ fn greedy_and_beam_answers_are_the_references() {
         let answer = flamingo.generate(&case.prompt(), &greedy(12), &mut |_| {}).unwrap();
         assert_eq!(answer.ids, case.ids("greedy"), "{}: greedy", case.name);
         if case.expected.get("beam3").is_some() {
-            let beams = Generation { beams: 3, length_penalty: 0.0, ..greedy(8) };
+            let beams = Generation { num_beams: 3, length_penalty: 0.0, ..greedy(8) };
             let answer = flamingo.generate(&case.prompt(), &beams, &mut |_| {}).unwrap();
             assert_eq!(answer.ids, case.ids("beam3"), "{}: beam 3", case.name);
         }
     }
 }
 
-/// What open_clip's whole tower gives, of unit length, picture by picture and frame by frame.
+/// What open_clip's whole tower gives, of unit length, image by image and frame by frame.
 #[test]
 fn features_are_those_of_the_reference() {
     let mut held = 0;
@@ -57,7 +57,7 @@ fn features_are_those_of_the_reference() {
         let Some(want) = case.expected.get("features") else { continue };
         let mut engine = Engine::open(&case.model, &single()).unwrap();
         let prompt = case.prompt();
-        let frames: Vec<&[Picture]> = prompt.media().flat_map(|frames| frames.chunks(1)).collect();
+        let frames: Vec<&[Image]> = prompt.media().flat_map(|frames| frames.chunks(1)).collect();
         for (found, want) in engine.features(&frames).unwrap().iter().zip(want.as_array().unwrap()) {
             for (found, want) in found.iter().zip(want.as_array().unwrap()) {
                 let error = (f64::from(*found) - want.as_f64().unwrap()).abs();
@@ -118,7 +118,7 @@ fn beams_find_texts_at_least_as_likely_as_greedy() {
         let mut flamingo = case.flamingo(&single());
         let sum = |answer: &flamant::Answer| answer.logprobs.iter().sum::<f64>();
         let plain = flamingo.generate(&case.prompt(), &greedy(8), &mut |_| {}).unwrap();
-        let beams = Generation { beams: 5, length_penalty: 0.0, ..greedy(8) };
+        let beams = Generation { num_beams: 5, length_penalty: 0.0, ..greedy(8) };
         let searched = flamingo.generate(&case.prompt(), &beams, &mut |_| {}).unwrap();
         assert!(sum(&searched) >= sum(&plain) - 1e-6, "{name}");
     }

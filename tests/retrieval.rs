@@ -1,4 +1,4 @@
-//! The search for similar pictures: against numpy (`tools/golden_retrieval.py`), against a plain loop in doubles, and
+//! The search for similar images: against numpy (`tools/golden_retrieval.py`), against a plain loop in doubles, and
 //! with files that are not what they should be.
 
 use std::path::Path;
@@ -100,7 +100,7 @@ fn a_file_gives_back_what_was_written_and_to_nobody_else() {
     let refused = |origin: &Origin| Features::read(&path, origin).unwrap_err().to_string();
     assert!(refused(&Origin::new("another", names)).ends_with("model: expected another, found a model"));
     for names in [&["a", "b", "cd"][..], &["d", "bc", "a"], &["a", "bc"], &["a", "bc", "d", ""]] {
-        assert!(refused(&Origin::new("a model", names.iter().copied())).contains("pictures: expected"));
+        assert!(refused(&Origin::new("a model", names.iter().copied())).contains("images: expected"));
     }
 }
 
@@ -132,7 +132,7 @@ fn a_hostile_file_is_refused_in_one_line() {
     refused(&replaced("\"dimension\":4", "\"dimension\":0"), "dimension: expected 1 to");
     refused(&replaced("\"dimension\":4", "\"dimension\":18446744073709551615"), "dimension: expected 1 to");
     refused(&replaced("\"dimension\":4", "\"dimension\":-1"), "header: expected a line of JSON");
-    refused(&replaced("\"count\":2", "\"count\":3"), "pictures: expected 2 pictures");
+    refused(&replaced("\"count\":2", "\"count\":3"), "images: expected 2 images");
     for value in [f32::NAN, f32::INFINITY, 7.0] {
         let mut bytes = whole.clone();
         bytes[header + 16..header + 20].copy_from_slice(&value.to_le_bytes());
@@ -142,10 +142,10 @@ fn a_hostile_file_is_refused_in_one_line() {
 }
 
 #[test]
-fn features_that_are_no_numbers_are_refused_and_those_of_no_picture_are_never_found() {
+fn features_that_are_no_numbers_are_refused_and_those_of_no_image_are_never_found() {
     for bad in [f32::NAN, f32::INFINITY] {
         let error = Features::normalised(vec![1.0, 0.0, bad, 0.0], 2).unwrap_err().to_string();
-        assert!(error.starts_with("features of picture 1"), "{error}");
+        assert!(error.starts_with("features of image 1"), "{error}");
     }
     let support = Features::normalised(vec![-1.0, 0.0, 0.0, 0.0, 0.0, -2.0], 2).unwrap();
     let queries = Features::normalised(vec![1.0, 1.0, 0.0, 0.0], 2).unwrap();

@@ -60,12 +60,12 @@ fn beam_search_finds_what_transformers_finds() {
             list(&fixture["tables"][case["table"].as_u64().unwrap() as usize]).iter().map(floats).collect();
         let after = |token: u32| table[token as usize].clone();
         let search = BeamSearch {
-            beams: case["num_beams"].as_u64().unwrap() as usize,
+            num_beams: case["num_beams"].as_u64().unwrap() as usize,
             // Greedy cases, of one beam, have neither penalty nor score.
             length_penalty: case["length_penalty"].as_f64().unwrap_or(1.0) as f32,
-            tokens_max: case["max_new_tokens"].as_u64().unwrap() as usize,
+            max_new_tokens: case["max_new_tokens"].as_u64().unwrap() as usize,
             stops: vec![stop],
-            forbidden: Vec::new(),
+            suppressed: Vec::new(),
         };
         let first = after(*ids(&case["prompt"]).last().unwrap());
         let found = search.run(first, |_, tokens| Ok(tokens.iter().map(|&token| after(token)).collect())).unwrap();

@@ -16,7 +16,7 @@ use flamant::{
 const CONTEXT: usize = 192;
 /// Pages of a sequence of that length, and some more: two long requests never fit.
 const TEXT_PAGES: usize = CONTEXT / 16 + 8;
-/// Less than one prompt has pictures.
+/// Less than one prompt has images.
 const MEDIA_PAGES: usize = 6;
 /// Bytes that may come with time: allocators never give all back.
 const GROWTH_MAX: u64 = 8 << 20;
@@ -46,7 +46,7 @@ struct Open {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
     Canary(usize),
-    Write { tokens_max: usize },
+    Write { max_new_tokens: usize },
     Search,
     Classify { choices: usize },
     Score { logits: bool },
@@ -89,10 +89,12 @@ impl Maker {
 
     fn request(&mut self) -> (Request, Kind) {
         let prompt = self.prompt();
-        let tokens_max = 1 + self.random.below(60);
-        let generation = Generation { tokens_max, ignore_end: self.random.below(2) == 0, ..Generation::default() };
+        let max_new_tokens = 1 + self.random.below(60);
+        let generation = Generation { max_new_tokens, ignore_eos: self.random.below(2) == 0, ..Generation::default() };
         match self.random.below(8) {
-            0 => (Request::generate(prompt, Generation { beams: 4, tokens_max: 10, ..generation }), Kind::Search),
+            0 => {
+                (Request::generate(prompt, Generation { num_beams: 4, max_new_tokens: 10, ..generation }), Kind::Search)
+            }
             1 => {
                 let choices = 1 + self.random.below(12);
                 let names = (0..choices).map(|name| format!("{name:b}bo{name:b}").replace(['0', '1'], "a")).collect();
@@ -110,9 +112,9 @@ impl Maker {
                     seed: self.random.below(1 << 20) as u64,
                     ..Sampling::default()
                 };
-                (Request::generate(prompt, Generation { sampling, ..generation }), Kind::Write { tokens_max })
+                (Request::generate(prompt, Generation { sampling, ..generation }), Kind::Write { max_new_tokens })
             }
-            _ => (Request::generate(prompt, generation), Kind::Write { tokens_max }),
+            _ => (Request::generate(prompt, generation), Kind::Write { max_new_tokens }),
         }
     }
 
@@ -131,7 +133,7 @@ impl Maker {
             }
             2 => {
                 text.text("a<image>b").unwrap();
-                (Request::score(text), "picture markers")
+                (Request::score(text), "image markers")
             }
             3 => (Request::classify(prompt, vec![String::new()]), "choice"),
             _ => {
@@ -149,12 +151,12 @@ fn canaries() -> Vec<Request> {
         let sheet = &maker.sheets[2];
         Episode::draw(&mut maker.random, sheet, 5, 8).prompt().unwrap()
     };
-    let generation = Generation { tokens_max: 40, ignore_end: true, ..Generation::default() };
+    let generation = Generation { max_new_tokens: 40, ignore_eos: true, ..Generation::default() };
     let sampling = Sampling { temperature: 2.0, top_p: 0.9, seed: 4, ..Sampling::default() };
     vec![
         Request::generate(prompt(), generation.clone()),
         Request::generate(prompt(), Generation { sampling, ..generation.clone() }),
-        Request::generate(prompt(), Generation { beams: 3, tokens_max: 8, ..generation }),
+        Request::generate(prompt(), Generation { num_beams: 3, max_new_tokens: 8, ..generation }),
         Request::classify(prompt(), ["mo.", "kep.", "zut.", "k"].map(str::to_owned).to_vec()),
         Request::score(prompt()),
     ]
@@ -162,7 +164,7 @@ fn canaries() -> Vec<Request> {
 
 /// What each canary answers alone, with room for everything.
 fn songs(canaries: &[Request]) -> Vec<Song> {
-    let mut engine = Engine::builder().context_max(CONTEXT).sharing(false).demo().unwrap();
+    let mut engine = Engine::builder().context_max(CONTEXT).prefix_caching(false).demo().unwrap();
     let mut songs = Vec::new();
     for canary in canaries {
         engine.submit(canary.clone()).unwrap();
@@ -243,9 +245,9 @@ impl Soak {
                     assert_eq!(Song::of(event).as_ref(), Some(&self.songs[number]), "canary {number} has changed");
                     self.sung += 1;
                 }
-                (Kind::Write { tokens_max }, EventKind::Written(answer)) => {
+                (Kind::Write { max_new_tokens }, EventKind::Written(answer)) => {
                     assert_eq!(answer.ids.len(), open.tokens, "as many tokens as were told");
-                    assert!((1..=tokens_max).contains(&open.tokens));
+                    assert!((1..=max_new_tokens).contains(&open.tokens));
                 }
                 (Kind::Search, EventKind::Written(_)) => {}
                 (Kind::Classify { choices }, EventKind::Classified(found)) => {
@@ -275,16 +277,16 @@ fn nothing_is_lost_repeated_or_changed_under_random_load() {
     let canaries = canaries();
     let songs = songs(&canaries);
     let limits = Limits {
-        sequences: 6,
-        tokens_per_step: Some(40),
-        pictures_per_step: Some(2),
+        max_sequences: 6,
+        max_batched_tokens: Some(40),
+        max_batched_images: Some(2),
         text_pages: Some(TEXT_PAGES),
         media_pages: Some(MEDIA_PAGES),
         queue: 24,
         ..Limits::default()
     };
     let engine = Engine::demo(&Options { context_max: Some(CONTEXT), limits, ..Options::default() }).unwrap();
-    // Pictures are few, so that all of them were seen before memory is measured.
+    // Images are few, so that all of them were seen before memory is measured.
     let sheets = Sheet::all().unwrap().into_iter().take(2).collect();
     let maker = Maker { random: Random::new(seed), sheets };
     let (open, order) = (HashMap::new(), Vec::new());
@@ -336,11 +338,11 @@ fn nothing_is_lost_repeated_or_changed_under_random_load() {
     let Soak { accepted, answered, cancelled, refused, full, sung, open, .. } = soak;
     eprintln!(
         "{accepted} requests: {answered} answered ({sung} canaries), {cancelled} cancelled; {refused} refused, {full} \
-         found the queue full; {} steps, {} preemptions, {} of {} pictures found; {} MB, {} MB after the warm-up",
+         found the queue full; {} steps, {} preemptions, {} of {} images found; {} MB, {} MB after the warm-up",
         stats.steps,
         stats.preemptions,
-        stats.pictures_cached,
-        stats.pictures_cached + stats.pictures_encoded,
+        stats.images_cached,
+        stats.images_cached + stats.images_encoded,
         end >> 20,
         warm >> 20,
     );

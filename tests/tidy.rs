@@ -32,11 +32,11 @@ const BESIDE: &[(&str, &str)] = &[("demo", "flamingo"), ("engine", "demo")];
 
 /// Files that may hold `unsafe`, each use with its reason.
 const UNSAFE: &[&str] = &[
-    "src/backend/kernels/cuda/context.rs",
-    "src/backend/kernels/cuda/functions.rs",
-    "src/backend/kernels/cuda/mod.rs",
-    "src/backend/kernels/cuda/tests.rs",
-    "src/backend/kernels/emulated.rs",
+    "src/backend/gpu/cuda/context.rs",
+    "src/backend/gpu/cuda/functions.rs",
+    "src/backend/gpu/cuda/mod.rs",
+    "src/backend/gpu/cuda/tests.rs",
+    "src/backend/gpu/emulated.rs",
     "src/checkpoint/mod.rs",
     "src/ffi/memory.rs",
     "src/ffi/mod.rs",
@@ -47,8 +47,8 @@ const UNSAFE: &[&str] = &[
 
 /// Modules beside each other that use each other: those of today, and not one more.
 const CIRCLES: &[&[&str]] = &[
-    &["backend::kernels::batch", "backend::kernels::split"],
-    &["backend::kernels::launch", "backend::kernels::memory"],
+    &["backend::gpu::batch", "backend::gpu::split"],
+    &["backend::gpu::launch", "backend::gpu::memory"],
     &["cli::eval::plan", "cli::eval::similar"],
     &["convert::flamingo", "convert::language"],
     &["demo", "engine", "flamingo"],
@@ -58,7 +58,7 @@ const CIRCLES: &[&[&str]] = &[
 const LONG: &[(&str, &str, usize)] = &[
     ("benches/synthetic.rs", "tensors", 91),
     ("src/backend/cpu/mod.rs", "run", 73),
-    ("src/backend/kernels/memory.rs", "open", 86),
+    ("src/backend/gpu/memory.rs", "open", 86),
     ("src/cli/demo.rs", "measure", 76),
     ("src/cli/eval.rs", "plan", 73),
     ("src/engine/scheduler/tests.rs", "play", 92),

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use flamant::image::{self, Mode, Picture};
+use flamant::image::{self, Image, Mode};
 use flamant::video::{FRAMES_MAX, FrameSampling, Limits, Video};
 use flamant::{Flamingo, Options, Part, Prompt, PromptLimits};
 
@@ -17,15 +17,15 @@ fn open(path: &Path, sampling: &FrameSampling) -> flamant::Result<Video> {
     Video::open(path, sampling, &Limits::default(), &image::Limits::default())
 }
 
-fn decode(path: &Path) -> Picture {
+fn decode(path: &Path) -> Image {
     image::decode(&fs::read(path).unwrap(), &path.display().to_string(), &image::Limits::default()).unwrap()
 }
 
-/// The picture in 4 channels.
-fn rgba(picture: &Picture) -> Vec<u8> {
-    match picture.mode() {
-        Mode::Rgba => picture.pixels().to_vec(),
-        Mode::Rgb => picture.pixels().chunks(3).flat_map(|pixel| [pixel[0], pixel[1], pixel[2], 255]).collect(),
+/// The image in 4 channels.
+fn rgba(image: &Image) -> Vec<u8> {
+    match image.mode() {
+        Mode::Rgba => image.pixels().to_vec(),
+        Mode::Rgb => image.pixels().chunks(3).flat_map(|pixel| [pixel[0], pixel[1], pixel[2], 255]).collect(),
         other => panic!("a frame in {other:?}"),
     }
 }
@@ -46,7 +46,7 @@ fn every_frame_is_pillows_to_the_last_bit() {
         let sampling = FrameSampling { per_second: word().parse().unwrap(), frames_max: word().parse().unwrap() };
         let hashes: Vec<&str> = words.collect();
         let video = open(&path, &sampling).unwrap();
-        let hash = |frame: &Picture| format!("{:016x}", fnv1a(frame.to_rgb().iter().copied().chain(rgba(frame))));
+        let hash = |frame: &Image| format!("{:016x}", fnv1a(frame.to_rgb().iter().copied().chain(rgba(frame))));
         let found: Vec<String> = video.frames().iter().map(hash).collect();
         if found != hashes {
             let differ = found.iter().zip(&hashes).filter(|(found, expected)| found != *expected).count();
@@ -131,9 +131,9 @@ fn limits_are_kept() {
     }
 }
 
-/// A picture of one pixel.
-fn dot(level: u8) -> Picture {
-    Picture::from_rgb(1, 1, vec![level; 3]).unwrap()
+/// An image of one pixel.
+fn dot(level: u8) -> Image {
+    Image::from_rgb(1, 1, vec![level; 3]).unwrap()
 }
 
 /// The same as a file.
@@ -144,7 +144,7 @@ fn dot_file(level: u8) -> Vec<u8> {
     file
 }
 
-fn levels(frames: &[Picture]) -> Vec<u8> {
+fn levels(frames: &[Image]) -> Vec<u8> {
     frames.iter().map(|frame| frame.pixels()[0]).collect()
 }
 
@@ -165,7 +165,7 @@ fn a_folder_is_its_files_in_the_order_of_their_numbers() {
 }
 
 #[test]
-fn a_video_is_one_picture_of_a_prompt() {
+fn a_video_is_one_image_of_a_prompt() {
     use base64::Engine as _;
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("clip")).unwrap();
@@ -185,18 +185,18 @@ fn a_video_is_one_picture_of_a_prompt() {
     assert_eq!(media[4].len(), 10);
     assert!(matches!(&prompt.parts()[0], Part::Video(video) if video.frames().len() == 8));
 
-    // The tokens are those of pictures in the same places.
-    let mut pictures = Prompt::new();
+    // The tokens are those of images in the same places.
+    let mut images = Prompt::new();
     for part in prompt.parts() {
         match part {
-            Part::Text(text) => pictures.text(text).unwrap(),
-            Part::Image(_) | Part::Video(_) => pictures.image(dot(0)).unwrap(),
+            Part::Text(text) => images.text(text).unwrap(),
+            Part::Image(_) | Part::Video(_) => images.image(dot(0)).unwrap(),
         };
     }
     let flamingo =
         Flamingo::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo"), &Options::default()).unwrap();
     let tokenizer = flamingo.tokenizer();
-    assert_eq!(prompt.render(tokenizer).unwrap(), pictures.render(tokenizer).unwrap());
+    assert_eq!(prompt.render(tokenizer).unwrap(), images.render(tokenizer).unwrap());
 
     // A marker cannot be written around a video, and its pixels count.
     let mut forged = Prompt::new();
@@ -205,7 +205,7 @@ fn a_video_is_one_picture_of_a_prompt() {
     let mut small = Prompt::with_limits(PromptLimits { pixels_max: 3, ..PromptLimits::default() });
     small.video(Video::new(vec![dot(0); 3]).unwrap()).unwrap();
     assert!(small.image(dot(0)).unwrap_err().to_string().contains("4 is over the limit of 3"));
-    let mut single = Prompt::with_limits(PromptLimits { pictures_max: 1, ..PromptLimits::default() });
+    let mut single = Prompt::with_limits(PromptLimits { images_max: 1, ..PromptLimits::default() });
     single.video(Video::new(vec![dot(0); 3]).unwrap()).unwrap();
     assert!(single.video(Video::new(vec![dot(0)]).unwrap()).is_err());
 }
@@ -260,7 +260,7 @@ fn the_true_ffmpeg_gives_the_frames_of_the_times() {
         assert_eq!(levels(video.frames()), expected, "{per_second} {frames_max}");
         let last = video.frames().last().unwrap();
         let level = last.pixels()[0];
-        assert_eq!(*last, Picture::from_rgb(16, 12, [level, 255 - level, 3 * level].repeat(16 * 12)).unwrap());
+        assert_eq!(*last, Image::from_rgb(16, 12, [level, 255 - level, 3 * level].repeat(16 * 12)).unwrap());
     }
     // Neither a file cut short nor one that names others is read.
     let whole = fs::read(&path).unwrap();

@@ -81,8 +81,8 @@ static int on_event(const flamant_event *event, void *user)
         fflush(stdout);
         break;
     case FLAMANT_EVENT_WRITTEN:
-        printf("\n%zu tokens after a prompt of %zu with %zu pictures\n", event->token_count, event->prompt_tokens,
-               event->pictures);
+        printf("\n%zu tokens after a prompt of %zu with %zu images\n", event->token_count, event->prompt_tokens,
+               event->images);
         break;
     case FLAMANT_EVENT_FAILED:
         fprintf(stderr, "%s\n", event->text.data);
@@ -100,24 +100,24 @@ int main(void)
     flamant_engine *engine = NULL;
     check(flamant_engine_open(NULL, &engine));
 
-    static unsigned char pictures[SIGNS + 1][BYTES];
+    static unsigned char images[SIGNS + 1][BYTES];
     char texts[SIGNS][8];
     flamant_part parts[2 * SIGNS + 1];
     for (int sign = 0; sign < SIGNS; sign++) {
-        draw(pictures[sign], sign, 1.0);
+        draw(images[sign], sign, 1.0);
         snprintf(texts[sign], sizeof texts[sign], "%s.", NAMES[sign]);
-        parts[2 * sign] = pixels_part(pictures[sign]);
+        parts[2 * sign] = pixels_part(images[sign]);
         parts[2 * sign + 1] = text_part(texts[sign]);
     }
-    draw(pictures[SIGNS], 1, 0.9);
-    parts[2 * SIGNS] = pixels_part(pictures[SIGNS]);
+    draw(images[SIGNS], 1, 0.9);
+    parts[2 * SIGNS] = pixels_part(images[SIGNS]);
 
     const flamant_text stop = {".", 1};
     flamant_request request;
     check(flamant_request_init(&request, sizeof request));
     request.parts = parts;
     request.part_count = 2 * SIGNS + 1;
-    request.tokens_max = 4;
+    request.max_new_tokens = 4;
     request.stop = &stop;
     request.stop_count = 1;
 

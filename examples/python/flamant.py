@@ -15,7 +15,7 @@ from ctypes import c_char_p, c_double, c_float, c_int32, c_size_t, c_uint32, c_u
 
 ABI_VERSION = 1
 OK, NO_EVENT, IDLE, STOPPED, FIRST_FAILURE = 0, 1, 2, 3, 10
-PART_TEXT, PART_PICTURE, PART_PIXELS, PART_VIDEO = 1, 2, 3, 4
+PART_TEXT, PART_IMAGE, PART_PIXELS, PART_VIDEO = 1, 2, 3, 4
 GENERATE, CLASSIFY, SCORE = 1, 2, 3
 TOKEN, LOGITS, WRITTEN, CLASSIFIED, SCORED, CANCELLED, FAILED = 1, 2, 3, 4, 5, 6, 7
 
@@ -37,18 +37,18 @@ class Part(Structure):
 class EngineOptions(Structure):
     _fields_ = [
         ("struct_size", c_size_t), ("model", c_char_p), ("device", c_char_p), ("precision", c_char_p),
-        ("threads", c_size_t), ("context_max", c_size_t), ("sequences", c_size_t), ("tokens_per_step", c_size_t),
-        ("pictures_per_step", c_size_t), ("text_pages", c_size_t), ("media_pages", c_size_t), ("queue", c_size_t),
-        ("queue_bytes", c_uint64), ("sharing", c_uint32), ("unused", c_uint32),
+        ("threads", c_size_t), ("context_max", c_size_t), ("max_sequences", c_size_t), ("max_batched_tokens", c_size_t),
+        ("max_batched_images", c_size_t), ("text_pages", c_size_t), ("media_pages", c_size_t), ("queue", c_size_t),
+        ("queue_bytes", c_uint64), ("prefix_caching", c_uint32), ("unused", c_uint32),
     ]
 
 
 class Request(Structure):
     _fields_ = [
         ("struct_size", c_size_t), ("parts", POINTER(Part)), ("part_count", c_size_t), ("task", c_uint32),
-        ("logits", c_uint32), ("tokens_max", c_size_t), ("beams", c_size_t), ("length_penalty", c_float),
+        ("logits", c_uint32), ("max_new_tokens", c_size_t), ("num_beams", c_size_t), ("length_penalty", c_float),
         ("temperature", c_float), ("top_k", c_size_t), ("top_p", c_float), ("min_p", c_float),
-        ("repetition_penalty", c_float), ("ignore_end", c_uint32), ("seed", c_uint64), ("stop", POINTER(Text)),
+        ("repetition_penalty", c_float), ("ignore_eos", c_uint32), ("seed", c_uint64), ("stop", POINTER(Text)),
         ("stop_count", c_size_t), ("choices", POINTER(Text)), ("choice_count", c_size_t),
     ]
 
@@ -66,8 +66,8 @@ class Event(Structure):
         ("logits", POINTER(c_float)), ("logit_count", c_size_t), ("ids", POINTER(c_uint32)),
         ("logprobs", POINTER(c_double)), ("token_count", c_size_t), ("choices", POINTER(Choice)),
         ("choice_count", c_size_t), ("failure", c_int32), ("unused", c_uint32), ("prompt_tokens", c_size_t),
-        ("cached_tokens", c_size_t), ("completion_tokens", c_size_t), ("pictures", c_size_t),
-        ("pictures_encoded", c_size_t), ("queue_seconds", c_double), ("media_seconds", c_double),
+        ("cached_tokens", c_size_t), ("completion_tokens", c_size_t), ("images", c_size_t),
+        ("images_encoded", c_size_t), ("queue_seconds", c_double), ("media_seconds", c_double),
         ("prompt_seconds", c_double), ("decode_seconds", c_double),
     ]
 
@@ -115,7 +115,7 @@ class Library:
 class Engine:
     """An open model: one request at a time here, though the library runs many together.
 
-    A prompt is a list of str (text), bytes (an encoded picture), (width, height, bytes) (red, green and blue of
+    A prompt is a list of str (text), bytes (an encoded image), (width, height, bytes) (red, green and blue of
     pixels) and lists of the latter two (the frames of a video).
     """
 
@@ -205,7 +205,7 @@ def part(given):
     if isinstance(given, str):
         kind, width, height, data = PART_TEXT, 0, 0, given.encode()
     elif isinstance(given, bytes):
-        kind, width, height, data = PART_PICTURE, 0, 0, given
+        kind, width, height, data = PART_IMAGE, 0, 0, given
     else:
         (width, height, data), kind = given, PART_PIXELS
     made = Part(kind, width, height, 0, address(data), len(data), 0)
@@ -247,12 +247,12 @@ def main():
     names = {"ring": "kep", "cross": "mul", "Z": "zon"}
     prompt = []
     for sign, name in names.items():
-        # Pictures as files, or as pixels.
+        # Images as files, or as pixels.
         prompt += [png(40, draw(sign)) if sign == "ring" else (40, 40, draw(sign)), f"{name}."]
     prompt.append((40, 40, draw("cross", size=0.9)))
     with Engine() as engine:
         print("A smaller cross is a ", end="")
-        for text in engine.generate(prompt, stop=["."], tokens_max=4):
+        for text in engine.generate(prompt, stop=["."], max_new_tokens=4):
             print(text, end="", flush=True)
         print()
         for choice, logprob in engine.classify(prompt, [f"{name}." for name in names.values()]).items():

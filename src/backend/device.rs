@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::Usual;
+use super::Capacity;
 use crate::error::{Error, Result};
 
 /// Which device to run on.
@@ -25,10 +25,10 @@ impl Device {
     /// What a step holds at most where nothing is said. A GPU reads all weights for every step of a prompt, so steps
     /// are as long as the units that multiply need to be busy. A processor is busy with few, and what else runs waits
     /// for the end of each step; so does the emulator, which is a processor, and a slow one.
-    pub(crate) fn usual(self) -> Usual {
+    pub(crate) fn capacity(self) -> Capacity {
         match self {
-            Device::Cuda(_) => Usual { images: 32, tokens: 2048 },
-            Device::Cpu | Device::Emulated | Device::Auto => Usual::LEAST,
+            Device::Cuda(_) => Capacity { images: 32, tokens: 2048 },
+            Device::Cpu | Device::Emulated | Device::Auto => Capacity::LEAST,
         }
     }
 }

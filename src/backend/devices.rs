@@ -4,8 +4,8 @@ use std::fmt;
 use std::fs::read_to_string;
 use std::thread::available_parallelism;
 
-use super::kernels::{COMPILED, cuda};
-use super::{Device, Usual};
+use super::gpu::{COMPILED, cuda};
+use super::{Capacity, Device};
 use crate::error::Error;
 
 /// A device, or why there is none of its kind.
@@ -27,16 +27,16 @@ pub struct DeviceInfo {
     /// Of a GPU: the architecture its kernels were compiled for.
     pub kernels: Option<String>,
     /// Tokens that a step holds at most where nothing is said and memory allows.
-    pub tokens_per_step: usize,
-    /// Pictures that a step encodes, likewise.
-    pub pictures_per_step: usize,
+    pub max_batched_tokens: usize,
+    /// Images that a step encodes, likewise.
+    pub max_batched_images: usize,
     /// Why it cannot be used; none if it can.
     pub problem: Option<String>,
 }
 
 impl DeviceInfo {
     fn new(device: Device) -> DeviceInfo {
-        let Usual { images, tokens } = device.usual();
+        let Capacity { images, tokens } = device.capacity();
         DeviceInfo {
             device,
             name: None,
@@ -45,15 +45,15 @@ impl DeviceInfo {
             memory_total: None,
             memory_free: None,
             kernels: None,
-            tokens_per_step: tokens,
-            pictures_per_step: images,
+            max_batched_tokens: tokens,
+            max_batched_images: images,
             problem: None,
         }
     }
 }
 
-impl From<cuda::Found> for DeviceInfo {
-    fn from(found: cuda::Found) -> Self {
+impl From<cuda::FoundDevice> for DeviceInfo {
+    fn from(found: cuda::FoundDevice) -> Self {
         let (kernels, problem) = match found.kernels {
             Ok(architecture) => (Some(architecture), None),
             Err(reason) => (None, Some(reason)),
@@ -135,7 +135,7 @@ impl fmt::Display for DeviceInfo {
             self.kernels.as_ref().map(|architecture| format!("kernels for {architecture}")),
             self.problem
                 .is_none()
-                .then(|| format!("steps of {} tokens and {} pictures", self.tokens_per_step, self.pictures_per_step)),
+                .then(|| format!("steps of {} tokens and {} images", self.max_batched_tokens, self.max_batched_images)),
             self.problem.as_ref().map(|problem| format!("unusable: {problem}")),
         ];
         formatter.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(", "))

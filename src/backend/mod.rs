@@ -4,17 +4,17 @@
 mod cpu;
 mod device;
 mod devices;
-mod kernels;
+mod gpu;
 mod shared;
 
 pub(crate) use cpu::dot_products;
 pub use device::{Device, Precision};
 pub use devices::{DeviceInfo, devices};
 #[cfg(feature = "capi")]
-pub(crate) use kernels::ARCHITECTURES;
+pub(crate) use gpu::ARCHITECTURES;
 #[cfg(feature = "emulated")]
-pub use kernels::emulated;
-pub use kernels::{report, tuning};
+pub use gpu::emulated;
+pub use gpu::{report, tuning};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -25,13 +25,13 @@ use crate::config::ModelConfig;
 #[cfg(not(feature = "emulated"))]
 use crate::error::Error;
 use crate::error::Result;
-use crate::graph::{Counts, Extent, Plans, Seen, Which};
+use crate::graph::{Counts, PlanKind, Plans, Seen, Workload};
 use crate::kv::{PAGE_TOKENS, PageCopy};
 use crate::weights::Weights;
 
 /// Shapes of the page pools, fixed when a model is opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Pools {
+pub struct KvConfig {
     /// Decoder layers with keys and values in text pages.
     pub text_layers: usize,
     /// Width of a token's keys, and of its values.
@@ -42,17 +42,17 @@ pub struct Pools {
     pub media_blocks: usize,
     /// Width of a latent's keys, and of its values.
     pub media_width: usize,
-    /// Latents of a picture.
+    /// Latents of an image.
     pub media_tokens: usize,
     /// Media pages at most, and the least that are of use.
     pub media_pages: PageCount,
 }
 
-impl Pools {
+impl KvConfig {
     /// What a model needs: `pages` of text and of media.
-    pub fn of(config: &ModelConfig, pages: [PageCount; 2]) -> Pools {
+    pub fn of(config: &ModelConfig, pages: [PageCount; 2]) -> KvConfig {
         let [text_pages, media_pages] = pages;
-        Pools {
+        KvConfig {
             text_layers: config.decoder.layers,
             text_width: config.decoder.width,
             text_pages,
@@ -75,21 +75,21 @@ pub struct PageCount {
 
 /// Units that one run usually has: what a device makes room for at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Usual {
-    /// Pictures of a run, or frames of videos.
+pub struct Capacity {
+    /// Images of a run, or frames of videos.
     pub images: usize,
     /// Tokens of a run.
     pub tokens: usize,
 }
 
-impl Usual {
+impl Capacity {
     /// The least that any device has where nothing is asked for.
-    pub(crate) const LEAST: Usual = Usual { images: 8, tokens: 256 };
+    pub(crate) const LEAST: Capacity = Capacity { images: 8, tokens: 256 };
 
     /// Half as many of each, but not fewer than `least`; none if these are that already.
-    fn halved(self, least: Usual) -> Option<Usual> {
+    fn halved(self, least: Capacity) -> Option<Capacity> {
         let half = |count: usize, least: usize| if count > least { (count / 2).max(least) } else { count };
-        let halved = Usual { images: half(self.images, least.images), tokens: half(self.tokens, least.tokens) };
+        let halved = Capacity { images: half(self.images, least.images), tokens: half(self.tokens, least.tokens) };
         (halved != self).then_some(halved)
     }
 }
@@ -98,9 +98,9 @@ impl Usual {
 /// own tokens come in order and together.
 #[derive(Debug, Clone, Default)]
 pub struct Batch<'a> {
-    /// Values of the plan's inputs: for pictures, normalised pixels (frames, 3, side, side).
+    /// Values of the plan's inputs: for images, normalised pixels (frames, 3, side, side).
     pub inputs: &'a [&'a [f32]],
-    /// For each picture or video, the media page to fill.
+    /// For each image or video, the media page to fill.
     pub images: &'a [u32],
     /// For each of them, how many frames it has, one after the other in the input; empty: one each.
     pub frames: &'a [u32],
@@ -112,7 +112,7 @@ pub struct Batch<'a> {
     pub sequences: &'a [u32],
     /// The text pages of each sequence.
     pub tables: &'a [&'a [u32]],
-    /// For each token, the media page of the picture that precedes it.
+    /// For each token, the media page of the image that precedes it.
     pub media: &'a [Option<u32>],
     /// The tokens whose logits are wanted.
     pub outputs: &'a [u32],
@@ -120,14 +120,14 @@ pub struct Batch<'a> {
 
 impl Batch<'_> {
     /// How many units it has along each axis.
-    pub fn extent(&self) -> Extent {
+    pub fn counts(&self) -> Counts {
         let images = self.images.len();
         let frames = if self.frames.is_empty() { images } else { self.frames.iter().sum::<u32>() as usize };
-        Extent { frames, images, tokens: self.ids.len(), outputs: self.outputs.len() }
+        Counts { frames, images, tokens: self.ids.len(), outputs: self.outputs.len() }
     }
 
-    /// What the costs of its operations depend on, with pictures of so many latents.
-    pub fn counts(&self, latents: usize) -> Counts {
+    /// What the costs of its operations depend on, with images of so many latents.
+    pub fn workload(&self, latents: usize) -> Workload {
         let (mut pairs, mut rows_of_page) = (0, BTreeMap::new());
         for (&position, &sequence) in self.positions.iter().zip(self.sequences) {
             let keys = position as usize + 1;
@@ -137,21 +137,21 @@ impl Batch<'_> {
                 *rows = PAGE_TOKENS.min(keys - first).max(*rows);
             }
         }
-        let pictures: BTreeSet<u32> = self.media.iter().flatten().copied().collect();
-        Counts {
-            extent: self.extent(),
+        let images: BTreeSet<u32> = self.media.iter().flatten().copied().collect();
+        Workload {
+            counts: self.counts(),
             frames_longest: self.frame_counts().max().unwrap_or(0) as usize,
             text: Seen { keys: rows_of_page.into_values().sum(), pairs },
-            media: Seen { keys: latents * pictures.len(), pairs: latents * self.media.iter().flatten().count() },
+            media: Seen { keys: latents * images.len(), pairs: latents * self.media.iter().flatten().count() },
         }
     }
 
-    /// How many frames each picture or video has.
+    /// How many frames each image or video has.
     fn frame_counts(&self) -> impl Iterator<Item = u32> {
         (0..self.images.len()).map(|image| self.frames.get(image).copied().unwrap_or(1))
     }
 
-    /// The first frame of each picture or video, and the end of the last.
+    /// The first frame of each image or video, and the end of the last.
     fn frame_starts(&self) -> Vec<u32> {
         let mut end = 0;
         let ends = self.frame_counts().map(|count| {
@@ -206,7 +206,7 @@ pub struct Request {
 
 /// What was found in one row of logits.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Chosen {
+pub struct Sampled {
     /// The token.
     pub token: u32,
     /// Its logit.
@@ -224,7 +224,7 @@ pub(crate) trait Backend: Send {
     ///
     /// # Errors
     /// A device that is lost or full. The batch itself is the executor's to check.
-    fn run(&mut self, which: Which, batch: &Batch) -> Result<()>;
+    fn run(&mut self, kind: PlanKind, batch: &Batch) -> Result<()>;
 
     /// Appends `rows` of the output of the last run to `out`.
     ///
@@ -232,33 +232,33 @@ pub(crate) trait Backend: Send {
     /// As for [`Backend::run`].
     fn fetch(&mut self, rows: Range<usize>, out: &mut Vec<f32>) -> Result<()>;
 
-    /// Whether it has [`Backend::choose`].
-    fn chooses(&self) -> bool {
+    /// Whether it has [`Backend::sample`].
+    fn can_sample(&self) -> bool {
         false
     }
 
-    /// Chooses a token for each request, none of `forbidden` (ascending), from as many first rows of logits of the last
-    /// run, which was of the text plan. What is chosen from a row depends on nothing but the row and its request.
+    /// Chooses a token for each request, none of `suppressed` (ascending), from as many first rows of logits of the
+    /// last run, which was of the text plan. What is chosen from a row depends on nothing but the row and its request.
     ///
     /// # Errors
     /// As for [`Backend::run`].
-    fn choose(&mut self, requests: &[Request], forbidden: &[u32]) -> Result<Vec<Chosen>> {
-        unreachable!("{requests:?}, {forbidden:?}: a device that leaves choosing to the host")
+    fn sample(&mut self, requests: &[Request], suppressed: &[u32]) -> Result<Vec<Sampled>> {
+        unreachable!("{requests:?}, {suppressed:?}: a device that leaves choosing to the host")
     }
 
     /// Runs a batch again and again as it was last run, without fetching results; seconds for one run, as the device
     /// counts them where it can. For measurements.
-    fn measure(&mut self, which: Which, batch: &Batch, runs: usize) -> Result<f64> {
+    fn measure(&mut self, kind: PlanKind, batch: &Batch, runs: usize) -> Result<f64> {
         let begun = Instant::now();
         for _ in 0..runs {
-            self.run(which, batch)?;
+            self.run(kind, batch)?;
         }
         Ok(begun.elapsed().as_secs_f64() / runs as f64)
     }
 
     /// The kernels that a run of this batch starts, in order; none on a device without kernels. For measurements.
-    fn kernels(&mut self, which: Which, batch: &Batch) -> Result<Vec<&'static str>> {
-        let _ = (which, batch);
+    fn kernels(&mut self, kind: PlanKind, batch: &Batch) -> Result<Vec<&'static str>> {
+        let _ = (kind, batch);
         Ok(Vec::new())
     }
 
@@ -277,22 +277,22 @@ pub(crate) trait Backend: Send {
     fn pages(&self) -> (usize, usize);
 
     /// What it has made room for.
-    fn usual(&self) -> Usual;
+    fn capacity(&self) -> Capacity;
 }
 
 /// How a device is opened.
 #[derive(Debug, Clone)]
-pub(crate) struct Opening {
+pub(crate) struct BackendOptions {
     /// Which one; not [`Device::Auto`].
     pub device: Device,
     /// Worker threads on the processor; 0: one for each core.
     pub threads: usize,
     /// Storage on devices that run kernels; none: as the checkpoint suggests.
     pub precision: Option<Precision>,
-    /// See [`Usual`].
-    pub usual: Usual,
+    /// See [`Capacity`].
+    pub capacity: Capacity,
     /// Where that does not fit, the device may make room for less; this is the least.
-    pub usual_least: Usual,
+    pub capacity_least: Capacity,
     /// What the emulator does besides; as many workers as threads if it is not said how many.
     #[cfg(feature = "emulated")]
     pub emulated: emulated::Settings,
@@ -302,24 +302,29 @@ pub(crate) struct Opening {
 ///
 /// # Errors
 /// A device that is not there; a model that does not fit, with the sum by part; weights that cannot be read.
-pub(crate) fn open(opening: &Opening, weights: Weights, pools: Pools, plans: Arc<Plans>) -> Result<Box<dyn Backend>> {
-    Ok(match opening.device {
+pub(crate) fn open(
+    options: &BackendOptions,
+    weights: Weights,
+    kv_config: KvConfig,
+    plans: Arc<Plans>,
+) -> Result<Box<dyn Backend>> {
+    Ok(match options.device {
         Device::Auto => unreachable!("resolved before anything is opened"),
         Device::Cpu => {
-            if let Some(precision) = opening.precision {
+            if let Some(precision) = options.precision {
                 return Err(device::no_precision(precision));
             }
-            Box::new(cpu::Cpu::open(opening, weights, pools, plans)?)
+            Box::new(cpu::Cpu::open(options, weights, kv_config, plans)?)
         }
-        Device::Cuda(index) => Box::new(kernels::open_cuda(index, opening, weights, pools, plans)?),
+        Device::Cuda(index) => Box::new(gpu::open_cuda(index, options, weights, kv_config, plans)?),
         #[cfg(feature = "emulated")]
         Device::Emulated => {
-            let mut settings = opening.emulated.clone();
+            let mut settings = options.emulated.clone();
             if settings.workers == 0 {
-                settings.workers = opening.threads as u32;
+                settings.workers = options.threads as u32;
             }
             let driver = Box::new(emulated::Emulator::open(settings)?);
-            Box::new(kernels::Kernels::open(driver, opening, weights, pools, plans)?)
+            Box::new(gpu::Gpu::open(driver, options, weights, kv_config, plans)?)
         }
         #[cfg(not(feature = "emulated"))]
         Device::Emulated => {

@@ -8,7 +8,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use clap::Args;
-use flamant::{Engine, Error, EventKind, Prepared, Reader, Stats, Tokenizer};
+use flamant::{Engine, Error, EventKind, PreparedRequest, Preparer, Stats, Tokenizer};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ use requests::{Line, Requests};
     after_help = "A line of the input: {\"prompt\": [{\"text\": ...} or {\"image\": ...}, ...]}, and as one likes \
     \"id\", \"task\" (\"generate\", \"classify\" with \"choices\" and \"mean\", \"score\") and the settings of \
     generate: \"max_new_tokens\", \"num_beams\", \"length_penalty\", \"temperature\", \"top_k\", \"top_p\", \"min_p\", \
-    \"repetition_penalty\", \"seed\", \"stop\", \"ignore_eos\". Pictures are data URIs, or paths relative to the input \
+    \"repetition_penalty\", \"seed\", \"stop\", \"ignore_eos\". Images are data URIs, or paths relative to the input \
     (from a pipe: to the working directory). \
     A line of the output: \"line\", \"id\", and what --json of the task prints, or \"error\" with its \"kind\"; in the \
     order in which they are done."
@@ -65,11 +65,11 @@ impl Batch {
             None => progress(u64::MAX, "{spinner} {pos} requests, {per_sec}"),
         };
         bar.set_position(before as u64);
-        let reader = engine.reader().clone();
-        let (waiting, workers) = feed::prepare(requests, next, move |line, ticket| read(&line, ticket, &reader));
+        let preparer = engine.preparer().clone();
+        let (waiting, workers) = feed::prepare(requests, next, move |line, ticket| read(&line, ticket, &preparer));
         // As many wait in the engine as run, so that a step is never short of work.
-        let most = (2 * engine.limits().sequences).min(engine.limits().queue);
-        let tokenizer = engine.reader().clone();
+        let most = (2 * engine.limits().max_sequences).min(engine.limits().queue);
+        let tokenizer = engine.preparer().clone();
         let mut job = Job { waiting, answers, bar, tokenizer, answered: 0, errors: 0 };
         let outcome = feed::run(&mut engine, most, &mut job);
         job.bar.finish_and_clear();
@@ -85,8 +85,8 @@ fn next(requests: &mut Requests) -> Next<Ticket, Line> {
     Ok(requests.next()?.map(|line| (ticket(&line), line)))
 }
 
-fn read(line: &Line, ticket: &mut Ticket, reader: &Reader) -> Result<Prepared, Error> {
-    reader.prepare(line.request(&mut ticket.id, &mut ticket.mean)?)
+fn read(line: &Line, ticket: &mut Ticket, preparer: &Preparer) -> Result<PreparedRequest, Error> {
+    preparer.prepare(line.request(&mut ticket.id, &mut ticket.mean)?)
 }
 
 /// A request that is not answered yet.
@@ -102,7 +102,7 @@ struct Job {
     waiting: Receiver<Passed<Ticket>>,
     answers: Answers,
     bar: ProgressBar,
-    tokenizer: Reader,
+    tokenizer: Preparer,
     answered: u64,
     errors: u64,
 }
@@ -155,11 +155,11 @@ fn summary(job: &Job, before: usize, seconds: f64, stats: &Stats) {
     let resumed = if before > 0 { format!(", {before} before") } else { String::new() };
     eprintln!(
         "flamant: {} requests answered in {seconds:.1} s{resumed}, {} of them with an error; {:.1} tokens/s written; \
-         {:.0} % of prompt tokens and {:.0} % of pictures were there already",
+         {:.0} % of prompt tokens and {:.0} % of images were there already",
         job.answered,
         job.errors,
         stats.tokens_written as f64 / seconds,
         percent(stats.tokens_cached, stats.tokens_computed),
-        percent(stats.pictures_cached, stats.pictures_encoded),
+        percent(stats.images_cached, stats.images_encoded),
     );
 }

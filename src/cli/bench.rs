@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Instant;
 
 use clap::Args;
-use flamant::{Engine, Error, EventKind, Prepared};
+use flamant::{Engine, Error, EventKind, PreparedRequest};
 
 use super::feed::{self, Load, Supply};
 use super::input::{DeviceArguments, LimitArguments};
@@ -32,10 +32,10 @@ pub struct Bench {
     /// Requests that are in the engine at a time; as many as it runs, if not given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     concurrency: Option<u64>,
-    /// Pictures with text in a prompt, before the picture that is asked about
+    /// Images with text in a prompt, before the image that is asked about
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(..=255))]
     shots: u64,
-    /// Tokens of text after each picture, roughly
+    /// Tokens of text after each image, roughly
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     prompt_tokens: u64,
     /// Tokens to write for each request
@@ -44,10 +44,10 @@ pub struct Bench {
     /// Begin all prompts with the same shots
     #[arg(long)]
     shared_prefix: bool,
-    /// Requests in a row that ask about the same picture
+    /// Requests in a row that ask about the same image
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
-    picture_reuse: u64,
-    /// Seed of pictures and texts
+    image_reuse: u64,
+    /// Seed of images and texts
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
@@ -68,15 +68,15 @@ impl Bench {
         let shape = Shape {
             shots: self.shots as usize,
             tokens: self.prompt_tokens as usize,
-            tokens_max: self.max_new_tokens as usize,
+            max_new_tokens: self.max_new_tokens as usize,
             shared: self.shared_prefix,
-            reuse: self.picture_reuse,
+            reuse: self.image_reuse,
         };
         // One request that has nothing in common with the others: weights are read for the first time.
         let warm_up = Synthetic::new(&engine, Shape { shared: false, ..shape }, self.seed.wrapping_add(1))?;
         run(&mut engine, &warm_up, 1, 1)?;
         let synthetic = Synthetic::new(&engine, shape, self.seed)?;
-        let concurrency = self.concurrency.unwrap_or(engine.limits().sequences as u64);
+        let concurrency = self.concurrency.unwrap_or(engine.limits().max_sequences as u64);
         let figures = run(&mut engine, &synthetic, self.requests, concurrency)?;
         match self.json {
             true => print_json(&figures.json()),
@@ -89,10 +89,10 @@ impl Bench {
 fn run(engine: &mut Engine, synthetic: &Synthetic, requests: u64, concurrency: u64) -> Result<Figures, Failure> {
     let before = engine.stats();
     let (sender, waiting) = sync_channel(4);
-    let (reader, maker) = (engine.reader().clone(), synthetic.clone());
+    let (preparer, maker) = (engine.preparer().clone(), synthetic.clone());
     let worker = thread::spawn(move || {
         for number in 0..requests {
-            let prepared = maker.request(number).and_then(|request| reader.prepare(request));
+            let prepared = maker.request(number).and_then(|request| preparer.prepare(request));
             // Nobody listens any more if the command has failed.
             if sender.send(prepared.map(Box::new)).is_err() {
                 return;
@@ -109,7 +109,7 @@ fn run(engine: &mut Engine, synthetic: &Synthetic, requests: u64, concurrency: u
 
 /// Measures what goes by.
 struct Job {
-    waiting: Receiver<Result<Box<Prepared>, Error>>,
+    waiting: Receiver<Result<Box<PreparedRequest>, Error>>,
     figures: Figures,
 }
 

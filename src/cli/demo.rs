@@ -32,10 +32,10 @@ pub struct Demo {
     prompts: u64,
     #[command(flatten)]
     device: DeviceArguments,
-    /// Write pictures, prompt, answer and tables as one HTML page
+    /// Write images, prompt, answer and tables as one HTML page
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Print one line of JSON instead of pictures and tables
+    /// Print one line of JSON instead of images and tables
     #[arg(long)]
     json: bool,
 }
@@ -111,10 +111,10 @@ fn mean(tallies: &[Tally]) -> f64 {
     tallies.iter().map(|tally| tally.percent()).sum::<f64>() / tallies.len().max(1) as f64
 }
 
-/// Ways of the accuracy table; five pictures are shown, or as many as there are ways.
+/// Ways of the accuracy table; five images are shown, or as many as there are ways.
 const WAYS: [usize; 4] = [2, 3, 5, 8];
 const SHOWN: usize = 5;
-/// Pictures shown in the table of shots, at [`SHOT_WAYS`] ways.
+/// Images shown in the table of shots, at [`SHOT_WAYS`] ways.
 const SHOTS: [usize; 6] = [0, 1, 2, 4, 8, 16];
 const SHOT_WAYS: usize = 5;
 /// Ways of the controls.
@@ -128,7 +128,7 @@ struct Report {
     spelt: [Vec<Tally>; SHOTS.len()],
     /// For each of [`SHOTS`], each alphabet: names ranked first of those in play.
     ranked: [Vec<Tally>; SHOTS.len()],
-    /// For each of [`CONTROL_WAYS`], each alphabet: the name ranked first, pictures unrelated.
+    /// For each of [`CONTROL_WAYS`], each alphabet: the name ranked first, images unrelated.
     unrelated: [Vec<Tally>; CONTROL_WAYS.len()],
     /// For each of [`CONTROL_WAYS`], each alphabet: of the prompts answered rightly, those whose answer followed a
     /// swap.
@@ -178,7 +178,7 @@ impl Report {
                     &mut |random, tally| {
                         let episode = Episode::draw(random, sheet, SHOT_WAYS, shots);
                         tally.count(episode.ask(flamingo)? == episode.answer());
-                        ranked_here.count(episode.ranked(flamingo)? == episode.asked.1);
+                        ranked_here.count(episode.ranked(flamingo)? == episode.query.1);
                         Ok(())
                     },
                     2,
@@ -193,7 +193,7 @@ impl Report {
                 unrelated[at].push(tally(
                     &mut |random, tally| {
                         let episode = Episode::draw(random, sheet, ways, SHOWN).unrelated(random);
-                        tally.count(episode.ranked(flamingo)? == episode.asked.1);
+                        tally.count(episode.ranked(flamingo)? == episode.query.1);
                         Ok(())
                     },
                     1,

@@ -39,8 +39,8 @@ fn report(device: &DeviceInfo) -> serde_json::Value {
         "memory_total": device.memory_total,
         "memory_free": device.memory_free,
         "kernels": device.kernels,
-        "tokens_per_step": device.tokens_per_step,
-        "pictures_per_step": device.pictures_per_step,
+        "max_batched_tokens": device.max_batched_tokens,
+        "max_batched_images": device.max_batched_images,
         "usable": device.problem.is_none(),
         "problem": device.problem,
     })

@@ -16,12 +16,12 @@ use clap::{Args, ValueEnum};
 use flamant::config::Family;
 use flamant::eval::benchmark::{Benchmark, Metric};
 use flamant::eval::data::{self, Dataset, Example, Medium, Source, Task};
-use flamant::eval::form::Form;
 use flamant::eval::judge::Judge;
 use flamant::eval::metrics::okvqa::Stemmer;
 use flamant::eval::page;
 use flamant::eval::results::Missing;
 use flamant::eval::shots::{Selection, Support, shuffled};
+use flamant::eval::template::Template;
 use flamant::{Engine, Error};
 
 use super::Outcome;
@@ -49,11 +49,11 @@ Benchmarks and their --data (and --support) files:
                       \"video\" may stand for \"image\", \"answers\": [...] for \"answer\", and as one
                       likes there are \"question\", \"choices\": [...], \"id\" and \"group\". Questions
                       that all have 10 answers are scored as VQAv2's, 5 as iVQA's, others as exact
-A file for --form:
-  {\"shown\": \"{image}Q: {question} A: {answer}\", \"asked\": \"{image}Q: {question} A:\"},
+A file for --template:
+  {\"support\": \"{image}Q: {question} A: {answer}\", \"query\": \"{image}Q: {question} A:\"},
   and as one likes \"begin\", \"between\", \"choice\" and \"stop\": [...]
-With 0 shots, two examples are shown without their pictures, as in the papers. An example whose
-picture cannot be read counts as answered in the worst way, and is never shown.
+With 0 shots, two examples are shown without their images, as in the papers. An example whose
+image cannot be read counts as answered in the worst way, and is never shown.
 Output: answers.jsonl, results.json and index.html. An evaluation goes on from answers.jsonl, a line
 an answer; errors are asked again."
 )]
@@ -63,7 +63,7 @@ pub struct Eval {
     model: Option<PathBuf>,
     /// Evaluate the model in the box on its own task: names of symbols from alphabets it has never seen
     #[arg(long, conflicts_with_all = ["model", "benchmark", "data", "support", "media", "support_media", "split",
-        "support_split", "task", "form", "support_max", "permutations", "reference_slip", "nltk"])]
+        "support_split", "task", "template", "support_max", "permutations", "reference_slip", "nltk"])]
     demo: bool,
     /// What is evaluated; see below
     #[arg(long, value_name = "NAME", required_unless_present = "demo")]
@@ -71,13 +71,13 @@ pub struct Eval {
     /// Files of the examples to ask
     #[arg(long, value_name = "FILE", num_args = 1..)]
     data: Vec<PathBuf>,
-    /// Folder of their pictures; that of the first file, if not given
+    /// Folder of their images; that of the first file, if not given
     #[arg(long, value_name = "DIR")]
     media: Option<PathBuf>,
-    /// Files of the examples to show; if not given, those of --data, without the picture that is asked
+    /// Files of the examples to show; if not given, those of --data, without the image that is asked
     #[arg(long, value_name = "FILE", num_args = 1..)]
     support: Vec<PathBuf>,
-    /// Folder of their pictures; that of --media, if not given
+    /// Folder of their images; that of --media, if not given
     #[arg(long, value_name = "DIR")]
     support_media: Option<PathBuf>,
     /// Part of --data that is asked, where a file holds several; test, if not given
@@ -91,8 +91,8 @@ pub struct Eval {
     task: Option<TaskName>,
     /// How examples become a prompt: openflamingo, idefics, idefics-instruct, or a file; by the model, if not given
     #[arg(long, value_name = "NAME|FILE")]
-    form: Option<String>,
-    /// Numbers of examples shown; 0,4,8,16,32, if not given, of the demo 0,1,2,4,8,16
+    template: Option<String>,
+    /// Numbers of support examples; 0,4,8,16,32, if not given, of the demo 0,1,2,4,8,16
     #[arg(long, value_name = "N,N...", value_delimiter = ',', value_parser = shots_in_range)]
     shots: Vec<usize>,
     /// How they are chosen, several ways: at random, the same random ones for all, or the most similar; random, if not
@@ -102,16 +102,16 @@ pub struct Eval {
     /// Seed of all random choices
     #[arg(long, default_value_t = 42)]
     seed: u64,
-    /// Examples asked, drawn at random; all, if not given, of the demo 200 at each number of names
+    /// Queries, drawn at random; all, if not given, of the demo 200 at each number of names
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     queries: Option<u64>,
     /// Examples that random ones are drawn from, drawn at random; 0 for all. RICES always looks at all
     #[arg(long, value_name = "N", default_value_t = 2048)]
     support_max: usize,
-    /// Random orders of the examples shown whose log-likelihoods are averaged, for classification
+    /// Random orders of the support examples whose log-likelihoods are averaged, for classification
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
     permutations: u64,
-    /// Repeat a slip of OpenFlamingo's classification with 0 shots: the first shown picture stands for the asked one
+    /// Repeat a slip of OpenFlamingo's classification with 0 shots: the first shown image stands for the asked one
     #[arg(long)]
     reference_slip: bool,
     /// NLTK's data folder, for the stems of ok-vqa
@@ -147,7 +147,7 @@ enum SelectionName {
     Rices,
 }
 
-/// Most examples shown.
+/// Most support examples.
 const SHOTS_MAX: usize = 255;
 
 fn shots_in_range(text: &str) -> Result<usize, String> {
@@ -161,23 +161,23 @@ impl Eval {
         let plan = Arc::new(if self.demo { demo::plan(&self)? } else { self.plan()? });
         plan.check()?;
         if let Some(first) = plan.missing.names.first() {
-            eprintln!("flamant: {} pictures or videos are missing, the first is {first}", plan.missing.count);
+            eprintln!("flamant: {} images or videos are missing, the first is {first}", plan.missing.count);
         }
         let mut engine = self.device.engine(&self.limits, |options| match &self.model {
             Some(folder) => Engine::open(folder, options),
             None => Engine::demo(options),
         })?;
-        let name = self.form(&engine);
-        let form = Arc::new(Form::open(name, plan.benchmark.kind)?);
+        let name = self.template(&engine);
+        let template = Arc::new(Template::open(name, plan.benchmark.kind)?);
         std::fs::create_dir_all(&self.output).map_err(|error| Error::file(&self.output, error))?;
-        let evaluation = records::evaluation(&plan, &form, &engine, &self.device.storage())?;
+        let evaluation = records::evaluation(&plan, &template, &engine, &self.device.storage())?;
         let mut records = Records::open(&self.output, &plan, evaluation)?;
-        let media = Arc::new(Media::new(engine.reader().clone(), plan.frames));
+        let media = Arc::new(Media::new(engine.preparer().clone(), plan.frames));
         if records.left(&plan) > 0 {
             let similar = similar::find(&plan, &mut engine, &media, &self.output)?;
-            run::run(&plan, &form, similar, &mut engine, &media, &mut records)?;
+            run::run(&plan, &template, similar, &mut engine, &media, &mut records)?;
         }
-        let results = findings::results(&plan, (name, &form), &records, &engine, &media, self.samples as usize)?;
+        let results = findings::results(&plan, (name, &template), &records, &engine, &media, self.samples as usize)?;
         results.write(&self.output.join("results.json"))?;
         let page = self.output.join("index.html");
         page::write(&results, &page)?;
@@ -193,47 +193,47 @@ impl Eval {
             TaskName::Classify => Task::Classify,
         });
         let source = Source { files: self.data.clone(), media: self.media.clone(), split: self.split.clone() };
-        let (benchmark, mut asked) = Benchmark::open(name, task, &source)?;
+        let (benchmark, mut queries) = Benchmark::open(name, task, &source)?;
         self.check_flags(&benchmark)?;
         let apart = !self.support.is_empty() || self.support_media.is_some() || self.support_split.is_some();
-        let shown = match apart || benchmark.format.splits().is_some() {
-            false => asked.clone(),
+        let support = match apart || benchmark.format.splits().is_some() {
+            false => queries.clone(),
             true => {
                 let files = if self.support.is_empty() { source.files } else { self.support.clone() };
-                // Under two names of one folder, an example would not know its own picture.
+                // Under two names of one folder, an example would not know its own image.
                 let real = |folder: &PathBuf| folder.canonicalize().ok();
-                let asked = source.media.as_ref().and_then(real);
-                let same = asked.is_some() && asked == self.support_media.as_ref().and_then(real);
+                let queries = source.media.as_ref().and_then(real);
+                let same = queries.is_some() && queries == self.support_media.as_ref().and_then(real);
                 let media = self.support_media.clone().filter(|_| !same).or(source.media);
-                benchmark.shown(&Source { files, media, split: self.support_split.clone() })?
+                benchmark.support(&Source { files, media, split: self.support_split.clone() })?
             }
         };
         let mut missing = Missing::default();
         let mut named = HashSet::new();
-        for path in data::missing(&asked).into_iter().chain(data::missing(&shown)) {
+        for path in data::missing(&queries).into_iter().chain(data::missing(&support)) {
             if named.insert(path.to_owned()) {
                 missing.add(path.display().to_string());
             }
         }
-        if let Some(most) = self.queries.map(|most| most as usize).filter(|most| *most < asked.examples.len()) {
-            let mut picked: Vec<usize> = shuffled(asked.examples.len(), self.seed, 0).take(most).collect();
+        if let Some(most) = self.queries.map(|most| most as usize).filter(|most| *most < queries.examples.len()) {
+            let mut picked: Vec<usize> = shuffled(queries.examples.len(), self.seed, 0).take(most).collect();
             picked.sort_unstable();
-            asked.examples = picked.into_iter().map(|place| asked.examples[place].clone()).collect();
+            queries.examples = picked.into_iter().map(|place| queries.examples[place].clone()).collect();
         }
         let is_there = |example: &Example| match &example.medium {
-            Medium::Picture(path) | Medium::Video(path) => !named.contains(path),
+            Medium::Image(path) | Medium::Video(path) => !named.contains(path),
             Medium::Drawn(_) => true,
         };
-        if !asked.examples.iter().any(is_there) {
-            let (count, first) = (asked.examples.len(), &missing.names[0]);
-            let expected = "expected the pictures or videos of --data";
+        if !queries.examples.iter().any(is_there) {
+            let (count, first) = (queries.examples.len(), &missing.names[0]);
+            let expected = "expected the images or videos of --data";
             return Err(Error::argument(format!("media: {expected}, found none of {count}, the first is {first}")));
         }
         let most = if self.support_max == 0 { usize::MAX } else { self.support_max };
-        let drawn = Support::new(&shown, is_there, most, self.seed);
-        let all = Support::new(&shown, is_there, usize::MAX, self.seed);
+        let drawn = Support::new(&support, is_there, most, self.seed);
+        let all = Support::new(&support, is_there, usize::MAX, self.seed);
         let stemmer = self.nltk.as_ref().map(Stemmer::open).transpose()?.map(Arc::new);
-        let chance = (benchmark.metric == Metric::Accuracy).then(|| chance(&asked));
+        let chance = (benchmark.metric == Metric::Accuracy).then(|| chance(&queries));
         let series = self.selections(&[Selection::Random]).into_iter().map(|selection| Series {
             label: selection.name().to_owned(),
             set: 0,
@@ -247,7 +247,7 @@ impl Eval {
             title: format!("{}, few-shot", benchmark.title),
             model: self.model.clone(),
             series: series.collect(),
-            sets: vec![Set { asked, shown, drawn, all }],
+            sets: vec![Set { queries, support, drawn, all }],
             shots: self.shots(&[0, 4, 8, 16, 32]),
             seed: self.seed,
             permutations: self.permutations as usize,
@@ -300,23 +300,23 @@ impl Eval {
     }
 
     /// The name or file of the words of prompts: what was asked for, or what fits the model.
-    fn form(&self, engine: &Engine) -> &str {
+    fn template(&self, engine: &Engine) -> &str {
         let usual = match engine.config().family {
             _ if self.demo => "demo",
             Family::OpenFlamingo => "openflamingo",
             Family::Idefics if engine.tokenizer().end_of_utterance.is_some() => "idefics-instruct",
             Family::Idefics => "idefics",
         };
-        self.form.as_deref().unwrap_or(usual)
+        self.template.as_deref().unwrap_or(usual)
     }
 }
 
 /// What guessing gives, in per cent: the mean over examples of one among their names.
-fn chance(asked: &Dataset) -> f64 {
-    let odds = asked.examples.iter().map(|example| {
-        let choices = asked.choices_of(example);
+fn chance(queries: &Dataset) -> f64 {
+    let odds = queries.examples.iter().map(|example| {
+        let choices = queries.choices_of(example);
         let right = choices.iter().filter(|choice| example.answers.contains(choice)).count();
         100.0 * right as f64 / choices.len() as f64
     });
-    odds.sum::<f64>() / asked.examples.len() as f64
+    odds.sum::<f64>() / queries.examples.len() as f64
 }

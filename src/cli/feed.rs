@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use flamant::{Engine, Error, EventKind, Prepared, RequestId};
+use flamant::{Engine, Error, EventKind, PreparedRequest, RequestId};
 
 use super::{Failure, Outcome};
 
@@ -31,7 +31,7 @@ pub trait Load {
 /// What there is to run.
 pub enum Supply<T> {
     /// A request.
-    Request(T, Box<Prepared>),
+    Request(T, Box<PreparedRequest>),
     /// One that could not be prepared, and why.
     Refused(T, Error),
     /// Nothing yet.
@@ -43,7 +43,7 @@ pub enum Supply<T> {
 /// Runs all requests, up to `most` at a time, running or waiting in the engine.
 pub fn run<L: Load>(engine: &mut Engine, most: usize, load: &mut L) -> Outcome {
     let mut open: HashMap<RequestId, L::Ticket> = HashMap::new();
-    let mut held: Option<(L::Ticket, Box<Prepared>)> = None;
+    let mut held: Option<(L::Ticket, Box<PreparedRequest>)> = None;
     let mut ended = false;
     loop {
         while open.len() < most {
@@ -100,7 +100,7 @@ const WORKERS_MAX: usize = 8;
 pub fn prepare<I, R, T>(
     source: I,
     next: fn(&mut I) -> Next<T, R>,
-    prepare: impl Fn(R, &mut T) -> Result<Prepared, Error> + Clone + Send + 'static,
+    prepare: impl Fn(R, &mut T) -> Result<PreparedRequest, Error> + Clone + Send + 'static,
 ) -> (Receiver<Passed<T>>, Vec<JoinHandle<()>>)
 where
     I: Send + 'static,
@@ -138,7 +138,7 @@ where
 pub type Next<T, R> = Result<Option<(T, R)>, Error>;
 
 /// What threads hand on: a request that is ready or refused, or why there are no more.
-pub type Passed<T> = Result<(T, Result<Box<Prepared>, Error>), Error>;
+pub type Passed<T> = Result<(T, Result<Box<PreparedRequest>, Error>), Error>;
 
 /// The next of what they hand on; waits for it if told to.
 pub fn take<T>(waiting: &Receiver<Passed<T>>, wait: bool) -> Result<Supply<T>, Failure> {
@@ -201,13 +201,13 @@ mod tests {
     fn a_panic_while_preparing_is_that_requests_error() {
         const COUNT: u32 = 20;
         let mut engine = Engine::demo(&Options::default()).unwrap();
-        let reader = engine.reader().clone();
+        let reader = engine.preparer().clone();
         let read = move |number: u32, ticket: &mut u32| {
             *ticket += 100;
             assert!(!number.is_multiple_of(3), "on purpose");
             let mut prompt = Prompt::new();
             prompt.text("kep.")?;
-            let generation = Generation { tokens_max: 2, ignore_end: true, ..Generation::default() };
+            let generation = Generation { max_new_tokens: 2, ignore_eos: true, ..Generation::default() };
             reader.prepare(Request::generate(prompt, generation))
         };
         let next = |numbers: &mut std::ops::Range<u32>| Ok(numbers.next().map(|number| (number, number)));

@@ -8,7 +8,7 @@ use flamant::{Generation, Sampling};
 use super::input::{ModelArguments, PromptArguments};
 use super::{Outcome, print_json, report};
 
-/// Write after a prompt of texts and pictures
+/// Write after a prompt of texts and images
 #[derive(Args)]
 pub struct Generate {
     #[command(flatten)]
@@ -56,7 +56,7 @@ pub struct Generate {
 impl Generate {
     pub fn run(self) -> Outcome {
         let options = Generation {
-            tokens_max: self.max_new_tokens,
+            max_new_tokens: self.max_new_tokens,
             sampling: Sampling {
                 temperature: self.temperature,
                 top_k: self.top_k,
@@ -65,10 +65,10 @@ impl Generate {
                 repetition_penalty: self.repetition_penalty,
                 seed: self.seed,
             },
-            beams: self.num_beams,
+            num_beams: self.num_beams,
             length_penalty: self.length_penalty,
             stop: self.stop,
-            ignore_end: self.ignore_eos,
+            ignore_eos: self.ignore_eos,
         };
         let prompt = self.prompt.read()?;
         let mut flamingo = self.model.open()?;

@@ -57,34 +57,34 @@ impl DeviceArguments {
 #[derive(Args)]
 pub struct LimitArguments {
     /// Requests that run at a time
-    #[arg(long, value_name = "N", default_value_t = Limits::default().sequences)]
-    sequences: usize,
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_sequences)]
+    max_sequences: usize,
     /// Tokens of one step; 2048 on a GPU (less where memory is short) and 256 elsewhere, if not given
     #[arg(long, value_name = "N")]
-    tokens_per_step: Option<usize>,
-    /// Pictures encoded in one step; 32 on a GPU (less where memory is short) and 8 elsewhere, if not given
+    max_batched_tokens: Option<usize>,
+    /// Images encoded in one step; 32 on a GPU (less where memory is short) and 8 elsewhere, if not given
     #[arg(long, value_name = "N")]
-    pictures_per_step: Option<usize>,
+    max_batched_images: Option<usize>,
     /// Pages of 16 tokens; what memory allows and is of use, if not given
     #[arg(long, value_name = "N")]
     text_pages: Option<usize>,
-    /// Pages of one picture; what memory allows, 256 at most, if not given
+    /// Pages of one image; what memory allows, 256 at most, if not given
     #[arg(long, value_name = "N")]
     media_pages: Option<usize>,
     /// Compute what prompts have in common for each of them again
     #[arg(long)]
-    no_sharing: bool,
+    no_prefix_caching: bool,
 }
 
 impl LimitArguments {
     fn limits(&self) -> Limits {
         Limits {
-            sequences: self.sequences,
-            tokens_per_step: self.tokens_per_step,
-            pictures_per_step: self.pictures_per_step,
+            max_sequences: self.max_sequences,
+            max_batched_tokens: self.max_batched_tokens,
+            max_batched_images: self.max_batched_images,
             text_pages: self.text_pages,
             media_pages: self.media_pages,
-            sharing: !self.no_sharing,
+            prefix_caching: !self.no_prefix_caching,
             ..Limits::default()
         }
     }
@@ -129,7 +129,7 @@ impl VideoArguments {
     }
 }
 
-/// The prompt: a file, or texts, pictures and videos in the order given.
+/// The prompt: a file, or texts, images and videos in the order given.
 pub struct PromptArguments {
     file: Option<String>,
     parts: Vec<Given>,
@@ -151,10 +151,10 @@ struct Flags {
     /// Text of the prompt; repeat, in order with --image and --video
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     text: Vec<String>,
-    /// Picture of the prompt (PNG, JPEG, WebP, GIF, BMP); repeat, in order with --text and --video
+    /// Image of the prompt (PNG, JPEG, WebP, GIF, BMP); repeat, in order with --text and --video
     #[arg(long, value_name = "FILE")]
     image: Vec<PathBuf>,
-    /// Video of the prompt: a folder of pictures, an animated GIF or WebP, or a video file, which ffmpeg reads
+    /// Video of the prompt: a folder of images, an animated GIF or WebP, or a video file, which ffmpeg reads
     /// (FLAMANT_FFMPEG names the program); repeat, in order with --text and --image
     #[arg(long, value_name = "PATH")]
     video: Vec<PathBuf>,

@@ -41,7 +41,7 @@ fn show(inspection: &Inspection) -> Outcome {
         None => writeln!(out, "resampler   none")?,
     }
     let video = match resampler.as_ref().map(|resampler| resampler.frame_embeddings) {
-        None => "not read: its frames can be given as pictures".to_owned(),
+        None => "not read: its frames can be given as images".to_owned(),
         Some(None) => "frames as a set, without embeddings of their place".to_owned(),
         Some(Some(count)) => format!("frames with {count} embeddings of their place"),
     };
@@ -50,8 +50,7 @@ fn show(inspection: &Inspection) -> Outcome {
     let heads = format!("{} x {}", decoder.heads, decoder.head_width());
     let (tokens, most) = (decoder.vocabulary, decoder.positions_max);
     writeln!(out, "decoder     {} layers of {heads}, {tokens} tokens, {most} positions", decoder.layers)?;
-    let steps =
-        steps().map(|(device, tokens, pictures)| format!("{tokens} tokens and {pictures} pictures on {device}"));
+    let steps = steps().map(|(device, tokens, images)| format!("{tokens} tokens and {images} images on {device}"));
     writeln!(out, "steps       {}, less where memory is short", steps.join(", "))?;
     writeln!(out, "\n{:12} {:>15} {:>15}  tensors", "part", "parameters", "bytes")?;
     for (name, part) in &inspection.parts {
@@ -67,11 +66,11 @@ fn show(inspection: &Inspection) -> Outcome {
     Ok(())
 }
 
-/// What a step holds at most on each kind of device, if nothing is said: tokens and pictures.
+/// What a step holds at most on each kind of device, if nothing is said: tokens and images.
 fn steps() -> [(&'static str, usize, usize); 2] {
     [("cpu", Device::Cpu), ("cuda", Device::Cuda(0))].map(|(name, device)| {
         let limits = Limits::default().on(device);
-        (name, limits.tokens_per_step.unwrap_or(0), limits.pictures_per_step.unwrap_or(0))
+        (name, limits.max_batched_tokens.unwrap_or(0), limits.max_batched_images.unwrap_or(0))
     })
 }
 
@@ -86,8 +85,8 @@ fn report(inspection: &Inspection) -> serde_json::Value {
         })
         .collect();
     let gates = inspection.gates.iter();
-    let steps = steps().into_iter().map(|(device, tokens, pictures)| {
-        (device.to_owned(), json!({"tokens_per_step": tokens, "pictures_per_step": pictures}))
+    let steps = steps().into_iter().map(|(device, tokens, images)| {
+        (device.to_owned(), json!({"max_batched_tokens": tokens, "max_batched_images": images}))
     });
     json!({
         "family": format!("{family:?}"),

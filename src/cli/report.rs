@@ -62,8 +62,8 @@ fn usage(usage: &Usage) -> Value {
         "prompt_tokens": usage.prompt_tokens,
         "cached_tokens": usage.cached_tokens,
         "completion_tokens": usage.completion_tokens,
-        "pictures": usage.pictures,
-        "pictures_encoded": usage.pictures_encoded,
+        "images": usage.images,
+        "images_encoded": usage.images_encoded,
     })
 }
 

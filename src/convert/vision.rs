@@ -88,14 +88,14 @@ pub struct Vision {
     intermediate: usize,
     layers: usize,
     patch: usize,
-    /// The side of the picture.
+    /// The side of the image.
     pub image_size: usize,
     details: Details,
 }
 
 /// What shapes cannot tell.
 struct Details {
-    /// The side of the picture, where it is said; the patches cover all of it or leave a border.
+    /// The side of the image, where it is said; the patches cover all of it or leave a border.
     image_size: Option<usize>,
     heads: usize,
     activation: String,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Engine;
-use crate::backend::{Device, PageCount, Precision, Usual};
+use crate::backend::{Capacity, Device, PageCount, Precision};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::kv::PAGE_TOKENS;
@@ -12,42 +12,42 @@ use crate::kv::PAGE_TOKENS;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Requests that run at a time; the others wait.
-    pub sequences: usize,
+    pub max_sequences: usize,
     /// Tokens of a step: bounds how long a step takes, and the memory of activations. None: by device, see
     /// [`Limits::on`].
-    pub tokens_per_step: Option<usize>,
-    /// Pictures or frames of videos encoded in a step, likewise; a video that has more is encoded by itself.
-    pub pictures_per_step: Option<usize>,
+    pub max_batched_tokens: Option<usize>,
+    /// Images or frames of videos encoded in a step, likewise; a video that has more is encoded by itself.
+    pub max_batched_images: Option<usize>,
     /// Pages of 16 tokens; none: as many as memory allows and are of use.
     pub text_pages: Option<usize>,
-    /// Pages of one picture; none: as many as memory allows, at most 256, or one for each sequence if that is more.
+    /// Pages of one image; none: as many as memory allows, at most 256, or one for each sequence if that is more.
     pub media_pages: Option<usize>,
     /// Requests that wait.
     pub queue: usize,
-    /// Bytes of the tokens and resized pictures of all requests that are not finished.
+    /// Bytes of the tokens and resized images of all requests that are not finished.
     pub queue_bytes: u64,
-    /// Whether the pages of prompts and pictures that were seen before are found again. It never changes an answer.
-    pub sharing: bool,
+    /// Whether the pages of prompts and images that were seen before are found again. It never changes an answer.
+    pub prefix_caching: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            sequences: 64,
-            tokens_per_step: None,
-            pictures_per_step: None,
+            max_sequences: 64,
+            max_batched_tokens: None,
+            max_batched_images: None,
             text_pages: None,
             media_pages: None,
             queue: 1024,
             queue_bytes: 1 << 30,
-            sharing: true,
+            prefix_caching: true,
         }
     }
 }
 
 const SEQUENCES_MAX: usize = 1024;
-const TOKENS_PER_STEP_MAX: usize = 8192;
-const PICTURES_PER_STEP_MAX: usize = 64;
+const BATCHED_TOKENS_MAX: usize = 8192;
+const BATCHED_IMAGES_MAX: usize = 64;
 /// Media pages that are asked for where memory decides.
 const MEDIA_PAGES_USUAL: usize = 256;
 /// More pages than any memory holds.
@@ -64,26 +64,26 @@ pub(super) fn within(name: &str, found: usize, least: usize, most: usize) -> Res
 impl Limits {
     /// Whether every number is usable.
     pub(super) fn check(&self) -> Result<()> {
-        within("sequences", self.sequences, 1, SEQUENCES_MAX)?;
+        within("max-sequences", self.max_sequences, 1, SEQUENCES_MAX)?;
         let given = |name: &str, count: Option<usize>, most| count.map_or(Ok(()), |count| within(name, count, 1, most));
-        given("tokens-per-step", self.tokens_per_step, TOKENS_PER_STEP_MAX)?;
-        given("pictures-per-step", self.pictures_per_step, PICTURES_PER_STEP_MAX)?;
+        given("max-batched-tokens", self.max_batched_tokens, BATCHED_TOKENS_MAX)?;
+        given("max-batched-images", self.max_batched_images, BATCHED_IMAGES_MAX)?;
         within("queue", self.queue, 1, usize::MAX)
     }
 
-    /// Fills in what depends on the device: steps of 2048 tokens and 32 pictures on a GPU, of 256 and 8 elsewhere. A
+    /// Fills in what depends on the device: steps of 2048 tokens and 32 images on a GPU, of 256 and 8 elsewhere. A
     /// GPU on which a model does not fit with so many takes half of them, a quarter, and so on down to 256 and 8:
     /// [`Engine::limits`] says what it took.
     pub fn on(&self, device: Device) -> Limits {
-        let usual = self.steps(device.resolve().0.usual());
-        Limits { tokens_per_step: Some(usual.tokens), pictures_per_step: Some(usual.images), ..self.clone() }
+        let capacity = self.steps(device.resolve().0.capacity());
+        Limits { max_batched_tokens: Some(capacity.tokens), max_batched_images: Some(capacity.images), ..self.clone() }
     }
 
     /// What steps hold at most where what is not said is as in `usual`.
-    pub(super) fn steps(&self, usual: Usual) -> Usual {
-        Usual {
-            images: self.pictures_per_step.unwrap_or(usual.images),
-            tokens: self.tokens_per_step.unwrap_or(usual.tokens),
+    pub(super) fn steps(&self, capacity: Capacity) -> Capacity {
+        Capacity {
+            images: self.max_batched_images.unwrap_or(capacity.images),
+            tokens: self.max_batched_tokens.unwrap_or(capacity.tokens),
         }
     }
 
@@ -97,11 +97,13 @@ impl Limits {
         };
         let text = match self.text_pages {
             Some(count) => exactly("text-pages", count, least)?,
-            None => PageCount { least, most: self.sequences * least },
+            None => PageCount { least, most: self.max_sequences * least },
         };
         let media = match self.media_pages {
             Some(count) => exactly("media-pages", count, 1)?,
-            None => PageCount { least: self.steps(Usual::LEAST).images, most: MEDIA_PAGES_USUAL.max(self.sequences) },
+            None => {
+                PageCount { least: self.steps(Capacity::LEAST).images, most: MEDIA_PAGES_USUAL.max(self.max_sequences) }
+            }
         };
         Ok([text, media])
     }
@@ -175,27 +177,27 @@ impl Builder {
         self
     }
 
-    /// See [`Limits::sequences`].
-    pub fn sequences(mut self, count: usize) -> Self {
-        self.options.limits.sequences = count;
+    /// See [`Limits::max_sequences`].
+    pub fn max_sequences(mut self, count: usize) -> Self {
+        self.options.limits.max_sequences = count;
         self
     }
 
-    /// See [`Limits::tokens_per_step`].
-    pub fn tokens_per_step(mut self, count: usize) -> Self {
-        self.options.limits.tokens_per_step = Some(count);
+    /// See [`Limits::max_batched_tokens`].
+    pub fn max_batched_tokens(mut self, count: usize) -> Self {
+        self.options.limits.max_batched_tokens = Some(count);
         self
     }
 
-    /// See [`Limits::pictures_per_step`].
-    pub fn pictures_per_step(mut self, count: usize) -> Self {
-        self.options.limits.pictures_per_step = Some(count);
+    /// See [`Limits::max_batched_images`].
+    pub fn max_batched_images(mut self, count: usize) -> Self {
+        self.options.limits.max_batched_images = Some(count);
         self
     }
 
-    /// See [`Limits::sharing`].
-    pub fn sharing(mut self, sharing: bool) -> Self {
-        self.options.limits.sharing = sharing;
+    /// See [`Limits::prefix_caching`].
+    pub fn prefix_caching(mut self, prefix_caching: bool) -> Self {
+        self.options.limits.prefix_caching = prefix_caching;
         self
     }
 
@@ -224,13 +226,13 @@ mod tests {
     fn what_is_not_said_is_by_device() {
         let on = |limits: &Limits, device| {
             let limits = limits.on(device);
-            (limits.tokens_per_step, limits.pictures_per_step)
+            (limits.max_batched_tokens, limits.max_batched_images)
         };
         let nothing = Limits::default();
         assert_eq!(on(&nothing, Device::Cuda(1)), (Some(2048), Some(32)));
         assert_eq!(on(&nothing, Device::Cpu), (Some(256), Some(8)));
         assert_eq!(on(&nothing, Device::Emulated), (Some(256), Some(8)));
-        let said = Limits { tokens_per_step: Some(300), ..nothing };
+        let said = Limits { max_batched_tokens: Some(300), ..nothing };
         assert_eq!(on(&said, Device::Cuda(0)), (Some(300), Some(32)));
         assert_eq!(said.on(Device::Cpu), said.on(Device::Cpu).on(Device::Cuda(0)));
     }

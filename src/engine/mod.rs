@@ -4,7 +4,7 @@
 //! A row never depends on its batch, so how a request is scheduled never changes its answer.
 
 mod limits;
-mod reader;
+mod preparer;
 mod request;
 pub mod scheduler;
 mod stats;
@@ -12,8 +12,8 @@ mod tasks;
 
 pub use limits::{Builder, Limits, Options};
 #[cfg(test)]
-pub(crate) use reader::panicking;
-pub use reader::{Prepared, Reader};
+pub(crate) use preparer::panicking;
+pub use preparer::{PreparedRequest, Preparer};
 pub use request::{
     Answer, Choice, Classification, Event, EventKind, Finish, Generation, Request, RequestId, Score, Task, Timings,
     Usage,
@@ -27,18 +27,18 @@ use std::time::Instant;
 
 use blake3::Hash;
 
-use crate::backend::{Batch, Device, Opening, Usual};
+use crate::backend::{BackendOptions, Batch, Capacity, Device};
 use crate::checkpoint::Folder;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::executor::{Executor, RowResult};
 use crate::family;
-use crate::image::Picture;
+use crate::image::Image;
 use crate::preprocessor;
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
-use reader::Pixels;
-use scheduler::{Bounds, Job, Pace, Rows, Scheduler, Step};
+use preparer::Pixels;
+use scheduler::{Bounds, RequestState, Rows, Scheduler, SequenceKind, Step};
 use tasks::{Ending, Place};
 
 /// An open model that serves many requests.
@@ -50,7 +50,7 @@ use tasks::{Ending, Place};
 /// let mut engine = Engine::builder().sequences(16).open("idefics-9b-instruct")?;
 /// for file in ["a.png", "b.png"] {
 ///     let mut prompt = Prompt::new();
-///     prompt.image_file(file)?.text("A picture of")?;
+///     prompt.image_file(file)?.text("An image of")?;
 ///     engine.submit(Request::generate(prompt, Generation::default()))?;
 /// }
 /// while !engine.is_idle() {
@@ -64,16 +64,16 @@ use tasks::{Ending, Place};
 /// # }
 /// ```
 pub struct Engine {
-    reader: Reader,
+    preparer: Preparer,
     executor: Executor,
     device: Device,
     fallback: Option<String>,
     limits: Limits,
-    scheduler: Scheduler<Ticket>,
+    scheduler: Scheduler<HostState>,
     /// Events that happened between steps.
     events: Vec<Event>,
-    /// Pictures of requests that are not finished, and how many of these have each.
-    pictures: HashMap<Hash, usize>,
+    /// Images of requests that are not finished, and how many of these have each.
+    images: HashMap<Hash, usize>,
     /// Bytes of all requests that are not finished.
     bytes: u64,
     stats: Stats,
@@ -83,7 +83,7 @@ pub struct Engine {
 }
 
 /// What the engine keeps of a request beside its numbers.
-struct Ticket {
+struct HostState {
     task: tasks::Task,
     pixels: Vec<Arc<Pixels>>,
     submitted: Instant,
@@ -129,30 +129,31 @@ impl Engine {
         let context_max = options.context(&config)?;
         let pages = limits.pages(context_max)?;
         let (device, fallback) = options.device.resolve();
-        let opening = Opening {
+        let opening = BackendOptions {
             device,
             threads: options.threads,
             precision: options.precision,
-            usual: limits.steps(device.usual()),
-            usual_least: limits.steps(Usual::LEAST),
+            capacity: limits.steps(device.capacity()),
+            capacity_least: limits.steps(Capacity::LEAST),
             #[cfg(feature = "emulated")]
             emulated: options.emulated.clone(),
         };
         let executor = Executor::open(&config, weights, &opening, pages)?;
         let (text_pages, media_pages) = executor.pages();
-        let Usual { images, tokens } = executor.usual();
+        let Capacity { images, tokens } = executor.capacity();
         (limits.text_pages, limits.media_pages) = (Some(text_pages), Some(media_pages));
-        (limits.tokens_per_step, limits.pictures_per_step) = (Some(tokens), Some(images));
-        let bounds = Bounds { jobs: limits.sequences, tokens, frames: images, sharing: limits.sharing };
+        (limits.max_batched_tokens, limits.max_batched_images) = (Some(tokens), Some(images));
+        let bounds =
+            Bounds { requests: limits.max_sequences, tokens, frames: images, prefix_caching: limits.prefix_caching };
         Ok(Engine {
-            reader: Reader::new(config, tokenizer, preprocessor, checkpoint, context_max),
+            preparer: Preparer::new(config, tokenizer, preprocessor, checkpoint, context_max),
             executor,
             device,
             fallback,
             limits,
             scheduler: Scheduler::new(bounds, text_pages, media_pages),
             events: Vec::new(),
-            pictures: HashMap::new(),
+            images: HashMap::new(),
             bytes: 0,
             stats: Stats::default(),
             step: Step::default(),
@@ -165,7 +166,7 @@ impl Engine {
         self.device
     }
 
-    /// Why [`Device::Auto`] took the processor though there is a GPU's driver, in a line.
+    /// Why [`Device::Auto`] took the processor though there is a GPU's driver, in a sequence.
     pub fn fallback(&self) -> Option<&str> {
         self.fallback.as_deref()
     }
@@ -176,48 +177,48 @@ impl Engine {
     }
 
     /// What prepares its requests, on any thread; also what the model has besides its device.
-    pub fn reader(&self) -> &Reader {
-        &self.reader
+    pub fn preparer(&self) -> &Preparer {
+        &self.preparer
     }
 
     /// What the model is made of.
     pub fn config(&self) -> &ModelConfig {
-        self.reader.config()
+        self.preparer.config()
     }
 
     /// Its tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
-        self.reader.tokenizer()
+        self.preparer.tokenizer()
     }
 
-    /// Floating-point operations of the matrix products of a prompt: encoding its pictures, and reading its tokens.
-    pub fn flops(&self, pictures: usize, tokens: usize) -> [u64; 2] {
-        self.executor.flops(pictures, tokens)
+    /// Floating-point operations of the matrix products of a prompt: encoding its images, and reading its tokens.
+    pub fn flops(&self, images: usize, tokens: usize) -> [u64; 2] {
+        self.executor.flops(images, tokens)
     }
 
-    /// What the model's own vision tower compares pictures by (paper, appendix B.2): the class token after the tower's
+    /// What the model's own vision tower compares images by (paper, appendix B.2): the class token after the tower's
     /// last norm, projected where the checkpoint has CLIP's projection; of a video the mean of its frames. Each is a
     /// unit vector, so that the dot product of two is how alike they are.
     ///
     /// # Errors
     /// A checkpoint without the tower's last norm; a video without frames; a device that is lost or full.
-    pub fn features(&mut self, media: &[&[Picture]]) -> Result<Vec<Vec<f32>>> {
+    pub fn features(&mut self, media: &[&[Image]]) -> Result<Vec<Vec<f32>>> {
         if !self.executor.has_features() {
-            let file = self.reader.checkpoint().file_of("vision.norm_post");
+            let file = self.preparer.checkpoint().file_of("vision.norm_post");
             return Err(Error::invalid(file, "vision tower", "its last norm, for features", "none"));
         }
         if media.iter().any(|frames| frames.is_empty()) {
             return Err(Error::argument(
-                "features: expected pictures, or videos of at least one frame, found one of none",
+                "features: expected images, or videos of at least one frame, found one of none",
             ));
         }
-        let pixels: Vec<Arc<Pixels>> = media.iter().map(|frames| self.reader.pixels(frames)).collect();
+        let pixels: Vec<Arc<Pixels>> = media.iter().map(|frames| self.preparer.pixels(frames)).collect();
         let frames: Vec<&[u8]> = pixels.iter().flat_map(|pixels| pixels.frames()).collect();
         let mut values = Vec::new();
         // No more frames at a time than any step encodes.
-        for frames in frames.chunks(self.executor.usual().images) {
+        for frames in frames.chunks(self.executor.capacity().images) {
             self.pixels.clear();
-            frames.iter().for_each(|frame| self.reader.preprocessor().normalise(frame, &mut self.pixels));
+            frames.iter().for_each(|frame| self.preparer.preprocessor().normalise(frame, &mut self.pixels));
             self.executor.features(&self.pixels, &mut values)?;
         }
         let width = values.len() / frames.len().max(1);
@@ -238,47 +239,47 @@ impl Engine {
     /// Takes a request; its events come with the next steps.
     ///
     /// # Errors
-    /// As for [`Reader::prepare`] and [`Engine::submit_prepared`].
+    /// As for [`Preparer::prepare`] and [`Engine::submit_prepared`].
     pub fn submit(&mut self, request: Request) -> Result<RequestId> {
-        self.submit_prepared(self.reader.prepare(request)?)
+        self.submit_prepared(self.preparer.prepare(request)?)
     }
 
-    /// Takes a request that was prepared by this engine's [`Reader`].
+    /// Takes a request that was prepared by this engine's [`Preparer`].
     ///
     /// # Errors
     /// [`Error::Limit`] when too many requests wait or hold too much; a request that another model prepared.
-    pub fn submit_prepared(&mut self, prepared: Prepared) -> Result<RequestId> {
-        if !prepared.reader.is_same(&self.reader) {
+    pub fn submit_prepared(&mut self, prepared: PreparedRequest) -> Result<RequestId> {
+        if !prepared.preparer.is_same(&self.preparer) {
             return Err(Error::argument("request: expected one prepared by this engine's reader, found another's"));
         }
         self.bytes = self.bytes_with(&prepared)?;
-        prepared.pixels.iter().for_each(|pixels| *self.pictures.entry(pixels.content).or_default() += 1);
+        prepared.pixels.iter().for_each(|pixels| *self.images.entry(pixels.content).or_default() += 1);
         let id = RequestId::next();
-        let Prepared { prompt, pixels, task, pace, wanted, tokens_max, .. } = prepared;
-        let ticket = Ticket { task, pixels, submitted: Instant::now(), begun: None, read: None, media_seconds: 0.0 };
-        let nothing_to_write = pace != Pace::Reads && tokens_max == prompt.ids.len();
-        let job = Job::new(id.number(), prompt, pace, wanted, tokens_max, ticket);
+        let PreparedRequest { prompt, pixels, task, kind, wanted, max_new_tokens, .. } = prepared;
+        let host = HostState { task, pixels, submitted: Instant::now(), begun: None, read: None, media_seconds: 0.0 };
+        let nothing_to_write = kind != SequenceKind::Prefill && max_new_tokens == prompt.ids.len();
+        let request = RequestState::new(id.number(), prompt, kind, wanted, max_new_tokens, host);
         if nothing_to_write {
-            self.release(&job);
+            self.release(&request);
             let ending = Ending::Written { text: String::new(), ids: vec![], logprobs: vec![], finish: Finish::Length };
-            let kind = self.finish(job, ending);
+            let kind = self.finish(request, ending);
             self.events.push(Event { id, kind });
         } else {
-            self.scheduler.add(job);
+            self.scheduler.add(request);
         }
         Ok(id)
     }
 
     /// Whether there is room for a request now: whether [`Engine::submit_prepared`] would not refuse it for a limit.
-    pub fn has_room(&self, prepared: &Prepared) -> bool {
+    pub fn has_room(&self, prepared: &PreparedRequest) -> bool {
         self.bytes_with(prepared).is_ok()
     }
 
     /// Ends a request early; its last event, [`EventKind::Cancelled`], comes with the next step. False if there is no
     /// such request, or not any more.
     pub fn cancel(&mut self, id: RequestId) -> bool {
-        let Some(job) = self.scheduler.remove(id.number()) else { return false };
-        self.release(&job);
+        let Some(request) = self.scheduler.remove(id.number()) else { return false };
+        self.release(&request);
         self.stats.requests_cancelled += 1;
         self.events.push(Event { id, kind: EventKind::Cancelled });
         true
@@ -326,7 +327,7 @@ impl Engine {
         events
     }
 
-    /// Copies pages, encodes pictures, runs tokens; what came of each row that was wanted.
+    /// Copies pages, encodes images, runs tokens; what came of each row that was wanted.
     fn run(&mut self, step: &Step, begun: Instant) -> Result<Vec<RowResult>> {
         for copy in &step.copies {
             self.executor.copy_text_page(*copy)?;
@@ -336,16 +337,17 @@ impl Engine {
         let media_seconds = if step.encode.is_empty() { 0.0 } else { encoding.elapsed().as_secs_f64() };
         self.stats.media_seconds += media_seconds;
         for encode in &step.encode {
-            self.running(encode.job).work.media_seconds += media_seconds / step.encode.len() as f64;
+            self.running(encode.request).work.media_seconds += media_seconds / step.encode.len() as f64;
         }
         let running = &self.scheduler.running;
-        let tables: Vec<&[u32]> = step.rows.iter().map(|rows| running[rows.job].lines[rows.line].pages()).collect();
+        let tables: Vec<&[u32]> =
+            step.rows.iter().map(|rows| running[rows.request].sequences[rows.sequence].pages()).collect();
         let (mut outputs, mut requests) = (Vec::new(), Vec::new());
         for rows in &step.rows {
-            let Job { prompt, lines, work: ticket, .. } = &running[rows.job];
+            let RequestState { prompt, sequences, work: host, .. } = &running[rows.request];
             for (row, place) in places(step, rows) {
                 outputs.push(row as u32);
-                requests.push(ticket.task.want(prompt, lines, place));
+                requests.push(host.task.want(prompt, sequences, place));
             }
         }
         let batch = Batch {
@@ -358,22 +360,22 @@ impl Engine {
             ..Batch::default()
         };
         let running = Instant::now();
-        let forbidden = self.reader.surroundings().forbidden;
-        let results = self.executor.step(&batch, &requests, forbidden)?;
+        let suppressed = self.preparer.surroundings().suppressed;
+        let results = self.executor.step(&batch, &requests, suppressed)?;
         self.stats.text_seconds += running.elapsed().as_secs_f64();
         self.stats.tokens_computed += step.ids.len() as u64;
-        self.stats.pictures_encoded += step.encode.len() as u64;
+        self.stats.images_encoded += step.encode.len() as u64;
         for rows in &step.rows {
-            self.scheduler.running[rows.job].work.begun.get_or_insert(begun);
+            self.scheduler.running[rows.request].work.begun.get_or_insert(begun);
         }
         Ok(results)
     }
 
-    /// A job that runs.
-    fn running(&mut self, number: u64) -> &mut Job<Ticket> {
+    /// A request that runs.
+    fn running(&mut self, number: u64) -> &mut RequestState<HostState> {
         let running = &mut self.scheduler.running;
-        let place = running.binary_search_by_key(&number, |job| job.number);
-        &mut running[place.expect("its pictures are wanted, so it runs")]
+        let place = running.binary_search_by_key(&number, |request| request.number);
+        &mut running[place.expect("its images are wanted, so it runs")]
     }
 
     fn encode(&mut self, step: &Step) -> Result<()> {
@@ -383,27 +385,27 @@ impl Engine {
         self.pixels.clear();
         let (mut frames, mut pages) = (Vec::new(), Vec::new());
         for encode in &step.encode {
-            let pixels = self.running(encode.job).work.pixels[encode.picture as usize].clone();
-            pixels.frames().for_each(|frame| self.reader.preprocessor().normalise(frame, &mut self.pixels));
+            let pixels = self.running(encode.request).work.pixels[encode.image as usize].clone();
+            pixels.frames().for_each(|frame| self.preparer.preprocessor().normalise(frame, &mut self.pixels));
             frames.push(pixels.frames().len() as u32);
             pages.push(encode.page);
         }
         self.executor.encode(&self.pixels, &frames, &pages)
     }
 
-    /// Hands the rows to their tasks, and lets the lines go on. A row that is not finite ends its own request.
+    /// Hands the rows to their tasks, and lets the sequences go on. A row that is not finite ends its own request.
     fn commit(&mut self, step: &Step, results: Vec<RowResult>, events: &mut Vec<Event>) {
-        let reader = self.reader.clone();
-        let around = reader.surroundings();
+        let preparer = self.preparer.clone();
+        let around = preparer.surroundings();
         let mut results = results.into_iter();
         let mut ended = Vec::new();
-        for rows_of_job in step.rows.chunk_by(|a, b| a.job == b.job) {
+        for rows_of_job in step.rows.chunk_by(|a, b| a.request == b.request) {
             let wanted: Vec<Place> =
                 rows_of_job.iter().flat_map(|rows| places(step, rows)).map(|(_, place)| place).collect();
             if wanted.is_empty() {
                 continue;
             }
-            let place = rows_of_job[0].job;
+            let place = rows_of_job[0].request;
             let found: Vec<RowResult> = results.by_ref().take(wanted.len()).collect();
             if let Some(at) = found.iter().position(|result| *result == RowResult::NotFinite) {
                 ended.push((place, Err(wanted[at].position)));
@@ -411,43 +413,43 @@ impl Engine {
             }
             self.scheduler.confirm(rows_of_job);
             let Scheduler { running, text, .. } = &mut self.scheduler;
-            let Job { number, prompt, lines, work: ticket, .. } = &mut running[place];
+            let RequestState { number, prompt, sequences, work: host, .. } = &mut running[place];
             let id = RequestId::from(*number);
             for (row, result) in wanted.into_iter().zip(found) {
-                let kind = ticket.task.take(prompt, row, result, &around);
+                let kind = host.task.take(prompt, row, result, &around);
                 events.extend(kind.map(|kind| Event { id, kind }));
             }
-            ticket.read.get_or_insert_with(Instant::now);
-            match ticket.task.settle(prompt, lines, text, &around) {
+            host.read.get_or_insert_with(Instant::now);
+            match host.task.settle(prompt, sequences, text, &around) {
                 Some(ending) => ended.push((place, Ok(ending))),
-                None => self.scheduler.name_written(place),
+                None => self.scheduler.hash_decoded(place),
             }
         }
         for (place, ending) in ended.into_iter().rev() {
             if ending.is_err() && self.scheduler.doubt(place, step) {
                 continue;
             }
-            let job = self.scheduler.remove_running(place);
-            self.release(&job);
-            let id = RequestId::from(job.number);
+            let request = self.scheduler.remove_running(place);
+            self.release(&request);
+            let id = RequestId::from(request.number);
             let kind = match ending {
-                Ok(ending) => self.finish(job, ending),
-                Err(token) => self.failed(Error::NotFinite { request: job.number, token }),
+                Ok(ending) => self.finish(request, ending),
+                Err(token) => self.failed(Error::NotFinite { request: request.number, token }),
             };
             events.push(Event { id, kind });
         }
     }
 
-    /// The last event of a job that failed.
+    /// The last event of a request that failed.
     fn failed(&mut self, error: Error) -> EventKind {
         self.stats.requests_failed += 1;
         EventKind::Failed(error)
     }
 
-    /// The last event of a job.
-    fn finish(&mut self, job: Job<Ticket>, ending: Ending) -> EventKind {
-        let Job { prompt, tokens_found, pictures_encoded, work: ticket, .. } = job;
-        let pictures = ticket.pixels.len();
+    /// The last event of a request.
+    fn finish(&mut self, request: RequestState<HostState>, ending: Ending) -> EventKind {
+        let RequestState { prompt, tokens_reused, images_encoded, work: host, .. } = request;
+        let images = host.pixels.len();
         let completion_tokens = match &ending {
             Ending::Written { ids, .. } => ids.len(),
             Ending::Classified { tokens, .. } => *tokens,
@@ -455,24 +457,24 @@ impl Engine {
         };
         let usage = Usage {
             prompt_tokens: prompt.ids.len(),
-            cached_tokens: tokens_found,
+            cached_tokens: tokens_reused,
             completion_tokens,
-            pictures,
-            pictures_encoded,
+            images,
+            images_encoded,
         };
         let now = Instant::now();
-        let (begun, read) = (ticket.begun.unwrap_or(now), ticket.read.unwrap_or(now));
+        let (begun, read) = (host.begun.unwrap_or(now), host.read.unwrap_or(now));
         let seconds = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs_f64();
         let timings = Timings {
-            queue: seconds(ticket.submitted, begun),
-            media: ticket.media_seconds,
-            prompt: (seconds(begun, read) - ticket.media_seconds).max(0.0),
+            queue: seconds(host.submitted, begun),
+            media: host.media_seconds,
+            prompt: (seconds(begun, read) - host.media_seconds).max(0.0),
             decode: seconds(read, now),
         };
         self.stats.requests_finished += 1;
-        self.stats.tokens_cached += tokens_found as u64;
+        self.stats.tokens_cached += tokens_reused as u64;
         self.stats.tokens_written += completion_tokens as u64;
-        self.stats.pictures_cached += pictures.saturating_sub(pictures_encoded) as u64;
+        self.stats.images_cached += images.saturating_sub(images_encoded) as u64;
         match ending {
             Ending::Written { text, ids, logprobs, finish } => {
                 EventKind::Written(Answer { text, ids, logprobs, finish, usage, timings })
@@ -484,14 +486,14 @@ impl Engine {
 
     /// A step has failed, and with it all requests that were in it.
     fn fail(&mut self, step: &Step, error: &Error, events: &mut Vec<Event>) {
-        for job in self.scheduler.fail(step) {
-            self.release(&job);
-            events.push(Event { id: RequestId::from(job.number), kind: self.failed(error.clone()) });
+        for request in self.scheduler.fail(step) {
+            self.release(&request);
+            events.push(Event { id: RequestId::from(request.number), kind: self.failed(error.clone()) });
         }
     }
 
     /// Bytes of all requests with one more.
-    fn bytes_with(&self, prepared: &Prepared) -> Result<u64> {
+    fn bytes_with(&self, prepared: &PreparedRequest) -> Result<u64> {
         let waiting = self.scheduler.waiting.len();
         if waiting >= self.limits.queue {
             return Err(Error::limit("requests that wait", self.limits.queue as u64, waiting as u64 + 1));
@@ -503,35 +505,35 @@ impl Engine {
         Ok(bytes)
     }
 
-    /// Bytes that a request adds to those held: a picture that others hold too is there once.
-    fn bytes_of(&self, prepared: &Prepared) -> u64 {
+    /// Bytes that a request adds to those held: an image that others hold too is there once.
+    fn bytes_of(&self, prepared: &PreparedRequest) -> u64 {
         let tokens = size_of_val(&prepared.prompt.ids[..]) + size_of_val(&prepared.prompt.sees[..]);
-        let mut pictures: Vec<&Arc<Pixels>> = prepared.pixels.iter().collect();
-        pictures.sort_unstable_by_key(|pixels| *pixels.content.as_bytes());
-        pictures.dedup_by_key(|pixels| pixels.content);
-        let new = pictures.iter().filter(|pixels| !self.pictures.contains_key(&pixels.content));
+        let mut images: Vec<&Arc<Pixels>> = prepared.pixels.iter().collect();
+        images.sort_unstable_by_key(|pixels| *pixels.content.as_bytes());
+        images.dedup_by_key(|pixels| pixels.content);
+        let new = images.iter().filter(|pixels| !self.images.contains_key(&pixels.content));
         (tokens + new.map(|pixels| pixels.rgb.len()).sum::<usize>()) as u64
     }
 
     /// Counts the bytes of a request off again.
-    fn release(&mut self, job: &Job<Ticket>) {
-        let prompt = &job.prompt;
+    fn release(&mut self, request: &RequestState<HostState>) {
+        let prompt = &request.prompt;
         self.bytes -= (size_of_val(&prompt.ids[..]) + size_of_val(&prompt.sees[..])) as u64;
-        for pixels in &job.work.pixels {
-            let holders = self.pictures.get_mut(&pixels.content).expect("its pictures are counted");
+        for pixels in &request.work.pixels {
+            let holders = self.images.get_mut(&pixels.content).expect("its images are counted");
             *holders -= 1;
             if *holders == 0 {
-                self.pictures.remove(&pixels.content);
+                self.images.remove(&pixels.content);
                 self.bytes -= pixels.rgb.len() as u64;
             }
         }
     }
 }
 
-/// The rows of a step whose logits are wanted, of some rows of a line.
+/// The rows of a step whose logits are wanted, of some rows of a sequence.
 fn places<'a>(step: &'a Step, rows: &'a Rows) -> impl Iterator<Item = (usize, Place)> + 'a {
     let end = rows.first + rows.count;
-    (end - rows.wanted..end).map(|row| (row, Place { line: rows.line, position: step.positions[row] as usize }))
+    (end - rows.wanted..end).map(|row| (row, Place { sequence: rows.sequence, position: step.positions[row] as usize }))
 }
 
 /// Brings a vector to length 1, if it has any.

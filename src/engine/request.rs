@@ -59,28 +59,28 @@ impl Request {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Generation {
     /// Most tokens to write.
-    pub tokens_max: usize,
+    pub max_new_tokens: usize,
     /// How each token is chosen, if there is one beam.
     pub sampling: Sampling,
     /// Beams of a beam search; 1: none.
-    pub beams: usize,
+    pub num_beams: usize,
     /// See [`BeamSearch::length_penalty`](crate::search::BeamSearch::length_penalty).
     pub length_penalty: f32,
     /// Texts that end the answer; they are not part of it.
     pub stop: Vec<String>,
     /// Whether to go on past the family's stop tokens.
-    pub ignore_end: bool,
+    pub ignore_eos: bool,
 }
 
 impl Default for Generation {
     fn default() -> Self {
         Generation {
-            tokens_max: 64,
+            max_new_tokens: 64,
             sampling: Sampling::default(),
-            beams: 1,
+            num_beams: 1,
             length_penalty: 1.0,
             stop: Vec::new(),
-            ignore_end: false,
+            ignore_eos: false,
         }
     }
 }
@@ -89,11 +89,11 @@ impl Generation {
     /// Whether every number is usable.
     pub(super) fn check(&self) -> Result<()> {
         self.sampling.check()?;
-        within("num-beams", self.beams, 1, BEAMS_MAX)?;
+        within("num-beams", self.num_beams, 1, BEAMS_MAX)?;
         if !self.length_penalty.is_finite() {
             return Err(Error::argument(format!("length-penalty: expected a number, found {}", self.length_penalty)));
         }
-        if self.beams > 1 && self.sampling != (Sampling { seed: self.sampling.seed, ..Sampling::default() }) {
+        if self.num_beams > 1 && self.sampling != (Sampling { seed: self.sampling.seed, ..Sampling::default() }) {
             return Err(Error::argument("num-beams: expected 1 with temperature, top-k, top-p, min-p or a penalty"));
         }
         if self.stop.iter().any(String::is_empty) {
@@ -199,10 +199,10 @@ pub struct Usage {
     pub cached_tokens: usize,
     /// Tokens written.
     pub completion_tokens: usize,
-    /// Pictures of the prompt.
-    pub pictures: usize,
-    /// Pictures that had to be encoded.
-    pub pictures_encoded: usize,
+    /// Images of the prompt.
+    pub images: usize,
+    /// Images that had to be encoded.
+    pub images_encoded: usize,
 }
 
 /// Seconds spent.
@@ -210,7 +210,7 @@ pub struct Usage {
 pub struct Timings {
     /// Waiting to run.
     pub queue: f64,
-    /// In steps that encoded its pictures, encoding.
+    /// In steps that encoded its images, encoding.
     pub media: f64,
     /// Reading the prompt, without encoding.
     pub prompt: f64,

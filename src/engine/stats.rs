@@ -23,19 +23,19 @@ pub struct Stats {
     pub tokens_cached: u64,
     /// Tokens of answers; of choices, tokens that had to be read.
     pub tokens_written: u64,
-    /// Pictures that were encoded.
-    pub pictures_encoded: u64,
-    /// Pictures of answered requests that did not have to be.
-    pub pictures_cached: u64,
+    /// Images that were encoded.
+    pub images_encoded: u64,
+    /// Images of answered requests that did not have to be.
+    pub images_cached: u64,
     /// How often a request gave up its pages to an earlier one, to be resumed later.
     pub preemptions: u64,
     /// Pages of 16 tokens.
     pub text_pages: PagesNow,
-    /// Pages of one picture.
+    /// Pages of one image.
     pub media_pages: PagesNow,
     /// Seconds of putting steps together.
     pub schedule_seconds: f64,
-    /// Seconds of encoding pictures.
+    /// Seconds of encoding images.
     pub media_seconds: f64,
     /// Seconds of running tokens.
     pub text_seconds: f64,
@@ -58,6 +58,6 @@ pub struct PagesNow {
 
 impl PagesNow {
     pub(super) fn of(pool: &PagePool) -> PagesNow {
-        PagesNow { total: pool.total(), held: pool.total() - pool.available(), cached: pool.kept() }
+        PagesNow { total: pool.total(), held: pool.total() - pool.available(), cached: pool.cached() }
     }
 }

@@ -1,10 +1,10 @@
 //! The sets that numbers are published for, and how each is evaluated: its layout, its form, how much is written, and
 //! what counts. Lengths, beams and cuts are those of OpenFlamingo 2.0.1 (`eval/evaluate.py`); the sets of videos, which
-//! it lacks, are evaluated as sets of pictures of their kind are, with the metric of the Flamingo paper (table 6).
+//! it lacks, are evaluated as sets of images of their kind are, with the metric of the Flamingo paper (table 6).
 
 use super::data::{self, Dataset, Format, Source, Task, vqa::Naming};
-use super::form::Kind;
 use super::metrics::answers;
+use super::template::Kind;
 use crate::engine::Generation;
 use crate::error::{Error, Result};
 
@@ -71,7 +71,7 @@ pub struct Benchmark {
     /// What counts.
     pub metric: Metric,
     /// Most tokens of an answer that is written.
-    pub tokens_max: usize,
+    pub max_new_tokens: usize,
 }
 
 /// The name for one's own data, in our own format.
@@ -83,7 +83,7 @@ pub const PUBLISHED: [Benchmark; 11] = [
     captions("flickr30k", "Flickr30k", Format::Karpathy),
     questions("vqav2", "VQAv2", Format::Vqa(Naming::Coco), Metric::Vqa),
     questions("ok-vqa", "OK-VQA", Format::Vqa(Naming::Coco), Metric::OkVqa),
-    Benchmark { tokens_max: 10, ..questions("textvqa", "TextVQA", Format::Vqa(Naming::Jpeg), Metric::Vqa) },
+    Benchmark { max_new_tokens: 10, ..questions("textvqa", "TextVQA", Format::Vqa(Naming::Jpeg), Metric::Vqa) },
     questions("vizwiz", "VizWiz", Format::Vqa(Naming::Whole), Metric::Vqa),
     Benchmark {
         kind: Kind::Memes,
@@ -98,17 +98,17 @@ pub const PUBLISHED: [Benchmark; 11] = [
 
 const fn captions(name: &'static str, title: &'static str, format: Format) -> Benchmark {
     let (task, kind, metric) = (Task::Caption, Kind::Caption, Metric::Cider);
-    Benchmark { name, title, format, task, kind, metric, tokens_max: 20 }
+    Benchmark { name, title, format, task, kind, metric, max_new_tokens: 20 }
 }
 
 const fn questions(name: &'static str, title: &'static str, format: Format, metric: Metric) -> Benchmark {
     let (task, kind) = (Task::Question, Kind::Question);
-    Benchmark { name, title, format, task, kind, metric, tokens_max: 5 }
+    Benchmark { name, title, format, task, kind, metric, max_new_tokens: 5 }
 }
 
 const fn classes(name: &'static str, title: &'static str, format: Format) -> Benchmark {
     let (task, kind, metric) = (Task::Classify, Kind::Classify, Metric::Accuracy);
-    Benchmark { name, title, format, task, kind, metric, tokens_max: 0 }
+    Benchmark { name, title, format, task, kind, metric, max_new_tokens: 0 }
 }
 
 impl Benchmark {
@@ -117,9 +117,9 @@ impl Benchmark {
     ///
     /// # Errors
     /// A name that is not known; a task other than that of a published set; those of [`data::read`].
-    pub fn open(name: &str, task: Option<Task>, asked: &Source) -> Result<(Benchmark, Dataset)> {
+    pub fn open(name: &str, task: Option<Task>, queries: &Source) -> Result<(Benchmark, Dataset)> {
         if name == OWN {
-            let dataset = data::read(Format::Jsonl(task), asked)?;
+            let dataset = data::read(Format::Jsonl(task), queries)?;
             return Ok((Benchmark::own(&dataset), dataset));
         }
         let Some(benchmark) = PUBLISHED.into_iter().find(|benchmark| benchmark.name == name) else {
@@ -130,7 +130,7 @@ impl Benchmark {
             let expected = benchmark.task;
             return Err(Error::argument(format!("task: expected {expected:?}, as {name} asks, found {task:?}")));
         }
-        let dataset = benchmark.read(asked, benchmark.format.splits().map(|splits| splits.asked))?;
+        let dataset = benchmark.read(queries, benchmark.format.splits().map(|splits| splits.queries))?;
         Ok((benchmark, dataset))
     }
 
@@ -138,8 +138,8 @@ impl Benchmark {
     ///
     /// # Errors
     /// Those of [`data::read`].
-    pub fn shown(&self, source: &Source) -> Result<Dataset> {
-        self.read(source, self.format.splits().map(|splits| splits.shown))
+    pub fn support(&self, source: &Source) -> Result<Dataset> {
+        self.read(source, self.format.splits().map(|splits| splits.support))
     }
 
     fn read(&self, source: &Source, split: Option<&str>) -> Result<Dataset> {
@@ -166,7 +166,7 @@ impl Benchmark {
 
     /// How an answer is written: beam search with 3 beams, whose sums are not divided by a length.
     pub fn generation(&self, stop: &[String]) -> Generation {
-        let (tokens_max, stop) = (self.tokens_max, stop.to_vec());
-        Generation { tokens_max, beams: 3, length_penalty: 0.0, stop, ..Generation::default() }
+        let (max_new_tokens, stop) = (self.max_new_tokens, stop.to_vec());
+        Generation { max_new_tokens, num_beams: 3, length_penalty: 0.0, stop, ..Generation::default() }
     }
 }

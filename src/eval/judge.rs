@@ -67,15 +67,15 @@ impl Judge {
     ///
     /// # Errors
     /// For ROC-AUC, examples of one class only.
-    pub fn judge(&self, asked: &Dataset, answers: &[Answer]) -> Result<Judged> {
-        let examples = &asked.examples[..];
+    pub fn judge(&self, queries: &Dataset, answers: &[Answer]) -> Result<Judged> {
+        let examples = &queries.examples[..];
         assert_eq!(examples.len(), answers.len());
         let each = match self.metric {
             Metric::Cider => captions(examples, answers)?,
             _ => examples.iter().zip(answers).map(|(example, answer)| self.worth(example, answer)).collect(),
         };
         let interval = match self.metric {
-            Metric::RocAuc => self.area(asked, answers)?,
+            Metric::RocAuc => self.area(queries, answers)?,
             _ => interval(&each, CONFIDENCE, DRAWS, self.seed)?,
         };
         let percent = |share: f64| 100.0 * share;
@@ -106,10 +106,10 @@ impl Judge {
     }
 
     /// The area under the curve, drawn among examples of each class apart.
-    fn area(&self, asked: &Dataset, answers: &[Answer]) -> Result<Interval> {
+    fn area(&self, queries: &Dataset, answers: &[Answer]) -> Result<Interval> {
         let mut scored: Vec<(bool, f64)> = Vec::with_capacity(answers.len());
-        for (example, answer) in asked.examples.iter().zip(answers) {
-            let positive = asked.choices_of(example).last() == example.answers.first();
+        for (example, answer) in queries.examples.iter().zip(answers) {
+            let positive = queries.choices_of(example).last() == example.answers.first();
             let score = match answer {
                 Answer::Name { last, .. } => *last,
                 // The wrong end.
@@ -154,7 +154,7 @@ mod tests {
     fn set(answers: &[&[&str]], choices: &[&str]) -> Dataset {
         let example = |(number, answers): (usize, &&[&str])| Example {
             id: number.to_string(),
-            medium: Medium::Picture(format!("{number}.png").into()),
+            medium: Medium::Image(format!("{number}.png").into()),
             question: String::new(),
             answers: answers.iter().map(|answer| (*answer).to_owned()).collect(),
             choices: None,

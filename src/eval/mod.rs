@@ -3,7 +3,6 @@
 
 pub mod benchmark;
 pub mod data;
-pub mod form;
 pub mod judge;
 pub mod metrics;
 pub mod page;
@@ -12,5 +11,6 @@ pub mod results;
 pub mod retrieval;
 pub mod shots;
 pub mod symbols;
+pub mod template;
 
 mod replace;

@@ -61,11 +61,11 @@ fn head(results: &Results) -> String {
     let Results { model, metric, settings, .. } = results;
     let description =
         if model.description.is_empty() { String::new() } else { format!(" ({})", isolated(&model.description)) };
-    let asked: usize = results.series.iter().flat_map(|series| &series.points).map(|point| point.examples).sum();
+    let queries: usize = results.series.iter().flat_map(|series| &series.points).map(|point| point.examples).sum();
     let errors: usize = results.series.iter().flat_map(|series| &series.points).map(|point| point.errors).sum();
     let failed = match errors {
         0 => String::new(),
-        _ => format!("<p class=\"bad\">{errors} of {asked} answers failed; they count as the worst answer.</p>\n"),
+        _ => format!("<p class=\"bad\">{errors} of {queries} answers failed; they count as the worst answer.</p>\n"),
     };
     format!(
         "<header><h1>{title}</h1>\n<p class=\"lead\">The {metric} of <b>{model}</b>{description} on {benchmark} against the \
@@ -80,7 +80,7 @@ fn head(results: &Results) -> String {
     )
 }
 
-/// Pictures and videos that were not there, by name.
+/// Images and videos that were not there, by name.
 fn missing(results: &Results) -> String {
     let missing = &results.missing;
     if missing.count == 0 {
@@ -94,7 +94,7 @@ fn missing(results: &Results) -> String {
     format!(
         "<section><h2>Missing</h2>\n<details><summary class=\"bad\">{} could not be found</summary>\n\
          <ul class=\"names\">{names}</ul>{more}</details></section>\n",
-        counted(missing.count, "picture or video", "pictures or videos"),
+        counted(missing.count, "image or video", "images or videos"),
     )
 }
 
@@ -105,7 +105,7 @@ fn settings(results: &Results) -> String {
     let known = [
         ("examples asked", settings.queries.to_string()),
         ("chosen from", settings.support.to_string()),
-        ("form of prompts", settings.form.clone()),
+        ("form of prompts", settings.template.clone()),
         ("beams", beams),
         ("seed", settings.seed.to_string()),
     ];
@@ -138,7 +138,7 @@ fn marker(series: usize) -> &'static str {
     MARKERS[(series + series / STYLES) % STYLES]
 }
 
-/// A curve's marker as a small picture in a line of text.
+/// A curve's marker as a small image in a line of text.
 fn key(series: usize) -> String {
     format!(
         "<svg class=\"key {}\" viewBox=\"-6 -6 12 12\" aria-hidden=\"true\"><path d=\"{}\"/></svg>",

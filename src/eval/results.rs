@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::replace::replace;
 use crate::error::{Error, Result};
-use crate::image::Picture;
+use crate::image::Image;
 
 /// Longest side of a [`Thumbnail`], in pixels.
 pub const THUMBNAIL_SIDE_MAX: u32 = 160;
@@ -39,7 +39,7 @@ pub struct Results {
     pub settings: Settings,
     /// The curves, in the order in which they are shown.
     pub series: Vec<Series>,
-    /// Pictures and videos that could not be found.
+    /// Images and videos that could not be found.
     pub missing: Missing,
     /// Some of the prompts with what came of them.
     pub samples: Vec<Sample>,
@@ -77,7 +77,7 @@ pub struct Settings {
     /// Beams of the search; none where names are ranked.
     pub beams: Option<usize>,
     /// The form of prompts: "openflamingo", "idefics", or the name of a template's file.
-    pub form: String,
+    pub template: String,
     /// Everything else, by name.
     pub others: BTreeMap<String, String>,
 }
@@ -96,7 +96,7 @@ pub struct Series {
 /// The score at one number of shots.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Point {
-    /// Examples shown before the one asked.
+    /// Support examples before the one asked.
     pub shots: usize,
     /// The score of all examples.
     pub score: f64,
@@ -104,13 +104,13 @@ pub struct Point {
     pub low: f64,
     /// The upper end.
     pub high: f64,
-    /// Examples asked, those that failed included.
+    /// Queries, those that failed included.
     pub examples: usize,
     /// Those of them that failed. They count as the worst answer.
     pub errors: usize,
 }
 
-/// Pictures and videos that could not be found.
+/// Images and videos that could not be found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
     /// How many.
@@ -134,7 +134,7 @@ impl Missing {
 pub struct Sample {
     /// The label of its [`Series`].
     pub series: String,
-    /// Examples shown.
+    /// Support examples.
     pub shots: usize,
     /// The example asked, as its set names it.
     pub id: String,
@@ -164,10 +164,10 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Part {
-    /// Text between pictures.
+    /// Text between images.
     Text(String),
-    /// A picture.
-    Picture(Thumbnail),
+    /// An image.
+    Image(Thumbnail),
     /// A video.
     Video {
         /// Its first frame.
@@ -177,7 +177,7 @@ pub enum Part {
     },
 }
 
-/// A small picture in a file of its own kind: PNG, or JPEG where that is smaller, as it is for photographs.
+/// A small image in a file of its own kind: PNG, or JPEG where that is smaller, as it is for photographs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Thumbnail {
     /// Pixels in a row.
@@ -190,7 +190,7 @@ pub struct Thumbnail {
     pub base64: String,
 }
 
-/// A format of pictures that every browser reads.
+/// A format of images that every browser reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
@@ -201,11 +201,11 @@ pub enum Format {
 }
 
 impl Thumbnail {
-    /// A picture over white, as large as it is or with its longest side at [`THUMBNAIL_SIDE_MAX`].
-    pub fn of(picture: &Picture) -> Self {
-        let (width, height) = (picture.width(), picture.height());
-        let pixels = image::RgbImage::from_raw(width, height, picture.over_white().into_owned())
-            .expect("a picture has as many pixels as its sides say");
+    /// An image over white, as large as it is or with its longest side at [`THUMBNAIL_SIDE_MAX`].
+    pub fn of(image: &Image) -> Self {
+        let (width, height) = (image.width(), image.height());
+        let pixels = image::RgbImage::from_raw(width, height, image.over_white().into_owned())
+            .expect("an image has as many pixels as its sides say");
         let longest = width.max(height);
         let pixels = if longest <= THUMBNAIL_SIDE_MAX {
             pixels
@@ -226,14 +226,14 @@ fn png(pixels: &image::RgbImage) -> Vec<u8> {
     let mut encoder = png::Encoder::new(&mut bytes, pixels.width(), pixels.height());
     encoder.set_color(png::ColorType::Rgb);
     let written = encoder.write_header().and_then(|mut writer| writer.write_image_data(pixels));
-    written.expect("a small picture is written to memory");
+    written.expect("a small image is written to memory");
     bytes
 }
 
 fn jpeg(pixels: &image::RgbImage) -> Vec<u8> {
     let mut bytes = Vec::new();
     let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 85);
-    pixels.write_with_encoder(encoder).expect("a small picture is written to memory");
+    pixels.write_with_encoder(encoder).expect("a small image is written to memory");
     bytes
 }
 

@@ -1,5 +1,5 @@
 //! RICES, the retrieval of similar examples (Yang et al. 2021; Flamingo, appendix B; OpenFlamingo's `eval/rices.py`):
-//! of a support set, the pictures whose features are most like those of the picture asked about.
+//! of a support set, the images whose features are most like those of the image asked about.
 //!
 //! [`Features`] are rows of unit length, kept in a flat file; [`nearest`] compares exactly, by dot products. What
 //! features are made with is the caller's: the protocol takes the frozen vision encoder's.
@@ -28,35 +28,35 @@ const MAGIC: &str = "flamant features 1";
 /// Bytes of a file's first two lines.
 const HEADER_BYTES_MAX: u64 = 4096;
 
-/// One row of unit length for each picture of a set.
+/// One row of unit length for each image of a set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Features {
     dimension: usize,
     values: Vec<f32>,
 }
 
-/// What features were made with and of. Those of another model or other pictures are of no use.
+/// What features were made with and of. Those of another model or other images are of no use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     model: String,
-    pictures: String,
+    images: String,
     count: usize,
 }
 
 impl Origin {
-    /// `model` tells models apart, such as by a hash of the vision encoder; `pictures` are the names of all rows in
+    /// `model` tells models apart, such as by a hash of the vision encoder; `images` are the names of all rows in
     /// their order.
-    pub fn new<'a>(model: impl Into<String>, pictures: impl IntoIterator<Item = &'a str>) -> Self {
+    pub fn new<'a>(model: impl Into<String>, images: impl IntoIterator<Item = &'a str>) -> Self {
         let model = model.into();
         assert!(model.len() < 1024, "a name or a hash");
         let mut hasher = blake3::Hasher::new();
         let mut count = 0;
-        for name in pictures {
+        for name in images {
             // With its length each name ends where it ends, whatever follows.
             hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes());
             count += 1;
         }
-        Origin { model, pictures: hasher.finalize().to_hex().to_string(), count }
+        Origin { model, images: hasher.finalize().to_hex().to_string(), count }
     }
 }
 
@@ -66,11 +66,11 @@ struct Header {
     dimension: usize,
     count: usize,
     model: String,
-    pictures: String,
+    images: String,
 }
 
 impl Features {
-    /// Brings rows of `dimension` numbers to unit length. A row of zeros stays: it stands for a picture that could not
+    /// Brings rows of `dimension` numbers to unit length. A row of zeros stays: it stands for an image that could not
     /// be read, is like no other, and is never found.
     ///
     /// # Errors
@@ -80,9 +80,7 @@ impl Features {
         for (row, values) in values.chunks_exact_mut(dimension).enumerate() {
             let length = length(values);
             if !length.is_finite() {
-                return Err(Error::argument(format!(
-                    "features of picture {row}: expected finite numbers, found others"
-                )));
+                return Err(Error::argument(format!("features of image {row}: expected finite numbers, found others")));
             }
             if length > 0.0 {
                 values.iter_mut().for_each(|value| *value = (f64::from(*value) / length) as f32);
@@ -91,7 +89,7 @@ impl Features {
         Ok(Features { dimension, values })
     }
 
-    /// For each row, whether it is of a picture that could be read.
+    /// For each row, whether it is of an image that could be read.
     fn present(&self) -> Vec<bool> {
         let rows = self.values.par_chunks_exact(self.dimension);
         rows.map(|row| row.iter().any(|value| *value != 0.0)).collect()
@@ -118,8 +116,8 @@ impl Features {
     /// Of the file system.
     pub fn write(&self, path: &Path, origin: &Origin) -> Result<()> {
         assert_eq!(self.count(), origin.count);
-        let Origin { model, pictures, count } = origin.clone();
-        let header = Header { dimension: self.dimension, count, model, pictures };
+        let Origin { model, images, count } = origin.clone();
+        let header = Header { dimension: self.dimension, count, model, images };
         let header = serde_json::to_string(&header).map_err(|reason| Error::file(path, reason))?;
         replace(path, |file| {
             write!(file, "{MAGIC}\n{header}\n")?;
@@ -179,10 +177,10 @@ fn check_header(path: &Path, lines: &[u8], origin: &Origin) -> Result<usize> {
     if header.model != origin.model {
         return Err(Error::invalid(path, "model", &origin.model, header.model));
     }
-    if (header.count, &header.pictures) != (origin.count, &origin.pictures) {
-        let name = |count: usize, pictures: &str| format!("{count} pictures {pictures}");
-        let (expected, found) = (name(origin.count, &origin.pictures), name(header.count, &header.pictures));
-        return Err(Error::invalid(path, "pictures", expected, found));
+    if (header.count, &header.images) != (origin.count, &origin.images) {
+        let name = |count: usize, images: &str| format!("{count} images {images}");
+        let (expected, found) = (name(origin.count, &origin.images), name(header.count, &header.images));
+        return Err(Error::invalid(path, "images", expected, found));
     }
     if !(1..=DIMENSION_MAX).contains(&header.dimension) {
         return Err(Error::invalid(path, "dimension", format!("1 to {DIMENSION_MAX}"), header.dimension));
@@ -190,7 +188,7 @@ fn check_header(path: &Path, lines: &[u8], origin: &Origin) -> Result<usize> {
     Ok(header.dimension)
 }
 
-/// A picture of the support set and how like the query it is.
+/// An image of the support set and how like the query it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Neighbour {
     /// Its row.

@@ -41,14 +41,15 @@ pub struct Support {
 
 impl Support {
     /// The examples of a set that are `usable`, at most `most` of them, drawn by the seed.
-    pub fn new(shown: &Dataset, usable: impl Fn(&Example) -> bool, most: usize, seed: u64) -> Support {
-        let usable: Vec<usize> = (0..shown.examples.len()).filter(|&number| usable(&shown.examples[number])).collect();
+    pub fn new(support: &Dataset, usable: impl Fn(&Example) -> bool, most: usize, seed: u64) -> Support {
+        let usable: Vec<usize> =
+            (0..support.examples.len()).filter(|&number| usable(&support.examples[number])).collect();
         // The order of the file stays.
         let mut picked: Vec<usize> = shuffled(usable.len(), seed, 0).take(most).collect();
         picked.sort_unstable();
         let mut members: HashMap<_, Vec<usize>> = HashMap::new();
         for &place in &picked {
-            members.entry(shown.examples[usable[place]].group.clone()).or_default().push(usable[place]);
+            members.entry(support.examples[usable[place]].group.clone()).or_default().push(usable[place]);
         }
         Support { members, count: picked.len() }
     }
@@ -65,40 +66,40 @@ impl Support {
         numbers
     }
 
-    /// The examples that can be shown with the example `asked`, the `number`th of its set, as they are drawn.
-    pub fn draw(&self, shown: &Dataset, asked: &Example, number: usize, seed: u64) -> impl Iterator<Item = usize> {
-        let members = self.members.get(&asked.group).map_or(&[][..], Vec::as_slice);
+    /// The examples that can be shown with the example `query`, the `number`th of its set, as they are drawn.
+    pub fn draw(&self, support: &Dataset, queries: &Example, number: usize, seed: u64) -> impl Iterator<Item = usize> {
+        let members = self.members.get(&queries.group).map_or(&[][..], Vec::as_slice);
         let drawn = shuffled(members.len(), seed, number as u64 + 1).map(|place| members[place]);
-        drawn.filter(|&member| may_show(&shown.examples[member], asked))
+        drawn.filter(|&member| may_show(&support.examples[member], queries))
     }
 
-    /// For each example of `asked`, the `shots` most similar ones to show, the most similar last. Rows of `of_shown`
-    /// are those of [`Support::numbers`], rows of `of_asked` the examples asked.
+    /// For each example of `query`, the `shots` most similar ones to show, the most similar last. Rows of `of_shown`
+    /// are those of [`Support::numbers`], rows of `of_asked` the queries.
     pub fn similar(
         &self,
-        shown: &Dataset,
-        asked: &[Example],
+        support: &Dataset,
+        queries: &[Example],
         of_shown: &Features,
         of_asked: &Features,
         shots: usize,
     ) -> Vec<Vec<usize>> {
         let numbers = self.numbers();
-        let allowed = |query: usize, row: usize| may_show(&shown.examples[numbers[row]], &asked[query]);
+        let allowed = |query: usize, row: usize| may_show(&support.examples[numbers[row]], &queries[query]);
         let found = nearest(of_asked, of_shown, shots, allowed);
         found.into_iter().map(|rows| rows.iter().rev().map(|neighbour| numbers[neighbour.row]).collect()).collect()
     }
 }
 
-/// An example is never shown its own picture, nor one of another group.
-fn may_show(shown: &Example, asked: &Example) -> bool {
-    let same = match (&shown.medium, &asked.medium) {
-        (Medium::Picture(shown), Medium::Picture(asked)) | (Medium::Video(shown), Medium::Video(asked)) => {
-            shown == asked
+/// An example is never shown its own image, nor one of another group.
+fn may_show(support: &Example, queries: &Example) -> bool {
+    let same = match (&support.medium, &queries.medium) {
+        (Medium::Image(support), Medium::Image(queries)) | (Medium::Video(support), Medium::Video(queries)) => {
+            support == queries
         }
-        (Medium::Drawn(shown), Medium::Drawn(asked)) => Arc::ptr_eq(shown, asked),
+        (Medium::Drawn(support), Medium::Drawn(queries)) => Arc::ptr_eq(support, queries),
         _ => false,
     };
-    !same && shown.group == asked.group
+    !same && support.group == queries.group
 }
 
 /// The numbers below `count` in random order, as many as are taken (Fisher and Yates; only what was moved is kept).
@@ -122,7 +123,7 @@ mod tests {
     fn set(count: usize) -> Dataset {
         let example = |number: usize| Example {
             id: number.to_string(),
-            medium: Medium::Picture(format!("{}.png", number / 2).into()),
+            medium: Medium::Image(format!("{}.png", number / 2).into()),
             question: String::new(),
             answers: vec!["a".to_owned()],
             choices: None,
@@ -147,16 +148,16 @@ mod tests {
     }
 
     #[test]
-    fn shots_are_of_one_group_and_never_the_asked_picture() {
+    fn shots_are_of_one_group_and_never_the_asked_image() {
         let set = set(60);
         let support = Support::new(&set, |example| example.id != "7", 1000, 3);
         assert_eq!(support.count(), 59);
         for number in [0, 3, 25, 44] {
-            let asked = &set.examples[number];
-            let most: Vec<usize> = support.draw(&set, asked, number, 3).collect();
-            for shown in most.iter().map(|&shown| &set.examples[shown]) {
-                assert!(shown.group == asked.group && shown.id != "7");
-                assert!(!matches!((&shown.medium, &asked.medium), (Medium::Picture(a), Medium::Picture(b)) if a == b));
+            let queries = &set.examples[number];
+            let most: Vec<usize> = support.draw(&set, queries, number, 3).collect();
+            for support in most.iter().map(|&support| &set.examples[support]) {
+                assert!(support.group == queries.group && support.id != "7");
+                assert!(!matches!((&support.medium, &queries.medium), (Medium::Image(a), Medium::Image(b)) if a == b));
             }
             assert_eq!(most.len(), if number < 10 { 7 } else { 48 });
         }

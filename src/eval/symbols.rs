@@ -8,20 +8,20 @@ use crate::demo::{ALPHABETS, Drawing, Random, Sheet};
 use crate::error::Result;
 
 /// Drawings of each symbol that can be shown; the others are asked for.
-const SHOWN: usize = 8;
+const SUPPORT: usize = 8;
 /// Drawings asked for in an episode.
 const ASKED: usize = 8;
 
-/// Drawings to show and `asked` drawings to ask for, from all held-out alphabets in turn; `ways`
+/// Drawings to show and `query` drawings to ask for, from all held-out alphabets in turn; `ways`
 /// symbols are in play.
 ///
 /// # Errors
 /// None but for a program that was built from broken files.
-pub fn sets(ways: usize, asked: usize, random: &mut Random) -> Result<(Dataset, Dataset)> {
+pub fn sets(ways: usize, query: usize, random: &mut Random) -> Result<(Dataset, Dataset)> {
     let sheets = Sheet::all()?;
     let alphabets: Vec<&Sheet> = sheets.iter().filter(|sheet| ALPHABETS.contains(&sheet.name.as_str())).collect();
     let (mut to_show, mut to_ask) = (Vec::new(), Vec::new());
-    for number in 0..asked.div_ceil(ASKED) {
+    for number in 0..query.div_ceil(ASKED) {
         let sheet = alphabets[number % alphabets.len()];
         let symbols = random.distinct(sheet.rows, ways);
         let names: Arc<[String]> = random.names(ways).into();
@@ -31,7 +31,7 @@ pub fn sets(ways: usize, asked: usize, random: &mut Random) -> Result<(Dataset, 
             let drawing = Drawing { symbol: symbols[way], column: columns[way][column] };
             Ok(Example {
                 id: format!("{group}, {} {}", names[way], drawing.column),
-                medium: Medium::Drawn(Arc::new(sheet.picture(drawing)?)),
+                medium: Medium::Drawn(Arc::new(sheet.image(drawing)?)),
                 question: String::new(),
                 answers: vec![names[way].clone()],
                 choices: Some(names.clone()),
@@ -39,11 +39,11 @@ pub fn sets(ways: usize, asked: usize, random: &mut Random) -> Result<(Dataset, 
             })
         };
         for way in 0..ways {
-            to_show.extend((0..SHOWN).map(|column| example(way, column)).collect::<Result<Vec<_>>>()?);
+            to_show.extend((0..SUPPORT).map(|column| example(way, column)).collect::<Result<Vec<_>>>()?);
         }
-        let left = sheet.columns - SHOWN;
-        for place in random.distinct(ways * left, ASKED.min(asked - to_ask.len())) {
-            to_ask.push(example(place / left, SHOWN + place % left)?);
+        let left = sheet.columns - SUPPORT;
+        for place in random.distinct(ways * left, ASKED.min(query - to_ask.len())) {
+            to_ask.push(example(place / left, SUPPORT + place % left)?);
         }
     }
     let set = |examples| Dataset { task: Task::Classify, examples, choices: Arc::default() };

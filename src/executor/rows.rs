@@ -1,6 +1,6 @@
 //! What is wanted of each row of logits, and what comes of it: on the device where it can, else on a fetched row.
 
-use crate::backend::{Chosen, Request};
+use crate::backend::{Request, Sampled};
 use crate::sample::{Sampling, log_probability, log_sum_exp, uniform};
 
 /// What is wanted of one row of logits.
@@ -53,8 +53,8 @@ impl RowRequest {
     }
 
     /// What a device found for [`RowRequest::on_device`].
-    pub(super) fn found(&self, chosen: Chosen) -> RowResult {
-        let Chosen { token, logit, log_sum_exp, target_logit } = chosen;
+    pub(super) fn found(&self, sampled: Sampled) -> RowResult {
+        let Sampled { token, logit, log_sum_exp, target_logit } = sampled;
         if !log_sum_exp.is_finite() {
             return RowResult::NotFinite;
         }
@@ -67,12 +67,12 @@ impl RowRequest {
     }
 
     /// What is found in a row of logits that was fetched, whose values may change. Tokens of the vocabulary that it has
-    /// no logit for are minus infinitely likely; none of `forbidden` is chosen.
-    pub(super) fn find(&self, logits: &mut [f32], vocabulary: usize, forbidden: &[u32]) -> RowResult {
+    /// no logit for are minus infinitely likely; none of `suppressed` is chosen.
+    pub(super) fn find(&self, logits: &mut [f32], vocabulary: usize, suppressed: &[u32]) -> RowResult {
         if logits.len() < vocabulary {
             let mut whole = logits.to_vec();
             whole.resize(vocabulary, f32::NEG_INFINITY);
-            return self.find(&mut whole, vocabulary, forbidden);
+            return self.find(&mut whole, vocabulary, suppressed);
         }
         let look = |(nan, most): (bool, f32), &logit: &f32| (nan | logit.is_nan(), most.max(logit));
         let (nan, most) = logits.iter().fold((false, f32::NEG_INFINITY), look);
@@ -82,8 +82,8 @@ impl RowRequest {
         match self {
             RowRequest::Sample { sampling, position, seen } => {
                 let total = log_sum_exp(logits);
-                forbidden.iter().for_each(|&token| logits[token as usize] = f32::NEG_INFINITY);
-                let token = sampling.choose(logits, seen, *position);
+                suppressed.iter().for_each(|&token| logits[token as usize] = f32::NEG_INFINITY);
+                let token = sampling.sample(logits, seen, *position);
                 RowResult::Sampled { token, logprob: f64::from(logits[token as usize]) - total }
             }
             RowRequest::Targets(targets) => {
@@ -111,8 +111,8 @@ mod tests {
             }
         }
         for log_sum_exp in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let chosen = Chosen { token: 1, logit: 0.0, log_sum_exp, target_logit: 0.0 };
-            assert_eq!(sample().found(chosen), RowResult::NotFinite, "{log_sum_exp}");
+            let sampled = Sampled { token: 1, logit: 0.0, log_sum_exp, target_logit: 0.0 };
+            assert_eq!(sample().found(sampled), RowResult::NotFinite, "{log_sum_exp}");
         }
     }
 

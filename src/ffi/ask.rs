@@ -6,7 +6,7 @@ use super::layout::*;
 use super::memory::{array, string, text};
 use crate::engine::{Generation, Limits, Options, Request, Task};
 use crate::error::{Error, Result};
-use crate::image::{self, Picture};
+use crate::image::{self, Image};
 use crate::prompt::{Prompt, PromptLimits};
 use crate::sample::Sampling;
 use crate::video::{FRAMES_MAX, Video};
@@ -24,21 +24,21 @@ pub(super) fn default_options() -> EngineOptions {
         precision: ptr::null(),
         threads,
         context_max: context_max.unwrap_or(0),
-        sequences: limits.sequences,
-        tokens_per_step: limits.tokens_per_step.unwrap_or(0),
-        pictures_per_step: limits.pictures_per_step.unwrap_or(0),
+        max_sequences: limits.max_sequences,
+        max_batched_tokens: limits.max_batched_tokens.unwrap_or(0),
+        max_batched_images: limits.max_batched_images.unwrap_or(0),
         text_pages: limits.text_pages.unwrap_or(0),
         media_pages: limits.media_pages.unwrap_or(0),
         queue: limits.queue,
         queue_bytes: limits.queue_bytes,
-        sharing: limits.sharing.into(),
+        prefix_caching: limits.prefix_caching.into(),
         unused: 0,
     }
 }
 
 /// What is asked for if nothing is said: an empty prompt, which an engine refuses.
 pub(super) fn default_request() -> RequestOptions {
-    let Generation { tokens_max, sampling, beams, length_penalty, ignore_end, .. } = Generation::default();
+    let Generation { max_new_tokens, sampling, num_beams, length_penalty, ignore_eos, .. } = Generation::default();
     let Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed } = sampling;
     RequestOptions {
         struct_size: size_of::<RequestOptions>(),
@@ -46,15 +46,15 @@ pub(super) fn default_request() -> RequestOptions {
         part_count: 0,
         task: GENERATE,
         logits: 0,
-        tokens_max,
-        beams,
+        max_new_tokens,
+        num_beams,
         length_penalty,
         temperature,
         top_k,
         top_p,
         min_p,
         repetition_penalty,
-        ignore_end: ignore_end.into(),
+        ignore_eos: ignore_eos.into(),
         seed,
         stop: ptr::null(),
         stop_count: 0,
@@ -70,14 +70,14 @@ pub(super) fn options<'a>(asked: &EngineOptions) -> Result<(Option<&'a str>, Opt
     let device = string("device", asked.device)?.map(str::parse).transpose()?;
     let precision = string("precision", asked.precision)?.map(str::parse).transpose()?;
     let limits = Limits {
-        sequences: asked.sequences,
-        tokens_per_step: given(asked.tokens_per_step),
-        pictures_per_step: given(asked.pictures_per_step),
+        max_sequences: asked.max_sequences,
+        max_batched_tokens: given(asked.max_batched_tokens),
+        max_batched_images: given(asked.max_batched_images),
         text_pages: given(asked.text_pages),
         media_pages: given(asked.media_pages),
         queue: asked.queue,
         queue_bytes: asked.queue_bytes,
-        sharing: flag("sharing", asked.sharing)?,
+        prefix_caching: flag("prefix_caching", asked.prefix_caching)?,
     };
     let options = Options {
         device: device.unwrap_or_default(),
@@ -109,7 +109,7 @@ pub(super) fn request(asked: &RequestOptions) -> Result<Request> {
 
 fn generation(asked: &RequestOptions) -> Result<Generation> {
     Ok(Generation {
-        tokens_max: asked.tokens_max,
+        max_new_tokens: asked.max_new_tokens,
         sampling: Sampling {
             temperature: asked.temperature,
             top_k: asked.top_k,
@@ -118,10 +118,10 @@ fn generation(asked: &RequestOptions) -> Result<Generation> {
             repetition_penalty: asked.repetition_penalty,
             seed: asked.seed,
         },
-        beams: asked.beams,
+        num_beams: asked.num_beams,
         length_penalty: asked.length_penalty,
         stop: texts("stop texts", "stop", asked.stop, asked.stop_count)?,
-        ignore_end: flag("ignore_end", asked.ignore_end)?,
+        ignore_eos: flag("ignore_eos", asked.ignore_eos)?,
     })
 }
 
@@ -154,13 +154,13 @@ fn add(prompt: &mut Prompt, limits: &PromptLimits, name: &str, part: &Part) -> R
             let from = Text { data: part.data.cast(), length: part.length };
             prompt.text(text(name, from, limits.text_bytes_max)?)?
         }
-        PART_PICTURE | PART_PIXELS => prompt.image(picture(&limits.picture, name, part)?)?,
+        PART_IMAGE | PART_PIXELS => prompt.image(image(&limits.image, name, part)?)?,
         PART_VIDEO => {
             let parts: &[Part] = array(format!("frames of {name}"), part.data.cast(), part.length, FRAMES_MAX)?;
             let frames = parts.iter().enumerate().map(|(index, part)| {
                 let name = format!("{name}: frame {index}");
                 check_unused(&name, part)?;
-                picture(&limits.picture, &name, part)
+                image(&limits.image, &name, part)
             });
             prompt.video(Video::gather(name, &limits.video, frames)?)?
         }
@@ -182,24 +182,24 @@ fn check_unused(name: &str, part: &Part) -> Result<()> {
     Ok(())
 }
 
-/// A picture, or a frame of a video.
-fn picture(limits: &image::Limits, name: &str, part: &Part) -> Result<Picture> {
+/// An image, or a frame of a video.
+fn image(limits: &image::Limits, name: &str, part: &Part) -> Result<Image> {
     match part.kind {
-        PART_PICTURE => {
+        PART_IMAGE => {
             let most = usize::try_from(limits.bytes_max).unwrap_or(usize::MAX);
             let bytes = array(format!("bytes of {name}"), part.data.cast(), part.length, most)?;
             image::decode(bytes, name, limits)
         }
         PART_PIXELS => pixels(limits, name, part),
         other => {
-            let expected = "FLAMANT_PART_PICTURE or FLAMANT_PART_PIXELS";
+            let expected = "FLAMANT_PART_IMAGE or FLAMANT_PART_PIXELS";
             Err(Error::argument(format!("{name}: kind: expected {expected}, found {other}")))
         }
     }
 }
 
-/// A picture from rows that may stand apart.
-fn pixels(limits: &image::Limits, name: &str, part: &Part) -> Result<Picture> {
+/// An image from rows that may stand apart.
+fn pixels(limits: &image::Limits, name: &str, part: &Part) -> Result<Image> {
     limits.check_sides(name, part.width, part.height)?;
     let (row, rows) = (part.width as usize * 3, part.height as usize);
     let stride = if part.stride == 0 { row } else { part.stride };
@@ -215,7 +215,7 @@ fn pixels(limits: &image::Limits, name: &str, part: &Part) -> Result<Picture> {
     };
     let bytes: &[u8] = array(format!("bytes of {name}"), part.data.cast(), wanted, usize::MAX)?;
     let packed = if stride == row { bytes.to_vec() } else { gather(bytes, row, stride) };
-    Picture::from_rgb(part.width, part.height, packed)
+    Image::from_rgb(part.width, part.height, packed)
 }
 
 fn gather(bytes: &[u8], row: usize, stride: usize) -> Vec<u8> {

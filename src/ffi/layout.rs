@@ -51,7 +51,7 @@ impl Status {
 pub(super) const ABI_VERSION: u32 = 1;
 
 pub(super) const PART_TEXT: u32 = 1;
-pub(super) const PART_PICTURE: u32 = 2;
+pub(super) const PART_IMAGE: u32 = 2;
 pub(super) const PART_PIXELS: u32 = 3;
 pub(super) const PART_VIDEO: u32 = 4;
 
@@ -101,14 +101,14 @@ pub(super) struct EngineOptions {
     pub precision: *const c_char,
     pub threads: usize,
     pub context_max: usize,
-    pub sequences: usize,
-    pub tokens_per_step: usize,
-    pub pictures_per_step: usize,
+    pub max_sequences: usize,
+    pub max_batched_tokens: usize,
+    pub max_batched_images: usize,
     pub text_pages: usize,
     pub media_pages: usize,
     pub queue: usize,
     pub queue_bytes: u64,
-    pub sharing: u32,
+    pub prefix_caching: u32,
     pub unused: u32,
 }
 
@@ -121,15 +121,15 @@ pub(super) struct RequestOptions {
     pub part_count: usize,
     pub task: u32,
     pub logits: u32,
-    pub tokens_max: usize,
-    pub beams: usize,
+    pub max_new_tokens: usize,
+    pub num_beams: usize,
     pub length_penalty: f32,
     pub temperature: f32,
     pub top_k: usize,
     pub top_p: f32,
     pub min_p: f32,
     pub repetition_penalty: f32,
-    pub ignore_end: u32,
+    pub ignore_eos: u32,
     pub seed: u64,
     pub stop: *const Text,
     pub stop_count: usize,
@@ -173,8 +173,8 @@ pub(super) struct EventView {
     pub prompt_tokens: usize,
     pub cached_tokens: usize,
     pub completion_tokens: usize,
-    pub pictures: usize,
-    pub pictures_encoded: usize,
+    pub images: usize,
+    pub images_encoded: usize,
     pub queue_seconds: f64,
     pub media_seconds: f64,
     pub prompt_seconds: f64,
@@ -195,8 +195,8 @@ pub(super) struct StatsView {
     pub tokens_computed: u64,
     pub tokens_cached: u64,
     pub tokens_written: u64,
-    pub pictures_encoded: u64,
-    pub pictures_cached: u64,
+    pub images_encoded: u64,
+    pub images_cached: u64,
     pub preemptions: u64,
     pub text_pages_total: u64,
     pub text_pages_held: u64,

@@ -104,7 +104,7 @@ pub(super) fn cancel(handle: Handle, request: u64) -> Outcome {
 
 impl Desk {
     pub(super) fn submit(&mut self, request: Request) -> Result<RequestId, Failure> {
-        let prepared = self.engine.reader().prepare(request)?;
+        let prepared = self.engine.preparer().prepare(request)?;
         let id = self.engine.submit_prepared(prepared).map_err(|error| match error {
             // What does not fit beside others is another matter than what never fits.
             Error::Limit { .. } if !self.engine.is_idle() => Failure::new(Status::QueueFull, error),

@@ -112,14 +112,14 @@ impl Shown {
     }
 
     fn took(&mut self, usage: Usage, timings: Timings) {
-        let Usage { prompt_tokens, cached_tokens, completion_tokens, pictures, pictures_encoded } = usage;
+        let Usage { prompt_tokens, cached_tokens, completion_tokens, images, images_encoded } = usage;
         let Timings { queue, media, prompt, decode } = timings;
         self.view = EventView {
             prompt_tokens,
             cached_tokens,
             completion_tokens,
-            pictures,
-            pictures_encoded,
+            images,
+            images_encoded,
             queue_seconds: queue,
             media_seconds: media,
             prompt_seconds: prompt,
@@ -149,8 +149,8 @@ pub(super) fn stats(stats: &Stats) -> StatsView {
         tokens_computed: stats.tokens_computed,
         tokens_cached: stats.tokens_cached,
         tokens_written: stats.tokens_written,
-        pictures_encoded: stats.pictures_encoded,
-        pictures_cached: stats.pictures_cached,
+        images_encoded: stats.images_encoded,
+        images_cached: stats.images_cached,
         preemptions: stats.preemptions,
         text_pages_total: stats.text_pages.total as u64,
         text_pages_held: stats.text_pages.held as u64,

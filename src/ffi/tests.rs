@@ -121,22 +121,23 @@ fn claims() -> String {
         Text flamant_text { data length }
         Part flamant_part { kind width height unused data length stride }
         EngineOptions flamant_engine_options {
-            struct_size model device precision threads context_max sequences tokens_per_step pictures_per_step
-            text_pages media_pages queue queue_bytes sharing unused
+            struct_size model device precision threads context_max max_sequences max_batched_tokens max_batched_images
+            text_pages media_pages queue queue_bytes prefix_caching unused
         }
         RequestOptions flamant_request {
-            struct_size parts part_count task logits tokens_max beams length_penalty temperature top_k top_p min_p
-            repetition_penalty ignore_end seed stop stop_count choices choice_count
+            struct_size parts part_count task logits max_new_tokens num_beams length_penalty
+            temperature top_k top_p min_p
+            repetition_penalty ignore_eos seed stop stop_count choices choice_count
         }
         ChoiceView flamant_choice { text ids token_count sum mean }
         EventView flamant_event {
             struct_size request kind is_last text token finish logprob position logits logit_count ids logprobs
-            token_count choices choice_count failure unused prompt_tokens cached_tokens completion_tokens pictures
-            pictures_encoded queue_seconds media_seconds prompt_seconds decode_seconds
+            token_count choices choice_count failure unused prompt_tokens cached_tokens completion_tokens images
+            images_encoded queue_seconds media_seconds prompt_seconds decode_seconds
         }
         StatsView flamant_stats {
             struct_size requests_running requests_waiting requests_finished requests_cancelled requests_failed steps
-            tokens_computed tokens_cached tokens_written pictures_encoded pictures_cached preemptions
+            tokens_computed tokens_cached tokens_written images_encoded images_cached preemptions
             text_pages_total text_pages_held text_pages_cached media_pages_total media_pages_held media_pages_cached
             schedule_seconds media_seconds text_seconds commit_seconds bytes_fetched
         }
@@ -165,7 +166,7 @@ fn claims() -> String {
     for (name, value) in [
         ("FLAMANT_ABI_VERSION", ABI_VERSION),
         ("FLAMANT_PART_TEXT", PART_TEXT),
-        ("FLAMANT_PART_PICTURE", PART_PICTURE),
+        ("FLAMANT_PART_IMAGE", PART_IMAGE),
         ("FLAMANT_PART_PIXELS", PART_PIXELS),
         ("FLAMANT_PART_VIDEO", PART_VIDEO),
         ("FLAMANT_GENERATE", GENERATE),
@@ -233,7 +234,7 @@ fn a_later_program_is_served_unless_it_uses_what_is_not_here() {
     assert_eq!(flamant_request_init((&raw mut request).cast(), size_of::<Later>()), Status::Ok);
     assert_eq!((request.later, request.known.struct_size), ([0; 2], size_of::<Later>()));
     let read = |request: &Later| memory::read(ptr::from_ref(request).cast(), ask::default_request());
-    assert_eq!(read(&request).unwrap().tokens_max, 64);
+    assert_eq!(read(&request).unwrap().max_new_tokens, 64);
     request.later[1] = 1 << 40;
     let refused = read(&request).err().unwrap().to_string();
     assert!(refused.starts_with("flamant_request: expected nothing but zeros after the "), "{refused}");
@@ -242,14 +243,14 @@ fn a_later_program_is_served_unless_it_uses_what_is_not_here() {
 #[test]
 fn an_earlier_program_is_served_with_defaults() {
     let mut request = ask::default_request();
-    request.tokens_max = 7;
+    request.max_new_tokens = 7;
     request.seed = 5;
     request.struct_size = offset_of!(RequestOptions, seed);
     let read = memory::read(&request, ask::default_request()).unwrap();
-    assert_eq!((read.tokens_max, read.seed), (7, 0));
+    assert_eq!((read.max_new_tokens, read.seed), (7, 0));
     // What it does not know is not written to.
     assert_eq!(flamant_request_init(&mut request, offset_of!(RequestOptions, seed)), Status::Ok);
-    assert_eq!((request.tokens_max, request.seed), (64, 5));
+    assert_eq!((request.max_new_tokens, request.seed), (64, 5));
 }
 
 #[test]
@@ -290,7 +291,7 @@ fn a_panic_while_preparing_leaves_the_engine_whole() {
     let text = "kep.";
     let (data, length) = (text.as_ptr().cast(), text.len());
     let part = Part { kind: PART_TEXT, data, length, ..bytemuck::Zeroable::zeroed() };
-    let asked = RequestOptions { parts: &part, part_count: 1, tokens_max: 2, ..ask::default_request() };
+    let asked = RequestOptions { parts: &part, part_count: 1, max_new_tokens: 2, ..ask::default_request() };
     let mut id = 0;
     assert_eq!(panicking(|| flamant_engine_submit(engine, &asked, &mut id)), Status::Internal);
     assert_eq!((last_error().as_str(), id), ("a fault of the library while preparing a request: on purpose", 0));
@@ -311,22 +312,22 @@ fn a_request_that_is_not_finite_has_a_status_of_its_own() {
 }
 
 #[test]
-fn rows_that_stand_apart_are_the_same_picture() {
+fn rows_that_stand_apart_are_the_same_image() {
     let (width, height, stride) = (5u32, 3u32, 20usize);
     let packed: Vec<u8> = (0..width as u8 * height as u8 * 3).collect();
     let mut apart = vec![255; stride * 2 + 15];
     for (row, line) in packed.chunks(15).enumerate() {
         apart[row * stride..row * stride + 15].copy_from_slice(line);
     }
-    let pictures = [(&packed, 0), (&packed, 15), (&apart, stride)].map(|(bytes, stride)| {
+    let images = [(&packed, 0), (&packed, 15), (&apart, stride)].map(|(bytes, stride)| {
         let (data, length) = (bytes.as_ptr().cast(), bytes.len());
         let part = Part { kind: PART_PIXELS, width, height, unused: 0, data, length, stride };
         let asked = RequestOptions { parts: &part, part_count: 1, ..ask::default_request() };
         let request = ask::request(&asked).unwrap();
         request.prompt.media().next().unwrap()[0].clone()
     });
-    assert_eq!(pictures[0].pixels(), packed);
-    assert!(pictures.iter().all(|picture| *picture == pictures[0]));
+    assert_eq!(images[0].pixels(), packed);
+    assert!(images.iter().all(|image| *image == images[0]));
 }
 
 #[test]
@@ -336,7 +337,7 @@ fn a_video_is_an_array_of_its_frames() {
     let part = |kind, data: *const c_void, length| Part { kind, data, length, ..bytemuck::Zeroable::zeroed() };
     let frames = [
         Part { width: 2, height: 2, ..part(PART_PIXELS, pixels.as_ptr().cast(), pixels.len()) },
-        part(PART_PICTURE, file.as_ptr().cast(), file.len()),
+        part(PART_IMAGE, file.as_ptr().cast(), file.len()),
     ];
     let read = |frames: &[Part]| {
         let video = part(PART_VIDEO, frames.as_ptr().cast(), frames.len());
@@ -349,7 +350,7 @@ fn a_video_is_an_array_of_its_frames() {
     let refused = |frames: &[Part], because: &str| assert_eq!(read(frames).unwrap_err(), because);
     refused(&[], "part 0: video: expected at least one frame, found none");
     refused(&[frames[0]; 129], "number of frames of part 0: 129 is over the limit of 128");
-    let kinds = "part 0: frame 1: kind: expected FLAMANT_PART_PICTURE or FLAMANT_PART_PIXELS, found";
+    let kinds = "part 0: frame 1: kind: expected FLAMANT_PART_IMAGE or FLAMANT_PART_PIXELS, found";
     for kind in [PART_TEXT, PART_VIDEO] {
         refused(&[frames[0], part(kind, ptr::null(), 0)], &format!("{kinds} {kind}"));
     }

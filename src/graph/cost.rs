@@ -1,7 +1,7 @@
 //! What operations and plans cost at least, whoever runs them: floating-point operations of matrix products, and bytes
 //! that must come from memory or go there if each is moved once.
 
-use super::{Axis, Extent, Keys, Op, Pages, Plan, Tensor};
+use super::{Axis, Counts, Keys, Op, Pages, Plan, Tensor};
 
 /// Bytes of a stored number.
 const STORED: usize = 2;
@@ -10,14 +10,14 @@ const WORD: usize = 4;
 
 /// What a batch has of all that costs depend on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct Workload {
     /// Units of the axes.
-    pub extent: Extent,
-    /// Frames of the longest video, 1 for pictures: so many rows of a table of places are read.
+    pub counts: Counts,
+    /// Frames of the longest video, 1 for images: so many rows of a table of places are read.
     pub frames_longest: usize,
     /// What causal attention sees.
     pub text: Seen,
-    /// What attention to the preceding picture sees.
+    /// What attention to the preceding image sees.
     pub media: Seen,
 }
 
@@ -42,14 +42,14 @@ pub struct Cost {
 impl Op {
     /// Its matrix products, and its bytes besides activations: weights, keys and values in pages, and lists. What of
     /// activations must be moved depends on the operations around it ([`Plan::bytes`]). A gate counts as one number.
-    pub fn cost(&self, counts: &Counts) -> Cost {
-        let size = |tensor: &Tensor| tensor.row_count(&counts.extent) * tensor.width;
-        let rows = |tensor: &Tensor| tensor.row_count(&counts.extent);
+    pub fn cost(&self, workload: &Workload) -> Cost {
+        let size = |tensor: &Tensor| tensor.row_count(&workload.counts) * tensor.width;
+        let rows = |tensor: &Tensor| tensor.row_count(&workload.counts);
         let (bytes, flops) = match self {
             Op::Patches { .. } | Op::Rope { .. } => (0, 0),
             Op::ClassAndPosition { out, .. } => (STORED * out.rows * out.width + WORD * out.width, 0),
             Op::Broadcast { out, .. } => (STORED * out.rows * out.width, 0),
-            Op::FrameEmbedding { x, .. } => (STORED * counts.frames_longest * x.width, 0),
+            Op::FrameEmbedding { x, .. } => (STORED * workload.frames_longest * x.width, 0),
             Op::Gather { out, .. } => (STORED * size(out) + WORD * rows(out), 0),
             Op::Select { out, .. } => (WORD * rows(out), 0),
             Op::Norm { bias, group, .. } => (WORD * group * (1 + usize::from(bias.is_some())), 0),
@@ -58,19 +58,19 @@ impl Op {
                 let vectors = bias.map_or(0, |_| weight_rows) + usize::from(epilogue.gate.is_some());
                 (STORED * x.width * weight_rows + WORD * vectors, 2 * x.width * weight_rows * rows(out))
             }
-            // Of a token its position and page, of a picture its page.
+            // Of a token its position and page, of an image its page.
             Op::Append { key, pages, .. } => match pages {
                 Pages::Text { .. } => (2 * STORED * size(key) + 2 * WORD * rows(key), 0),
-                Pages::Media { .. } => (2 * STORED * size(key) + WORD * counts.extent.images, 0),
+                Pages::Media { .. } => (2 * STORED * size(key) + WORD * workload.counts.images, 0),
             },
             Op::Attention { query, keys, .. } => match keys {
-                // Each row of a unit sees each row of the same; of frames, those of its own picture's.
-                Keys::Picture(sources) => {
+                // Each row of a unit sees each row of the same; of frames, those of its own image's.
+                Keys::Image(sources) => {
                     let keys: usize = sources.iter().map(|(key, _)| rows(key)).sum();
                     (0, 4 * query.width * query.rows * keys)
                 }
-                Keys::Causal { .. } => seen(query, &counts.text),
-                Keys::Preceding { .. } => seen(query, &counts.media),
+                Keys::Causal { .. } => seen(query, &workload.text),
+                Keys::Preceding { .. } => seen(query, &workload.media),
             },
         };
         Cost { bytes: bytes as u64, flops: flops as u64 }
@@ -95,13 +95,13 @@ enum State {
 
 impl Plan {
     /// Floating-point operations ([`Cost::flops`]).
-    pub fn flops(&self, counts: &Counts) -> u64 {
-        self.ops.iter().map(|op| op.cost(counts).flops).sum()
+    pub fn flops(&self, workload: &Workload) -> u64 {
+        self.ops.iter().map(|op| op.cost(workload).flops).sum()
     }
 
     /// Bytes that a run must move: those of [`Op::cost`], what operations read of the inputs, and what they write that
     /// none of them reads. What goes from one to the next costs nothing: they might be fused.
-    pub fn bytes(&self, counts: &Counts) -> u64 {
+    pub fn bytes(&self, workload: &Workload) -> u64 {
         let mut bytes = 0;
         let mut states: Vec<Vec<State>> = self.slots.iter().map(|slot| vec![State::Outside; slot.size]).collect();
         for op in &self.ops {
@@ -111,7 +111,7 @@ impl Plan {
                 let axis = if matches!(op, Op::Select { .. }) { Axis::Outputs } else { read.axis };
                 for at in numbers(&read) {
                     let state = std::mem::replace(&mut states[read.buffer][at], State::Read);
-                    bytes += if state == State::Outside { number * counts.extent.units(axis) } else { 0 };
+                    bytes += if state == State::Outside { number * workload.counts.units(axis) } else { 0 };
                 }
             }
             let Some(out) = op.writes() else { continue };
@@ -119,14 +119,14 @@ impl Plan {
             let is_logits = matches!(op, Op::Linear { .. }) && self.output == Some(out);
             let number = if is_logits { WORD } else { STORED };
             for at in numbers(&out) {
-                let left = State::Left(number * counts.extent.units(out.axis));
+                let left = State::Left(number * workload.counts.units(out.axis));
                 if let State::Left(before) = std::mem::replace(&mut states[out.buffer][at], left) {
                     bytes += before;
                 }
             }
         }
         let left = states.iter().flatten().map(|state| if let State::Left(left) = state { *left } else { 0 });
-        let operands: u64 = self.ops.iter().map(|op| op.cost(counts).bytes).sum();
+        let operands: u64 = self.ops.iter().map(|op| op.cost(workload).bytes).sum();
         operands + (bytes + left.sum::<usize>()) as u64
     }
 }
@@ -144,9 +144,9 @@ mod tests {
 
     const TOKENS: usize = 3;
 
-    fn counts() -> Counts {
-        let extent = Extent { tokens: TOKENS, outputs: 1, ..Extent::default() };
-        Counts { extent, text: Seen { keys: 10, pairs: 27 }, ..Counts::default() }
+    fn workload() -> Workload {
+        let counts = Counts { tokens: TOKENS, outputs: 1, ..Counts::default() };
+        Workload { counts, text: Seen { keys: 10, pairs: 27 }, ..Workload::default() }
     }
 
     #[test]
@@ -160,8 +160,8 @@ mod tests {
         let plan = graph.plan(&[x], Some(logits));
         // x once, the matrices, the bias, which row is wanted, the logits.
         let bytes = 2 * (TOKENS * 8 + 8 * 32 + 32 * 8 + 8 * 100) + 4 * (100 + 1 + 100);
-        assert_eq!(plan.bytes(&counts()), bytes as u64);
-        assert_eq!(plan.flops(&counts()), (2 * (TOKENS * 2 * 8 * 32 + 8 * 100)) as u64);
+        assert_eq!(plan.bytes(&workload()), bytes as u64);
+        assert_eq!(plan.flops(&workload()), (2 * (TOKENS * 2 * 8 * 32 + 8 * 100)) as u64);
     }
 
     #[test]
@@ -173,13 +173,13 @@ mod tests {
         graph.append(key, value, Pages::Text { layer: 0 });
         let stored = graph.plan(&[all], None);
         // Keys and values from rows and to pages, which turned keys go to from there; of each token position and page.
-        assert_eq!(stored.bytes(&counts()), (TOKENS * (2 * 4 * 16 + 2 * 4)) as u64);
+        assert_eq!(stored.bytes(&workload()), (TOKENS * (2 * 4 * 16 + 2 * 4)) as u64);
 
         let mut graph = Graph::new();
         let query = graph.input(Axis::Tokens, 1, 16);
         graph.attention(query, Keys::Causal { layer: 0, slopes: None }, 16, 1.0);
         let attended = graph.plan(&[query], None);
-        assert_eq!(attended.bytes(&counts()), (2 * 16 * (2 * TOKENS + 2 * 10)) as u64);
-        assert_eq!(attended.flops(&counts()), 4 * 16 * 27);
+        assert_eq!(attended.bytes(&workload()), (2 * 16 * (2 * TOKENS + 2 * 10)) as u64);
+        assert_eq!(attended.flops(&workload()), 4 * 16 * 27);
     }
 }

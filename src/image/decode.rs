@@ -1,4 +1,4 @@
-//! PNG, JPEG, WebP, GIF and BMP files to pictures in the mode that Pillow 12.0 would give them.
+//! PNG, JPEG, WebP, GIF and BMP files to images in the mode that Pillow 12.0 would give them.
 //!
 //! A file is hostile until shown otherwise: what it is follows from its first bytes and never from a name, and the
 //! sides in its header are held against the [`Limits`] before anything is allocated for its pixels. Of an animation
@@ -17,10 +17,10 @@ use image::ImageDecoder;
 use image::codecs::{bmp::BmpDecoder, jpeg::JpegDecoder, webp::WebPDecoder};
 use image::metadata::Orientation;
 
-use super::{Mode, Picture};
+use super::{Image, Mode};
 use crate::error::{Error, Result};
 
-/// What a picture may cost at most. The peak of memory is 12 bytes a pixel (a 16-bit RGBA PNG), usually 3 or 4.
+/// What an image may cost at most. The peak of memory is 12 bytes a pixel (a 16-bit RGBA PNG), usually 3 or 4.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Width and height, in pixels.
@@ -38,7 +38,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Whether a picture may have so many pixels; `source` names it in messages.
+    /// Whether an image may have so many pixels; `source` names it in messages.
     ///
     /// # Errors
     ///
@@ -53,19 +53,19 @@ impl Limits {
     }
 }
 
-/// Decodes a picture from the content of a file.
+/// Decodes an image from the content of a file.
 ///
-/// `source` names the picture in messages: its path, or "image 3 of the prompt".
+/// `source` names the image in messages: its path, or "image 3 of the prompt".
 ///
 /// # Errors
 ///
 /// Nothing known at the start of `bytes`, damaged or truncated data, or a limit that would be passed.
-pub fn decode(bytes: &[u8], source: &str, limits: &Limits) -> Result<Picture> {
+pub fn decode(bytes: &[u8], source: &str, limits: &Limits) -> Result<Image> {
     if bytes.len() as u64 > limits.bytes_max {
         return Err(Error::limit(format!("{source}: bytes of the file"), limits.bytes_max, bytes.len() as u64));
     }
     let Some(format) = Format::of(bytes) else {
-        return Err(Error::invalid(source, "picture", "PNG, JPEG, WebP, GIF or BMP data", first_bytes(bytes)));
+        return Err(Error::invalid(source, "image", "PNG, JPEG, WebP, GIF or BMP data", first_bytes(bytes)));
     };
     let input = Input { bytes, source, format, limits };
     match format {
@@ -77,7 +77,7 @@ pub fn decode(bytes: &[u8], source: &str, limits: &Limits) -> Result<Picture> {
     }
 }
 
-/// What a picture's file is.
+/// What an image's file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     Png,
@@ -111,7 +111,7 @@ impl Format {
     }
 }
 
-/// What stands at the start of a file that is not a picture.
+/// What stands at the start of a file that is not an image.
 fn first_bytes(bytes: &[u8]) -> String {
     match bytes.len() {
         0 => "0 bytes".to_owned(),
@@ -161,7 +161,7 @@ impl<'a> Input<'a> {
     }
 }
 
-fn decode_png(input: &Input) -> Result<Picture> {
+fn decode_png(input: &Input) -> Result<Image> {
     let mut decoder = png::Decoder::new(input.reader());
     // Never used, and compressed: text and colour profiles are where a small file hides a large one.
     decoder.set_ignore_text_chunk(true);
@@ -174,12 +174,12 @@ fn decode_png(input: &Input) -> Result<Picture> {
     // The orientation may stand behind the pixels; what else is wrong there does not matter any more.
     let _ = reader.finish();
     let info = reader.info();
-    let picture = png_picture(width, height, info, packed);
-    Ok(picture.oriented(info.exif_metadata.as_deref().and_then(Orientation::from_exif_chunk)))
+    let image = png_image(width, height, info, packed);
+    Ok(image.oriented(info.exif_metadata.as_deref().and_then(Orientation::from_exif_chunk)))
 }
 
 /// Unpacks the rows of a PNG. Of 16-bit colours the high bytes are kept; 16-bit grey is kept whole.
-fn png_picture(width: usize, height: usize, info: &png::Info, packed: Vec<u8>) -> Picture {
+fn png_image(width: usize, height: usize, info: &png::Info, packed: Vec<u8>) -> Image {
     let bits = info.bit_depth as u8;
     let (mode, pixels) = match (info.color_type, bits) {
         (png::ColorType::Grayscale, 16) => {
@@ -192,20 +192,20 @@ fn png_picture(width: usize, height: usize, info: &png::Info, packed: Vec<u8>) -
         (png::ColorType::Rgb, _) => (Mode::Rgb, png_samples(packed, width, bits)),
         (png::ColorType::Rgba, _) => (Mode::Rgba, png_samples(packed, width, bits)),
     };
-    let mut picture = Picture::new(width, height, mode, pixels);
+    let mut image = Image::new(width, height, mode, pixels);
     let transparency = info.trns.as_deref().unwrap_or_default();
     match info.color_type {
         png::ColorType::Indexed => {
-            picture.palette = padded_palette(info.palette.as_deref().unwrap_or_default());
-            for (entry, &alpha) in picture.palette.iter_mut().zip(transparency) {
+            image.palette = padded_palette(info.palette.as_deref().unwrap_or_default());
+            for (entry, &alpha) in image.palette.iter_mut().zip(transparency) {
                 entry[3] = alpha;
             }
         }
         // Pillow compares the low byte of the file's unscaled level with the scaled pixels, at every bit depth.
-        png::ColorType::Grayscale => picture.transparent_gray = transparency.last().copied(),
+        png::ColorType::Grayscale => image.transparent_gray = transparency.last().copied(),
         _ => {}
     }
-    picture
+    image
 }
 
 /// Grey of at most 8 bits, scaled so that the lightest level is 255.
@@ -239,17 +239,17 @@ fn padded_palette(colours: &[u8]) -> Vec<[u8; 4]> {
     palette
 }
 
-fn decode_jpeg(input: &Input) -> Result<Picture> {
+fn decode_jpeg(input: &Input) -> Result<Image> {
     let mut decoder = JpegDecoder::new(input.reader()).map_err(|error| input.undecodable(error))?;
     let (width, height) = decoder.dimensions();
     input.check_size(width, height)?;
-    // The decoder fills what is missing with grey; a picture cut short must not pass as one.
+    // The decoder fills what is missing with grey; an image cut short must not pass as one.
     if !jpeg_scan_ends(input.bytes) {
         return Err(input.damaged("a scan without an end-of-image marker"));
     }
     let orientation = decoder.orientation().map_err(|error| input.undecodable(error))?;
     let mode = if decoder.color_type() == image::ColorType::L8 { Mode::Gray } else { Mode::Rgb };
-    Ok(read_picture(decoder, mode).map_err(|error| input.undecodable(error))?.oriented(Some(orientation)))
+    Ok(read_image(decoder, mode).map_err(|error| input.undecodable(error))?.oriented(Some(orientation)))
 }
 
 /// Whether an end-of-image marker follows the first start-of-scan marker.
@@ -271,7 +271,7 @@ fn jpeg_scan_ends(bytes: &[u8]) -> bool {
     }
 }
 
-fn decode_webp(input: &Input) -> Result<Picture> {
+fn decode_webp(input: &Input) -> Result<Image> {
     // The decoder allocates whatever length a chunk claims.
     if !webp_chunks_fit(input.bytes) {
         return Err(input.damaged("fewer bytes than its chunks claim"));
@@ -281,7 +281,7 @@ fn decode_webp(input: &Input) -> Result<Picture> {
     input.check_size(width, height)?;
     let orientation = decoder.orientation().map_err(|error| input.undecodable(error))?;
     let mode = if decoder.color_type().has_alpha() { Mode::Rgba } else { Mode::Rgb };
-    Ok(read_picture(decoder, mode).map_err(|error| input.undecodable(error))?.oriented(Some(orientation)))
+    Ok(read_image(decoder, mode).map_err(|error| input.undecodable(error))?.oriented(Some(orientation)))
 }
 
 /// Whether the chunks of a WebP end where the file ends or before; the padding of the last one may be missing.
@@ -298,14 +298,14 @@ fn webp_chunks_fit(bytes: &[u8]) -> bool {
 }
 
 /// Reads all pixels of a decoder whose 8-bit channels are those of `mode`, and whose size has been checked.
-fn read_picture(decoder: impl ImageDecoder, mode: Mode) -> image::ImageResult<Picture> {
+fn read_image(decoder: impl ImageDecoder, mode: Mode) -> image::ImageResult<Image> {
     let (width, height) = decoder.dimensions();
     let mut pixels = vec![0; width as usize * height as usize * mode.bytes_per_pixel()];
     decoder.read_image(&mut pixels)?;
-    Ok(Picture::new(width as usize, height as usize, mode, pixels))
+    Ok(Image::new(width as usize, height as usize, mode, pixels))
 }
 
-fn decode_gif(input: &Input) -> Result<Picture> {
+fn decode_gif(input: &Input) -> Result<Image> {
     let [_, _, _, _, _, _, width_low, width_high, height_low, height_high, ..] = *input.bytes else {
         return Err(input.damaged("a header cut short"));
     };
@@ -328,17 +328,17 @@ fn decode_gif(input: &Input) -> Result<Picture> {
 
     let mut screen = vec![frame.transparent.unwrap_or(0); width * height];
     frame.paste(&indices, &mut screen, width);
-    let mut picture = Picture::new(width, height, Mode::Palette, screen);
+    let mut image = Image::new(width, height, Mode::Palette, screen);
     if is_gray_ramp(palette.as_chunks().0) {
-        picture.mode = Mode::Gray;
-        picture.transparent_gray = frame.transparent;
+        image.mode = Mode::Gray;
+        image.transparent_gray = frame.transparent;
     } else {
-        picture.palette = padded_palette(palette);
+        image.palette = padded_palette(palette);
         if let Some(index) = frame.transparent {
-            picture.palette[usize::from(index)][3] = 0;
+            image.palette[usize::from(index)][3] = 0;
         }
     }
-    Ok(picture)
+    Ok(image)
 }
 
 /// Where the first frame of a GIF lies on the screen, and which of its indices is see-through.
@@ -380,7 +380,7 @@ impl GifFrame {
     }
 }
 
-/// Whether a palette says of each index only that it is its own grey level; Pillow then takes the picture as grey.
+/// Whether a palette says of each index only that it is its own grey level; Pillow then takes the image as grey.
 fn is_gray_ramp(colours: &[[u8; 3]]) -> bool {
     colours
         .iter()
@@ -388,16 +388,16 @@ fn is_gray_ramp(colours: &[[u8; 3]]) -> bool {
         .all(|(index, &[red, green, blue])| index == usize::from(red) && red == green && red == blue)
 }
 
-fn decode_bmp(input: &Input) -> Result<Picture> {
+fn decode_bmp(input: &Input) -> Result<Image> {
     let decoder = BmpDecoder::new(input.reader()).map_err(|error| input.undecodable(error))?;
     let (width, height) = decoder.dimensions();
     input.check_size(width, height)?;
     let colours = decoder.get_palette().map(|palette| palette[..palette.len().min(bmp_colours(input.bytes))].to_vec());
     let mode = if decoder.color_type().has_alpha() { Mode::Rgba } else { Mode::Rgb };
-    let picture = read_picture(decoder, mode).map_err(|error| input.undecodable(error))?;
+    let image = read_image(decoder, mode).map_err(|error| input.undecodable(error))?;
     Ok(match colours {
-        None => picture,
-        Some(colours) => bmp_palette_picture(picture, &colours),
+        None => image,
+        Some(colours) => bmp_palette_image(image, &colours),
     })
 }
 
@@ -417,10 +417,10 @@ fn little_endian(bytes: &[u8], at: usize) -> u32 {
 }
 
 /// Gives the mode of its palette back to a BMP that was decoded to RGB. The order of the entries does not matter.
-fn bmp_palette_picture(picture: Picture, colours: &[[u8; 3]]) -> Picture {
-    let rgb = picture.to_rgb();
+fn bmp_palette_image(image: Image, colours: &[[u8; 3]]) -> Image {
+    let rgb = image.to_rgb();
     let (rgb, _) = rgb.as_chunks::<3>();
-    let gray = |mode| Picture::new(picture.width, picture.height, mode, rgb.iter().map(|pixel| pixel[0]).collect());
+    let gray = |mode| Image::new(image.width, image.height, mode, rgb.iter().map(|pixel| pixel[0]).collect());
     if colours == [[0; 3], [255; 3]] {
         return gray(Mode::Bilevel);
     }
@@ -436,14 +436,14 @@ fn bmp_palette_picture(picture: Picture, colours: &[[u8; 3]]) -> Picture {
         })
     };
     let indices = rgb.iter().map(&mut index).collect();
-    Picture { palette: padded_palette(&palette), ..Picture::new(picture.width, picture.height, Mode::Palette, indices) }
+    Image { palette: padded_palette(&palette), ..Image::new(image.width, image.height, Mode::Palette, indices) }
 }
 
-impl Picture {
+impl Image {
     /// Turned and mirrored as the EXIF orientation says.
-    fn oriented(self, orientation: Option<Orientation>) -> Picture {
+    fn oriented(self, orientation: Option<Orientation>) -> Image {
         let (w, h) = (self.width, self.height);
-        // Where the pixel of a place in the turned picture is found in this one, as (x, y).
+        // Where the pixel of a place in the turned image is found in this one, as (x, y).
         match orientation.unwrap_or(Orientation::NoTransforms) {
             Orientation::NoTransforms => self,
             Orientation::FlipHorizontal => self.gathered(w, h, |x, y| (w - 1 - x, y)),
@@ -456,8 +456,8 @@ impl Picture {
         }
     }
 
-    /// A picture of another shape with pixels taken from `place(x, y)` of this one.
-    fn gathered(self, width: usize, height: usize, place: impl Fn(usize, usize) -> (usize, usize)) -> Picture {
+    /// An image of another shape with pixels taken from `place(x, y)` of this one.
+    fn gathered(self, width: usize, height: usize, place: impl Fn(usize, usize) -> (usize, usize)) -> Image {
         let stride = self.mode.bytes_per_pixel();
         let mut pixels = Vec::with_capacity(self.pixels.len());
         for y in 0..height {
@@ -466,6 +466,6 @@ impl Picture {
                 pixels.extend_from_slice(&self.pixels[(from_y * self.width + from_x) * stride..][..stride]);
             }
         }
-        Picture { width, height, pixels, ..self }
+        Image { width, height, pixels, ..self }
     }
 }

@@ -1,10 +1,10 @@
-//! Pictures: from the bytes of a file to the floats that the vision encoder reads.
+//! Images: from the bytes of a file to the floats that the vision encoder reads.
 //!
-//! Three steps, one file each: [`decode()`] makes a [`Picture`]; `resize` brings it to the encoder's size exactly as
+//! Three steps, one file each: [`decode()`] makes a [`Image`]; `resize` brings it to the encoder's size exactly as
 //! Pillow 12.0 does; a [`Preprocessor`] does that in the order of operations in which a model family was trained, and
 //! normalises the result.
 //!
-//! A picture keeps the mode that Pillow would give it, because the mode decides how it is resized: a palette by nearest
+//! An image keeps the mode that Pillow would give it, because the mode decides how it is resized: a palette by nearest
 //! neighbour, transparency premultiplied, 16-bit grey in 16 bits. Nothing here opens a file or a socket.
 
 mod decode;
@@ -19,7 +19,7 @@ use std::borrow::Cow;
 
 use crate::error::{Error, Result};
 
-/// How the pixels of a [`Picture`] are stored, after Pillow's modes.
+/// How the pixels of a [`Image`] are stored, after Pillow's modes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// "1": one byte, 0 or 255.
@@ -28,7 +28,7 @@ pub enum Mode {
     Gray,
     /// "LA": grey, alpha.
     GrayAlpha,
-    /// "P": one byte, an index into [`Picture::palette`].
+    /// "P": one byte, an index into [`Image::palette`].
     Palette,
     /// "RGB": red, green, blue.
     Rgb,
@@ -50,57 +50,57 @@ impl Mode {
     }
 }
 
-/// A decoded picture: rows from the top, pixels from the left, channels last.
+/// A decoded image: rows from the top, pixels from the left, channels last.
 ///
 /// Always has at least one pixel, and exactly `width * height * mode.bytes_per_pixel()` bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Picture {
+pub struct Image {
     width: usize,
     height: usize,
     mode: Mode,
     pixels: Vec<u8>,
     /// Red, green, blue, alpha by index; all 256 of them for [`Mode::Palette`], empty otherwise.
     palette: Vec<[u8; 4]>,
-    /// The level of a grey picture that stands for "see-through" (tRNS of a PNG, the transparent index of a grey GIF).
+    /// The level of a grey image that stands for "see-through" (tRNS of a PNG, the transparent index of a grey GIF).
     transparent_gray: Option<u8>,
 }
 
-impl Picture {
-    /// A picture from raw pixels: `width * height * 3` bytes, red, green and blue of each pixel, rows from the top.
+impl Image {
+    /// An image from raw pixels: `width * height * 3` bytes, red, green and blue of each pixel, rows from the top.
     ///
     /// # Errors
     ///
     /// A side of zero, or another number of bytes.
-    pub fn from_rgb(width: u32, height: u32, pixels: Vec<u8>) -> Result<Picture> {
-        Picture::from_raw(width, height, Mode::Rgb, pixels)
+    pub fn from_rgb(width: u32, height: u32, pixels: Vec<u8>) -> Result<Image> {
+        Image::from_raw(width, height, Mode::Rgb, pixels)
     }
 
-    /// A picture from raw pixels with alpha: `width * height * 4` bytes, not premultiplied.
+    /// An image from raw pixels with alpha: `width * height * 4` bytes, not premultiplied.
     ///
     /// # Errors
     ///
     /// A side of zero, or another number of bytes.
-    pub fn from_rgba(width: u32, height: u32, pixels: Vec<u8>) -> Result<Picture> {
-        Picture::from_raw(width, height, Mode::Rgba, pixels)
+    pub fn from_rgba(width: u32, height: u32, pixels: Vec<u8>) -> Result<Image> {
+        Image::from_raw(width, height, Mode::Rgba, pixels)
     }
 
-    fn from_raw(width: u32, height: u32, mode: Mode, pixels: Vec<u8>) -> Result<Picture> {
+    fn from_raw(width: u32, height: u32, mode: Mode, pixels: Vec<u8>) -> Result<Image> {
         let expected = u128::from(width) * u128::from(height) * mode.bytes_per_pixel() as u128;
         if expected == 0 || pixels.len() as u128 != expected {
             let name = if mode == Mode::Rgb { "RGB" } else { "RGBA" };
             return Err(Error::argument(format!(
-                "raw {name} picture of {width} x {height} pixels: expected both sides above 0 and {expected} bytes, \
+                "raw {name} image of {width} x {height} pixels: expected both sides above 0 and {expected} bytes, \
                  found {} bytes",
                 pixels.len()
             )));
         }
-        Ok(Picture::new(width as usize, height as usize, mode, pixels))
+        Ok(Image::new(width as usize, height as usize, mode, pixels))
     }
 
-    /// A picture without palette or transparent level.
-    fn new(width: usize, height: usize, mode: Mode, pixels: Vec<u8>) -> Picture {
+    /// An image without palette or transparent level.
+    fn new(width: usize, height: usize, mode: Mode, pixels: Vec<u8>) -> Image {
         debug_assert_eq!(pixels.len(), width * height * mode.bytes_per_pixel());
-        Picture { width, height, mode, pixels, palette: Vec::new(), transparent_gray: None }
+        Image { width, height, mode, pixels, palette: Vec::new(), transparent_gray: None }
     }
 
     /// Pixels in a row.
@@ -118,7 +118,7 @@ impl Picture {
         self.width as u64 * self.height as u64
     }
 
-    /// How [`Picture::pixels`] is to be read.
+    /// How [`Image::pixels`] is to be read.
     pub fn mode(&self) -> Mode {
         self.mode
     }
@@ -133,7 +133,7 @@ impl Picture {
         &self.palette
     }
 
-    /// A hash of everything that decides how the picture looks to a model.
+    /// A hash of everything that decides how the image looks to a model.
     pub(crate) fn content(&self) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();
         let number = |number: usize| (number as u64).to_le_bytes();
@@ -143,15 +143,15 @@ impl Picture {
         hasher.finalize()
     }
 
-    /// The whole picture as red, green, blue of every pixel; alpha is dropped, not blended. Pillow's `convert("RGB")`.
+    /// The whole image as red, green, blue of every pixel; alpha is dropped, not blended. Pillow's `convert("RGB")`.
     pub fn to_rgb(&self) -> Cow<'_, [u8]> {
         rgb_of(self.mode, &self.palette, &self.pixels)
     }
 
-    /// The whole picture as red, green, blue of every pixel, laid over white where it is see-through.
+    /// The whole image as red, green, blue of every pixel, laid over white where it is see-through.
     ///
-    /// Pictures without an alpha channel, without a palette and without a transparent level come out as in
-    /// [`Picture::to_rgb`]. An RGB picture with a transparent colour counts as one of those, as it does for Pillow.
+    /// Images without an alpha channel, without a palette and without a transparent level come out as in
+    /// [`Image::to_rgb`]. An RGB image with a transparent colour counts as one of those, as it does for Pillow.
     pub fn over_white(&self) -> Cow<'_, [u8]> {
         let mut rgb = self.to_rgb();
         match self.mode {

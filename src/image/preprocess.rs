@@ -1,29 +1,29 @@
-//! From a picture to the input of the vision encoder, in the order of operations of each model family.
+//! From an image to the input of the vision encoder, in the order of operations of each model family.
 //!
 //! The 8-bit pixels are those of Pillow 12.0 to the last bit, and so are the floats those of torchvision (OpenFlamingo)
 //! and of transformers 4.44 (IDEFICS): a level has only 256 values, so both are one table per channel.
 
 use super::resize::{Axis, bicubic, nearest};
-use super::{Mode, Picture, rgb_of};
+use super::{Image, Mode, rgb_of};
 
-/// Mean of red, green and blue over CLIP's training pictures, on the scale 0..1.
+/// Mean of red, green and blue over CLIP's training images, on the scale 0..1.
 pub const CLIP_MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
 
-/// Standard deviation of red, green and blue over CLIP's training pictures, on the scale 0..1.
+/// Standard deviation of red, green and blue over CLIP's training images, on the scale 0..1.
 #[expect(clippy::excessive_precision, reason = "the digits as published")]
 pub const CLIP_STD: [f32; 3] = [0.26862954, 0.26130258, 0.27577711];
 
-/// How a picture of any shape becomes a square.
+/// How an image of any shape becomes a square.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crop {
     /// IDEFICS: laid over white, then both sides brought to the size, whatever that does to the proportions.
     Stretch,
-    /// OpenFlamingo (open_clip 2.20): the shorter side brought to the size in the picture's own mode, the middle cut
+    /// OpenFlamingo (open_clip 2.20): the shorter side brought to the size in the image's own mode, the middle cut
     /// out, then made RGB without regard to alpha.
     ShortestEdgeCentreCrop,
 }
 
-/// The recipe by which a model family prepares its pictures.
+/// The recipe by which a model family prepares its images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preprocessor {
     /// How the square is made.
@@ -45,8 +45,8 @@ impl Preprocessor {
     }
 
     /// The encoder's input: (3, size, size), channel first, rows from the top.
-    pub fn apply(&self, picture: &Picture) -> Vec<f32> {
-        let rgb = self.rgb(picture);
+    pub fn apply(&self, image: &Image) -> Vec<f32> {
+        let rgb = self.rgb(image);
         let mut planes = Vec::with_capacity(rgb.len());
         self.normalise(&rgb, &mut planes);
         planes
@@ -62,16 +62,16 @@ impl Preprocessor {
     }
 
     /// The square before the normalisation: (size, size, 3), 8 bits, rows from the top.
-    pub fn rgb(&self, picture: &Picture) -> Vec<u8> {
+    pub fn rgb(&self, image: &Image) -> Vec<u8> {
         match self.crop {
             Crop::Stretch => {
                 let axis = |source| Axis { source, target: self.size, window: 0..self.size };
-                bicubic::<u8, 3>(&picture.over_white(), &axis(picture.width), &axis(picture.height))
+                bicubic::<u8, 3>(&image.over_white(), &axis(image.width), &axis(image.height))
             }
             Crop::ShortestEdgeCentreCrop => {
-                let short = picture.width.min(picture.height);
+                let short = image.width.min(image.height);
                 let axis = |source| centre(source, short, self.size);
-                resize_in_mode(picture, &axis(picture.width), &axis(picture.height))
+                resize_in_mode(image, &axis(image.width), &axis(image.height))
             }
         }
     }
@@ -93,10 +93,10 @@ fn centre(source: usize, short: usize, size: usize) -> Axis {
     Axis { source, target, window: start..start + size }
 }
 
-/// Resizes as Pillow's `resize` does for the picture's mode, then converts the window to RGB.
-fn resize_in_mode(picture: &Picture, x: &Axis, y: &Axis) -> Vec<u8> {
-    let pixels = &picture.pixels;
-    let window = match picture.mode {
+/// Resizes as Pillow's `resize` does for the image's mode, then converts the window to RGB.
+fn resize_in_mode(image: &Image, x: &Axis, y: &Axis) -> Vec<u8> {
+    let pixels = &image.pixels;
+    let window = match image.mode {
         Mode::Bilevel | Mode::Palette => nearest(pixels, x, y),
         Mode::Gray => bicubic::<u8, 1>(pixels, x, y),
         Mode::Rgb => bicubic::<u8, 3>(pixels, x, y),
@@ -107,7 +107,7 @@ fn resize_in_mode(picture: &Picture, x: &Axis, y: &Axis) -> Vec<u8> {
             bicubic::<u16, 1>(&words, x, y).into_iter().flat_map(u16::to_le_bytes).collect()
         }
     };
-    rgb_of(picture.mode, &picture.palette, &window).into_owned()
+    rgb_of(image.mode, &image.palette, &window).into_owned()
 }
 
 /// Resizes pixels whose last channel is alpha; colours count by how much they show.
@@ -161,8 +161,8 @@ mod tests {
 
     #[test]
     fn apply_is_channel_first() {
-        let picture = Picture::from_rgb(1, 1, vec![255, 0, 51]).unwrap();
-        let planes = Preprocessor::clip(Crop::Stretch, 2).apply(&picture);
+        let image = Image::from_rgb(1, 1, vec![255, 0, 51]).unwrap();
+        let planes = Preprocessor::clip(Crop::Stretch, 2).apply(&image);
         let expected = |level: f32, channel: usize| (level - CLIP_MEAN[channel]) / CLIP_STD[channel];
         assert_eq!(planes.len(), 12);
         assert_eq!(planes[..4], [expected(1.0, 0); 4]);

@@ -3,7 +3,7 @@
 //!
 //! Always the horizontal pass first, each pass rounded to whole levels. (Pillow 13.0 turns the order round for some
 //! shapes and then differs by up to 4 levels; the models were trained and evaluated with older ones.) Only a window of
-//! the result is computed, so that cropping the middle out of a very long picture costs no more than the window.
+//! the result is computed, so that cropping the middle out of a very long image costs no more than the window.
 
 use std::ops::Range;
 
@@ -66,7 +66,7 @@ impl Sample for u16 {
     }
 }
 
-/// The window of a picture resized by bicubic interpolation.
+/// The window of an image resized by bicubic interpolation.
 ///
 /// `pixels` is (y.source, x.source, CHANNELS); the result is (y.window, x.window, CHANNELS).
 pub(super) fn bicubic<S: Sample, const CHANNELS: usize>(pixels: &[S], x: &Axis, y: &Axis) -> Vec<S> {
@@ -79,7 +79,7 @@ pub(super) fn bicubic<S: Sample, const CHANNELS: usize>(pixels: &[S], x: &Axis, 
     vertical(&narrowed, x.window.len() * CHANNELS, &rows, needed.start)
 }
 
-/// The window of a picture resized by nearest neighbour: (y.source, x.source) becomes (y.window, x.window).
+/// The window of an image resized by nearest neighbour: (y.source, x.source) becomes (y.window, x.window).
 pub(super) fn nearest(pixels: &[u8], x: &Axis, y: &Axis) -> Vec<u8> {
     let columns = nearest_positions(x);
     let mut resized = Vec::with_capacity(columns.len() * y.window.len());
@@ -173,7 +173,7 @@ fn horizontal<S: Sample, const CHANNELS: usize>(rows: &[S], row_length: usize, t
     mixed
 }
 
-/// Mixes whole rows, of which the first is number `first_row` of the picture: the result is (taps, row_length).
+/// Mixes whole rows, of which the first is number `first_row` of the image: the result is (taps, row_length).
 fn vertical<S: Sample>(rows: &[S], row_length: usize, taps: &Taps<S::Sum>, first_row: usize) -> Vec<S> {
     let mut mixed = Vec::with_capacity(taps.starts.len() * row_length);
     let mut sums = vec![S::HALF; row_length];
@@ -209,12 +209,12 @@ mod tests {
 
     #[test]
     fn a_window_is_a_part_of_the_whole() {
-        let picture: Vec<u8> = (0..20 * 30 * 3).map(|index| (index * 7919 % 251) as u8).collect();
-        let full = bicubic::<u8, 3>(&picture, &whole(20, 33), &whole(30, 17));
+        let image: Vec<u8> = (0..20 * 30 * 3).map(|index| (index * 7919 % 251) as u8).collect();
+        let full = bicubic::<u8, 3>(&image, &whole(20, 33), &whole(30, 17));
         let (left, top) = (5..25, 3..9);
         let x = Axis { window: left.clone(), ..whole(20, 33) };
         let y = Axis { window: top.clone(), ..whole(30, 17) };
-        let part = bicubic::<u8, 3>(&picture, &x, &y);
+        let part = bicubic::<u8, 3>(&image, &x, &y);
         let cut: Vec<u8> =
             top.flat_map(|row| full[(row * 33 + left.start) * 3..(row * 33 + left.end) * 3].to_vec()).collect();
         assert_eq!(part, cut);

@@ -1,6 +1,6 @@
 //! The gated cross-attention block (paper 2.2, figure 4) that stands before some layers of the frozen language model:
-//! text attends to the one picture that precedes it, then a dense part; both enter through a tanh gate. The dense part
-//! works on every token, also on those that see no picture.
+//! text attends to the one image that precedes it, then a dense part; both enter through a tanh gate. The dense part
+//! works on every token, also on those that see no image.
 
 use super::{Linear, Normalise, Perceptron};
 use crate::config::{GatedConfig, Norm};
@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::graph::{Epilogue, Graph, Keys, Tensor};
 use crate::weights::Weights;
 
-/// Keys and values of one picture for one block, from its latents: computed once, kept in media pages. Keys are stored
+/// Keys and values of one image for one block, from its latents: computed once, kept in media pages. Keys are stored
 /// normed where the family norms them, since nothing else ever depends on the text.
 pub(super) fn keys_and_values(
     graph: &mut Graph,

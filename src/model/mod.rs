@@ -1,5 +1,5 @@
-//! A Flamingo as two plans: the media plan turns pictures into pages of media keys and values, the text plan turns
-//! tokens into logits. A third tells what its vision tower compares pictures by. Written once, as calls on the graph
+//! A Flamingo as two plans: the media plan turns images into pages of media keys and values, the text plan turns
+//! tokens into logits. A third tells what its vision tower compares images by. Written once, as calls on the graph
 //! recorder; no device in sight.
 
 mod decoder;
@@ -21,8 +21,8 @@ pub fn record(config: &ModelConfig, weights: &mut Weights) -> Result<Plans> {
     Ok(Plans { media, text, features: vision::features(&config.vision, weights)? })
 }
 
-/// Pictures and videos to media keys and values: vision tower frame by frame, resampler, and for each gated block its
-/// key and value projection, which is all that the block will ever ask of a picture (paper 2.1, 2.2).
+/// Images and videos to media keys and values: vision tower frame by frame, resampler, and for each gated block its
+/// key and value projection, which is all that the block will ever ask of an image (paper 2.1, 2.2).
 fn media(config: &ModelConfig, weights: &mut Weights) -> Result<Plan> {
     let mut graph = Graph::new();
     let pixels = vision::pixels(&mut graph, &config.vision);

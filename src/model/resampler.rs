@@ -1,5 +1,5 @@
 //! The Perceiver resampler (paper 2.1, figure 5): a few learned latents attend to the vision tokens and to themselves,
-//! layer by layer, and stand for the picture from then on. The vision tokens never change; each layer norms them anew.
+//! layer by layer, and stand for the image from then on. The vision tokens never change; each layer norms them anew.
 //!
 //! A video is the tokens of all its frames, to which the embedding of each frame's place is added where the checkpoint
 //! has any; without, the latents see the frames as a set.
@@ -47,7 +47,7 @@ pub(super) fn resample(
                 NORM.apply_groups(graph, weights, &format!("{name}.key_norm"), key, config.head_width)?;
             }
         }
-        let x = graph.attention(query, Keys::Picture(sources.to_vec()), config.head_width, scale);
+        let x = graph.attention(query, Keys::Image(sources.to_vec()), config.head_width, scale);
         let out = Linear::find(weights, &format!("{name}.out"), width, inner, false)?;
         latents = out.apply(graph, x, added_to(latents));
 

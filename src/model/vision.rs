@@ -1,6 +1,6 @@
 //! The vision tower: CLIP's pre-norm transformer over patches (Radford et al. 2021), up to its last block. The tokens
 //! leave before the final norm, as every Flamingo was trained; OpenFlamingo drops the class token, IDEFICS keeps it.
-//! What CLIP itself compares pictures by is the class token after that norm, projected.
+//! What CLIP itself compares images by is the class token after that norm, projected.
 
 use super::{Linear, Normalise, Perceptron, added_to};
 use crate::config::{Mlp, VisionConfig};
@@ -24,7 +24,7 @@ pub(super) fn encode(
     Ok(if config.class_token_kept { x } else { x.rows_from(1) })
 }
 
-/// The plan from pixels (frames, 3 * side * side) to what CLIP compares pictures by (frames, width): the class token
+/// The plan from pixels (frames, 3 * side * side) to what CLIP compares images by (frames, width): the class token
 /// after the last norm, projected where the checkpoint has the projection. None if it has no such norm.
 pub(super) fn features(config: &VisionConfig, weights: &mut Weights) -> Result<Option<Plan>> {
     if !weights.has("vision.norm_post") {
@@ -63,7 +63,7 @@ fn tower(graph: &mut Graph, config: &VisionConfig, weights: &mut Weights, pixels
         let qkv = Linear::find(weights, &format!("{name}.qkv"), 3 * width, width, true)?;
         let [query, key, value] = qkv.apply(graph, y, Epilogue::default()).split();
         let scale = 1.0 / (head_width as f32).sqrt();
-        let y = graph.attention(query, Keys::Picture(vec![(key, value)]), head_width, scale);
+        let y = graph.attention(query, Keys::Image(vec![(key, value)]), head_width, scale);
         let out = Linear::find(weights, &format!("{name}.out"), width, width, true)?;
         x = out.apply(graph, y, added_to(x));
 

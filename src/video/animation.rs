@@ -3,7 +3,7 @@
 
 use super::{FrameSampling, Frames};
 use crate::error::{Error, Result};
-use crate::image::Picture;
+use crate::image::Image;
 
 /// Where a frame lies on the canvas, in pixels.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -70,13 +70,13 @@ impl Canvas {
     }
 
     /// How it looks now. Without alpha, every pixel counts as opaque.
-    pub(super) fn picture(&self, has_alpha: bool) -> Result<Picture> {
+    pub(super) fn image(&self, has_alpha: bool) -> Result<Image> {
         let (width, height) = (self.width as u32, self.height as u32);
         if has_alpha && self.pixels.iter().any(|pixel| pixel[3] < 255) {
-            return Picture::from_rgba(width, height, self.pixels.as_flattened().to_vec());
+            return Image::from_rgba(width, height, self.pixels.as_flattened().to_vec());
         }
         let rgb = self.pixels.iter().flat_map(|&[red, green, blue, _]| [red, green, blue]);
-        Picture::from_rgb(width, height, rgb.collect())
+        Image::from_rgb(width, height, rgb.collect())
     }
 }
 
@@ -115,7 +115,7 @@ impl<'a, 'b> Clock<'a, 'b> {
         // Browsers show a frame without a duration for a tenth of a second.
         self.milliseconds += u64::from(if milliseconds == 0 { 100 } else { milliseconds });
         while self.looks as f64 * 1000.0 / self.per_second < self.milliseconds as f64 {
-            self.frames.look(|_| canvas.picture(has_alpha))?;
+            self.frames.look(|_| canvas.image(has_alpha))?;
             self.looks += 1;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! A folder of pictures as a video: its files in the order of their names, numbers in them by value.
+//! A folder of images as a video: its files in the order of their names, numbers in them by value.
 
 use std::cmp::Ordering;
 use std::fs;

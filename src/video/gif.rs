@@ -1,7 +1,7 @@
 //! Animated GIFs, drawn as Pillow 12.0 draws them (`GifImagePlugin.py`).
 //!
 //! Pillow differs from browsers in that a frame which does not say how it is to be taken away is treated as the one
-//! before it, in that the background is a colour where nothing is see-through, and in that a picture is see-through
+//! before it, in that the background is a colour where nothing is see-through, and in that an image is see-through
 //! only if its first frame is. Two corners are not followed: a later frame that reaches beyond the screen is refused,
 //! and a palette that is a grey ramp is a palette like others.
 

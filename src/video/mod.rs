@@ -1,8 +1,8 @@
 //! Videos: from what a user has to the few frames that a model is shown.
 //!
-//! A [`Video`] comes from pictures, from a folder of them, from an animated GIF or WebP, or from a video file, which a
+//! A [`Video`] comes from images, from a folder of them, from an animated GIF or WebP, or from a video file, which a
 //! process of `ffmpeg` decodes; one file each. [`FrameSampling`] says which frames are taken. How a model reads them,
-//! and that a video is one picture of a prompt, is decided elsewhere.
+//! and that a video is one image of a prompt, is decided elsewhere.
 
 mod animation;
 mod ffmpeg;
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use crate::checkpoint::{open_regular, read_bounded};
 use crate::error::{Error, Result};
-use crate::image::{self, Format, Picture};
+use crate::image::{self, Format, Image};
 use sampling::Thinning;
 
 /// Most frames of a video.
@@ -52,7 +52,7 @@ impl Default for Limits {
 /// The frames of a video in the order of time, from 1 to [`FRAMES_MAX`] of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Video {
-    frames: Vec<Picture>,
+    frames: Vec<Image>,
 }
 
 impl Video {
@@ -60,7 +60,7 @@ impl Video {
     ///
     /// # Errors
     /// No frame, or more than [`FRAMES_MAX`].
-    pub fn new(frames: Vec<Picture>) -> Result<Video> {
+    pub fn new(frames: Vec<Image>) -> Result<Video> {
         match frames.len() {
             0 => Err(Error::argument("video: expected at least one frame, found none")),
             1..=FRAMES_MAX => Ok(Video { frames }),
@@ -68,16 +68,12 @@ impl Video {
         }
     }
 
-    /// A video of at most [`FRAMES_MAX`] pictures, whose sizes are held to the limits as they come.
-    pub(crate) fn gather(
-        source: &str,
-        limits: &Limits,
-        pictures: impl Iterator<Item = Result<Picture>>,
-    ) -> Result<Video> {
+    /// A video of at most [`FRAMES_MAX`] images, whose sizes are held to the limits as they come.
+    pub(crate) fn gather(source: &str, limits: &Limits, images: impl Iterator<Item = Result<Image>>) -> Result<Video> {
         let all = FrameSampling { frames_max: FRAMES_MAX, ..FrameSampling::default() };
         let mut frames = Frames::new(source, &all, limits);
-        for picture in pictures {
-            frames.look(|_| picture)?;
+        for image in images {
+            frames.look(|_| image)?;
         }
         frames.finish()
     }
@@ -86,7 +82,7 @@ impl Video {
     ///
     /// A folder's files are frames in the order of their names, numbers in them by value (`frame2` before `frame10`);
     /// names that begin with a dot are passed over, and files that are not sampled are not read. Animations are drawn
-    /// as Pillow 12.0 draws them, with a delay of 0 read as a tenth of a second, as browsers do. A picture that does
+    /// as Pillow 12.0 draws them, with a delay of 0 read as a tenth of a second, as browsers do. An image that does
     /// not move is one frame. Any other file, and a PNG that moves, is given to `ffmpeg`, found on the path or by the
     /// environment's `FLAMANT_FFMPEG`; it gives up at the first fault.
     ///
@@ -118,7 +114,7 @@ impl Video {
     }
 
     /// The frames.
-    pub fn frames(&self) -> &[Picture] {
+    pub fn frames(&self) -> &[Image] {
         &self.frames
     }
 }
@@ -128,7 +124,7 @@ struct Frames<'a> {
     /// The source's name in errors.
     source: &'a str,
     limits: &'a Limits,
-    thinning: Thinning<Picture>,
+    thinning: Thinning<Image>,
 }
 
 impl<'a> Frames<'a> {
@@ -137,13 +133,13 @@ impl<'a> Frames<'a> {
     }
 
     /// Looks at the next frame, which is made only if it is wanted; `make` gets the source's name.
-    fn look(&mut self, make: impl FnOnce(&str) -> Result<Picture>) -> Result<()> {
+    fn look(&mut self, make: impl FnOnce(&str) -> Result<Image>) -> Result<()> {
         let found = self.thinning.offered() + 1;
         if found > self.limits.frames_max {
             return Err(Error::limit(format!("{}: frames", self.source), self.limits.frames_max, found));
         }
         self.thinning.offer(|| make(self.source))?;
-        let pixels = self.thinning.held().iter().map(Picture::pixel_count).sum();
+        let pixels = self.thinning.held().iter().map(Image::pixel_count).sum();
         if pixels > self.limits.pixels_max {
             let what = format!("{}: pixels of all frames held", self.source);
             return Err(Error::limit(what, self.limits.pixels_max, pixels));

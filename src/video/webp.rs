@@ -6,7 +6,7 @@
 use super::animation::{Canvas, Clock, Pixel, Rectangle};
 use super::{FrameSampling, Frames};
 use crate::error::{Error, Result};
-use crate::image::{self, Limits, Picture};
+use crate::image::{self, Image, Limits};
 
 /// Flags of the header.
 const ANIMATION: u8 = 0x02;
@@ -55,11 +55,11 @@ pub(super) fn read(bytes: &[u8], sampling: &FrameSampling, limits: &Limits, fram
             return Err(damaged("a frame that reaches beyond the canvas"));
         }
         clock.allow(place.pixels() + drawing.blank.pixels())?;
-        let picture = image::decode(&own_file(&place, content), source, limits)?;
-        if (picture.width() as usize, picture.height() as usize) != (place.width, place.height) {
+        let image = image::decode(&own_file(&place, content), source, limits)?;
+        if (image.width() as usize, image.height() as usize) != (place.width, place.height) {
             return Err(damaged("a frame of another size than its header says"));
         }
-        drawing.draw(place, &picture, header[15]);
+        drawing.draw(place, &image, header[15]);
         clock.show(three_bytes(&header[12..]), &drawing.canvas, has_alpha)?;
     }
     Ok(())
@@ -115,18 +115,18 @@ impl Drawing {
         Drawing { blank: canvas.whole(), canvas }
     }
 
-    fn draw(&mut self, place: Rectangle, picture: &Picture, flags: u8) {
+    fn draw(&mut self, place: Rectangle, image: &Image, flags: u8) {
         self.canvas.fill(self.blank, CLEAR);
         let (whole, blank) = (self.canvas.whole(), self.blank);
         let blends = flags & NO_BLENDING == 0;
-        let mut source = pixels(picture);
+        let mut source = pixels(image);
         for (row, y) in self.canvas.rows(place).zip(place.top..) {
             for ((pixel, x), drawn) in row.iter_mut().zip(place.left..).zip(&mut source) {
                 let replaces = !blends || blank.contains(x, y);
                 *pixel = if replaces { drawn } else { blended(drawn, *pixel) };
             }
         }
-        // A frame that begins the picture anew takes all with it when it goes.
+        // A frame that begins the image anew takes all with it when it goes.
         let begins = blank == whole || place == whole && !blends;
         self.blank = match flags & BLANK_AFTER {
             0 => Rectangle::EMPTY,
@@ -136,9 +136,9 @@ impl Drawing {
     }
 }
 
-fn pixels(picture: &Picture) -> impl Iterator<Item = Pixel> {
-    let stride = picture.mode().bytes_per_pixel();
-    picture.pixels().chunks_exact(stride).map(|pixel| [pixel[0], pixel[1], pixel[2], *pixel.get(3).unwrap_or(&255)])
+fn pixels(image: &Image) -> impl Iterator<Item = Pixel> {
+    let stride = image.mode().bytes_per_pixel();
+    image.pixels().chunks_exact(stride).map(|pixel| [pixel[0], pixel[1], pixel[2], *pixel.get(3).unwrap_or(&255)])
 }
 
 /// One pixel over another, neither premultiplied, in libwebp's fixed point.

@@ -52,7 +52,7 @@ fn usage_errors() {
     usage(&["bench"], &["required arguments"]);
     usage(&["bench", &model, "--demo"], &["cannot be used with"]);
     usage(&["bench", "--demo", "--requests", "0"], &["'0'", "--requests"]);
-    usage(&["bench", "--demo", "--sequences", "few"], &["'few'", "--sequences"]);
+    usage(&["bench", "--demo", "--max-sequences", "few"], &["'few'", "--max-sequences"]);
     usage(&["conjure"], &["conjure"]);
     usage(&["inspect"], &["required arguments"]);
 }
@@ -75,9 +75,9 @@ fn settings_out_of_range() {
         ("generate", &["--repetition-penalty", "0"], "repetition-penalty: expected a number above 0, found 0"),
         ("generate", &["--length-penalty", "NaN"], "length-penalty: expected a number, found NaN"),
         ("generate", &["--stop", ""], "stop: expected a text, found an empty one"),
-        ("classify", &["--choice", ""], "choice: expected a text without picture markers, found \"\""),
-        ("classify", &["--choice", "b", "--choice", "<image>"], "picture markers, found \"<image>\""),
-        ("classify", &["--choice", "<fake_token_around_image>"], "choice: expected a text without picture markers"),
+        ("classify", &["--choice", ""], "choice: expected a text without image markers, found \"\""),
+        ("classify", &["--choice", "b", "--choice", "<image>"], "image markers, found \"<image>\""),
+        ("classify", &["--choice", "<fake_token_around_image>"], "choice: expected a text without image markers"),
         ("score", &["--logits", "/nowhere/logits.safetensors"], "/nowhere/logits.safetensors"),
         ("generate", &["--threads", "1000000"], "threads: "),
     ];
@@ -199,10 +199,10 @@ fn zip(name: &str, content: &[u8]) -> Vec<u8> {
 #[test]
 fn limits_out_of_range() {
     let table: [(&[&str], &str); 7] = [
-        (&["--sequences", "0"], "sequences: expected 1 to 1024, found 0"),
-        (&["--sequences", "5000"], "sequences: expected 1 to 1024, found 5000"),
-        (&["--tokens-per-step", "0"], "tokens-per-step: expected 1 to 8192, found 0"),
-        (&["--pictures-per-step", "65"], "pictures-per-step: expected 1 to 64, found 65"),
+        (&["--max-sequences", "0"], "max-sequences: expected 1 to 1024, found 0"),
+        (&["--max-sequences", "5000"], "max-sequences: expected 1 to 1024, found 5000"),
+        (&["--max-batched-tokens", "0"], "max-batched-tokens: expected 1 to 8192, found 0"),
+        (&["--max-batched-images", "65"], "max-batched-images: expected 1 to 64, found 65"),
         (&["--text-pages", "3"], "text-pages: expected 129 to"),
         (&["--media-pages", "0"], "media-pages: expected 1 to"),
         (&["--shots", "255", "--prompt-tokens", "100"], "tokens of a sequence"),

@@ -58,7 +58,7 @@ fn tokenizers() {
             &["tokenizer.json: tokenizer: expected a tokenizers file"],
         ),
         (
-            "no picture marker",
+            "no image marker",
             |folder| without(folder, "<image>"),
             &["tokenizer.json: vocabulary: expected the token <image>, found none"],
         ),
@@ -304,8 +304,8 @@ fn weights_that_are_no_numbers() {
             numbers.chunks_exact_mut(2).for_each(|number| number.copy_from_slice(&bits.to_le_bytes()))
         });
         let model = text(&folder.model());
-        let picture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/images/sources/rgb8-turned.png");
-        let prompt = ["--text", "abc", "--image", picture];
+        let image = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/images/sources/rgb8-turned.png");
+        let prompt = ["--text", "abc", "--image", image];
         let commands: [&[&str]; 6] = [
             &["generate", "--max-new-tokens", "4"],
             &[

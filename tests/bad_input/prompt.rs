@@ -1,4 +1,4 @@
-//! Prompts: malformed, over a limit, or made to forge a picture.
+//! Prompts: malformed, over a limit, or made to forge an image.
 
 use serde_json::{Value, json};
 
@@ -73,7 +73,7 @@ fn form() {
             &["part 0: text: expected a string, found a number"],
         ),
         (
-            "a picture that is null",
+            "an image that is null",
             |folder| folder.write(FILE, r#"[{"image": null}]"#),
             &["part 0: image: expected a string, found null"],
         ),
@@ -82,9 +82,9 @@ fn form() {
 }
 
 #[test]
-fn forged_pictures() {
-    const MEDIA: &str = "prompt: expected text without picture markers, found <image>";
-    const FENCE: &str = "prompt: expected text without picture markers, found <fake_token_around_image>";
+fn forged_images() {
+    const MEDIA: &str = "prompt: expected text without image markers, found <image>";
+    const FENCE: &str = "prompt: expected text without image markers, found <fake_token_around_image>";
     const CASES: &[Case] = &[
         ("a marker", |folder| folder.write(FILE, r#"[{"text": "a<image>b"}]"#), &[MEDIA]),
         ("a marker in escapes", |folder| folder.write(FILE, r#"[{"text": "\u003cimage\u003e"}]"#), &[MEDIA]),
@@ -106,9 +106,9 @@ fn forged_pictures() {
 }
 
 #[test]
-fn picture_addresses() {
+fn image_addresses() {
     const DATA: &str = "part 0: image: expected data:image/...;base64,..., found another data URI";
-    const NONE: &str = "part 0: picture: expected PNG, JPEG, WebP, GIF or BMP data, found";
+    const NONE: &str = "part 0: image: expected PNG, JPEG, WebP, GIF or BMP data, found";
     const CASES: &[Case] = &[
         (
             "a web address",
@@ -131,7 +131,7 @@ fn picture_addresses() {
         (
             "another file",
             |folder| folder.write(FILE, r#"[{"image": "model/config.json"}]"#),
-            &["config.json: picture: expected PNG"],
+            &["config.json: image: expected PNG"],
         ),
         ("data without base64", |folder| folder.write(FILE, r#"[{"image": "data:image/png,abc"}]"#), &[DATA]),
         ("data without a comma", |folder| folder.write(FILE, r#"[{"image": "data:image/png;base64"}]"#), &[DATA]),
@@ -161,7 +161,7 @@ fn picture_addresses() {
 
 #[test]
 fn limits() {
-    /// The smallest picture there is: one pixel of BMP.
+    /// The smallest image there is: one pixel of BMP.
     const DOT: &str =
         "data:image/bmp;base64,Qk06AAAAAAAAADYAAAAoAAAAAQAAAAEAAAABABgAAAAAAAQAAAAAAAAAAAAAAAAAAAAAAAAA////AA==";
     const CASES: &[Case] = &[
@@ -171,9 +171,9 @@ fn limits() {
             &["parts of a prompt: 4097 is over the limit of 4096"],
         ),
         (
-            "too many pictures",
+            "too many images",
             |folder| folder.write(FILE, repeated(&json!({"image": DOT}), 257)),
-            &["pictures of a prompt: 257 is over the limit of 256"],
+            &["images of a prompt: 257 is over the limit of 256"],
         ),
         (
             "too many tokens",

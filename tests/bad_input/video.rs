@@ -24,7 +24,7 @@ fn gif_beyond() -> Vec<u8> {
 #[test]
 fn files() {
     const WHOLE: &str = ": expected a complete and undamaged file, found ";
-    // What is no picture is a script for the false ffmpeg.
+    // What is no image is a script for the false ffmpeg.
     let table: [(&str, Vec<u8>, &str); 11] = [
         ("half a GIF", half("plain.gif"), WHOLE),
         ("a GIF without frames", b"GIF89a\x05\0\x05\0\0\0\0;".to_vec(), WHOLE),
@@ -32,15 +32,15 @@ fn files() {
         ("half a WebP", half("mixed0.webp"), "found fewer bytes than its header claims"),
         ("half a PNG", b"\x89PNG\r\n\x1a\n".to_vec(), WHOLE),
         ("nothing", vec![], ": video: expected at least one frame, found none"),
-        ("a failure", b"picture 001; echo 'moov atom not found' >&2; exit 1".to_vec(), "exit status: 1: moov atom"),
+        ("a failure", b"image 001; echo 'moov atom not found' >&2; exit 1".to_vec(), "exit status: 1: moov atom"),
         (
             "a false size",
             b"printf 'P6\\n99999 1\\n255\\n'".to_vec(),
             ": width in pixels: 99999 is over the limit of 16384",
         ),
         ("garbage", b"exec cat /dev/zero".to_vec(), "false_ffmpeg, found something else"),
-        ("half a frame", b"printf 'P6\\n2 1\\n255\\nab'".to_vec(), "false_ffmpeg, found half a picture"),
-        ("no end", b"while :; do picture 001; done".to_vec(), ": frames: 65537 is over the limit of 65536"),
+        ("half a frame", b"printf 'P6\\n2 1\\n255\\nab'".to_vec(), "false_ffmpeg, found half an image"),
+        ("no end", b"while :; do image 001; done".to_vec(), ": frames: 65537 is over the limit of 65536"),
     ];
     let folder = Folder::new();
     for (case, bytes, mention) in table {
@@ -69,7 +69,7 @@ fn folders() {
     for (case, name, mentions) in [
         ("a missing file", "none.mp4", &["none.mp4: No such file"][..]),
         ("an empty folder", "empty", &["empty: video: expected at least one frame, found none"]),
-        ("a folder with a text", "mixed", &["notes.txt: picture: expected PNG, JPEG, WebP, GIF or BMP data"]),
+        ("a folder with a text", "mixed", &["notes.txt: image: expected PNG, JPEG, WebP, GIF or BMP data"]),
         ("a folder in a folder", "nested", &["nested/frames: not a regular file"]),
         ("a pipe", "pipe.mp4", &["pipe.mp4: not a regular file"]),
     ] {
@@ -84,16 +84,16 @@ fn prompts() {
         ("a list of none", r#"{"video": []}"#, "part 0: video: expected at least one frame, found none"),
         ("a list of numbers", r#"{"video": ["model/a.png", 7]}"#, "part 0: video: expected a string, found a number"),
         ("a list with a URL", r#"{"video": ["http://a/b.png"]}"#, "part 0: expected a path or a data URI, found a URL"),
-        ("a URL", r#"{"video": "http://a/b.mp4"}"#, "part 0: expected a path or an array of pictures, found a URL"),
+        ("a URL", r#"{"video": "http://a/b.mp4"}"#, "part 0: expected a path or an array of images, found a URL"),
         ("no such frame", r#"{"video": ["none.png"]}"#, "none.png: No such file"),
         (
             "data of a video",
             r#"{"video": "data:image/gif;base64,"}"#,
-            "part 0: expected a path or an array of pictures, found a data URI",
+            "part 0: expected a path or an array of images, found a data URI",
         ),
         ("broken data", r#"{"video": ["data:image/png;base64,%"]}"#, "part 0: video: expected base64, found"),
         ("a stranger", r#"{"video": "a", "text": "b"}"#, r#"expected "fps" or "frames" beside "video", found "text""#),
-        ("fps of a picture", r#"{"image": "a.png", "fps": 1}"#, "part 0: expected one key"),
+        ("fps of an image", r#"{"image": "a.png", "fps": 1}"#, "part 0: expected one key"),
         ("no rate", r#"{"video": "a", "fps": "fast"}"#, "part 0: fps: expected a number, found a string"),
         (
             "a rate of 0",
@@ -107,8 +107,8 @@ fn prompts() {
         let folder = Folder::new();
         folder.write("../prompt.json", format!("[{part}]"));
         // The first frame of the list of numbers.
-        let picture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/images/sources/rgb8-turned.png");
-        std::fs::copy(picture, folder.path("a.png")).unwrap();
+        let image = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/images/sources/rgb8-turned.png");
+        std::fs::copy(image, folder.path("a.png")).unwrap();
         let prompt = text(&folder.model().with_file_name("prompt.json"));
         refused(&["score", &text(&folder.model()), "--prompt", &prompt], case, &[mention]);
     }

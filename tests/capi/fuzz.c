@@ -95,7 +95,7 @@ static void open_engine(struct engine *engine)
     options.context_max = 64;
     options.text_pages = below(2) ? 0 : 8;
     options.media_pages = below(2) ? 0 : 6;
-    options.sharing = below(2);
+    options.prefix_caching = below(2);
     EXPECT(FLAMANT_OK, flamant_engine_open(&options, &engine->handle));
     for (size_t i = 0; i < freed_count; i++)
         CHECK(freed[i] != engine->handle);
@@ -130,10 +130,10 @@ static void submit(struct engine *engine)
         parts[i] = below(8) == 0 ? pixels_part(pixels, 8, 1 + below(8)) : text_part(texts[below(5)]);
     }
     request.task = 1 + below(3);
-    request.tokens_max = below(4);
+    request.max_new_tokens = below(4);
     request.temperature = below(2) ? 0.0f : 1.0f;
-    request.beams = request.temperature == 0.0f ? 1 + below(2) : 1;
-    request.ignore_end = below(2);
+    request.num_beams = request.temperature == 0.0f ? 1 + below(2) : 1;
+    request.ignore_eos = below(2);
     request.seed = below(100);
     request.choices = choices;
     request.choice_count = 1 + below(3);

@@ -55,7 +55,7 @@ static void engines(void)
     REFUSED(FLAMANT_INVALID_ARGUMENT, context_max, SIZE_MAX);
     REFUSED(FLAMANT_INVALID_ARGUMENT, sequences, 0);
     REFUSED(FLAMANT_INVALID_ARGUMENT, text_pages, SIZE_MAX);
-    REFUSED(FLAMANT_INVALID_ARGUMENT, sharing, 2);
+    REFUSED(FLAMANT_INVALID_ARGUMENT, prefix_caching, 2);
     REFUSED(FLAMANT_INVALID_ARGUMENT, unused, 1);
 #undef REFUSED
 
@@ -143,8 +143,8 @@ static void prompts(void)
     REFUSED(FLAMANT_INVALID_ARGUMENT, unused, 0);
     part = text_part("a <image> of nothing");
     REFUSED(FLAMANT_INVALID_ARGUMENT, unused, 0);
-    part = text_part("no picture");
-    part.kind = FLAMANT_PART_PICTURE;
+    part = text_part("no image");
+    part.kind = FLAMANT_PART_IMAGE;
     REFUSED(FLAMANT_INVALID_FILE, unused, 0);
     REFUSED(FLAMANT_INVALID_FILE, length, 0);
     REFUSED(FLAMANT_LIMIT, length, (size_t)1 << 40);
@@ -195,8 +195,8 @@ static void prompts(void)
     REFUSED(FLAMANT_INVALID_ARGUMENT, top_p, 0.0f);
     REFUSED(FLAMANT_INVALID_ARGUMENT, min_p, 2.0f);
     REFUSED(FLAMANT_INVALID_ARGUMENT, repetition_penalty, 0.0f);
-    REFUSED(FLAMANT_INVALID_ARGUMENT, beams, 0);
-    REFUSED(FLAMANT_INVALID_ARGUMENT, ignore_end, 2);
+    REFUSED(FLAMANT_INVALID_ARGUMENT, num_beams, 0);
+    REFUSED(FLAMANT_INVALID_ARGUMENT, ignore_eos, 2);
     REFUSED(FLAMANT_INVALID_ARGUMENT, stop_count, 1);
     REFUSED(FLAMANT_LIMIT, stop_count, SIZE_MAX);
     request.stop_count = 1;
@@ -242,8 +242,8 @@ static void requests(void)
     EXPECT(FLAMANT_LIMIT, flamant_engine_submit(other, &request, &id));
     EXPECT(FLAMANT_OK, flamant_engine_free(other));
     EXPECT(FLAMANT_OK, flamant_engine_open(NULL, &other));
-    request.tokens_max = 3;
-    request.ignore_end = 1;
+    request.max_new_tokens = 3;
+    request.ignore_eos = 1;
 
     /* A full queue; a place is free again as soon as a request was cancelled. */
     EXPECT(FLAMANT_OK, flamant_engine_submit(engine, &request, &id));

@@ -13,8 +13,8 @@ static flamant_request forever(const flamant_part *part)
     EXPECT(FLAMANT_OK, flamant_request_init(&request, sizeof request));
     request.parts = part;
     request.part_count = 1;
-    request.tokens_max = 100000;
-    request.ignore_end = 1;
+    request.max_new_tokens = 100000;
+    request.ignore_eos = 1;
     return request;
 }
 
@@ -94,7 +94,7 @@ static void *crowd(void *user)
     flamant_request request = forever(&part);
     flamant_request_id id;
     flamant_stats stats;
-    request.tokens_max = 2;
+    request.max_new_tokens = 2;
     pthread_barrier_wait(&shared->start);
     for (int i = 0; i < 50; i++) {
         if (EXPECT_EITHER(FLAMANT_OK, FLAMANT_BUSY, flamant_engine_submit(shared->engine, &request, &id)) == FLAMANT_OK
@@ -153,7 +153,7 @@ static void *alone(void *user)
     flamant_request request = forever(&part);
     flamant_request_id id;
     flamant_engine *engine;
-    request.tokens_max = 8;
+    request.max_new_tokens = 8;
     EXPECT(FLAMANT_OK, flamant_engine_open(NULL, &engine));
     EXPECT(FLAMANT_OK, flamant_engine_submit(engine, &request, &id));
     EXPECT(FLAMANT_OK, flamant_engine_run(engine, keep, user));

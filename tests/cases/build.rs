@@ -2,8 +2,8 @@
 
 use flamant::config::{Activation, Norm};
 use flamant::probe::{
-    Axis, Epilogue, Graph, Index, Keys, Op, PAGE_TOKENS, PageCopy, PageCount, Pages, Plan, Pools, Tensor, WeightId,
-    Which,
+    Axis, Epilogue, Graph, Index, Keys, KvConfig, Op, PAGE_TOKENS, PageCopy, PageCount, Pages, Plan, PlanKind, Tensor,
+    WeightId,
 };
 
 use super::{Case, Piece, Recipe, Run, Size, Step, VOCABULARY};
@@ -12,13 +12,18 @@ use super::{Case, Piece, Recipe, Run, Size, Step, VOCABULARY};
 struct Draft {
     graph: Graph,
     weights: Vec<Recipe>,
-    pools: Pools,
+    kv_config: KvConfig,
     media: Plan,
 }
 
 impl Draft {
     fn new() -> Draft {
-        Draft { graph: Graph::new(), weights: Vec::new(), pools: Pools::default(), media: Graph::new().plan(&[], None) }
+        Draft {
+            graph: Graph::new(),
+            weights: Vec::new(),
+            kv_config: KvConfig::default(),
+            media: Graph::new().plan(&[], None),
+        }
     }
 
     fn weight(&mut self, rows: usize, columns: usize, mean: f32, deviation: f32) -> WeightId {
@@ -57,7 +62,7 @@ impl Draft {
     }
 
     fn finish(self, name: String, size: Size, inputs: &[Tensor], output: Tensor, steps: Vec<Step>) -> Case {
-        let Draft { graph, weights, pools, media } = self;
+        let Draft { graph, weights, kv_config, media } = self;
         let text = graph.plan(inputs, Some(output));
         Case {
             name,
@@ -65,9 +70,9 @@ impl Draft {
             weights,
             media,
             text,
-            pools,
+            kv_config,
             steps,
-            exact_without_picture: false,
+            exact_without_image: false,
             fetches: false,
             shared_bytes: None,
         }
@@ -80,11 +85,11 @@ impl Draft {
     }
 }
 
-fn run(pictures: &[u32], pieces: Vec<Piece>) -> Run {
+fn run(images: &[u32], pieces: Vec<Piece>) -> Run {
     let outputs = 0..pieces.iter().map(|piece| piece.count).sum();
-    let pictures = pictures.to_vec();
+    let images = images.to_vec();
     let (frames, media, outputs) = (Vec::new(), Vec::new(), outputs.collect());
-    Run { which: Which::Text, pictures, frames, pieces, media, outputs }
+    Run { which: PlanKind::Text, images, frames, pieces, media, outputs }
 }
 
 /// Tokens that belong to no sequence with pages.
@@ -96,7 +101,7 @@ fn on_tokens(count: usize) -> Vec<Step> {
     vec![Step::Run(run(&[], tokens(count)))]
 }
 
-fn on_pictures(count: usize) -> Vec<Step> {
+fn on_images(count: usize) -> Vec<Step> {
     let pages: Vec<u32> = (0..count as u32).collect();
     vec![Step::Run(run(&pages, Vec::new()))]
 }
@@ -106,34 +111,34 @@ fn on_videos(frames: &[u32]) -> Vec<Step> {
     vec![Step::Run(Run { frames: frames.to_vec(), ..run(&pages, Vec::new()) })]
 }
 
-/// Pictures cut into patches; `width` columns of an embedding, or the patches themselves for 0.
-pub fn patches(size: Size, pictures: usize, side: usize, patch: usize, width: usize) -> Case {
+/// Images cut into patches; `width` columns of an embedding, or the patches themselves for 0.
+pub fn patches(size: Size, images: usize, side: usize, patch: usize, width: usize) -> Case {
     let mut draft = Draft::new();
     let pixels = draft.graph.input(Axis::Images, 1, 3 * side * side);
     let mut out = draft.graph.patches(pixels, side, patch);
-    let mut name = format!("patches/{pictures}x{side}/{patch}");
+    let mut name = format!("patches/{images}x{side}/{patch}");
     if width > 0 {
         let weight = draft.matrix(width, out.width);
         out = draft.graph.linear(out, weight, width, None, Epilogue::default());
         name += &format!("/embedded{width}");
     }
-    draft.finish(name, size, &[pixels], out, on_pictures(pictures))
+    draft.finish(name, size, &[pixels], out, on_images(images))
 }
 
-pub fn class_and_position(size: Size, pictures: usize, patches: usize, width: usize) -> Case {
+pub fn class_and_position(size: Size, images: usize, patches: usize, width: usize) -> Case {
     let mut draft = Draft::new();
     let (class, position) = (draft.weight(1, width, 0.0, 1.0), draft.table(patches + 1, width));
     let x = draft.graph.input(Axis::Images, patches, width);
     let out = draft.graph.class_and_position(x, class, position);
-    let name = format!("class_and_position/{pictures}x{patches}x{width}");
-    draft.finish(name, size, &[x], out, on_pictures(pictures))
+    let name = format!("class_and_position/{images}x{patches}x{width}");
+    draft.finish(name, size, &[x], out, on_images(images))
 }
 
-pub fn broadcast(size: Size, pictures: usize, rows: usize, width: usize) -> Case {
+pub fn broadcast(size: Size, images: usize, rows: usize, width: usize) -> Case {
     let mut draft = Draft::new();
     let table = draft.table(rows, width);
     let out = draft.graph.broadcast(table, rows, width);
-    draft.finish(format!("broadcast/{pictures}x{rows}x{width}"), size, &[], out, on_pictures(pictures))
+    draft.finish(format!("broadcast/{images}x{rows}x{width}"), size, &[], out, on_images(images))
 }
 
 /// Embeddings of places added to the rows after the first of each frame, of videos of so many frames.
@@ -440,7 +445,7 @@ pub fn forked(
 
     let mut draft = Draft::new();
     let count = PageCount { least: pages as usize + 1, most: pages as usize + 1 };
-    draft.pools = Pools { text_layers: layer + 1, text_width: width, text_pages: count, ..draft.pools };
+    draft.kv_config = KvConfig { text_layers: layer + 1, text_width: width, text_pages: count, ..draft.kv_config };
     let qkv = draft.graph.input(Axis::Tokens, 1, 3 * width);
     let [query, key, value] = qkv.split();
     if let Order::Rotary(rotated) = order {
@@ -468,7 +473,7 @@ pub fn forked(
     };
     let mut steps = Vec::new();
     for filled in tables.fill(pasts) {
-        steps.push(Step::Run(Run { which: Which::Media, outputs: Vec::new(), ..run(&[], vec![filled]) }));
+        steps.push(Step::Run(Run { which: PlanKind::Media, outputs: Vec::new(), ..run(&[], vec![filled]) }));
     }
     for pieces in runs {
         steps.push(Step::Run(run(&[], pieces.iter().map(|&(sequence, count)| piece(sequence, count)).collect())));
@@ -510,13 +515,13 @@ pub fn copied_page(size: Size, heads: Heads) -> Case {
     case
 }
 
-/// Attention over a picture's own rows: (query rows, then rows of each source of keys).
-pub fn picture(size: Size, pictures: usize, heads: Heads, query_rows: usize, key_rows: &[usize], normed: bool) -> Case {
+/// Attention over an image's own rows: (query rows, then rows of each source of keys).
+pub fn image(size: Size, images: usize, heads: Heads, query_rows: usize, key_rows: &[usize], normed: bool) -> Case {
     let rows: Vec<String> = key_rows.iter().map(usize::to_string).collect();
     let kind = if key_rows.len() == 1 && !normed { "vision" } else { "perceiver" };
-    let name = format!("{kind}/{pictures}x{query_rows}to{}", rows.join("+"));
+    let name = format!("{kind}/{images}x{query_rows}to{}", rows.join("+"));
     let sources: Vec<(Axis, usize)> = key_rows.iter().map(|&rows| (Axis::Images, rows)).collect();
-    attended(name, size, heads, query_rows, &sources, normed, on_pictures(pictures))
+    attended(name, size, heads, query_rows, &sources, normed, on_images(images))
 }
 
 /// The same of videos of so many frames: the first source is all frames of each.
@@ -549,7 +554,7 @@ fn attended(
             draft.graph.norm_groups(*key, heads.width, Norm::Layer, key_weight, Some(key_bias), 1e-5);
         }
     }
-    let out = draft.graph.attention(query, Keys::Picture(pairs), heads.width, heads.scale());
+    let out = draft.graph.attention(query, Keys::Image(pairs), heads.width, heads.scale());
     let normed = if normed { "/normed" } else { "" };
     let name = format!("{name}/{}x{}{normed}", heads.count, heads.width);
     let inputs: Vec<Tensor> = [query].into_iter().chain(sources).collect();
@@ -557,17 +562,17 @@ fn attended(
 }
 
 /// Attention inside one buffer of queries, keys and values, as a vision tower has it, with the class row dropped after.
-pub fn vision(size: Size, pictures: usize, rows: usize, heads: Heads) -> Case {
+pub fn vision(size: Size, images: usize, rows: usize, heads: Heads) -> Case {
     let mut draft = Draft::new();
     let qkv = draft.graph.input(Axis::Images, rows, 3 * heads.all());
     let [query, key, value] = qkv.split();
-    let out = draft.graph.attention(query, Keys::Picture(vec![(key, value)]), heads.width, heads.scale());
-    let name = format!("vision/{pictures}x{rows}/{}x{}", heads.count, heads.width);
-    draft.finish(name, size, &[qkv], out, on_pictures(pictures))
+    let out = draft.graph.attention(query, Keys::Image(vec![(key, value)]), heads.width, heads.scale());
+    let name = format!("vision/{images}x{rows}/{}x{}", heads.count, heads.width);
+    draft.finish(name, size, &[qkv], out, on_images(images))
 }
 
-/// Rows after the first of each picture, as OpenFlamingo drops the class token: a view through norm and product.
-pub fn rows_from(size: Size, pictures: usize, rows: usize, width: usize, out_width: usize) -> Case {
+/// Rows after the first of each image, as OpenFlamingo drops the class token: a view through norm and product.
+pub fn rows_from(size: Size, images: usize, rows: usize, width: usize, out_width: usize) -> Case {
     let mut draft = Draft::new();
     let x = draft.graph.input(Axis::Images, rows, width);
     let (weight, bias) = (draft.factors(width), draft.vector(width));
@@ -576,19 +581,20 @@ pub fn rows_from(size: Size, pictures: usize, rows: usize, width: usize, out_wid
     let residual = Epilogue { residual: Some(x.rows_from(1)), ..Epilogue::default() };
     let epilogue = if out_width == width { residual } else { Epilogue::default() };
     let out = draft.graph.linear(normed, matrix, out_width, None, epilogue);
-    draft.finish(format!("rows_from/{pictures}x{rows}x{width}x{out_width}"), size, &[x], out, on_pictures(pictures))
+    draft.finish(format!("rows_from/{images}x{rows}x{width}x{out_width}"), size, &[x], out, on_images(images))
 }
 
 /// Media pages of a block, filled, and the text plan's pools for them.
-fn media_pages(draft: &mut Draft, size: Size, heads: Heads, media_tokens: usize, pictures: usize) -> (usize, Step) {
+fn media_pages(draft: &mut Draft, size: Size, heads: Heads, media_tokens: usize, images: usize) -> (usize, Step) {
     let block = match size {
         Size::Small => 1,
         Size::Real => 0,
     };
     let width = heads.all();
-    let count = PageCount { least: pictures, most: pictures };
-    let pools = draft.pools;
-    draft.pools = Pools { media_blocks: block + 1, media_width: width, media_tokens, media_pages: count, ..pools };
+    let count = PageCount { least: images, most: images };
+    let kv_config = draft.kv_config;
+    draft.kv_config =
+        KvConfig { media_blocks: block + 1, media_width: width, media_tokens, media_pages: count, ..kv_config };
     let mut filler = Graph::new();
     let key_value = filler.input(Axis::Images, media_tokens, 2 * width);
     let [key, value] = key_value.split();
@@ -597,12 +603,12 @@ fn media_pages(draft: &mut Draft, size: Size, heads: Heads, media_tokens: usize,
         filler.append(value, key, Pages::Media { block: 0 });
     }
     draft.media = filler.plan(&[key_value], None);
-    let pages: Vec<u32> = (0..pictures as u32).rev().collect();
-    let fill = Run { which: Which::Media, outputs: Vec::new(), ..run(&pages, Vec::new()) };
+    let pages: Vec<u32> = (0..images as u32).rev().collect();
+    let fill = Run { which: PlanKind::Media, outputs: Vec::new(), ..run(&pages, Vec::new()) };
     (block, Step::Run(fill))
 }
 
-/// Which picture each token sees.
+/// Which image each token sees.
 #[derive(Debug, Clone, Copy)]
 pub enum Seen {
     /// Each the one before it: none at first, then blocks of tokens, in order.
@@ -616,30 +622,30 @@ pub enum Seen {
 }
 
 impl Seen {
-    /// The picture of each token.
-    pub fn list(self, tokens: usize, pictures: usize) -> Vec<Option<u32>> {
-        let block = tokens.div_ceil(pictures + 1);
+    /// The image of each token.
+    pub fn list(self, tokens: usize, images: usize) -> Vec<Option<u32>> {
+        let block = tokens.div_ceil(images + 1);
         let of = |token: usize| match self {
-            Seen::Interleaved => (token / block).checked_sub(1).map(|picture| picture as u32),
-            Seen::Mixed => (token * 5 % (pictures + 1)).checked_sub(1).map(|picture| picture as u32),
-            Seen::Last => Some(pictures as u32 - 1),
+            Seen::Interleaved => (token / block).checked_sub(1).map(|image| image as u32),
+            Seen::Mixed => (token * 5 % (images + 1)).checked_sub(1).map(|image| image as u32),
+            Seen::Last => Some(images as u32 - 1),
             Seen::Nothing => None,
         };
         (0..tokens).map(of).collect()
     }
 }
 
-/// Text tokens to the latents of the picture before them.
+/// Text tokens to the latents of the image before them.
 pub fn masked(
     size: Size,
     heads: Heads,
     media_tokens: usize,
-    pictures: usize,
+    images: usize,
     media: &[Option<u32>],
     normed: bool,
 ) -> Case {
     let mut draft = Draft::new();
-    let (block, fill) = media_pages(&mut draft, size, heads, media_tokens, pictures);
+    let (block, fill) = media_pages(&mut draft, size, heads, media_tokens, images);
     let query = draft.graph.input(Axis::Tokens, 1, heads.all());
     if normed {
         let weight = draft.factors(heads.width);
@@ -649,8 +655,8 @@ pub fn masked(
     let count = media.len();
     let attend = Step::Run(Run { media: media.to_vec(), ..run(&[], tokens(count)) });
     let normed = if normed { "/normed" } else { "" };
-    let name = format!("masked/{count}to{pictures}x{media_tokens}/{}x{}{normed}", heads.count, heads.width);
-    Case { exact_without_picture: true, ..draft.finish(name, size, &[query], out, vec![fill, attend]) }
+    let name = format!("masked/{count}to{images}x{media_tokens}/{}x{}{normed}", heads.count, heads.width);
+    Case { exact_without_image: true, ..draft.finish(name, size, &[query], out, vec![fill, attend]) }
 }
 
 /// Whose gated block.
@@ -670,11 +676,11 @@ pub fn gated(
     width: usize,
     heads: Heads,
     media_tokens: usize,
-    pictures: usize,
+    images: usize,
     media: Vec<Option<u32>>,
 ) -> Case {
     let mut draft = Draft::new();
-    let (block, fill) = media_pages(&mut draft, size, heads, media_tokens, pictures);
+    let (block, fill) = media_pages(&mut draft, size, heads, media_tokens, images);
     let inner = heads.all();
     let (kind, gates) = match family {
         Family::OpenFlamingo => (Norm::Layer, 1),
@@ -695,6 +701,6 @@ pub fn gated(
     let out = draft.graph.linear(attended, out_weight, width, None, added);
     let count = media.len();
     let attend = Step::Run(Run { media, ..run(&[], tokens(count)) });
-    let name = format!("gated/{family:?}/{count}x{width}to{pictures}x{media_tokens}/{}x{}", heads.count, heads.width);
-    Case { exact_without_picture: true, ..draft.stored(name.to_lowercase(), size, &[x], out, vec![fill, attend]) }
+    let name = format!("gated/{family:?}/{count}x{width}to{images}x{media_tokens}/{}x{}", heads.count, heads.width);
+    Case { exact_without_image: true, ..draft.stored(name.to_lowercase(), size, &[x], out, vec![fill, attend]) }
 }

@@ -15,8 +15,8 @@ impl Case {
             let moved = Moved {
                 weights: copy * self.weights.len(),
                 slots: copy * self.text.slots.len(),
-                layers: copy * self.pools.text_layers,
-                blocks: copy * self.pools.media_blocks,
+                layers: copy * self.kv_config.text_layers,
+                blocks: copy * self.kv_config.media_blocks,
             };
             case.text.inputs.extend(self.text.inputs.iter().map(|input| moved.tensor(*input)));
             case.text.ops.extend(self.text.ops.iter().map(|op| moved.op(op)));
@@ -24,8 +24,8 @@ impl Case {
             let filled = Moved { weights: 0, slots: 0, ..moved };
             case.media.ops.extend(self.media.ops.iter().map(|op| filled.op(op)));
         }
-        case.pools.text_layers *= times;
-        case.pools.media_blocks *= times;
+        case.kv_config.text_layers *= times;
+        case.kv_config.media_blocks *= times;
         case
     }
 }
@@ -88,7 +88,7 @@ impl Moved {
             Op::Attention { query, keys, out, .. } => {
                 [query, out].into_iter().for_each(tensor);
                 match keys {
-                    Keys::Picture(sources) => sources.iter_mut().flat_map(|(key, value)| [key, value]).for_each(tensor),
+                    Keys::Image(sources) => sources.iter_mut().flat_map(|(key, value)| [key, value]).for_each(tensor),
                     Keys::Causal { layer, .. } => *layer += self.layers,
                     Keys::Preceding { block } => *block += self.blocks,
                 }

@@ -6,7 +6,7 @@
 use crate::cases::{self, Besides, Case, Family, Gated, Heads, Order, PLAIN, Seen, Size};
 use crate::devices::on_all_cores;
 use flamant::config::{Activation, Norm};
-use flamant::probe::{Axis, Batch, Device, Epilogue, Graph, Numbers, Place, Plans, Pools, Probe, Request, Usual};
+use flamant::probe::{Axis, Batch, Capacity, Device, Epilogue, Graph, KvConfig, Numbers, Place, Plans, Probe, Request};
 
 /// Holds devices to an equality; what fails.
 pub type Equality = fn(&[Place]) -> Vec<String>;
@@ -18,7 +18,7 @@ pub const ALL: [(&str, Equality); 8] = [
     ("sequences", sequences),
     ("keys in common", keys_in_common),
     ("gated blocks", gated_blocks),
-    ("pictures and tokens", pictures_and_tokens),
+    ("images and tokens", images_and_tokens),
     ("replayed steps", replayed_steps),
     ("choices", choices),
 ];
@@ -171,14 +171,14 @@ pub fn gated_blocks(places: &[Place]) -> Vec<String> {
     failures.concat()
 }
 
-pub fn pictures_and_tokens(places: &[Place]) -> Vec<String> {
+pub fn images_and_tokens(places: &[Place]) -> Vec<String> {
     use Size::Small;
     let heads = Heads { count: 2, width: 96 };
     let media = Seen::Mixed.list(90, 3);
     let pairs: Vec<[Case; 2]> = vec![
-        [3, 1].map(|pictures| cases::vision(Small, pictures, 66, Heads { count: 2, width: 80 })),
-        [3, 2].map(|pictures| cases::picture(Small, pictures, heads, 9, &[70, 9], true)),
-        [3, 1].map(|pictures| cases::patches(Small, pictures, 56, 14, 48)),
+        [3, 1].map(|images| cases::vision(Small, images, 66, Heads { count: 2, width: 80 })),
+        [3, 2].map(|images| cases::image(Small, images, heads, 9, &[70, 9], true)),
+        [3, 1].map(|images| cases::patches(Small, images, 56, 14, 48)),
         [90, 1].map(|count| cases::masked(Small, heads, 65, 3, &media[..count], true)),
         [90, 17].map(|count| cases::masked(Small, heads, 65, 3, &media[..count], false)),
         [70, 1].map(|count| cases::norm(Small, Norm::Layer, true, count, 272)),
@@ -253,9 +253,9 @@ pub fn choices(places: &[Place]) -> Vec<String> {
         let logits = graph.linear(wanted, weight, TOKENS, None, Epilogue::default());
         let (media, text) = (Graph::new().plan(&[], None), graph.plan(&[input], Some(logits)));
         let plans = Plans { media, text, features: None };
-        let usual = Usual { images: 0, tokens: 8 };
-        let mut probe = Probe::open(place, weights, plans, Pools::default(), usual).unwrap();
-        let mut choose = |outputs: &[u32], requests: &[Request]| {
+        let capacity = Capacity { images: 0, tokens: 8 };
+        let mut probe = Probe::open(place, weights, plans, KvConfig::default(), capacity).unwrap();
+        let mut sample = |outputs: &[u32], requests: &[Request]| {
             let zeros = [0; ROWS];
             let batch = Batch {
                 inputs: &[&x],
@@ -267,19 +267,19 @@ pub fn choices(places: &[Place]) -> Vec<String> {
                 outputs,
                 ..Batch::default()
             };
-            probe.choose(&batch, requests, &[3, 50]).unwrap()
+            probe.sample(&batch, requests, &[3, 50]).unwrap()
         };
         let outputs: Vec<u32> = (0..ROWS as u32).rev().collect();
-        let (together, rest) = choose(&outputs, &requests);
+        let (together, rest) = sample(&outputs, &requests);
         // 1 row, 2 rows, and so on.
         let parts = (0..17).map(|part| part * (part + 1) / 2..((part + 1) * (part + 2) / 2).min(ROWS - 1));
         for rows in parts {
-            let (alone, _) = choose(&outputs[rows.clone()], &requests[rows.clone()]);
+            let (alone, _) = sample(&outputs[rows.clone()], &requests[rows.clone()]);
             if alone != together[rows.clone()] {
                 failures.push(format!("choices of rows {rows:?} alone, {}", named(place)));
             }
         }
-        if choose(&outputs[ROWS - 1..], &[]).1 != rest || rest.len() != TOKENS {
+        if sample(&outputs[ROWS - 1..], &[]).1 != rest || rest.len() != TOKENS {
             failures.push(format!("the row of logits that is left, {}", named(place)));
         }
         failures

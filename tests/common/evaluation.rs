@@ -1,4 +1,4 @@
-//! `flamant eval` as a test runs it: in a folder of its own, with pictures and sets made there. And its prompts once
+//! `flamant eval` as a test runs it: in a folder of its own, with images and sets made there. And its prompts once
 //! more, from the words of each form and what the records say was shown.
 
 use std::collections::{BTreeMap, HashMap};
@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use flamant::image::Picture;
+use flamant::image::Image;
 use flamant::video::Video;
 use flamant::{Flamingo, Generation, Prompt};
 use png::ColorType::{GrayscaleAlpha, Rgb, Rgba};
@@ -36,8 +36,8 @@ impl Folder {
         fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
-    /// Draws a picture that only its name decides.
-    pub fn picture(&self, name: &str) {
+    /// Draws an image that only its name decides.
+    pub fn image(&self, name: &str) {
         let number = name.bytes().fold(7, |sum: u32, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % 9973;
         let (width, height) = (20 + number % 7, 16 + number % 5);
         let level = |at: u32| ((at / 3 % width * (number * 37 % 29 + 1) + at / width * (number * 11 % 17)) % 256) as u8;
@@ -103,7 +103,7 @@ pub struct Record {
     pub series: String,
     pub shots: usize,
     pub id: String,
-    pub shown: Vec<String>,
+    pub support: Vec<String>,
     pub text: Option<String>,
     pub choice: Option<Choice>,
     pub error: Option<String>,
@@ -126,8 +126,8 @@ impl Record {
 #[derive(Debug, Clone, Default)]
 pub struct Item {
     pub id: String,
-    /// A picture, or the frames of a video.
-    pub pictures: Vec<PathBuf>,
+    /// An image, or the frames of a video.
+    pub images: Vec<PathBuf>,
     pub question: String,
     pub answers: Vec<String>,
     pub choices: Vec<String>,
@@ -141,69 +141,73 @@ impl Item {
     }
 }
 
-/// The words before and after the picture of an example.
+/// The words before and after the image of an example.
 type Around = fn(&Item) -> [String; 2];
 
 /// The words of a form, and what a request asks for besides.
 pub struct Words {
     pub begin: &'static str,
-    pub shown: Around,
-    pub asked: Around,
+    pub support: Around,
+    pub queries: Around,
     pub stop: &'static [&'static str],
-    pub tokens_max: usize,
+    pub max_new_tokens: usize,
 }
 
 impl Words {
-    /// The prompt of some examples and the one that is asked, whose picture may be another's.
-    pub fn prompt(&self, shown: &[&Item], with_pictures: bool, asked: &Item, seen: &Item) -> Prompt {
+    /// The prompt of some examples and the one that is asked, whose image may be another's.
+    pub fn prompt(&self, support: &[&Item], with_images: bool, queries: &Item, seen: &Item) -> Prompt {
         let (mut prompt, mut text) = (Prompt::new(), self.begin.to_owned());
         let mut add = |[before, after]: [String; 2], seen: Option<&Item>| {
             text.push_str(&before);
-            if let Some(Item { pictures, .. }) = seen {
+            if let Some(Item { images, .. }) = seen {
                 if !text.is_empty() {
                     prompt.text(std::mem::take(&mut text)).unwrap();
                 }
-                match &pictures[..] {
-                    [picture] => prompt.image_file(picture).unwrap(),
+                match &images[..] {
+                    [image] => prompt.image_file(image).unwrap(),
                     frames => prompt.video(Video::new(frames.iter().map(read).collect()).unwrap()).unwrap(),
                 };
             }
             text.push_str(&after);
         };
-        for item in shown {
-            add((self.shown)(item), with_pictures.then_some(*item));
+        for item in support {
+            add((self.support)(item), with_images.then_some(*item));
         }
-        add((self.asked)(asked), Some(seen));
+        add((self.queries)(queries), Some(seen));
         prompt.text(text).unwrap();
         prompt
     }
 }
 
-fn read(path: &PathBuf) -> Picture {
+fn read(path: &PathBuf) -> Image {
     let mut prompt = Prompt::new();
     prompt.image_file(path).unwrap();
     prompt.media().next().unwrap()[0].clone()
 }
 
 /// Holds every record without an error to what the model says alone to the prompt of the examples that it says were
-/// shown. No example is shown twice, or shows the asked picture.
-pub fn check(records: &[Record], asked: &[Item], shown: &[Item], words: &Words, flamingo: &mut Flamingo) {
+/// shown. No example is shown twice, or shows the asked image.
+pub fn check(records: &[Record], queries: &[Item], support: &[Item], words: &Words, flamingo: &mut Flamingo) {
     let by_id = |items: &'_ [Item]| -> HashMap<String, Item> {
         items.iter().map(|item| (item.id.clone(), item.clone())).collect()
     };
-    let (asked, shown) = (by_id(asked), by_id(shown));
+    let (queries, support) = (by_id(queries), by_id(support));
     let mut answers = Vec::new();
     for record in records.iter().filter(|record| record.error.is_none()) {
-        let item = &asked[&record.id];
-        let examples: Vec<&Item> = record.shown.iter().map(|id| &shown[id]).collect();
+        let item = &queries[&record.id];
+        let examples: Vec<&Item> = record.support.iter().map(|id| &support[id]).collect();
         assert_eq!(examples.len(), if record.shots == 0 { 2 } else { record.shots }, "{record:?}");
-        assert!(examples.iter().all(|example| example.pictures != item.pictures), "{record:?}");
-        assert!(record.shown.iter().enumerate().all(|(place, id)| !record.shown[..place].contains(id)), "{record:?}");
+        assert!(examples.iter().all(|example| example.images != item.images), "{record:?}");
+        assert!(
+            record.support.iter().enumerate().all(|(place, id)| !record.support[..place].contains(id)),
+            "{record:?}"
+        );
         let prompt = words.prompt(&examples, record.shots > 0, item, item);
         if item.choices.is_empty() {
             let stop = words.stop.iter().map(|stop| (*stop).to_owned()).collect();
-            let tokens_max = words.tokens_max;
-            let settings = Generation { tokens_max, beams: 3, length_penalty: 0.0, stop, ..Generation::default() };
+            let max_new_tokens = words.max_new_tokens;
+            let settings =
+                Generation { max_new_tokens, num_beams: 3, length_penalty: 0.0, stop, ..Generation::default() };
             let answer = flamingo.generate(&prompt, &settings, &mut |_| ()).unwrap();
             assert_eq!(record.text.as_ref(), Some(&answer.text), "{record:?}");
             answers.push(answer.text);

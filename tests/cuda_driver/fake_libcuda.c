@@ -1,4 +1,4 @@
-// A libcuda without a GPU, for src/backend/kernels/cuda/tests.rs: device memory is the host's, and work on a stream is
+// A libcuda without a GPU, for src/backend/gpu/cuda/tests.rs: device memory is the host's, and work on a stream is
 // put off until somebody waits for it, as late as a real device may. It watches over handles, contexts and bounds, and
 // any one call can be made to fail.
 //

@@ -5,8 +5,8 @@ use std::cell::OnceCell;
 use flamant::config::Norm;
 use flamant::probe::emulated::{Schedule, Settings};
 use flamant::probe::{
-    Axis, Batch, Chosen, Device, Epilogue, Graph, Numbers, Place, Plan, Plans, Pools, Precision, Probe, Request, Usual,
-    Which,
+    Axis, Batch, Capacity, Device, Epilogue, Graph, KvConfig, Numbers, Place, Plan, PlanKind, Plans, Precision, Probe,
+    Request, Sampled,
 };
 
 use super::cases::{self, Besides, Case, Heads, Order, PLAIN, Size};
@@ -89,7 +89,7 @@ fn same_bits(name: &str, one: Case, other: Case) -> Check {
 /// A plan of one input of tokens, on a device of its own.
 fn open(place: &Place, numbers: Numbers, text: Plan) -> Result<Probe, String> {
     let plans = Plans { media: Graph::new().plan(&[], None), text, features: None };
-    Probe::open(place, numbers, plans, Pools::default(), Usual { images: 0, tokens: 8 }).map_err(said)
+    Probe::open(place, numbers, plans, KvConfig::default(), Capacity { images: 0, tokens: 8 }).map_err(said)
 }
 
 /// Gives `with` the batch of so many tokens whose rows are `input`, all of them wanted.
@@ -122,7 +122,7 @@ fn faint_rows(kind: Norm, place: &Place) -> Result<(), String> {
         let input = graph.input(Axis::Tokens, 1, WIDTH);
         let out = graph.norm(input, kind, numbers.vector(vec![1.0; WIDTH]), None, 1e-6);
         let mut probe = open(place, numbers, graph.plan(&[input], Some(out)))?;
-        batch(&x, ROWS, |batch| probe.run(Which::Text, batch)).map_err(said)
+        batch(&x, ROWS, |batch| probe.run(PlanKind::Text, batch)).map_err(said)
     };
     cases::similar(&run(place)?, &run(&processor())?, WIDTH, place.precision)
 }
@@ -146,7 +146,7 @@ fn tokens_are_chosen(place: &Place) -> Result<(), String> {
     x.chunks_exact_mut(COLUMNS).for_each(|row| row[0] = 0.0);
     x[(ROWS - 1) * COLUMNS..].fill(0.0);
     x[(ROWS - 1) * COLUMNS] = 12.5 / 16.0;
-    let found = batch(&x, ROWS, |batch| probe.run(Which::Text, batch)).map_err(said)?;
+    let found = batch(&x, ROWS, |batch| probe.run(PlanKind::Text, batch)).map_err(said)?;
     let rows: Vec<&[f32]> = found.chunks_exact(TOKENS).collect();
     let greedy = Request { temperature: 0.0, top_k: 0, top_p: 1.0, uniform: 0.0, target: None };
     let requests = [
@@ -159,30 +159,30 @@ fn tokens_are_chosen(place: &Place) -> Result<(), String> {
         Request { temperature: 1.0, uniform: 0.9995, ..greedy },
     ];
     // The best of the first rows may not be chosen.
-    let mut forbidden: Vec<u32> = rows[..3].iter().map(|row| ranked(row, &[])[0]).collect();
-    forbidden.sort_unstable();
-    forbidden.dedup();
-    let (chosen, _) = batch(&x, ROWS, |batch| probe.choose(batch, &requests, &forbidden)).map_err(said)?;
-    for (index, ((row, request), chosen)) in rows.iter().zip(&requests).zip(chosen).enumerate() {
-        let want = expected(row, request, &forbidden);
-        let far = (chosen.log_sum_exp - want.log_sum_exp).abs() > 1e-4;
-        let target_differs = request.target.is_some() && chosen.target_logit != want.target_logit;
-        if (chosen.token, chosen.logit) != (want.token, want.logit) || far || target_differs {
-            return Err(format!("row {index}: {chosen:?}, wanted {want:?}"));
+    let mut suppressed: Vec<u32> = rows[..3].iter().map(|row| ranked(row, &[])[0]).collect();
+    suppressed.sort_unstable();
+    suppressed.dedup();
+    let (sampled, _) = batch(&x, ROWS, |batch| probe.sample(batch, &requests, &suppressed)).map_err(said)?;
+    for (index, ((row, request), sampled)) in rows.iter().zip(&requests).zip(sampled).enumerate() {
+        let want = expected(row, request, &suppressed);
+        let far = (sampled.log_sum_exp - want.log_sum_exp).abs() > 1e-4;
+        let target_differs = request.target.is_some() && sampled.target_logit != want.target_logit;
+        if (sampled.token, sampled.logit) != (want.token, want.logit) || far || target_differs {
+            return Err(format!("row {index}: {sampled:?}, wanted {want:?}"));
         }
     }
     Ok(())
 }
 
 /// Tokens that may be chosen, most likely first.
-fn ranked(row: &[f32], forbidden: &[u32]) -> Vec<u32> {
-    let mut tokens: Vec<u32> = (0..row.len() as u32).filter(|token| !forbidden.contains(token)).collect();
+fn ranked(row: &[f32], suppressed: &[u32]) -> Vec<u32> {
+    let mut tokens: Vec<u32> = (0..row.len() as u32).filter(|token| !suppressed.contains(token)).collect();
     tokens.sort_by(|&a, &b| row[b as usize].total_cmp(&row[a as usize]).then(a.cmp(&b)));
     tokens
 }
 
 /// What is to be chosen from a row, in f64.
-fn expected(row: &[f32], request: &Request, forbidden: &[u32]) -> Chosen {
+fn expected(row: &[f32], request: &Request, suppressed: &[u32]) -> Sampled {
     let sum = |tokens: &[u32], temperature: f64| -> Vec<f64> {
         let terms = tokens.iter().map(|&token| (f64::from(row[token as usize]) / temperature).exp());
         terms
@@ -193,7 +193,7 @@ fn expected(row: &[f32], request: &Request, forbidden: &[u32]) -> Chosen {
             .collect()
     };
     let reaches = |sums: &[f64], goal: f64| sums.iter().position(|&sum| sum >= goal).unwrap_or(sums.len() - 1);
-    let mut tokens = ranked(row, forbidden);
+    let mut tokens = ranked(row, suppressed);
     let mut place = 0;
     if request.temperature > 0.0 {
         if request.top_k > 0 {
@@ -207,7 +207,7 @@ fn expected(row: &[f32], request: &Request, forbidden: &[u32]) -> Chosen {
     }
     let everything: Vec<u32> = (0..row.len() as u32).collect();
     let whole = sum(&everything, 1.0);
-    Chosen {
+    Sampled {
         token: tokens[place],
         logit: row[tokens[place] as usize],
         log_sum_exp: whole[whole.len() - 1].ln() as f32,

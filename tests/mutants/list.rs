@@ -368,7 +368,7 @@ pub const MUTANTS: &[Mutant] = &[
         "ties with the k-th stay\n        sum = measure<false>(candidates, least);",
         "ties with the k-th stay",
     ),
-    // ---- attention to text and pictures -----------------------------------------------------------------------------
+    // ---- attention to text and images -----------------------------------------------------------------------------
     mutant(
         "a causal mask off by one",
         IN_FLASH,
@@ -405,7 +405,7 @@ pub const MUTANTS: &[Mutant] = &[
         "shuffle(starts, 0)",
     ),
     mutant(
-        "rows beyond a picture are read",
+        "rows beyond an image are read",
         IN_FLASH,
         &["vision/"],
         "row < rows && column < head_width",
@@ -506,17 +506,17 @@ pub const MUTANTS: &[Mutant] = &[
         "arguments.query_norm, head_width);",
     ),
     mutant(
-        "the next picture's latents",
+        "the next image's latents",
         MASKED,
         &["masked/"],
         "uint64_t(tile.page) * pages.page_rows",
         "uint64_t(tile.page + 1) * pages.page_rows",
     ),
     mutant(
-        "the first picture before any picture",
+        "the first image before any image",
         MASKED,
         &["masked/"],
-        "picture ? pages.page_rows : 0,",
+        "image ? pages.page_rows : 0,",
         "pages.page_rows,",
     ),
     mutant(
@@ -544,8 +544,8 @@ pub const MUTANTS: &[Mutant] = &[
         "as many latents as rows of context",
         PERCEIVER,
         &["perceiver/"],
-        "const uint32_t count = picture_keys<T>(arguments, source, image, head).count;",
-        "const uint32_t count = picture_keys<T>(arguments, 0, image, head).count;",
+        "const uint32_t count = image_keys<T>(arguments, source, image, head).count;",
+        "const uint32_t count = image_keys<T>(arguments, 0, image, head).count;",
     ),
     mutant(
         "a video is its first frame",

@@ -94,7 +94,7 @@ impl Naive {
     fn seen(&self, running: &Running, query: &Tensor, keys: &Keys, index: usize) -> Vec<Pair> {
         let batch = running.batch;
         match keys {
-            Keys::Picture(sources) => running.pairs_of_picture(query, sources, index),
+            Keys::Image(sources) => running.pairs_of_image(query, sources, index),
             Keys::Causal { layer, .. } => {
                 let places = (0..=batch.positions[index] as usize).map(|position| place_of(batch, index, position));
                 places.map(|(page, row)| self.text[&(*layer, page, row)].clone()).collect()
@@ -128,7 +128,7 @@ fn units(batch: &Batch, axis: Axis) -> usize {
     }
 }
 
-/// How many frames a picture or video has.
+/// How many frames an image or video has.
 fn frames(batch: &Batch, image: usize) -> usize {
     if batch.frames.is_empty() { 1 } else { batch.frames[image] as usize }
 }
@@ -174,21 +174,21 @@ impl Running<'_> {
         }
     }
 
-    /// The picture of a frame, and which of its frames that is.
-    fn picture_of(&self, frame: usize) -> (usize, usize) {
+    /// The image of a frame, and which of its frames that is.
+    fn image_of(&self, frame: usize) -> (usize, usize) {
         let images = 0..self.batch.images.len();
         let mut each = images.flat_map(|image| (0..frames(self.batch, image)).map(move |at| (image, at)));
-        each.nth(frame).expect("a frame belongs to a picture")
+        each.nth(frame).expect("a frame belongs to an image")
     }
 
-    /// The keys and values that a row of a picture, or of a frame, sees: of each source in turn the rows of the same
-    /// unit, or, for a picture that looks at frames, of all frames of it.
-    fn pairs_of_picture(&self, query: &Tensor, sources: &[(Tensor, Tensor)], index: usize) -> Vec<Pair> {
+    /// The keys and values that a row of an image, or of a frame, sees: of each source in turn the rows of the same
+    /// unit, or, for an image that looks at frames, of all frames of it.
+    fn pairs_of_image(&self, query: &Tensor, sources: &[(Tensor, Tensor)], index: usize) -> Vec<Pair> {
         let own = index / query.rows;
         let mut pairs = Vec::new();
         for (key, value) in sources {
             for unit in 0..units(self.batch, key.axis) {
-                let of = if key.axis == query.axis { unit } else { self.picture_of(unit).0 };
+                let of = if key.axis == query.axis { unit } else { self.image_of(unit).0 };
                 if of == own {
                     let rows = (0..key.rows).map(|row| unit * key.rows + row);
                     pairs.extend(rows.map(|row| (self.row(key, row), self.row(value, row))));
@@ -217,7 +217,7 @@ impl Running<'_> {
                 (0..out.width).map(|column| self.weight(*rows, index % out.rows, column)).collect()
             }
             Op::FrameEmbedding { x, table, .. } => {
-                let (image, number) = self.picture_of(index / x.rows);
+                let (image, number) = self.image_of(index / x.rows);
                 let (count, rows) = (frames(self.batch, image), self.weights[table.0].rows);
                 // As the table has it, or stretched so that the first and last frame have its first and last row.
                 let place =

@@ -15,10 +15,10 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::devices::memory_available;
-use super::{Backend, Batch, Opening, PageCount, Pools, Usual};
+use super::{Backend, BackendOptions, Batch, Capacity, KvConfig, PageCount};
 use crate::checkpoint::{Dtype, Tensor as Stored};
 use crate::error::{Error, Result};
-use crate::graph::{Epilogue, Extent, Index, Keys, Op, Pages, Plans, Tensor, Which};
+use crate::graph::{Counts, Epilogue, Index, Keys, Op, Pages, PlanKind, Plans, Tensor};
 use crate::kv::{PAGE_TOKENS, PageCopy};
 use crate::weights::{Layout, WeightId, Weights};
 use attention::{Rows, Strip};
@@ -47,7 +47,7 @@ pub(super) struct Cpu {
     /// A page takes memory when it is first written, so there may be as many as are of use.
     pages: (usize, usize),
     /// What steps hold at most; there is no room to be made for it.
-    usual: Usual,
+    capacity: Capacity,
 }
 
 /// Memory that matrix products use and keep.
@@ -80,8 +80,8 @@ struct Memory {
 
 impl Cpu {
     /// Opens the device.
-    pub fn open(opening: &Opening, weights: Weights, pools: Pools, plans: Arc<Plans>) -> Result<Self> {
-        let Opening { threads, usual, .. } = *opening;
+    pub fn open(options: &BackendOptions, weights: Weights, kv_config: KvConfig, plans: Arc<Plans>) -> Result<Self> {
+        let BackendOptions { threads, capacity, .. } = *options;
         if threads > THREADS_MAX {
             return Err(Error::limit("threads", THREADS_MAX as u64, threads as u64));
         }
@@ -102,29 +102,38 @@ impl Cpu {
             let stays = weight.rows > 1 && weight.layout == Layout::Rows && mapped;
             owned.push(if stays { None } else { Some(weights.values(id)?) });
         }
-        let pages = page_counts(&pools, memory_available())?;
+        let pages = page_counts(&kv_config, memory_available())?;
         let text_pool = |layer| {
-            let head_width = plans.text.head_width(Pages::Text { layer }).unwrap_or(pools.text_width);
-            Pool::new(PAGE_TOKENS, pools.text_width, head_width)
+            let head_width = plans.text.head_width(Pages::Text { layer }).unwrap_or(kv_config.text_width);
+            Pool::new(PAGE_TOKENS, kv_config.text_width, head_width)
         };
         let media_pool = |block| {
-            let head_width = plans.text.head_width(Pages::Media { block }).unwrap_or(pools.media_width);
-            Pool::new(pools.media_tokens, pools.media_width, head_width)
+            let head_width = plans.text.head_width(Pages::Media { block }).unwrap_or(kv_config.media_width);
+            Pool::new(kv_config.media_tokens, kv_config.media_width, head_width)
         };
-        let text = (0..pools.text_layers).map(text_pool).collect();
-        let media = (0..pools.media_blocks).map(media_pool).collect();
+        let text = (0..kv_config.text_layers).map(text_pool).collect();
+        let media = (0..kv_config.media_blocks).map(media_pool).collect();
         let memory = Memory { weights, owned, text, media };
-        Ok(Cpu { threads, plans, memory, slots: Vec::new(), output: None, scratch: Scratch::default(), pages, usual })
+        Ok(Cpu {
+            threads,
+            plans,
+            memory,
+            slots: Vec::new(),
+            output: None,
+            scratch: Scratch::default(),
+            pages,
+            capacity,
+        })
     }
 }
 
 /// How many text pages and media pages there may be. Where memory decides, half of what is available goes to pages: a
-/// quarter of that to pictures, the rest to text, as far as either is of use.
-fn page_counts(pools: &Pools, available: Option<u64>) -> Result<(usize, usize)> {
+/// quarter of that to images, the rest to text, as far as either is of use.
+fn page_counts(kv_config: &KvConfig, available: Option<u64>) -> Result<(usize, usize)> {
     let bytes = |layers: usize, rows: usize, width: usize| (layers * rows * width * 2 * size_of::<f32>()).max(1) as u64;
-    let text = bytes(pools.text_layers, PAGE_TOKENS, pools.text_width);
-    let media = bytes(pools.media_blocks, pools.media_tokens, pools.media_width);
-    let (text_pages, media_pages) = (pools.text_pages, pools.media_pages);
+    let text = bytes(kv_config.text_layers, PAGE_TOKENS, kv_config.text_width);
+    let media = bytes(kv_config.media_blocks, kv_config.media_tokens, kv_config.media_width);
+    let (text_pages, media_pages) = (kv_config.text_pages, kv_config.media_pages);
     let least = text_pages.least as u64 * text + media_pages.least as u64 * media;
     let available = available.unwrap_or(u64::MAX);
     if least > available {
@@ -141,14 +150,14 @@ fn page_counts(pools: &Pools, available: Option<u64>) -> Result<(usize, usize)> 
 }
 
 impl Backend for Cpu {
-    fn run(&mut self, which: Which, batch: &Batch) -> Result<()> {
+    fn run(&mut self, kind: PlanKind, batch: &Batch) -> Result<()> {
         let Cpu { threads, plans, memory, slots, output, scratch, .. } = self;
         *output = None;
-        let plan = plans.get(which);
-        let extent = batch.extent();
+        let plan = plans.get(kind);
+        let counts = batch.counts();
         slots.resize_with(plan.slots.len().max(slots.len()), Vec::new);
         for (slot, shape) in slots.iter_mut().zip(&plan.slots) {
-            let size = shape.size * extent.units(shape.axis);
+            let size = shape.size * counts.units(shape.axis);
             slot.resize(size.max(slot.len()), 0.0);
         }
         for (input, values) in plan.inputs.iter().zip(batch.inputs) {
@@ -159,11 +168,11 @@ impl Backend for Cpu {
         let sight = Sight { causal, preceding, frame_starts: batch.frame_starts() };
         threads.install(|| -> Result<()> {
             for op in &plan.ops {
-                memory.run(op, batch, &extent, &sight, slots, scratch)?;
+                memory.run(op, batch, &counts, &sight, slots, scratch)?;
             }
             Ok(())
         })?;
-        *output = plan.output.map(|out| (out, out.row_count(&extent)));
+        *output = plan.output.map(|out| (out, out.row_count(&counts)));
         Ok(())
     }
 
@@ -183,8 +192,8 @@ impl Backend for Cpu {
         self.pages
     }
 
-    fn usual(&self) -> Usual {
-        self.usual
+    fn capacity(&self) -> Capacity {
+        self.capacity
     }
 }
 
@@ -254,17 +263,17 @@ impl Memory {
         &mut self,
         op: &Op,
         batch: &Batch,
-        extent: &Extent,
+        counts: &Counts,
         sight: &Sight,
         slots: &mut [Vec<f32>],
         scratch: &mut Scratch,
     ) -> Result<()> {
         if let Op::Append { key, value, pages } = op {
-            self.append(key, value, *pages, batch, extent, slots);
+            self.append(key, value, *pages, batch, counts, slots);
             return Ok(());
         }
         let written = op.writes().expect("every operation but append writes a tensor");
-        let rows = written.row_count(extent);
+        let rows = written.row_count(counts);
         // A step in the middle of prompts wants no logits.
         if rows == 0 {
             return Ok(());
@@ -405,14 +414,14 @@ impl Memory {
     ) {
         let query_row = |index| row(slots, query, index);
         match keys {
-            Keys::Picture(sources) => {
+            Keys::Image(sources) => {
                 let starts = &sight.frame_starts;
                 let units = |key: &Tensor, unit: usize| match key.axis == query.axis {
                     true => unit..unit + 1,
                     false => starts[unit] as usize..starts[unit + 1] as usize,
                 };
                 let columns = |head: usize| head * heads.width..(head + 1) * heads.width;
-                // A row has all keys of its picture in common with the other rows of its tile.
+                // A row has all keys of its image in common with the other rows of its tile.
                 let strips = |of: &Row, head: usize, keys: Range<usize>, strips: &mut Vec<Strip<'s>>| {
                     let unit = of.index / query.rows;
                     if !keys.is_empty() {
@@ -423,7 +432,7 @@ impl Memory {
                 };
                 let keys = |unit: usize| sources.iter().map(|(key, _)| units(key, unit).len() * key.rows).sum();
                 let keys: Vec<usize> = (0..out.len() / (query.rows * query.width)).map(keys).collect();
-                Tiles::pictures(query.rows, &keys).attend(heads, query_row, strips, out);
+                Tiles::images(query.rows, &keys).attend(heads, query_row, strips, out);
             }
             Keys::Causal { layer, slopes } => {
                 let pool = &self.text[*layer];
@@ -453,10 +462,10 @@ impl Memory {
         value: &Tensor,
         pages: Pages,
         batch: &Batch,
-        extent: &Extent,
+        counts: &Counts,
         slots: &[Vec<f32>],
     ) {
-        for index in 0..key.row_count(extent) {
+        for index in 0..key.row_count(counts) {
             let (pool, page, place) = match pages {
                 Pages::Text { layer } => {
                     let position = batch.positions[index] as usize;

@@ -6,7 +6,7 @@ use super::simd::{erf, sigmoid, sum_by, vectorised};
 use crate::config::{Activation, Norm};
 use crate::graph::Epilogue;
 
-/// One patch of a picture (3, side, side) as a row (channel, y, x).
+/// One patch of an image (3, side, side) as a row (channel, y, x).
 pub(super) fn patch_row(pixels: &[f32], side: usize, patch: usize, grid_y: usize, grid_x: usize, out: &mut [f32]) {
     let lines = (0..3).flat_map(|channel| (0..patch).map(move |y| (channel * side + grid_y * patch + y) * side));
     for (line, out) in lines.zip(out.chunks_exact_mut(patch)) {

@@ -1,6 +1,6 @@
 //! Which rows of a batch attend together. A tile is a few rows and the number of keys that all of them begin with:
-//! tokens of one sequence, tokens of sequences that begin with the same pages, tokens that see one picture, rows of one
-//! picture. Tiles decide what is read once for several rows; a row's result is the same in any of them.
+//! tokens of one sequence, tokens of sequences that begin with the same pages, tokens that see one image, rows of one
+//! image. Tiles decide what is read once for several rows; a row's result is the same in any of them.
 
 use std::ops::Range;
 
@@ -69,7 +69,7 @@ impl<'a> Tiles<'a> {
         tiles
     }
 
-    /// Each token with the `latents` of the picture that precedes it, in media pages.
+    /// Each token with the `latents` of the image that precedes it, in media pages.
     pub fn preceding(batch: &Batch<'a>, latents: usize) -> Self {
         let tables = batch.media.iter().map(Option::as_slice);
         let mut rows: Vec<Row> =
@@ -82,18 +82,18 @@ impl<'a> Tiles<'a> {
         tiles
     }
 
-    /// `rows` rows of each picture, with so many keys of the same picture.
-    pub fn pictures(rows: usize, keys: &[usize]) -> Self {
+    /// `rows` rows of each image, with so many keys of the same image.
+    pub fn images(rows: usize, keys: &[usize]) -> Self {
         let mut tiles = Tiles::default();
-        for (picture, &keys) in keys.iter().enumerate() {
+        for (image, &keys) in keys.iter().enumerate() {
             let rows: Vec<Row> =
-                (picture * rows..(picture + 1) * rows).map(|index| Row { index, table: &[], keys }).collect();
+                (image * rows..(image + 1) * rows).map(|index| Row { index, table: &[], keys }).collect();
             rows.chunks(QUERIES_MAX).for_each(|segment| tiles.push(segment, 0));
         }
         tiles
     }
 
-    /// Adds rows of one sequence, or of one picture. They join the last tile, with whose rows they begin with
+    /// Adds rows of one sequence, or of one image. They join the last tile, with whose rows they begin with
     /// `in_common` keys in common, if that saves reading more keys than it costs: `n` rows that share `s` keys save
     /// `(n - 1) s`.
     fn push(&mut self, segment: &[Row<'a>], in_common: usize) {
@@ -249,11 +249,11 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_a_picture_stand_together() {
+    fn tokens_of_a_image_stand_together() {
         let media = [Some(2), None, Some(1), Some(2), None, Some(2)];
         let found = cut(&Tiles::preceding(&Batch { media: &media, ..Batch::default() }, 64));
         assert_eq!(found, [(vec![1, 4], 0), (vec![2], 64), (vec![0, 3, 5], 64)]);
-        let found = cut(&Tiles::pictures(9, &[70, 130]));
+        let found = cut(&Tiles::images(9, &[70, 130]));
         assert_eq!(found, [((0..8).collect(), 70), (vec![8], 70), ((9..17).collect(), 130), (vec![17], 130)]);
     }
 }

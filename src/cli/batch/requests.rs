@@ -22,7 +22,7 @@ const GENERATE_KEYS: &str = "max_new_tokens, num_beams, length_penalty, temperat
 pub struct Requests {
     /// The input's name in errors.
     source: String,
-    /// What paths of pictures are relative to.
+    /// What paths of images are relative to.
     folder: PathBuf,
     reader: Box<dyn BufRead + Send>,
     /// Lines read.
@@ -114,7 +114,7 @@ impl Requests {
 }
 
 impl Line {
-    /// Reads the request, with its pictures. `id`, and whether choices are ranked by their `mean`, are set as soon as
+    /// Reads the request, with its images. `id`, and whether choices are ranked by their `mean`, are set as soon as
     /// they are known, so that errors can be told with them.
     pub fn request(&self, id: &mut Option<String>, mean: &mut bool) -> Result<Request, Error> {
         let limits = PromptLimits::default();
@@ -154,8 +154,8 @@ impl Line {
         let mut generation = Generation::default();
         let sampling = &mut generation.sampling;
         let (count, number) = ("a whole number", "a number");
-        self.set(fields, "max_new_tokens", count, &mut generation.tokens_max)?;
-        self.set(fields, "num_beams", count, &mut generation.beams)?;
+        self.set(fields, "max_new_tokens", count, &mut generation.max_new_tokens)?;
+        self.set(fields, "num_beams", count, &mut generation.num_beams)?;
         self.set(fields, "length_penalty", number, &mut generation.length_penalty)?;
         self.set(fields, "temperature", number, &mut sampling.temperature)?;
         self.set(fields, "top_k", count, &mut sampling.top_k)?;
@@ -164,7 +164,7 @@ impl Line {
         self.set(fields, "repetition_penalty", number, &mut sampling.repetition_penalty)?;
         self.set(fields, "seed", count, &mut sampling.seed)?;
         self.set(fields, "stop", "an array of strings", &mut generation.stop)?;
-        self.set(fields, "ignore_eos", "true or false", &mut generation.ignore_end)?;
+        self.set(fields, "ignore_eos", "true or false", &mut generation.ignore_eos)?;
         Ok(generation)
     }
 

@@ -24,7 +24,7 @@ pub struct Figures {
     between: Vec<f64>,
     prompt_tokens: usize,
     tokens: usize,
-    pictures: usize,
+    images: usize,
     text_held: usize,
     media_held: usize,
     seconds: f64,
@@ -44,7 +44,7 @@ impl Figures {
             between: Vec::new(),
             prompt_tokens: 0,
             tokens: 0,
-            pictures: 0,
+            images: 0,
             text_held: 0,
             media_held: 0,
             seconds: 0.0,
@@ -63,7 +63,7 @@ impl Figures {
     pub fn answered(&mut self, answer: &Answer) {
         self.prompt_tokens += answer.usage.prompt_tokens;
         self.tokens += answer.ids.len();
-        self.pictures += answer.usage.pictures;
+        self.images += answer.usage.images;
     }
 
     pub fn stepped(&mut self, stats: &Stats) {
@@ -91,18 +91,18 @@ impl Figures {
         self.grown(|stats| stats.steps).max(1)
     }
 
-    /// Shares of prompt tokens and of pictures that were there already.
+    /// Shares of prompt tokens and of images that were there already.
     fn cached(&self) -> [f64; 2] {
         let share = |part: u64, all: usize| part as f64 / all.max(1) as f64;
         [
             share(self.grown(|stats| stats.tokens_cached), self.prompt_tokens),
-            share(self.grown(|stats| stats.pictures_cached), self.pictures),
+            share(self.grown(|stats| stats.images_cached), self.images),
         ]
     }
 
     pub fn json(&self) -> Value {
         let rate = |count: usize| count as f64 / self.seconds;
-        let [tokens_cached, pictures_cached] = self.cached();
+        let [tokens_cached, images_cached] = self.cached();
         let times = |samples: &[f64]| {
             let values = QUANTILES.iter().map(|(name, share)| ((*name).to_owned(), json!(quantile(samples, *share))));
             Value::Object(values.collect())
@@ -113,15 +113,15 @@ impl Figures {
             "concurrency": self.concurrency,
             "seconds": self.seconds,
             "requests_per_second": self.requests as f64 / self.seconds,
-            "pictures_per_second": rate(self.pictures),
+            "images_per_second": rate(self.images),
             "prompt_tokens_per_second": rate(self.prompt_tokens),
             "tokens_per_second": rate(self.tokens),
             "prompt_tokens": self.prompt_tokens,
             "tokens": self.tokens,
-            "pictures": self.pictures,
-            "pictures_encoded": self.grown(|stats| stats.pictures_encoded),
+            "images": self.images,
+            "images_encoded": self.grown(|stats| stats.images_encoded),
             "prompt_tokens_cached": tokens_cached,
-            "pictures_cached": pictures_cached,
+            "images_cached": images_cached,
             "first_token_seconds": times(&self.first),
             "between_tokens_seconds": times(&self.between),
             "text_pages": pages(&self.after.text_pages, self.text_held),
@@ -145,8 +145,8 @@ impl Figures {
         let pages = |pages: &PagesNow, most: usize| {
             format!("{} held, {} at most, {} kept, of {}", pages.held, most, pages.cached, pages.total)
         };
-        let [tokens_cached, pictures_cached] = self.cached();
-        let encoded = self.grown(|stats| stats.pictures_encoded);
+        let [tokens_cached, images_cached] = self.cached();
+        let encoded = self.grown(|stats| stats.images_encoded);
         let (steps, preemptions) = (self.steps(), self.grown(|stats| stats.preemptions));
         let tokens_a_step = self.grown(|stats| stats.tokens_computed) as f64 / steps as f64;
         let mut out = std::io::stdout().lock();
@@ -154,8 +154,8 @@ impl Figures {
         let requests = self.requests as f64 / self.seconds;
         let (count, seconds) = (self.requests, self.seconds);
         line("requests", format!("{requests:.2}/s; {count} in {seconds:.2} s, {} at a time", self.concurrency))?;
-        let found = format!("{:.1} % found in pages", 100.0 * pictures_cached);
-        line("pictures", format!("{:.1}/s; {encoded} of {} encoded, {found}", rate(self.pictures), self.pictures))?;
+        let found = format!("{:.1} % found in pages", 100.0 * images_cached);
+        line("images", format!("{:.1}/s; {encoded} of {} encoded, {found}", rate(self.images), self.images))?;
         let found = format!("{:.1} % found in pages", 100.0 * tokens_cached);
         line("prompt tokens", format!("{:.1}/s; {}, {found}", rate(self.prompt_tokens), self.prompt_tokens))?;
         line("tokens written", format!("{:.1}/s; {}", rate(self.tokens), self.tokens))?;

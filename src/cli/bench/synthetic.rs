@@ -1,21 +1,21 @@
-//! Requests that are made up: pictures of noise, texts of the tokenizer's own words. A seed repeats them.
+//! Requests that are made up: images of noise, texts of the tokenizer's own words. A seed repeats them.
 
 use flamant::demo::Random;
-use flamant::image::Picture;
+use flamant::image::Image;
 use flamant::{Engine, Error, Generation, Prompt, Request};
 
 /// What the requests are like.
 #[derive(Clone, Copy)]
 pub struct Shape {
-    /// Pictures with text before the one that is asked about.
+    /// Images with text before the one that is asked about.
     pub shots: usize,
-    /// Tokens of text after each picture, roughly.
+    /// Tokens of text after each image, roughly.
     pub tokens: usize,
     /// Tokens to write.
-    pub tokens_max: usize,
+    pub max_new_tokens: usize,
     /// Whether all begin with the same shots.
     pub shared: bool,
-    /// Requests in a row that ask about the same picture.
+    /// Requests in a row that ask about the same image.
     pub reuse: u64,
 }
 
@@ -24,7 +24,7 @@ pub struct Shape {
 pub struct Synthetic {
     shape: Shape,
     seed: u64,
-    /// Side of the pictures: what the model wants, so that resizing costs little.
+    /// Side of the images: what the model wants, so that resizing costs little.
     side: u32,
     /// Each one token, or nearly always.
     words: Vec<String>,
@@ -65,15 +65,15 @@ impl Synthetic {
 
     /// The request of this number.
     pub fn request(&self, number: u64) -> Result<Request, Error> {
-        let Shape { shots, tokens_max, shared, reuse, .. } = self.shape;
+        let Shape { shots, max_new_tokens, shared, reuse, .. } = self.shape;
         let mut prompt = Prompt::new();
         let mut random = self.random(Purpose::Shots, if shared { 0 } else { number });
         for _ in 0..shots {
-            prompt.image(self.picture(&mut random)?)?.text(self.text(&mut random))?;
+            prompt.image(self.image(&mut random)?)?.text(self.text(&mut random))?;
         }
-        prompt.image(self.picture(&mut self.random(Purpose::Asked, number / reuse))?)?;
+        prompt.image(self.image(&mut self.random(Purpose::Asked, number / reuse))?)?;
         prompt.text(self.text(&mut self.random(Purpose::Question, number)))?;
-        Ok(Request::generate(prompt, Generation { tokens_max, ignore_end: true, ..Generation::default() }))
+        Ok(Request::generate(prompt, Generation { max_new_tokens, ignore_eos: true, ..Generation::default() }))
     }
 
     fn random(&self, purpose: Purpose, number: u64) -> Random {
@@ -82,9 +82,9 @@ impl Synthetic {
         Random::new(mixed.wrapping_mul(4).wrapping_add(purpose as u64))
     }
 
-    fn picture(&self, random: &mut Random) -> Result<Picture, Error> {
+    fn image(&self, random: &mut Random) -> Result<Image, Error> {
         let bytes = self.side as usize * self.side as usize * 3;
-        Picture::from_rgb(self.side, self.side, (0..bytes).map(|_| random.below(256) as u8).collect())
+        Image::from_rgb(self.side, self.side, (0..bytes).map(|_| random.below(256) as u8).collect())
     }
 
     fn text(&self, random: &mut Random) -> String {

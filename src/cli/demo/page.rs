@@ -27,8 +27,8 @@ td:first-child, th:first-child { text-align: left; } thead th, .mean td { font-w
 /// The page.
 pub fn render(shown: &Shown, flamingo: &Flamingo, report: &Report) -> Result<String, Error> {
     let episode = &shown.episode;
-    let named = episode.shown.iter().map(|(drawing, way)| figure(episode.sheet, *drawing, &episode.names[*way], ""));
-    let asked = figure(episode.sheet, episode.asked.0, "?", " class=asked");
+    let named = episode.support.iter().map(|(drawing, way)| figure(episode.sheet, *drawing, &episode.names[*way], ""));
+    let asked = figure(episode.sheet, episode.query.0, "?", " class=asked");
     let drawings: String = named.chain([asked]).collect();
     let prompt = escape(&episode.prompt()?.render(flamingo.tokenizer())?.text);
     let verdict = if shown.answer == episode.answer() { "right" } else { "wrong" };
@@ -66,18 +66,18 @@ fn tables(report: &Report) -> String {
     let spelt = report.spelt.each_ref().map(|all| mean(all));
     let ranked = report.ranked.each_ref().map(|all| mean(all));
     let rows = row("", "spelt rightly", &spelt) + &row("", "likeliest of the five names", &ranked);
-    let by_shots = table("pictures shown", &SHOTS.map(|shots| shots.to_string()), &rows);
+    let by_shots = table("images shown", &SHOTS.map(|shots| shots.to_string()), &rows);
 
     let rows =
-        row("", "pictures replaced by unrelated ones: falls to", &report.unrelated.each_ref().map(|all| mean(all)))
+        row("", "images replaced by unrelated ones: falls to", &report.unrelated.each_ref().map(|all| mean(all)))
             + &row("", "two names swapped: the answer follows", &report.swapped.each_ref().map(|all| mean(all)));
     let controls = table("control", &CONTROL_WAYS.map(|ways| format!("{ways} ways")), &rows);
 
     let (prompts, many) = (report.prompts, report.prompts * ALPHABETS.len());
     format!(
-        "<h2>Accuracy</h2>\n<p>All three letters right, per cent of {prompts} prompts a figure; {SHOWN} or more pictures \
+        "<h2>Accuracy</h2>\n<p>All three letters right, per cent of {prompts} prompts a figure; {SHOWN} or more images \
          shown, each symbol at least once. The first five alphabets were kept out of training.</p>\n{by_ways}\
-         <h2>Accuracy against pictures shown</h2>\n<p>{SHOT_WAYS} ways, per cent of {many} prompts over the five \
+         <h2>Accuracy against images shown</h2>\n<p>{SHOT_WAYS} ways, per cent of {many} prompts over the five \
          alphabets.</p>\n{by_shots}<h2>Controls</h2>\n{controls}<p>Measured in {:.1} s.</p>\n",
         report.seconds
     )
@@ -106,7 +106,7 @@ fn png(sheet: &Sheet, drawing: Drawing) -> Vec<u8> {
     let mut encoder = png::Encoder::new(&mut bytes, sheet.tile as u32, sheet.tile as u32);
     encoder.set_color(png::ColorType::Grayscale);
     let written = encoder.write_header().and_then(|mut writer| writer.write_image_data(&sheet.levels(drawing)));
-    written.expect("a small picture is written to memory");
+    written.expect("a small image is written to memory");
     bytes
 }
 

@@ -20,8 +20,8 @@ pub fn show_episode(shown: &Shown, flamingo: &Flamingo) -> Outcome {
         "{}: symbols that the model never saw in training, with names made up just now.\n",
         episode.sheet.title
     )?;
-    let named = episode.shown.iter().map(|(drawing, way)| (*drawing, episode.names[*way].as_str()));
-    let all: Vec<(Drawing, &str)> = named.chain([(episode.asked.0, "?")]).collect();
+    let named = episode.support.iter().map(|(drawing, way)| (*drawing, episode.names[*way].as_str()));
+    let all: Vec<(Drawing, &str)> = named.chain([(episode.query.0, "?")]).collect();
     for line in all.chunks(ACROSS) {
         let drawings: Vec<Vec<String>> = line.iter().map(|(drawing, _)| braille(episode.sheet, *drawing)).collect();
         for row in 0..DOTS / 4 {
@@ -54,7 +54,7 @@ pub fn show_report(report: &Report) -> Outcome {
         format!("{title:32}{figures}")
     };
     let heads = |numbers: &[usize]| numbers.iter().map(|number| format!("{number:8}")).collect::<String>();
-    writeln!(out, "Names spelt rightly, per cent of {} prompts; {SHOWN} or more pictures shown.\n", report.prompts)?;
+    writeln!(out, "Names spelt rightly, per cent of {} prompts; {SHOWN} or more images shown.\n", report.prompts)?;
     writeln!(out, "{:32}{}", "ways", heads(&WAYS))?;
     for (title, tallies) in &report.by_ways {
         writeln!(out, "{}", row(title, &tallies.map(Tally::percent)))?;
@@ -64,13 +64,13 @@ pub fn show_report(report: &Report) -> Outcome {
     let prompts = report.prompts * ALPHABETS.len();
     writeln!(
         out,
-        "Against the pictures shown, {SHOT_WAYS} ways, per cent of {prompts} prompts over the five alphabets.\n"
+        "Against the images shown, {SHOT_WAYS} ways, per cent of {prompts} prompts over the five alphabets.\n"
     )?;
-    writeln!(out, "{:32}{}", "pictures shown", heads(&SHOTS))?;
+    writeln!(out, "{:32}{}", "images shown", heads(&SHOTS))?;
     writeln!(out, "{}", row("spelt rightly", &report.spelt.each_ref().map(|all| mean(all))))?;
     writeln!(out, "{}\n", row("likeliest of the five", &report.ranked.each_ref().map(|all| mean(all))))?;
     writeln!(out, "Controls.\n\n{:32}{}", "ways", heads(&CONTROL_WAYS))?;
-    writeln!(out, "{}", row("pictures unrelated: falls to", &report.unrelated.each_ref().map(|all| mean(all))))?;
+    writeln!(out, "{}", row("images unrelated: falls to", &report.unrelated.each_ref().map(|all| mean(all))))?;
     writeln!(out, "{}", row("names swapped: answer follows", &report.swapped.each_ref().map(|all| mean(all))))?;
     writeln!(out, "\nMeasured in {:.1} s.", report.seconds)?;
     Ok(())

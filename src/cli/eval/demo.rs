@@ -4,11 +4,11 @@ use flamant::Error;
 use flamant::demo::Random;
 use flamant::eval::benchmark::{Benchmark, Metric};
 use flamant::eval::data::{Format, Task};
-use flamant::eval::form::Kind;
 use flamant::eval::judge::Judge;
 use flamant::eval::results::Missing;
 use flamant::eval::shots::{Selection, Support};
 use flamant::eval::symbols;
+use flamant::eval::template::Kind;
 
 use super::Eval;
 use super::plan::{Plan, Series, Set};
@@ -32,9 +32,9 @@ pub fn plan(arguments: &Eval) -> Result<Plan, Error> {
     let mut random = Random::new(seed);
     let (mut sets, mut series) = (Vec::new(), Vec::new());
     for (number, ways) in WAYS.into_iter().enumerate() {
-        let (shown, asked) = symbols::sets(ways, queries, &mut random)?;
-        let all = Support::new(&shown, |_| true, usize::MAX, seed);
-        sets.push(Set { asked, shown, drawn: all.clone(), all });
+        let (support, queries) = symbols::sets(ways, queries, &mut random)?;
+        let all = Support::new(&support, |_| true, usize::MAX, seed);
+        sets.push(Set { queries, support, drawn: all.clone(), all });
         series.extend(arguments.selections(&SELECTIONS).into_iter().map(|selection| Series {
             label: format!("{ways} ways, {}", selection.name()),
             set: number,
@@ -50,7 +50,7 @@ pub fn plan(arguments: &Eval) -> Result<Plan, Error> {
         task,
         kind: Kind::Classify,
         metric: Metric::Accuracy,
-        tokens_max: 0,
+        max_new_tokens: 0,
     };
     Ok(Plan {
         title: "Names of symbols from alphabets never seen".to_owned(),

@@ -4,12 +4,12 @@ use std::io::Write as _;
 use std::path::Path;
 
 use flamant::eval::data::Task;
-use flamant::eval::form::Form;
 use flamant::eval::judge::{Answer, Judged};
 use flamant::eval::results::{
     Metric, Model, Outcome as Worth, Part as Shown, Point, Results, Sample, Series, Settings, Thumbnail,
 };
 use flamant::eval::shots::Selection;
+use flamant::eval::template::Template;
 use flamant::{Engine, Error, Part};
 use indicatif::DecimalBytes;
 
@@ -24,23 +24,24 @@ use crate::cli::Outcome as Done;
 /// Answers that cannot be judged.
 pub fn results(
     plan: &Plan,
-    form: (&str, &Form),
+    template: (&str, &Template),
     records: &Records,
     engine: &Engine,
     media: &Media,
     samples: usize,
 ) -> Result<Results, Error> {
-    let (form_name, form) = form;
-    let (mut series, mut shown) = (Vec::new(), Vec::new());
+    let (template_name, template) = template;
+    let (mut series, mut support) = (Vec::new(), Vec::new());
     for (number, of) in plan.series.iter().enumerate() {
-        let asked = &plan.sets[of.set].asked;
+        let queries = &plan.sets[of.set].queries;
         let mut points = Vec::new();
         for (point, &shots) in plan.shots.iter().enumerate() {
-            let asks: Vec<Ask> = (0..asked.examples.len()).map(|query| Ask { series: number, point, query }).collect();
+            let asks: Vec<Ask> =
+                (0..queries.examples.len()).map(|query| Ask { series: number, point, query }).collect();
             let outcomes: Vec<&Outcome> =
                 asks.iter().map(|ask| &records.get(*ask).expect("all are answered").outcome).collect();
             let answers: Vec<Answer> = outcomes.iter().map(|outcome| answer(outcome)).collect();
-            let judged = plan.judge.judge(asked, &answers)?;
+            let judged = plan.judge.judge(queries, &answers)?;
             let errors = answers.iter().filter(|answer| **answer == Answer::Nothing).count();
             let Judged { interval, each } = judged;
             let (score, low, high) = (interval.score, interval.low, interval.high);
@@ -48,7 +49,7 @@ pub fn results(
             // Evenly over the set.
             let count = samples.min(asks.len());
             for place in (0..count).map(|place| place * asks.len() / count) {
-                shown.push(sample(plan, asks[place], each[place], form, records, media));
+                support.push(sample(plan, asks[place], each[place], template, records, media));
             }
         }
         series.push(Series { label: of.label.clone(), points, chance: of.chance });
@@ -57,7 +58,7 @@ pub fn results(
     let most = |count: &dyn Fn(&super::Set) -> usize| plan.sets.iter().map(count).max().unwrap_or(0);
     let mut others = records.head.evaluation.clone();
     if plan.shots.contains(&0) {
-        let instead = if plan.reference_slip { "the first one's picture for the asked one" } else { "no pictures" };
+        let instead = if plan.reference_slip { "the first one's image for the asked one" } else { "no images" };
         others.insert("0 shots".to_owned(), format!("2 examples, {instead}"));
     }
     if plan.series.iter().any(|series| series.selection == Selection::Rices) {
@@ -79,15 +80,15 @@ pub fn results(
         },
         settings: Settings {
             seed: plan.seed,
-            queries: most(&|set| set.asked.examples.len()),
+            queries: most(&|set| set.queries.examples.len()),
             support: most(&|set| set.drawn.count()),
-            beams: writes.then(|| plan.benchmark.generation(&[]).beams),
-            form: form_name.to_owned(),
+            beams: writes.then(|| plan.benchmark.generation(&[]).num_beams),
+            template: template_name.to_owned(),
             others,
         },
         series,
         missing: plan.missing.clone(),
-        samples: shown,
+        samples: support,
     })
 }
 
@@ -99,7 +100,7 @@ fn model_name(plan: &Plan) -> String {
 /// The family and the size.
 fn description(engine: &Engine) -> String {
     let family = format!("{:?}", engine.config().family);
-    format!("{family}, {} of weights", DecimalBytes(engine.reader().checkpoint().bytes()))
+    format!("{family}, {} of weights", DecimalBytes(engine.preparer().checkpoint().bytes()))
 }
 
 fn answer(outcome: &Outcome) -> Answer {
@@ -111,19 +112,19 @@ fn answer(outcome: &Outcome) -> Answer {
 }
 
 /// A question with its prompt.
-fn sample(plan: &Plan, ask: Ask, worth: f64, form: &Form, records: &Records, media: &Media) -> Sample {
+fn sample(plan: &Plan, ask: Ask, worth: f64, template: &Template, records: &Records, media: &Media) -> Sample {
     let record = records.get(ask).expect("all are answered");
     // Of an example that failed there may be no prompt.
-    let prompt = match &record.shown[..] {
+    let prompt = match &record.support[..] {
         [] => None,
-        shown => plan.prompt(ask, shown, form, media).ok(),
+        support => plan.prompt(ask, support, template, media).ok(),
     };
     let part = |part: &Part| match part {
         Part::Text(text) => Shown::Text(text.clone()),
-        Part::Image(picture) => Shown::Picture(Thumbnail::of(picture)),
+        Part::Image(image) => Shown::Image(Thumbnail::of(image)),
         Part::Video(video) => Shown::Video { first: Thumbnail::of(&video.frames()[0]), frames: video.frames().len() },
     };
-    let asked = plan.asked(ask);
+    let queries = plan.query(ask);
     let (answer, worth, odds) = match &record.outcome {
         Outcome::Text(text) => (plan.benchmark.metric.answer(text), Worth::Score(worth), Vec::new()),
         Outcome::Choice(choice) => (choice.name.clone(), Worth::Score(worth), choice.odds.clone()),
@@ -132,10 +133,10 @@ fn sample(plan: &Plan, ask: Ask, worth: f64, form: &Form, records: &Records, med
     Sample {
         series: plan.series[ask.series].label.clone(),
         shots: plan.shots[ask.point],
-        id: asked.id.clone(),
+        id: queries.id.clone(),
         prompt: prompt.map_or(Vec::new(), |prompt| prompt.parts().iter().map(part).collect()),
         answer,
-        expected: asked.answers.clone(),
+        expected: queries.answers.clone(),
         outcome: worth,
         odds,
     }

@@ -4,17 +4,17 @@ use std::path::PathBuf;
 
 use flamant::eval::benchmark::{Benchmark, Metric};
 use flamant::eval::data::{Dataset, Example, Task};
-use flamant::eval::form::{Form, Shots};
 use flamant::eval::judge::Judge;
 use flamant::eval::results::Missing;
 use flamant::eval::shots::{Selection, Support, shuffled};
+use flamant::eval::template::{Shots, Template};
 use flamant::video::FrameSampling;
 use flamant::{Error, Prompt, Request};
 
 use super::media::Media;
 use super::similar::Similar;
 
-/// Examples shown in place of none: without their pictures (Flamingo, appendix B.1.5).
+/// Support examples in place of none: without their images (Flamingo, appendix B.1.5).
 const TEXT_ONLY: usize = 2;
 
 /// An evaluation.
@@ -28,7 +28,7 @@ pub struct Plan {
     /// Rising.
     pub shots: Vec<usize>,
     pub seed: u64,
-    /// Orders of the examples shown whose log-likelihoods are averaged.
+    /// Orders of the support examples whose log-likelihoods are averaged.
     pub permutations: usize,
     pub reference_slip: bool,
     pub judge: Judge,
@@ -36,10 +36,10 @@ pub struct Plan {
     pub frames: FrameSampling,
 }
 
-/// Examples asked, and those shown with them.
+/// Queries, and those shown with them.
 pub struct Set {
-    pub asked: Dataset,
-    pub shown: Dataset,
+    pub queries: Dataset,
+    pub support: Dataset,
     /// What random examples are drawn from.
     pub drawn: Support,
     /// What the most similar are found in.
@@ -76,8 +76,8 @@ impl Plan {
             let set = &self.sets[series.set];
             let support = if series.selection == Selection::Rices { &set.all } else { &set.drawn };
             let mut most = 0;
-            for asked in &set.asked.examples {
-                most = most.max(support.draw(&set.shown, asked, 0, self.seed).take(count).count());
+            for queries in &set.queries.examples {
+                most = most.max(support.draw(&set.support, queries, 0, self.seed).take(count).count());
                 if most == count {
                     break;
                 }
@@ -88,10 +88,10 @@ impl Plan {
             }
         }
         for set in &self.sets {
-            let is_last = |example: &Example| set.asked.choices_of(example).last() == example.answers.first();
-            let last = set.asked.examples.iter().filter(|example| is_last(example)).count();
-            if self.benchmark.metric == Metric::RocAuc && (last == 0 || last == set.asked.examples.len()) {
-                let found = format!("{last} of {} of the second", set.asked.examples.len());
+            let is_last = |example: &Example| set.queries.choices_of(example).last() == example.answers.first();
+            let last = set.queries.examples.iter().filter(|example| is_last(example)).count();
+            if self.benchmark.metric == Metric::RocAuc && (last == 0 || last == set.queries.examples.len()) {
+                let found = format!("{last} of {} of the second", set.queries.examples.len());
                 return Err(Error::argument(format!("ROC-AUC: expected examples of both classes, found {found}")));
             }
         }
@@ -101,7 +101,7 @@ impl Plan {
     /// All questions, point after point.
     pub fn asks(&self) -> impl Iterator<Item = Ask> {
         self.series.iter().enumerate().flat_map(move |(series, of)| {
-            let queries = self.sets[of.set].asked.examples.len();
+            let queries = self.sets[of.set].queries.examples.len();
             (0..self.shots.len()).flat_map(move |point| (0..queries).map(move |query| Ask { series, point, query }))
         })
     }
@@ -112,78 +112,78 @@ impl Plan {
     }
 
     /// The example that is asked.
-    pub fn asked(&self, ask: Ask) -> &Example {
-        &self.set(ask).asked.examples[ask.query]
+    pub fn query(&self, ask: Ask) -> &Example {
+        &self.set(ask).queries.examples[ask.query]
     }
 
-    /// How many examples are shown, with or without their pictures.
+    /// How many examples are shown, with or without their images.
     fn count(&self, point: usize) -> usize {
         if self.shots[point] == 0 { TEXT_ONLY } else { self.shots[point] }
     }
 
-    /// Most examples shown.
+    /// Most support examples.
     pub fn count_max(&self) -> usize {
         (0..self.shots.len()).map(|point| self.count(point)).max().unwrap_or(0)
     }
 
-    /// The numbers of the examples shown, in order.
+    /// The numbers of the support examples, in order.
     ///
     /// # Errors
     /// Fewer than wanted.
-    pub fn shown(&self, ask: Ask, similar: &Similar, media: &Media) -> Result<Vec<usize>, Error> {
+    pub fn support(&self, ask: Ask, similar: &Similar, media: &Media) -> Result<Vec<usize>, Error> {
         let Series { set, selection, .. } = self.series[ask.series];
         let (count, of) = (self.count(ask.point), &self.sets[set]);
         let drawn = |number: usize| -> Vec<usize> {
-            let drawn = of.drawn.draw(&of.shown, self.asked(ask), number, self.seed);
-            drawn.filter(|&number| media.can_show(&of.shown.examples[number].medium)).take(count).collect()
+            let drawn = of.drawn.draw(&of.support, self.query(ask), number, self.seed);
+            drawn.filter(|&number| media.can_show(&of.support.examples[number].medium)).take(count).collect()
         };
-        let shown = match selection {
+        let support = match selection {
             Selection::Random => drawn(ask.query),
             Selection::Fixed => drawn(0),
             Selection::Rices => similar.nearest(set, ask.query, count),
         };
-        if shown.len() < count {
+        if support.len() < count {
             let expected = format!("expected {count} examples that can be shown with it");
-            return Err(Error::argument(format!("shots: {expected}, found {}", shown.len())));
+            return Err(Error::argument(format!("shots: {expected}, found {}", support.len())));
         }
-        Ok(shown)
+        Ok(support)
     }
 
-    /// The prompt of a question, with the examples shown in this order.
-    pub fn prompt(&self, ask: Ask, shown: &[usize], form: &Form, media: &Media) -> Result<Prompt, Error> {
+    /// The prompt of a question, with the support examples in this order.
+    pub fn prompt(&self, ask: Ask, support: &[usize], template: &Template, media: &Media) -> Result<Prompt, Error> {
         let set = self.set(ask);
-        let examples: Vec<&Example> = shown.iter().map(|&number| &set.shown.examples[number]).collect();
+        let examples: Vec<&Example> = support.iter().map(|&number| &set.support.examples[number]).collect();
         let shots = match (self.shots[ask.point], self.reference_slip) {
-            (0, true) => Shots::FirstPicture,
+            (0, true) => Shots::FirstImage,
             (0, false) => Shots::TextOnly,
             _ => Shots::Whole,
         };
-        form.prompt(&examples, self.asked(ask), shots, &mut |prompt, medium| media.add(prompt, medium))
+        template.prompt(&examples, self.query(ask), shots, &mut |prompt, medium| media.add(prompt, medium))
     }
 
-    /// What is asked of the engine: one request for each order of the examples shown, the one they have first.
+    /// What is asked of the engine: one request for each order of the support examples, the one they have first.
     pub fn request(
         &self,
         ask: Ask,
         order: usize,
-        shown: &[usize],
-        form: &Form,
+        support: &[usize],
+        template: &Template,
         media: &Media,
     ) -> Result<Request, Error> {
-        let prompt = self.prompt(ask, &self.ordered(ask, order, shown), form, media)?;
-        let choices = self.set(ask).asked.choices_of(self.asked(ask));
+        let prompt = self.prompt(ask, &self.ordered(ask, order, support), template, media)?;
+        let choices = self.set(ask).queries.choices_of(self.query(ask));
         Ok(match self.benchmark.task {
-            Task::Classify => Request::classify(prompt, choices.iter().map(|name| form.choice(name)).collect()),
-            Task::Caption | Task::Question => Request::generate(prompt, self.benchmark.generation(form.stop())),
+            Task::Classify => Request::classify(prompt, choices.iter().map(|name| template.choice(name)).collect()),
+            Task::Caption | Task::Question => Request::generate(prompt, self.benchmark.generation(template.stop())),
         })
     }
 
-    /// The examples shown in one of their orders; no order comes twice.
-    fn ordered(&self, ask: Ask, order: usize, shown: &[usize]) -> Vec<usize> {
-        let mut orders = vec![shown.to_vec()];
+    /// The support examples in one of their orders; no order comes twice.
+    fn ordered(&self, ask: Ask, order: usize, support: &[usize]) -> Vec<usize> {
+        let mut orders = vec![support.to_vec()];
         let mut stream = (ask.query as u64) << 16;
         while orders.len() <= order {
-            let next = shuffled(shown.len(), self.seed ^ 1, stream).map(|place| shown[place]).collect();
+            let next = shuffled(support.len(), self.seed ^ 1, stream).map(|place| support[place]).collect();
             if !orders.contains(&next) {
                 orders.push(next);
             }
@@ -192,7 +192,7 @@ impl Plan {
         orders.swap_remove(order)
     }
 
-    /// How many orders there are of the examples shown.
+    /// How many orders there are of the support examples.
     pub fn orders(&self, point: usize) -> usize {
         let all: usize = (1..=self.count(point)).take(6).product();
         self.permutations.min(all)

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use flamant::eval::data::{Dataset, Example, Medium};
-use flamant::eval::form::Form;
+use flamant::eval::template::Template;
 use flamant::{Engine, Error};
 use serde::{Deserialize, Serialize};
 
@@ -31,16 +31,16 @@ struct Line<'a> {
     shots: usize,
     /// The example asked.
     id: Cow<'a, str>,
-    /// The examples shown, in order; none where there was an error before they were chosen.
-    shown: Vec<Cow<'a, str>>,
+    /// The support examples, in order; none where there was an error before they were chosen.
+    support: Vec<Cow<'a, str>>,
     #[serde(flatten)]
     outcome: Outcome,
 }
 
 /// What came of a question.
 pub struct Record {
-    /// The numbers of the examples shown, in order.
-    pub shown: Vec<usize>,
+    /// The numbers of the support examples, in order.
+    pub support: Vec<usize>,
     pub outcome: Outcome,
 }
 
@@ -93,13 +93,13 @@ impl Records {
             }
             let line: Line = serde_json::from_slice(line).map_err(|error| error.to_string())?;
             let name = || format!("{:?} at {} shots of {}", line.id, line.shots, line.series);
-            let (ask, shown) = places.find(plan, &line).ok_or_else(|| format!("one of {}", name()))?;
+            let (ask, support) = places.find(plan, &line).ok_or_else(|| format!("one of {}", name()))?;
             if matches!(line.outcome, Outcome::Error(_)) {
                 return Ok(());
             }
             match found.entry(ask) {
                 Entry::Vacant(place) => {
-                    place.insert(Record { shown, outcome: line.outcome });
+                    place.insert(Record { support, outcome: line.outcome });
                     Ok(())
                 }
                 Entry::Occupied(_) => Err(format!("a second one of {}", name())),
@@ -132,13 +132,13 @@ impl Records {
     }
 
     /// Adds what came of one.
-    pub fn add(&mut self, plan: &Plan, ask: Ask, shown: &[usize], outcome: Outcome) -> Result<(), Error> {
-        let examples = &plan.set(ask).shown.examples;
+    pub fn add(&mut self, plan: &Plan, ask: Ask, support: &[usize], outcome: Outcome) -> Result<(), Error> {
+        let examples = &plan.set(ask).support.examples;
         let line = Line {
             series: Cow::Borrowed(&plan.series[ask.series].label),
             shots: plan.shots[ask.point],
-            id: Cow::Borrowed(&plan.asked(ask).id),
-            shown: shown.iter().map(|&number| Cow::Borrowed(examples[number].id.as_str())).collect(),
+            id: Cow::Borrowed(&plan.query(ask).id),
+            support: support.iter().map(|&number| Cow::Borrowed(examples[number].id.as_str())).collect(),
             outcome,
         };
         if !self.begun {
@@ -146,7 +146,7 @@ impl Records {
             self.begun = true;
         }
         self.lines.add(&json(&line))?;
-        self.found.insert(ask, Record { shown: shown.to_vec(), outcome: line.outcome });
+        self.found.insert(ask, Record { support: support.to_vec(), outcome: line.outcome });
         Ok(())
     }
 }
@@ -158,7 +158,7 @@ fn json(value: &impl Serialize) -> String {
 /// Where a line belongs.
 struct Places<'a> {
     series: HashMap<&'a str, usize>,
-    /// Of each set, its examples asked and shown, by name.
+    /// Of each set, its queries and shown, by name.
     examples: Vec<[HashMap<&'a str, usize>; 2]>,
 }
 
@@ -168,17 +168,17 @@ impl<'a> Places<'a> {
         let named = |set: &'a Dataset| {
             set.examples.iter().enumerate().map(|(place, example)| (example.id.as_str(), place)).collect()
         };
-        let examples = plan.sets.iter().map(|set| [named(&set.asked), named(&set.shown)]).collect();
+        let examples = plan.sets.iter().map(|set| [named(&set.queries), named(&set.support)]).collect();
         Places { series, examples }
     }
 
     fn find(&self, plan: &Plan, line: &Line) -> Option<(Ask, Vec<usize>)> {
         let series = *self.series.get(&*line.series)?;
         let point = plan.shots.binary_search(&line.shots).ok()?;
-        let [asked, shown] = &self.examples[plan.series[series].set];
-        let query = *asked.get(&*line.id)?;
-        let shown = line.shown.iter().map(|id| shown.get(&**id).copied()).collect::<Option<_>>()?;
-        Some((Ask { series, point, query }, shown))
+        let [queries, support] = &self.examples[plan.series[series].set];
+        let query = *queries.get(&*line.id)?;
+        let support = line.support.iter().map(|id| support.get(&**id).copied()).collect::<Option<_>>()?;
+        Some((Ask { series, point, query }, support))
     }
 }
 
@@ -188,7 +188,7 @@ impl<'a> Places<'a> {
 /// Weights that cannot be read.
 pub fn evaluation(
     plan: &Plan,
-    form: &Form,
+    template: &Template,
     engine: &Engine,
     precision: &str,
 ) -> Result<BTreeMap<String, String>, Error> {
@@ -196,14 +196,14 @@ pub fn evaluation(
     let labels: Vec<&str> = plan.series.iter().map(|series| series.label.as_str()).collect();
     let entries = [
         ("benchmark", plan.benchmark.name.to_owned()),
-        ("task", format!("{:?}, {} tokens", plan.benchmark.task, plan.benchmark.tokens_max)),
+        ("task", format!("{:?}, {} tokens", plan.benchmark.task, plan.benchmark.max_new_tokens)),
         ("model", plan.model.as_ref().map_or("demo".to_owned(), |folder| folder.display().to_string())),
         ("weights", weights(engine)?),
         ("device", format!("{}{precision}", engine.device())),
-        ("asked", digest(plan.sets.iter().map(|set| (&set.asked, (0..set.asked.examples.len()).collect())))),
-        ("shown", digest(plan.sets.iter().map(|set| (&set.shown, set.all.numbers())))),
-        ("drawn from", digest(plan.sets.iter().map(|set| (&set.shown, set.drawn.numbers())))),
-        ("form", short(blake3::hash(format!("{form:?}").as_bytes()))),
+        ("asked", digest(plan.sets.iter().map(|set| (&set.queries, (0..set.queries.examples.len()).collect())))),
+        ("support", digest(plan.sets.iter().map(|set| (&set.support, set.all.numbers())))),
+        ("drawn from", digest(plan.sets.iter().map(|set| (&set.support, set.drawn.numbers())))),
+        ("template", short(blake3::hash(format!("{template:?}").as_bytes()))),
         ("series", labels.join("; ")),
         ("shots", list(&plan.shots)),
         ("seed", plan.seed.to_string()),
@@ -230,7 +230,7 @@ fn digest<'a>(sets: impl Iterator<Item = (&'a Dataset, Vec<usize>)>) -> String {
         for example in numbers.into_iter().map(|number| &set.examples[number]) {
             let Example { id, medium, question, answers, choices, group } = example;
             match medium {
-                Medium::Picture(path) | Medium::Video(path) => add(&path.display().to_string()),
+                Medium::Image(path) | Medium::Video(path) => add(&path.display().to_string()),
                 Medium::Drawn(_) => {}
             }
             [id, question].into_iter().chain(answers).for_each(|text| add(text));
@@ -244,7 +244,7 @@ fn digest<'a>(sets: impl Iterator<Item = (&'a Dataset, Vec<usize>)>) -> String {
 /// Tells weights apart: their names and shapes, and how each tensor begins and ends.
 fn weights(engine: &Engine) -> Result<String, Error> {
     const BYTES: usize = 1 << 12;
-    let checkpoint = engine.reader().checkpoint();
+    let checkpoint = engine.preparer().checkpoint();
     let mut names: Vec<&str> = checkpoint.names().collect();
     names.sort_unstable();
     let mut hasher = blake3::Hasher::new();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
-use flamant::eval::form::Form;
 use flamant::eval::metrics::roc_auc::class_score;
+use flamant::eval::template::Template;
 use flamant::{Classification, Engine, Error, EventKind, Stats};
 use indicatif::ProgressBar;
 
@@ -26,7 +26,7 @@ const ODDS_KEPT: usize = 5;
 /// A device that has failed, a file that cannot be written. What fails for one example is its record.
 pub fn run(
     plan: &Arc<Plan>,
-    form: &Arc<Form>,
+    template: &Arc<Template>,
     similar: Similar,
     engine: &mut Engine,
     media: &Arc<Media>,
@@ -43,27 +43,28 @@ pub fn run(
     });
     let open: VecDeque<(Ask, usize)> = open.collect();
     let similar = Arc::new(similar);
-    let (plan_there, form, media, reader) = (plan.clone(), form.clone(), media.clone(), engine.reader().clone());
+    let (plan_there, template, media, preparer) =
+        (plan.clone(), template.clone(), media.clone(), engine.preparer().clone());
     let prepare = move |(ask, order): (Ask, usize), ticket: &mut Ticket| {
-        // A picture that cannot be read is told before the want of others to show with it.
-        media.frames(&plan_there.asked(ask).medium)?;
-        ticket.shown = plan_there.shown(ask, &similar, &media)?;
-        let prepared = reader.prepare(plan_there.request(ask, order, &ticket.shown, &form, &media)?)?;
+        // An image that cannot be read is told before the want of others to show with it.
+        media.frames(&plan_there.query(ask).medium)?;
+        ticket.support = plan_there.support(ask, &similar, &media)?;
+        let prepared = preparer.prepare(plan_there.request(ask, order, &ticket.support, &template, &media)?)?;
         // An answer for which there is no room would be cut, and counted as if it had been all.
-        let tokens = prepared.prompt_tokens() + plan_there.benchmark.tokens_max;
-        if tokens > reader.context_max() {
+        let tokens = prepared.prompt_tokens() + plan_there.benchmark.max_new_tokens;
+        if tokens > preparer.context_max() {
             let what = "tokens of a prompt and its answer";
-            return Err(Error::limit(what, reader.context_max() as u64, tokens as u64));
+            return Err(Error::limit(what, preparer.context_max() as u64, tokens as u64));
         }
         Ok(prepared)
     };
     let next = |open: &mut VecDeque<(Ask, usize)>| {
-        let ticket = |(ask, order)| Ticket { ask, order, shown: Vec::new() };
+        let ticket = |(ask, order)| Ticket { ask, order, support: Vec::new() };
         Ok(open.pop_front().map(|next| (ticket(next), next)))
     };
     let (waiting, workers) = feed::prepare(open, next, prepare);
     // As many wait in the engine as run, so that a step is never short of work.
-    let most = (2 * engine.limits().sequences).min(engine.limits().queue);
+    let most = (2 * engine.limits().max_sequences).min(engine.limits().queue);
     let mut job = Job { plan, waiting, records, bar, weighed: HashMap::new() };
     let outcome = feed::run(engine, most, &mut job);
     job.bar.finish_and_clear();
@@ -77,10 +78,10 @@ pub fn run(
 /// A request that is not answered yet.
 struct Ticket {
     ask: Ask,
-    /// Which order of the examples shown.
+    /// Which order of the support examples.
     order: usize,
-    /// The examples shown, in the first order.
-    shown: Vec<usize>,
+    /// The support examples, in the first order.
+    support: Vec<usize>,
 }
 
 /// Everything between the workers and the file of answers.
@@ -95,7 +96,7 @@ struct Job<'a> {
 
 impl Job<'_> {
     fn write(&mut self, ticket: &Ticket, outcome: Outcome) -> Done {
-        self.records.add(self.plan, ticket.ask, &ticket.shown, outcome)?;
+        self.records.add(self.plan, ticket.ask, &ticket.support, outcome)?;
         self.bar.inc(1);
         Ok(())
     }
@@ -109,7 +110,7 @@ impl Job<'_> {
             return Ok(());
         }
         let of_orders = self.weighed.remove(&ticket.ask).expect("it was just there");
-        let names = self.plan.set(ticket.ask).asked.choices_of(self.plan.asked(ticket.ask));
+        let names = self.plan.set(ticket.ask).queries.choices_of(self.plan.query(ticket.ask));
         // In their order, whichever came first: other sums of the same numbers may differ in their last bit.
         let outcome = match of_orders.into_values().collect::<Result<Vec<_>, Error>>() {
             Ok(of_orders) => Outcome::Choice(choice(names, &of_orders)),
@@ -163,8 +164,8 @@ impl Load for Job<'_> {
 fn summary(answers: usize, seconds: f64, stats: &Stats) {
     let percent = |part: u64, rest: u64| 100.0 * part as f64 / (part + rest).max(1) as f64;
     eprintln!(
-        "flamant: {answers} answers in {seconds:.1} s; {:.0} % of prompt tokens and {:.0} % of pictures were there already",
+        "flamant: {answers} answers in {seconds:.1} s; {:.0} % of prompt tokens and {:.0} % of images were there already",
         percent(stats.tokens_cached, stats.tokens_computed),
-        percent(stats.pictures_cached, stats.pictures_encoded),
+        percent(stats.images_cached, stats.images_encoded),
     );
 }

@@ -1,11 +1,11 @@
-//! RICES: the features of all pictures, from files if they are there, and the most similar examples of each.
+//! RICES: the features of all images, from files if they are there, and the most similar examples of each.
 
 use std::path::Path;
 
 use flamant::eval::data::{Dataset, Example, Medium};
 use flamant::eval::retrieval::{Features, Origin};
 use flamant::eval::shots::Selection;
-use flamant::image::Picture;
+use flamant::image::Image;
 use flamant::{Engine, Error};
 use rayon::prelude::*;
 
@@ -13,7 +13,7 @@ use super::media::Media;
 use super::plan::{Plan, Series};
 use crate::cli::progress;
 
-/// Pictures that are read and encoded together.
+/// Images that are read and encoded together.
 const TOGETHER: usize = 64;
 
 /// For each set, each example's most similar ones, the most similar last.
@@ -50,15 +50,15 @@ pub fn find(plan: &Plan, engine: &mut Engine, media: &Media, folder: &Path) -> R
             let examples: Vec<&Example> = numbers.iter().map(|&place| &of.examples[place]).collect();
             features(&folder.join(format!("features-{name}-{number}.bin")), &examples, engine, media, model)
         };
-        let asked: Vec<usize> = (0..set.asked.examples.len()).collect();
-        let of_shown = features("shown", &set.shown, &set.all.numbers())?;
-        let of_asked = features("asked", &set.asked, &asked)?;
-        *found = set.all.similar(&set.shown, &set.asked.examples, &of_shown, &of_asked, plan.count_max());
+        let queries: Vec<usize> = (0..set.queries.examples.len()).collect();
+        let of_shown = features("support", &set.support, &set.all.numbers())?;
+        let of_asked = features("query", &set.queries, &queries)?;
+        *found = set.all.similar(&set.support, &set.queries.examples, &of_shown, &of_asked, plan.count_max());
     }
     Ok(Similar { of_sets })
 }
 
-/// Features of examples, from the file or made anew; none of pictures that cannot be read.
+/// Features of examples, from the file or made anew; none of images that cannot be read.
 fn features(
     path: &Path,
     examples: &[&Example],
@@ -74,12 +74,12 @@ fn features(
             Err(error) => eprintln!("flamant: {error}; features are computed anew"),
         }
     }
-    let bar = progress(examples.len() as u64, "features {bar:40} {pos}/{len} pictures, {eta} left");
+    let bar = progress(examples.len() as u64, "features {bar:40} {pos}/{len} images, {eta} left");
     let mut rows = Vec::with_capacity(examples.len());
     let mut unread: Vec<Error> = Vec::new();
     for together in examples.chunks(TOGETHER) {
         let frames: Vec<_> = together.par_iter().map(|example| media.frames(&example.medium)).collect();
-        let read: Vec<&[Picture]> = frames.iter().flatten().map(|frames| &frames[..]).collect();
+        let read: Vec<&[Image]> = frames.iter().flatten().map(|frames| &frames[..]).collect();
         let mut found = engine.features(&read)?.into_iter();
         for frames in frames {
             // Numbers that are none are like no other.
@@ -92,10 +92,10 @@ fn features(
     bar.finish_and_clear();
     if let Some(first) = unread.first() {
         let (count, all) = (unread.len(), examples.len());
-        eprintln!("flamant: {count} of {all} pictures or videos could not be read, first {first}");
+        eprintln!("flamant: {count} of {all} images or videos could not be read, first {first}");
     }
     let Some(dimension) = rows.iter().flatten().map(Vec::len).next() else {
-        let message = format!("expected at least 1 of {} pictures that can be read, found 0", examples.len());
+        let message = format!("expected at least 1 of {} images that can be read, found 0", examples.len());
         return Err(Error::argument(format!("features: {message}")));
     };
     let values = rows.into_iter().flat_map(|row| row.unwrap_or_else(|| vec![0.0; dimension])).collect();
@@ -104,10 +104,10 @@ fn features(
     Ok(features)
 }
 
-/// What tells an example's picture from others, and from itself before it was changed.
+/// What tells an example's image from others, and from itself before it was changed.
 fn name(example: &Example) -> String {
     match &example.medium {
-        Medium::Picture(path) | Medium::Video(path) => {
+        Medium::Image(path) | Medium::Video(path) => {
             let found = path.metadata().ok().map(|found| (found.len(), found.modified().ok()));
             format!("{} {found:?}", path.display())
         }
@@ -115,12 +115,12 @@ fn name(example: &Example) -> String {
     }
 }
 
-/// Tells models apart by what they see in one picture: whatever changes features changes these.
+/// Tells models apart by what they see in one image: whatever changes features changes these.
 fn fingerprint(engine: &mut Engine) -> Result<String, Error> {
     const SIDE: u32 = 64;
     let pixel = |at: u32| [at * 7, at * 13 / SIDE, at * at].map(|level| level as u8);
-    let picture = Picture::from_rgb(SIDE, SIDE, (0..SIDE * SIDE).flat_map(pixel).collect())?;
-    let features = engine.features(&[&[picture]])?;
+    let image = Image::from_rgb(SIDE, SIDE, (0..SIDE * SIDE).flat_map(pixel).collect())?;
+    let features = engine.features(&[&[image]])?;
     let bytes: Vec<u8> = features[0].iter().flat_map(|value| value.to_le_bytes()).collect();
     Ok(blake3::hash(&bytes).to_hex().to_string())
 }

@@ -1,7 +1,7 @@
 //! Random requests, cancels and failures under random limits, on a device of integers: what a token's keys would be is
-//! a hash of all before it, read from the pages that the scheduler names. Whatever is shared, copied, given up or found
-//! again must come out as if each request had been alone. One token has keys that are no numbers: those after it have
-//! none either, and it spoils some before it, but no request without it.
+//! a hash of all before it, read from the pages that the scheduler hashes. Whatever is shared, copied, given up or
+//! found again must come out as if each request had been alone. One token has keys that are no numbers: those after it
+//! have none either, and it spoils some before it, but no request without it.
 
 use std::collections::HashMap;
 
@@ -29,20 +29,20 @@ const SICK: u32 = 50;
 /// What stands for such keys.
 const NAN: u64 = u64::MAX;
 
-/// What a token's keys are: all before it, itself, and the picture it sees.
-fn key(before: u64, id: u32, picture: Option<Hash>) -> u64 {
+/// What a token's keys are: all before it, itself, and the image it sees.
+fn key(before: u64, id: u32, image: Option<Hash>) -> u64 {
     if before == NAN || id == SICK {
         return NAN;
     }
-    let picture = picture.map_or(0, |hash| u64::from_le_bytes(hash.as_bytes()[..8].try_into().unwrap()));
-    Random(before ^ (u64::from(id) << 1) ^ picture.rotate_left(17)).next()
+    let image = image.map_or(0, |hash| u64::from_le_bytes(hash.as_bytes()[..8].try_into().unwrap()));
+    Random(before ^ (u64::from(id) << 1) ^ image.rotate_left(17)).next()
 }
 
-/// What a line's last known token must come to.
+/// What a sequence's last known token must come to.
 fn truth(prompt: &Tokens, suffix: &[u32], position: usize) -> u64 {
     (0..=position).fold(0, |before, position| {
         let id = prompt.ids.get(position).copied().unwrap_or_else(|| suffix[position - prompt.ids.len()]);
-        key(before, id, prompt.seen_at(position).map(|picture| prompt.pictures[picture as usize]))
+        key(before, id, prompt.seen_at(position).map(|image| prompt.images[image as usize]))
     })
 }
 
@@ -58,8 +58,8 @@ impl Device {
             self.text[copy.to as usize] = self.text[copy.from as usize];
         }
         for encode in &step.encode {
-            let job = scheduler.running.iter().find(|job| job.number == encode.job).unwrap();
-            self.media[encode.page as usize] = Some(job.prompt.pictures[encode.picture as usize]);
+            let request = scheduler.running.iter().find(|request| request.number == encode.request).unwrap();
+            self.media[encode.page as usize] = Some(request.prompt.images[encode.image as usize]);
         }
         // Layer by layer all keys are written before any is read: here that is position by position.
         let mut order: Vec<usize> = (0..step.ids.len()).collect();
@@ -70,21 +70,21 @@ impl Device {
                 0 => 0,
                 position => *self.slot(step, scheduler, row, position - 1),
             };
-            let picture = step.media[row].map(|page| self.media[page as usize].expect("an encoded picture"));
+            let image = step.media[row].map(|page| self.media[page as usize].expect("an encoded image"));
             // A product of matrices has rows in common: what comes next in the same step may count 0 times NaN.
             let rows = step.rows[step.sequences[row] as usize];
             let next = row + 1..(row + PAGE_TOKENS).min(rows.first + rows.count);
             let spoilt = step.ids[next].contains(&SICK);
-            out[row] = if spoilt { NAN } else { key(before, step.ids[row], picture) };
+            out[row] = if spoilt { NAN } else { key(before, step.ids[row], image) };
             *self.slot(step, scheduler, row, step.positions[row]) = out[row];
         }
         out
     }
 
-    /// Where the line of a row has a position.
+    /// Where the sequence of a row has a position.
     fn slot(&mut self, step: &Step, scheduler: &Scheduler<Work>, row: usize, position: u32) -> &mut u64 {
         let rows = step.rows[step.sequences[row] as usize];
-        let pages = scheduler.running[rows.job].lines[rows.line].pages();
+        let pages = scheduler.running[rows.request].sequences[rows.sequence].pages();
         &mut self.text[pages[position as usize / PAGE_TOKENS] as usize][position as usize % PAGE_TOKENS]
     }
 
@@ -97,51 +97,56 @@ impl Device {
     }
 }
 
-/// What a job still does: steps of a line that writes, rounds of a search, or depth of a tree.
+/// What a request still does: steps of a sequence that writes, rounds of a search, or depth of a tree.
 #[derive(Debug, Clone)]
 struct Work {
     left: usize,
-    /// For each line the positions whose rows have come.
+    /// For each sequence the positions whose rows have come.
     came: Vec<Vec<usize>>,
 }
 
-fn tokens(random: &mut Random, shots: &[(Vec<u32>, Hash)], length_max: usize, sharing: bool) -> Tokens {
-    let (mut ids, mut sees, mut pictures) = (Vec::new(), Vec::new(), Vec::new());
+fn tokens(random: &mut Random, shots: &[(Vec<u32>, Hash)], length_max: usize, prefix_caching: bool) -> Tokens {
+    let (mut ids, mut sees, mut images) = (Vec::new(), Vec::new(), Vec::new());
     // Few examples to choose from, in few orders, so that prompts begin alike.
     let first = random.below(2);
     for shot in 0..random.below(shots.len() + 1) {
-        let (text, picture) = &shots[(first + shot) % shots.len()];
+        let (text, image) = &shots[(first + shot) % shots.len()];
         if ids.len() + text.len() + 4 > length_max {
             break;
         }
-        pictures.push(*picture);
+        images.push(*image);
         ids.extend(text);
-        sees.resize(ids.len(), Some(pictures.len() as u32 - 1));
+        sees.resize(ids.len(), Some(images.len() as u32 - 1));
     }
     for _ in 0..1 + random.below(3) {
         ids.push(random.below(5) as u32);
         sees.push(sees.last().copied().flatten());
     }
-    let frames = pictures.iter().map(|picture| 1 + usize::from(picture.as_bytes()[0] % 4)).collect();
-    match sharing {
-        true => Tokens::new(ids, sees, pictures, frames),
-        false => Tokens { ids, sees, pictures, frames, pages: Vec::new() },
+    let frames = images.iter().map(|image| 1 + usize::from(image.as_bytes()[0] % 4)).collect();
+    match prefix_caching {
+        true => Tokens::new(ids, sees, images, frames),
+        false => Tokens { ids, sees, images, frames, pages: Vec::new() },
     }
 }
 
-/// Lets a job go on after its rows; whether it has ended.
-fn settle(job: &mut Job<Work>, pool: &mut PagePool, results: &HashMap<usize, u64>, random: &mut Random) -> bool {
-    let Job { prompt, lines, work, pace, .. } = job;
-    match pace {
-        Pace::Writes => {
+/// Lets a request go on after its rows; whether it has ended.
+fn settle(
+    request: &mut RequestState<Work>,
+    pool: &mut PagePool,
+    results: &HashMap<usize, u64>,
+    random: &mut Random,
+) -> bool {
+    let RequestState { prompt, sequences, work, kind, .. } = request;
+    match kind {
+        SequenceKind::Decode => {
             if work.left == 0 {
                 return true;
             }
             work.left -= 1;
-            lines[0].push(prompt, (results[&0] % 7) as u32);
+            sequences[0].push(prompt, (results[&0] % 7) as u32);
         }
-        Pace::Searches => {
-            if !lines.iter().all(|line| line.is_read(prompt)) {
+        SequenceKind::BeamSearch => {
+            if !sequences.iter().all(|sequence| sequence.is_read(prompt)) {
                 return false;
             }
             if work.left == 0 {
@@ -149,35 +154,36 @@ fn settle(job: &mut Job<Work>, pool: &mut PagePool, results: &HashMap<usize, u64
             }
             work.left -= 1;
             let beams = 3;
-            let grown: Vec<Line> =
-                (0..beams).map(|beam| lines[random.below(lines.len())].fork(prompt, &[beam as u32], pool)).collect();
-            std::mem::replace(lines, grown).iter_mut().for_each(|line| line.clear(pool));
+            let grown: Vec<Sequence> = (0..beams)
+                .map(|beam| sequences[random.below(sequences.len())].fork(prompt, &[beam as u32], pool))
+                .collect();
+            std::mem::replace(sequences, grown).iter_mut().for_each(|sequence| sequence.clear(pool));
             work.came = vec![Vec::new(); beams];
         }
-        Pace::Reads => {
+        SequenceKind::Prefill => {
             let mut place = 0;
-            while place < lines.len() {
-                if !lines[place].is_read(prompt) {
+            while place < sequences.len() {
+                if !sequences[place].is_read(prompt) {
                     place += 1;
                     continue;
                 }
-                let mut line = lines.remove(place);
+                let mut sequence = sequences.remove(place);
                 work.came.remove(place);
                 for branch in 0..if work.left > 0 { 1 + random.below(4) } else { 0 } {
                     let stretch: Vec<u32> = (0..1 + random.below(20)).map(|i| (i + branch) as u32).collect();
                     work.left = work.left.saturating_sub(1);
-                    lines.push(line.fork(prompt, &stretch, pool));
+                    sequences.push(sequence.fork(prompt, &stretch, pool));
                     work.came.push(Vec::new());
                 }
-                line.clear(pool);
+                sequence.clear(pool);
             }
-            return lines.is_empty();
+            return sequences.is_empty();
         }
     }
     false
 }
 
-/// Hands rows to their jobs; which jobs have ended, by their place, and whether all their rows were numbers.
+/// Hands rows to their requests; which requests have ended, by their place, and whether all their rows were numbers.
 fn commit(
     scheduler: &mut Scheduler<Work>,
     step: &Step,
@@ -186,8 +192,8 @@ fn commit(
     seed: u64,
 ) -> Vec<(usize, bool)> {
     let mut ended = Vec::new();
-    for rows_of_job in step.rows.chunk_by(|a, b| a.job == b.job) {
-        let place = rows_of_job[0].job;
+    for rows_of_job in step.rows.chunk_by(|a, b| a.request == b.request) {
+        let place = rows_of_job[0].request;
         let wanted = |rows: &Rows| values[rows.first + rows.count - rows.wanted..][..rows.wanted].contains(&NAN);
         if rows_of_job.iter().any(wanted) {
             ended.push((place, false));
@@ -195,32 +201,32 @@ fn commit(
         }
         scheduler.confirm(rows_of_job);
         let Scheduler { running, text, .. } = scheduler;
-        let job = &mut running[place];
+        let request = &mut running[place];
         let mut results = HashMap::new();
         for rows in rows_of_job {
             let end = rows.first + rows.count;
             let positions = step.positions[end - rows.wanted..end].iter().map(|&position| position as usize);
             for (position, &value) in positions.zip(&values[end - rows.wanted..end]) {
-                let want = truth(&job.prompt, &job.lines[rows.line].suffix, position);
-                assert_eq!(value, want, "seed {seed}, job {}, position {position}", job.number);
-                let came = &mut job.work.came[rows.line];
+                let want = truth(&request.prompt, &request.sequences[rows.sequence].suffix, position);
+                assert_eq!(value, want, "seed {seed}, job {}, position {position}", request.number);
+                let came = &mut request.work.came[rows.sequence];
                 assert!(came.last().is_none_or(|last| last + 1 == position), "rows come once and in order");
                 came.push(position);
-                results.insert(rows.line, value);
+                results.insert(rows.sequence, value);
             }
         }
         if !results.is_empty() {
-            match settle(job, text, &results, random) {
+            match settle(request, text, &results, random) {
                 true => ended.push((place, true)),
-                false => scheduler.name_written(place),
+                false => scheduler.hash_decoded(place),
             }
         }
     }
     ended
 }
 
-/// Steps until all is done, with all that may happen on the way. Counts steps, preemptions, tokens found, and jobs that
-/// failed or began again for rows that are no numbers.
+/// Steps until all is done, with all that may happen on the way. Counts steps, preemptions, tokens found, and requests
+/// that failed or began again for rows that are no numbers.
 fn play(seed: u64) -> [usize; 5] {
     let mut random = Random(seed);
     let shots: Vec<(Vec<u32>, Hash)> = (0..6)
@@ -234,9 +240,13 @@ fn play(seed: u64) -> [usize; 5] {
         })
         .collect();
     let context = 40 + random.below(120);
-    let sharing = random.below(4) > 0;
-    let bounds =
-        Bounds { jobs: 1 + random.below(8), tokens: 1 + random.below(64), frames: 1 + random.below(5), sharing };
+    let prefix_caching = random.below(4) > 0;
+    let bounds = Bounds {
+        requests: 1 + random.below(8),
+        tokens: 1 + random.below(64),
+        frames: 1 + random.below(5),
+        prefix_caching,
+    };
     let text_pages = context.div_ceil(PAGE_TOKENS) + 1 + random.below(30);
     let media_pages = 1 + random.below(6);
     let mut scheduler: Scheduler<Work> = Scheduler::new(bounds, text_pages, media_pages);
@@ -248,18 +258,22 @@ fn play(seed: u64) -> [usize; 5] {
         operations += 1;
         for _ in 0..random.below(3) {
             if open > 0 {
-                let prompt = tokens(&mut random, &shots, context / 2, sharing);
+                let prompt = tokens(&mut random, &shots, context / 2, prefix_caching);
                 let room = context;
-                let pace = [Pace::Writes, Pace::Writes, Pace::Searches, Pace::Reads][random.below(4)];
-                let left = random.below(if pace == Pace::Reads { 3 } else { (context - prompt.ids.len()).min(20) });
-                let wanted = if pace == Pace::Reads { random.below(prompt.ids.len()) } else { prompt.ids.len() - 1 };
+                let kind =
+                    [SequenceKind::Decode, SequenceKind::Decode, SequenceKind::BeamSearch, SequenceKind::Prefill]
+                        [random.below(4)];
+                let left =
+                    random.below(if kind == SequenceKind::Prefill { 3 } else { (context - prompt.ids.len()).min(20) });
+                let wanted =
+                    if kind == SequenceKind::Prefill { random.below(prompt.ids.len()) } else { prompt.ids.len() - 1 };
                 number += 1;
                 open -= 1;
                 let work = Work { left, came: vec![Vec::new()] };
                 // Trees are at most three stretches deep, so they fit the context.
-                let fits = pace != Pace::Reads || prompt.ids.len() + 3 * 21 <= context;
+                let fits = kind != SequenceKind::Prefill || prompt.ids.len() + 3 * 21 <= context;
                 let work = Work { left: if fits { work.left } else { 0 }, ..work };
-                scheduler.add(Job::new(number, prompt, pace, wanted, room, work));
+                scheduler.add(RequestState::new(number, prompt, kind, wanted, room, work));
             }
         }
         if random.below(12) == 0 {
@@ -267,8 +281,10 @@ fn play(seed: u64) -> [usize; 5] {
         }
         scheduler.schedule(&mut step);
         assert!(step.ids.len() <= bounds.tokens && (step.encode.len() == 1 || step.frames <= bounds.frames));
-        assert!(scheduler.running.len() <= bounds.jobs && scheduler.running.is_sorted_by_key(|job| job.number));
-        assert!(scheduler.waiting.iter().is_sorted_by_key(|job| job.number));
+        assert!(
+            scheduler.running.len() <= bounds.requests && scheduler.running.is_sorted_by_key(|request| request.number)
+        );
+        assert!(scheduler.waiting.iter().is_sorted_by_key(|request| request.number));
         let busy = !scheduler.running.is_empty();
         idle = if busy && step.ids.is_empty() { idle + 1 } else { 0 };
         assert!(idle < 2, "seed {seed}: nothing runs");
@@ -284,16 +300,21 @@ fn play(seed: u64) -> [usize; 5] {
                     again += 1;
                     continue;
                 }
-                let job = scheduler.remove_running(place);
-                found += job.tokens_found;
-                assert!(right || job.prompt.ids.contains(&SICK), "seed {seed}, job {}: others' fault", job.number);
+                let request = scheduler.remove_running(place);
+                found += request.tokens_reused;
+                assert!(
+                    right || request.prompt.ids.contains(&SICK),
+                    "seed {seed}, job {}: others' fault",
+                    request.number
+                );
                 failed += usize::from(!right);
             }
         }
         scheduler.text.check();
         scheduler.media.check();
-        let lines = scheduler.running.iter().chain(&scheduler.waiting).flat_map(|job| &job.lines);
-        let held: std::collections::BTreeSet<u32> = lines.flat_map(|line| line.pages().iter().copied()).collect();
+        let sequences = scheduler.running.iter().chain(&scheduler.waiting).flat_map(|request| &request.sequences);
+        let held: std::collections::BTreeSet<u32> =
+            sequences.flat_map(|sequence| sequence.pages().iter().copied()).collect();
         assert_eq!(held.len(), scheduler.text.total() - scheduler.text.available(), "seed {seed}: pages are lost");
         assert!(operations < 20_000, "seed {seed}: it does not end");
     }
@@ -318,8 +339,8 @@ fn prompt(length: usize) -> Tokens {
     Tokens::new((0..length as u32).collect(), vec![None; length], Vec::new(), Vec::new())
 }
 
-fn scheduler(jobs: usize, tokens: usize, pages: usize) -> Scheduler<()> {
-    Scheduler::new(Bounds { jobs, tokens, frames: 1, sharing: true }, pages, 1)
+fn scheduler(requests: usize, tokens: usize, pages: usize) -> Scheduler<()> {
+    Scheduler::new(Bounds { requests, tokens, frames: 1, prefix_caching: true }, pages, 1)
 }
 
 #[test]
@@ -329,27 +350,34 @@ fn the_second_prompt_adopts_what_the_first_computes_in_the_same_step() {
         let mut tokens = prompt(40);
         tokens.ids.push(number as u32);
         tokens.sees.push(None);
-        scheduler.add(Job::new(number, tokens, Pace::Writes, 40, 64, ()));
+        scheduler.add(RequestState::new(number, tokens, SequenceKind::Decode, 40, 64, ()));
     }
     scheduler.schedule(&mut step);
     assert_eq!(step.rows.iter().map(|rows| rows.count).collect::<Vec<_>>(), [41, 41 - 32]);
-    let pages = |job: usize| scheduler.running[job].lines[0].pages();
+    let pages = |request: usize| scheduler.running[request].sequences[0].pages();
     assert_eq!(pages(0)[..2], pages(1)[..2]);
     assert_ne!(pages(0)[2], pages(1)[2]);
 }
 
-/// With the limits of a GPU a prompt of 2048 tokens and 32 pictures is one step where it is alone; two of them take
+/// With the limits of a GPU a prompt of 2048 tokens and 32 images is one step where it is alone; two of them take
 /// two full steps, and neither waits for the other.
 #[test]
 fn a_long_prompt_alone_is_one_step() {
     const TOKENS: usize = 2048;
-    let bounds = Bounds { jobs: 4, tokens: TOKENS, frames: 32, sharing: true };
-    let job = |number: u64, pictures: u8| {
+    let bounds = Bounds { requests: 4, tokens: TOKENS, frames: 32, prefix_caching: true };
+    let request = |number: u64, images: u8| {
         let ids: Vec<u32> = (0..TOKENS as u32).map(|id| id + number as u32).collect();
-        let sees = (0..TOKENS as u32).map(|place| (pictures > 0).then(|| place / (TOKENS as u32 / 32))).collect();
-        let pictures: Vec<Hash> = (0..pictures).map(|picture| blake3::hash(&[picture])).collect();
-        let frames = vec![1; pictures.len()];
-        Job::new(number, Tokens::new(ids, sees, pictures, frames), Pace::Writes, TOKENS - 1, TOKENS + 16, ())
+        let sees = (0..TOKENS as u32).map(|place| (images > 0).then(|| place / (TOKENS as u32 / 32))).collect();
+        let images: Vec<Hash> = (0..images).map(|image| blake3::hash(&[image])).collect();
+        let frames = vec![1; images.len()];
+        RequestState::new(
+            number,
+            Tokens::new(ids, sees, images, frames),
+            SequenceKind::Decode,
+            TOKENS - 1,
+            TOKENS + 16,
+            (),
+        )
     };
     let mut step = Step::default();
     let mut counts = |scheduler: &mut Scheduler<()>| {
@@ -357,10 +385,10 @@ fn a_long_prompt_alone_is_one_step() {
         (step.rows.iter().map(|rows| (rows.count, rows.wanted)).collect::<Vec<_>>(), step.encode.len())
     };
     let mut alone = Scheduler::new(bounds, 400, 64);
-    alone.add(job(1, 32));
+    alone.add(request(1, 32));
     assert_eq!(counts(&mut alone), (vec![(TOKENS, 1)], 32));
     let mut both = Scheduler::new(bounds, 400, 64);
-    (1..=2).for_each(|number| both.add(job(number, 0)));
+    (1..=2).for_each(|number| both.add(request(number, 0)));
     assert_eq!(counts(&mut both).0, [(1536, 0), (512, 0)]);
     assert_eq!(counts(&mut both).0, [(512, 1), (1536, 1)]);
 }
@@ -371,16 +399,16 @@ fn a_long_prompt_leaves_room_for_those_behind_it_and_for_those_that_write() {
     let add = |scheduler: &mut Scheduler<()>, number: u64, length: usize| {
         let ids = vec![number as u32; length];
         let tokens = Tokens::new(ids, vec![None; length], Vec::new(), Vec::new());
-        scheduler.add(Job::new(number, tokens, Pace::Writes, length - 1, length + 16, ()));
+        scheduler.add(RequestState::new(number, tokens, SequenceKind::Decode, length - 1, length + 16, ()));
     };
     add(&mut scheduler, 1, 8);
     scheduler.schedule(&mut step);
-    let Job { prompt, lines, .. } = &mut scheduler.running[0];
-    lines[0].push(prompt, 5);
+    let RequestState { prompt, sequences, .. } = &mut scheduler.running[0];
+    sequences[0].push(prompt, 5);
     add(&mut scheduler, 2, 500);
     add(&mut scheduler, 3, 20);
     scheduler.schedule(&mut step);
-    let counts: Vec<(usize, usize)> = step.rows.iter().map(|rows| (rows.job, rows.count)).collect();
+    let counts: Vec<(usize, usize)> = step.rows.iter().map(|rows| (rows.request, rows.count)).collect();
     // One token is written; the long prompt gets half of what is left, the short one a page, the long one the rest.
     assert_eq!(counts, [(0, 1), (1, 32 + 15), (2, 16)]);
 }
@@ -390,14 +418,14 @@ fn the_last_to_come_gives_way_and_is_resumed() {
     let (mut scheduler, mut step) = (scheduler(4, 64, 4), Step::default());
     for number in 1..=2 {
         let tokens = Tokens::new(vec![number as u32; 31], vec![None; 31], Vec::new(), Vec::new());
-        scheduler.add(Job::new(number, tokens, Pace::Writes, 30, 48, ()));
+        scheduler.add(RequestState::new(number, tokens, SequenceKind::Decode, 30, 48, ()));
     }
     let mut write = |scheduler: &mut Scheduler<()>| {
         scheduler.schedule(&mut step);
         for rows in &step.rows {
-            let Job { prompt, lines, .. } = &mut scheduler.running[rows.job];
+            let RequestState { prompt, sequences, .. } = &mut scheduler.running[rows.request];
             if rows.wanted > 0 {
-                lines[rows.line].push(prompt, 9);
+                sequences[rows.sequence].push(prompt, 9);
             }
         }
         step.rows.len()
@@ -408,5 +436,5 @@ fn the_last_to_come_gives_way_and_is_resumed() {
     assert_eq!((scheduler.preemptions, scheduler.waiting[0].number), (1, 2));
     scheduler.remove(1);
     assert_eq!(write(&mut scheduler), 1);
-    assert_eq!((scheduler.running[0].number, scheduler.running[0].lines[0].suffix.len()), (2, 3));
+    assert_eq!((scheduler.running[0].number, scheduler.running[0].sequences[0].suffix.len()), (2, 3));
 }

@@ -1,12 +1,12 @@
 //! Log-likelihoods of many choices behind one prompt, as a trie of their tokens: what choices have in common is read
-//! once. A line is a stretch of the trie without forks; a choice's last token is never read, its likelihood stands in
-//! the row before it.
+//! once. A sequence is a stretch of the trie without forks; a choice's last token is never read, its likelihood stands
+//! in the row before it.
 
 use std::collections::HashMap;
 
 use super::{Ending, Place};
 use crate::engine::request::Choice;
-use crate::engine::scheduler::{Line, Tokens};
+use crate::engine::scheduler::{Sequence, Tokens};
 use crate::executor::RowResult;
 use crate::kv::PagePool;
 use crate::sample::log_sum_exp;
@@ -30,7 +30,7 @@ pub struct Classifying {
     nodes: Vec<Node>,
     /// The choices, and the node each ends at.
     choices: Vec<(Choice, usize)>,
-    /// For each line the nodes whose rows it gives.
+    /// For each sequence the nodes whose rows it gives.
     stretches: Vec<Stretch>,
     /// Tokens that are read: the least there is to do.
     tokens: usize,
@@ -70,9 +70,9 @@ impl Classifying {
         Classifying { nodes, choices, stretches, tokens }
     }
 
-    /// Takes the next row of a line.
+    /// Takes the next row of a sequence.
     pub fn take(&mut self, place: Place, found: RowResult) {
-        let stretch = &mut self.stretches[place.line];
+        let stretch = &mut self.stretches[place.sequence];
         let node = stretch.nodes[stretch.taken];
         stretch.taken += 1;
         let RowResult::Full(logits) = found else { unreachable!("choices want whole rows") };
@@ -84,8 +84,8 @@ impl Classifying {
         }
     }
 
-    /// Puts lines that go on from finished ones in their place.
-    pub fn settle(&mut self, prompt: &Tokens, lines: &mut Vec<Line>, pool: &mut PagePool) -> Option<Ending> {
+    /// Puts sequences that go on from finished ones in their place.
+    pub fn settle(&mut self, prompt: &Tokens, sequences: &mut Vec<Sequence>, pool: &mut PagePool) -> Option<Ending> {
         let mut place = 0;
         while place < self.stretches.len() {
             let stretch = &self.stretches[place];
@@ -93,19 +93,19 @@ impl Classifying {
                 place += 1;
                 continue;
             }
-            // What follows is read before what stands before it: few lines wait at a time.
+            // What follows is read before what stands before it: few sequences wait at a time.
             let stretch = self.stretches.remove(place);
-            let mut line = lines.remove(place);
+            let mut sequence = sequences.remove(place);
             let end = *stretch.nodes.last().expect("a stretch has a node");
             for first in self.nodes[end].next.clone().into_iter().filter(|&next| !self.nodes[next].next.is_empty()) {
                 let nodes = self.stretch_from(first);
                 let tokens: Vec<u32> = nodes.iter().map(|&node| self.nodes[node].token).collect();
-                lines.push(line.fork(prompt, &tokens, pool));
+                sequences.push(sequence.fork(prompt, &tokens, pool));
                 self.stretches.push(Stretch { nodes, taken: 0 });
             }
-            line.clear(pool);
+            sequence.clear(pool);
         }
-        if !lines.is_empty() {
+        if !sequences.is_empty() {
             return None;
         }
         let ended = std::mem::take(&mut self.choices).into_iter().map(|(choice, end)| {

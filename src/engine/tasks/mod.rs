@@ -1,4 +1,5 @@
-//! What is done with a prompt, one file a task: what each wants of a row of logits, and how its lines go on after it.
+//! What is done with a prompt, one file a task: what each wants of a row of logits, and how its sequences go on after
+//! it.
 
 mod classify;
 mod score;
@@ -11,7 +12,7 @@ pub use search::Searching;
 pub use write::Writing;
 
 use super::request::{Choice, EventKind, Finish};
-use super::scheduler::{Line, Tokens};
+use super::scheduler::{Sequence, Tokens};
 use crate::executor::{RowRequest, RowResult};
 use crate::kv::PagePool;
 use crate::tokenizer::Tokenizer;
@@ -55,8 +56,8 @@ pub enum Ending {
 /// A row: the token whose successor it tells of.
 #[derive(Clone, Copy)]
 pub struct Place {
-    /// The line, by its place in the job.
-    pub line: usize,
+    /// The sequence, by its place in the request.
+    pub sequence: usize,
     /// The token's position.
     pub position: usize,
 }
@@ -66,20 +67,20 @@ pub struct Surroundings<'a> {
     /// Of the model.
     pub tokenizer: &'a Tokenizer,
     /// Tokens that are never written, ascending.
-    pub forbidden: &'a [u32],
+    pub suppressed: &'a [u32],
 }
 
 impl Task {
     /// What is wanted of the row at a place.
-    pub fn want(&self, prompt: &Tokens, lines: &[Line], place: Place) -> RowRequest {
+    pub fn want(&self, prompt: &Tokens, sequences: &[Sequence], place: Place) -> RowRequest {
         match self {
-            Task::Write(writing) => writing.want(prompt, &lines[0], place),
+            Task::Write(writing) => writing.want(prompt, &sequences[0], place),
             Task::Search(_) | Task::Classify(_) => RowRequest::Full,
             Task::Score(scoring) => scoring.want(prompt, place),
         }
     }
 
-    /// Takes what was found in a row, which is finite; rows of a line come in order.
+    /// Takes what was found in a row, which is finite; rows of a sequence come in order.
     pub fn take(
         &mut self,
         prompt: &Tokens,
@@ -105,15 +106,15 @@ impl Task {
     pub fn settle(
         &mut self,
         prompt: &Tokens,
-        lines: &mut Vec<Line>,
+        sequences: &mut Vec<Sequence>,
         pool: &mut PagePool,
         around: &Surroundings,
     ) -> Option<Ending> {
         match self {
-            Task::Write(writing) => writing.settle(prompt, &mut lines[0]),
-            Task::Search(searching) => searching.settle(prompt, lines, pool, around),
-            Task::Classify(classifying) => classifying.settle(prompt, lines, pool),
-            Task::Score(scoring) => scoring.settle(prompt, &lines[0]),
+            Task::Write(writing) => writing.settle(prompt, &mut sequences[0]),
+            Task::Search(searching) => searching.settle(prompt, sequences, pool, around),
+            Task::Classify(classifying) => classifying.settle(prompt, sequences, pool),
+            Task::Score(scoring) => scoring.settle(prompt, &sequences[0]),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Ending, Place};
 use crate::engine::request::EventKind;
-use crate::engine::scheduler::{Line, Tokens};
+use crate::engine::scheduler::{Sequence, Tokens};
 use crate::executor::{RowRequest, RowResult};
 use crate::sample::log_probability;
 
@@ -45,7 +45,7 @@ impl Scoring {
     }
 
     /// Ends when all rows have been taken.
-    pub fn settle(&mut self, prompt: &Tokens, line: &Line) -> Option<Ending> {
-        line.is_read(prompt).then(|| Ending::Scored(std::mem::take(&mut self.logprobs)))
+    pub fn settle(&mut self, prompt: &Tokens, sequence: &Sequence) -> Option<Ending> {
+        sequence.is_read(prompt).then(|| Ending::Scored(std::mem::take(&mut self.logprobs)))
     }
 }

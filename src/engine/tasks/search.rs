@@ -1,8 +1,8 @@
-//! Beam search: a line for each beam, which forks from its parent's.
+//! Beam search: a sequence for each beam, which forks from its parent's.
 
 use super::{Ending, Place, Surroundings, first_stop};
 use crate::engine::request::{Finish, Generation};
-use crate::engine::scheduler::{Line, Tokens};
+use crate::engine::scheduler::{Sequence, Tokens};
 use crate::executor::RowResult;
 use crate::kv::PagePool;
 use crate::search::{BeamSearch, Hypothesis, Search, Step};
@@ -10,34 +10,35 @@ use crate::search::{BeamSearch, Hypothesis, Search, Step};
 /// A search under way.
 pub struct Searching {
     search: Search,
-    beams: usize,
+    num_beams: usize,
     stop: Vec<String>,
-    /// For each line the logits after it, once they are there.
+    /// For each sequence the logits after it, once they are there.
     logits: Vec<Option<Vec<f32>>>,
-    /// Whether the prompt is read and its line has become beams.
+    /// Whether the prompt is read and its sequence has become beams.
     begun: bool,
 }
 
 impl Searching {
     /// A search that begins after a prompt.
-    pub fn new(options: Generation, tokens_max: usize, around: &Surroundings) -> Self {
-        let Generation { beams, length_penalty, stop, ignore_end, .. } = options;
-        let stops = if ignore_end { Vec::new() } else { around.tokenizer.stops.clone() };
-        let search = BeamSearch { beams, length_penalty, tokens_max, stops, forbidden: around.forbidden.to_vec() };
-        Searching { search: search.start(), beams, stop, logits: vec![None], begun: false }
+    pub fn new(options: Generation, max_new_tokens: usize, around: &Surroundings) -> Self {
+        let Generation { num_beams, length_penalty, stop, ignore_eos, .. } = options;
+        let stops = if ignore_eos { Vec::new() } else { around.tokenizer.stops.clone() };
+        let search =
+            BeamSearch { num_beams, length_penalty, max_new_tokens, stops, suppressed: around.suppressed.to_vec() };
+        Searching { search: search.start(), num_beams, stop, logits: vec![None], begun: false }
     }
 
-    /// Keeps the logits after a line.
+    /// Keeps the logits after a sequence.
     pub fn take(&mut self, place: Place, found: RowResult) {
         let RowResult::Full(logits) = found else { unreachable!("a search wants whole rows") };
-        self.logits[place.line] = Some(logits);
+        self.logits[place.sequence] = Some(logits);
     }
 
-    /// Lets the search go on once all lines have their logits.
+    /// Lets the search go on once all sequences have their logits.
     pub fn settle(
         &mut self,
         prompt: &Tokens,
-        lines: &mut Vec<Line>,
+        sequences: &mut Vec<Sequence>,
         pool: &mut PagePool,
         around: &Surroundings,
     ) -> Option<Ending> {
@@ -47,7 +48,7 @@ impl Searching {
         let rows: Vec<Vec<f32>> = self.logits.drain(..).flatten().collect();
         let step = match rows.as_slice() {
             // After the prompt all beams are one.
-            [row] if !self.begun => self.search.step(&vec![row; self.beams]),
+            [row] if !self.begun => self.search.step(&vec![row; self.num_beams]),
             rows => self.search.step(rows),
         };
         self.begun = true;
@@ -55,11 +56,11 @@ impl Searching {
             Step::Done(hypothesis) => Some(self.ending(hypothesis, around)),
             Step::Advance { parents, tokens } => {
                 // After the prompt there is one line, from which all beams fork.
-                let parent = |beam: usize| if lines.len() == 1 { &lines[0] } else { &lines[beam] };
+                let parent = |beam: usize| if sequences.len() == 1 { &sequences[0] } else { &sequences[beam] };
                 let grown = parents.iter().zip(&tokens);
                 let grown = grown.map(|(&beam, &token)| parent(beam).fork(prompt, &[token], pool)).collect();
-                std::mem::replace(lines, grown).iter_mut().for_each(|line| line.clear(pool));
-                self.logits = vec![None; lines.len()];
+                std::mem::replace(sequences, grown).iter_mut().for_each(|sequence| sequence.clear(pool));
+                self.logits = vec![None; sequences.len()];
                 None
             }
         }

@@ -2,7 +2,7 @@
 
 use super::{Ending, Place, Surroundings, first_stop};
 use crate::engine::request::{EventKind, Finish, Generation};
-use crate::engine::scheduler::{Line, Tokens};
+use crate::engine::scheduler::{Sequence, Tokens};
 use crate::executor::{RowRequest, RowResult};
 use crate::tokenizer::TextStream;
 
@@ -10,7 +10,7 @@ use crate::tokenizer::TextStream;
 pub struct Writing {
     options: Generation,
     /// Most tokens, as far as the context allows.
-    tokens_max: usize,
+    max_new_tokens: usize,
     stream: TextStream,
     text: String,
     /// Bytes of the text that are given out.
@@ -22,18 +22,18 @@ pub struct Writing {
 
 impl Writing {
     /// Nothing written yet; at least one token will be.
-    pub fn new(options: Generation, tokens_max: usize) -> Self {
-        let (ids, logprobs) = (Vec::with_capacity(tokens_max), Vec::with_capacity(tokens_max));
+    pub fn new(options: Generation, max_new_tokens: usize) -> Self {
+        let (ids, logprobs) = (Vec::with_capacity(max_new_tokens), Vec::with_capacity(max_new_tokens));
         let (stream, text) = (TextStream::default(), String::new());
-        Writing { options, tokens_max, stream, text, given: 0, ids, logprobs, finish: None }
+        Writing { options, max_new_tokens, stream, text, given: 0, ids, logprobs, finish: None }
     }
 
     /// The next token.
-    pub fn want(&self, prompt: &Tokens, line: &Line, place: Place) -> RowRequest {
+    pub fn want(&self, prompt: &Tokens, sequence: &Sequence, place: Place) -> RowRequest {
         let sampling = self.options.sampling.clone();
         let seen = match sampling.repetition_penalty {
             1.0 => Vec::new(),
-            _ => [&prompt.ids[..], &line.suffix].concat(),
+            _ => [&prompt.ids[..], &sequence.suffix].concat(),
         };
         RowRequest::Sample { sampling, position: place.position + 1, seen }
     }
@@ -43,8 +43,8 @@ impl Writing {
         let RowResult::Sampled { token: id, logprob } = found else { unreachable!("a token was wanted") };
         self.ids.push(id);
         self.logprobs.push(logprob);
-        let stop = !self.options.ignore_end && around.tokenizer.stops.contains(&id);
-        let last = stop || self.ids.len() == self.tokens_max;
+        let stop = !self.options.ignore_eos && around.tokenizer.stops.contains(&id);
+        let last = stop || self.ids.len() == self.max_new_tokens;
         self.text += &self.stream.push(around.tokenizer, id);
         if last {
             self.text += &self.stream.finish(around.tokenizer);
@@ -66,9 +66,9 @@ impl Writing {
     }
 
     /// Goes on with the last token, or ends.
-    pub fn settle(&mut self, prompt: &Tokens, line: &mut Line) -> Option<Ending> {
+    pub fn settle(&mut self, prompt: &Tokens, sequence: &mut Sequence) -> Option<Ending> {
         let Some(finish) = self.finish else {
-            line.push(prompt, *self.ids.last().expect("a row was taken"));
+            sequence.push(prompt, *self.ids.last().expect("a row was taken"));
             return None;
         };
         Some(Ending::Written {

@@ -1,5 +1,5 @@
 //! Hateful Memes (Kiela et al. 2020): lines of `{"id": 42953, "img": "img/42953.png", "label": 0, "text": "..."}`. The
-//! text on the picture is what is asked about; the classes are "no" and "yes", in this order.
+//! text on the image is what is asked about; the classes are "no" and "yes", in this order.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ struct Line {
     text: String,
 }
 
-/// Reads a file of lines. Pictures are where `img` says, relative to `folder`; or, `flat`, in `folder` itself.
+/// Reads a file of lines. Images are where `img` says, relative to `folder`; or, `flat`, in `folder` itself.
 ///
 /// # Errors
 /// A malformed line; one without label, as those of the hidden test part.
@@ -38,7 +38,7 @@ pub fn read(file: &Path, folder: &Path, flat: bool) -> Result<Dataset> {
             Some((_, name)) if flat => folder.join(name),
             _ => folder.join(line.img),
         };
-        examples.push(Example::new(line.id.0, Medium::Picture(path), line.text, vec![class.to_owned()]));
+        examples.push(Example::new(line.id.0, Medium::Image(path), line.text, vec![class.to_owned()]));
         Ok(())
     })?;
     Dataset::checked(file, Task::Classify, examples, Arc::new(CLASSES.map(str::to_owned)))

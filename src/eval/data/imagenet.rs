@@ -1,4 +1,4 @@
-//! Classes as folders of pictures: `n01440764/n01440764_10026.JPEG`, as ImageNet's parts are unpacked. A file may name
+//! Classes as folders of images: `n01440764/n01440764_10026.JPEG`, as ImageNet's parts are unpacked. A file may name
 //! the classes; else the folders' own names do, with spaces for underscores.
 
 use std::collections::HashSet;
@@ -8,18 +8,18 @@ use std::path::Path;
 use super::{Dataset, Example, Medium, Task, check_count, json, names};
 use crate::error::{Error, Result};
 
-/// Ends of the files that are pictures; others are passed over.
+/// Ends of the files that are images; others are passed over.
 const ENDS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "bmp", "gif"];
 
-/// Reads a folder of classes. Classes and pictures are in order of their files' names.
+/// Reads a folder of classes. Classes and images are in order of their files' names.
 ///
 /// `names_file` has a line a class, `n01440764 tench, Tinca tinca`, of which the first name counts (as in
 /// `LOC_synset_mapping.txt`), or is a `.json` file of one object, `{"n01440764": "tench", ...}`, whose names are taken
-/// as they stand. All that it names can be chosen, in order of the folders, whether there are pictures of it or not.
+/// as they stand. All that it names can be chosen, in order of the folders, whether there are images of it or not.
 /// Classes of one name, such as ImageNet's two cranes, count as one.
 ///
 /// # Errors
-/// A malformed file of names; a class that it does not name; a class without pictures.
+/// A malformed file of names; a class that it does not name; a class without images.
 pub fn read(folder: &Path, names_file: Option<&Path>) -> Result<Dataset> {
     let classes = entries(folder, fs::FileType::is_dir)?;
     let named = match names_file {
@@ -38,16 +38,16 @@ pub fn read(folder: &Path, names_file: Option<&Path>) -> Result<Dataset> {
             .get(&class)
             .ok_or_else(|| Error::invalid(names_file.unwrap_or(folder), &class, "a name for this folder", "none"))?;
         let folder = folder.join(&class);
-        let mut pictures = entries(&folder, fs::FileType::is_file)?;
-        pictures.retain(|file| {
+        let mut images = entries(&folder, fs::FileType::is_file)?;
+        images.retain(|file| {
             let end = Path::new(file).extension().and_then(|end| end.to_str()).unwrap_or_default();
             ENDS.contains(&&*end.to_ascii_lowercase())
         });
-        if pictures.is_empty() {
-            return Err(Error::invalid(&folder, "pictures", format!("at least 1 of {}", ENDS.join(", ")), "none"));
+        if images.is_empty() {
+            return Err(Error::invalid(&folder, "images", format!("at least 1 of {}", ENDS.join(", ")), "none"));
         }
-        examples.extend(pictures.into_iter().map(|file| {
-            let (id, medium) = (format!("{class}/{file}"), Medium::Picture(folder.join(file)));
+        examples.extend(images.into_iter().map(|file| {
+            let (id, medium) = (format!("{class}/{file}"), Medium::Image(folder.join(file)));
             Example::new(id, medium, String::new(), vec![name.clone()])
         }));
     }

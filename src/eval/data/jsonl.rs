@@ -79,7 +79,7 @@ pub fn read(file: &Path, folder: &Path, task: Option<Task>) -> Result<Dataset> {
 /// The example of a line. `last` are the choices of the line before, which are kept once if these are the same.
 fn example(place: &Path, number: usize, line: Line, folder: &Path, last: Option<Arc<[String]>>) -> Result<Example> {
     let medium = match (line.image, line.video) {
-        (Some(picture), None) => Medium::Picture(folder.join(picture)),
+        (Some(image), None) => Medium::Image(folder.join(image)),
         (None, Some(video)) => Medium::Video(folder.join(video)),
         (None, None) => return Err(Error::invalid(place, "image", "an \"image\" or a \"video\"", "none")),
         (Some(_), Some(_)) => return Err(Error::invalid(place, "image", "an \"image\" or a \"video\"", "both")),

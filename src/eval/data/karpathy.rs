@@ -31,7 +31,7 @@ struct Sentence {
     raw: String,
 }
 
-/// Reads one part. Pictures are found as the file names them: COCO's in folders `train2014` and `val2014` of `folder`,
+/// Reads one part. Images are found as the file names them: COCO's in folders `train2014` and `val2014` of `folder`,
 /// Flickr30k's in `folder` itself. Captions are without the spaces around them.
 ///
 /// # Errors
@@ -41,7 +41,7 @@ pub fn read(file: &Path, folder: &Path, split: &str) -> Result<Dataset> {
     if !images.iter().any(|Object(image)| image.split == split) {
         let splits: BTreeSet<&str> = images.iter().map(|Object(image)| &*image.split).collect();
         let splits: Vec<&str> = splits.into_iter().collect();
-        let expected = if splits.is_empty() { "pictures".to_owned() } else { splits.join(", ") };
+        let expected = if splits.is_empty() { "images".to_owned() } else { splits.join(", ") };
         return Err(Error::invalid(file, "split", expected, format!("{split:?}")));
     }
     let images = images.into_iter().map(|Object(image)| image).filter(|image| image.split == split);
@@ -50,7 +50,7 @@ pub fn read(file: &Path, folder: &Path, split: &str) -> Result<Dataset> {
         let stem = image.filename.split('.').next().unwrap_or_default();
         let id = image.cocoid.map_or_else(|| stem.to_owned(), |Id(id)| id);
         let captions = image.sentences.iter().map(|Object(sentence)| sentence.raw.trim().to_owned()).collect();
-        Example::new(id, Medium::Picture(path), String::new(), captions)
+        Example::new(id, Medium::Image(path), String::new(), captions)
     });
     Dataset::checked(file, Task::Caption, examples.collect(), Arc::default())
 }

@@ -1,8 +1,8 @@
-//! Evaluation sets: what is asked about which picture, and what people answered. A set is read from the files that its
+//! Evaluation sets: what is asked about which image, and what people answered. A set is read from the files that its
 //! authors publish, one reader a format, or from our own lines of JSON ([`jsonl`]).
 //!
 //! A set is checked as it is read: a field that is missing or of another type, two examples of one name, a question
-//! without answers are errors that say where. That its pictures are there is another matter: see [`missing`].
+//! without answers are errors that say where. That its images are there is another matter: see [`missing`].
 
 pub mod hateful_memes;
 pub mod imagenet;
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::image::Picture;
+use crate::image::Image;
 
 /// Most examples of a set; the training half of ImageNet has 1.3 million.
 pub const EXAMPLES_MAX: usize = 4 << 20;
@@ -27,7 +27,7 @@ pub const EXAMPLES_MAX: usize = 4 << 20;
 /// What a set asks of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Task {
-    /// Describe a picture.
+    /// Describe an image.
     Caption,
     /// Answer a question about it.
     Question,
@@ -38,22 +38,22 @@ pub enum Task {
 /// What an example shows.
 #[derive(Debug, Clone)]
 pub enum Medium {
-    /// A picture in a file.
-    Picture(PathBuf),
+    /// An image in a file.
+    Image(PathBuf),
     /// A video: whatever a prompt takes for one.
     Video(PathBuf),
-    /// A picture that is there already.
-    Drawn(Arc<Picture>),
+    /// An image that is there already.
+    Drawn(Arc<Image>),
 }
 
-/// A picture or video with what is asked about it and what people answered.
+/// An image or video with what is asked about it and what people answered.
 #[derive(Debug, Clone)]
 pub struct Example {
     /// Names it among those of its set.
     pub id: String,
     /// What it shows.
     pub medium: Medium,
-    /// The question; for memes the text in the picture; empty where none is asked.
+    /// The question; for memes the text in the image; empty where none is asked.
     pub question: String,
     /// What people answered: captions, answers or the name of its class, at least one. The first is the one that is
     /// told when the example is shown.
@@ -82,7 +82,7 @@ pub enum Format {
     Jsonl(Option<Task>),
     /// COCO's and Flickr30k's captions; see [`karpathy`].
     Karpathy,
-    /// Questions and annotations, with pictures named so; see [`vqa`].
+    /// Questions and annotations, with images named so; see [`vqa`].
     Vqa(vqa::Naming),
     /// See [`hateful_memes`].
     HatefulMemes,
@@ -110,7 +110,7 @@ impl Format {
 
     /// The splits that are shown and asked unless others are named, if a file of this format holds several.
     pub fn splits(self) -> Option<Splits> {
-        (self == Format::Karpathy).then_some(Splits { shown: "train", asked: "test" })
+        (self == Format::Karpathy).then_some(Splits { support: "train", queries: "test" })
     }
 }
 
@@ -118,9 +118,9 @@ impl Format {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Splits {
     /// Examples to show.
-    pub shown: &'static str,
+    pub support: &'static str,
     /// Examples to ask about.
-    pub asked: &'static str,
+    pub queries: &'static str,
 }
 
 /// Where a set lies.
@@ -128,14 +128,14 @@ pub struct Splits {
 pub struct Source {
     /// What [`Format::files`] says, in this order.
     pub files: Vec<PathBuf>,
-    /// The folder of pictures or videos; if none is given, that of the first file.
+    /// The folder of images or videos; if none is given, that of the first file.
     pub media: Option<PathBuf>,
     /// The part that is wanted of a file that holds several.
     pub split: Option<String>,
 }
 
 impl Source {
-    /// The folder that pictures or videos are in.
+    /// The folder that images or videos are in.
     fn folder(&self) -> &Path {
         let folder = self.media.as_deref().or_else(|| self.files.first()?.parent());
         folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
@@ -153,8 +153,8 @@ pub fn read(format: Format, source: &Source) -> Result<Dataset> {
         (None, Some(split)) => {
             return Err(Error::argument(format!("split {split:?}: a file of this set holds no parts to choose from")));
         }
-        (Some(Splits { shown, asked }), None) => {
-            let expected = format!("expected the name of a part, such as {shown} or {asked}");
+        (Some(Splits { support, queries }), None) => {
+            let expected = format!("expected the name of a part, such as {support} or {queries}");
             return Err(Error::argument(format!("split: {expected}, found none")));
         }
         _ => {}
@@ -184,11 +184,11 @@ pub fn read(format: Format, source: &Source) -> Result<Dataset> {
     }
 }
 
-/// The pictures and videos of a set that are not there, each once, in order.
+/// The images and videos of a set that are not there, each once, in order.
 pub fn missing(dataset: &Dataset) -> Vec<&Path> {
     let mut seen = HashSet::new();
     let media = dataset.examples.iter().filter_map(|example| match &example.medium {
-        Medium::Picture(path) => Some((path, path.is_file())),
+        Medium::Image(path) => Some((path, path.is_file())),
         Medium::Video(path) => Some((path, path.exists())),
         Medium::Drawn(_) => None,
     });

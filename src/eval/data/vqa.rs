@@ -1,4 +1,4 @@
-//! Questions about pictures with the answers of ten people: VQAv2 and OK-VQA in their two files, questions and
+//! Questions about images with the answers of ten people: VQAv2 and OK-VQA in their two files, questions and
 //! annotations; TextVQA and VizWiz in the same layout, as OpenFlamingo publishes them, or each in the one file of its
 //! authors.
 
@@ -13,7 +13,7 @@ use super::json::{self, Id, Object};
 use super::{Dataset, Example, Medium, Task};
 use crate::error::{Error, Result};
 
-/// From a picture's `image_id` to its file.
+/// From an image's `image_id` to its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Naming {
     /// A number, as in `COCO_val2014_000000000042.jpg`, below a folder `val2014`: VQAv2 and OK-VQA.
@@ -56,16 +56,16 @@ struct Answer {
 
 /// Reads questions and their annotations, which are joined by `question_id`.
 ///
-/// COCO's pictures are of the year and part that the questions' `data_subtype` or else the name of `folder` says. They
+/// COCO's images are of the year and part that the questions' `data_subtype` or else the name of `folder` says. They
 /// are in `folder` if that is its name, else in the folder of that name below it.
 ///
 /// # Errors
 /// A malformed file; a question without annotation, or the reverse.
 pub fn read(questions: &Path, annotations: &Path, folder: &Path, naming: Naming) -> Result<Dataset> {
-    let Object(asked): Object<Questions> = json::read(questions)?;
+    let Object(queries): Object<Questions> = json::read(questions)?;
     let Object(annotated): Object<Annotations> = json::read(annotations)?;
     let coco = match naming {
-        Naming::Coco => Some(Coco::new(questions, asked.data_subtype.as_deref(), folder)?),
+        Naming::Coco => Some(Coco::new(questions, queries.data_subtype.as_deref(), folder)?),
         Naming::Jpeg | Naming::Whole => None,
     };
     let mut answers = HashMap::new();
@@ -78,8 +78,8 @@ pub fn read(questions: &Path, annotations: &Path, folder: &Path, naming: Naming)
             }
         };
     }
-    let mut examples = Vec::with_capacity(asked.questions.len());
-    for Object(Question { question_id, image_id, question }) in asked.questions {
+    let mut examples = Vec::with_capacity(queries.questions.len());
+    for Object(Question { question_id, image_id, question }) in queries.questions {
         let path = match (&coco, naming) {
             (Some(coco), _) => coco.path(questions, &image_id)?,
             (None, Naming::Jpeg) => folder.join(format!("{}.jpg", image_id.0)),
@@ -89,7 +89,7 @@ pub fn read(questions: &Path, annotations: &Path, folder: &Path, naming: Naming)
             Error::invalid(annotations, "question_id", format!("an annotation of {}", question_id.0), "none")
         })?;
         let answers = given.into_iter().map(|Object(given)| given.answer).collect();
-        examples.push(Example::new(question_id.0, Medium::Picture(path), question, answers));
+        examples.push(Example::new(question_id.0, Medium::Image(path), question, answers));
     }
     if let Some(Id(id)) = answers.keys().min_by_key(|Id(id)| id) {
         return Err(Error::invalid(questions, "question_id", format!("the annotated question {id}"), "none"));
@@ -97,7 +97,7 @@ pub fn read(questions: &Path, annotations: &Path, folder: &Path, naming: Naming)
     Dataset::checked(questions, Task::Question, examples, Arc::default())
 }
 
-/// COCO's pictures of one year and part.
+/// COCO's images of one year and part.
 struct Coco {
     /// Such as "val2014".
     part: String,
@@ -146,7 +146,7 @@ struct VizWizQuestion {
     answers: Vec<Object<Answer>>,
 }
 
-/// Reads the one file of TextVQA ([`Naming::Jpeg`]) or of VizWiz ([`Naming::Whole`], a question a picture).
+/// Reads the one file of TextVQA ([`Naming::Jpeg`]) or of VizWiz ([`Naming::Whole`], a question an image).
 ///
 /// # Errors
 /// A malformed file; a question without answers, as those of the hidden test parts.
@@ -157,18 +157,18 @@ pub fn read_native(file: &Path, folder: &Path, naming: Naming) -> Result<Dataset
     let examples = match naming {
         Naming::Jpeg => {
             let questions = json::read::<Object<TextVqa>>(file)?.0.data.into_iter();
-            let example = |Object(asked): Object<TextVqaQuestion>| {
-                let medium = Medium::Picture(folder.join(format!("{}.jpg", asked.image_id)));
-                Example::new(asked.question_id.0, medium, asked.question, asked.answers)
+            let example = |Object(queries): Object<TextVqaQuestion>| {
+                let medium = Medium::Image(folder.join(format!("{}.jpg", queries.image_id)));
+                Example::new(queries.question_id.0, medium, queries.question, queries.answers)
             };
             questions.map(example).collect()
         }
         Naming::Whole => {
             let questions = json::read::<Vec<Object<VizWizQuestion>>>(file)?.into_iter();
-            let example = |Object(asked): Object<VizWizQuestion>| {
-                let answers = asked.answers.into_iter().map(|Object(given)| given.answer).collect();
-                let medium = Medium::Picture(folder.join(&asked.image));
-                Example::new(asked.image, medium, asked.question, answers)
+            let example = |Object(queries): Object<VizWizQuestion>| {
+                let answers = queries.answers.into_iter().map(|Object(given)| given.answer).collect();
+                let medium = Medium::Image(folder.join(&queries.image));
+                Example::new(queries.image, medium, queries.question, answers)
             };
             questions.map(example).collect()
         }

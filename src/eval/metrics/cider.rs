@@ -1,5 +1,5 @@
 //! CIDEr-D (Vedantam, Zitnick and Parikh 2015), as pycocoevalcap 1.2 computes it (`cider/cider_scorer.py`): n-grams of
-//! 1 to 4 tokens weighed by how rare they are among the pictures' references, counts clipped at the reference's, and a
+//! 1 to 4 tokens weighed by how rare they are among the images' references, counts clipped at the reference's, and a
 //! Gaussian penalty of 6 for another length.
 //!
 //! Captions come as tokens (see [`super::ptb`]). Sums are taken in the order of the n-grams, so a score is the same in
@@ -16,7 +16,7 @@ const LONGEST: usize = 4;
 /// Standard deviation of the penalty for another length.
 const SIGMA: f64 = 6.0;
 
-/// One picture: the caption a model wrote and those that people wrote, as tokens.
+/// One image: the caption a model wrote and those that people wrote, as tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Example {
     /// Tokens of the caption to be judged.
@@ -28,9 +28,9 @@ pub struct Example {
 /// CIDEr-D of a corpus.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cider {
-    /// The mean over the pictures, 0 to 10.
+    /// The mean over the images, 0 to 10.
     pub score: f64,
-    /// The score of each picture, in order; it depends on the other pictures' references, which say what is rare.
+    /// The score of each image, in order; it depends on the other images' references, which say what is rare.
     pub examples: Vec<f64>,
 }
 
@@ -40,10 +40,10 @@ pub struct Cider {
 /// With no example, or with one that has no reference.
 pub fn cider(examples: &[Example]) -> Result<Cider> {
     if examples.is_empty() {
-        return Err(Error::argument("CIDEr: expected at least 1 picture, found 0"));
+        return Err(Error::argument("CIDEr: expected at least 1 image, found 0"));
     }
     if let Some(number) = examples.iter().position(|example| example.references.is_empty()) {
-        return Err(Error::argument(format!("CIDEr: picture {number}: expected at least 1 reference, found 0")));
+        return Err(Error::argument(format!("CIDEr: image {number}: expected at least 1 reference, found 0")));
     }
     let mut words = Words::default();
     let counted: Vec<(Counts, Vec<Counts>)> = examples
@@ -101,25 +101,25 @@ fn order(gram: &Gram) -> usize {
     gram.iter().filter(|&&word| word != 0).count() - 1
 }
 
-/// How many pictures have an n-gram in their references.
+/// How many images have an n-gram in their references.
 struct Rarity {
-    pictures: HashMap<Gram, u32>,
+    images: HashMap<Gram, u32>,
     log_all: f64,
 }
 
 impl Rarity {
     fn new<'a>(references: impl ExactSizeIterator<Item = &'a [Counts]>) -> Rarity {
         let log_all = (references.len() as f64).ln();
-        let mut pictures = HashMap::new();
-        for of_picture in references {
-            let mut grams: Vec<Gram> = of_picture.iter().flatten().map(|&(gram, _)| gram).collect();
+        let mut images = HashMap::new();
+        for of_image in references {
+            let mut grams: Vec<Gram> = of_image.iter().flatten().map(|&(gram, _)| gram).collect();
             grams.sort_unstable();
             grams.dedup();
             for gram in grams {
-                *pictures.entry(gram).or_insert(0) += 1;
+                *images.entry(gram).or_insert(0) += 1;
             }
         }
-        Rarity { pictures, log_all }
+        Rarity { images, log_all }
     }
 
     fn weigh(&self, counts: &Counts) -> Weighed {
@@ -128,8 +128,8 @@ impl Rarity {
         let weights = counts
             .iter()
             .map(|&(gram, count)| {
-                let pictures = self.pictures.get(&gram).copied().unwrap_or(1);
-                let weight = f64::from(count) * (self.log_all - f64::from(pictures).ln());
+                let images = self.images.get(&gram).copied().unwrap_or(1);
+                let weight = f64::from(count) * (self.log_all - f64::from(images).ln());
                 squares[order(&gram)] += weight * weight;
                 bigrams += if order(&gram) == 1 { f64::from(count) } else { 0.0 };
                 (gram, weight)

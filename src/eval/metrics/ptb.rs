@@ -9,7 +9,7 @@
 
 use std::ops::RangeInclusive;
 
-/// Tokens that say nothing of a picture. Brackets are written `-lrb-` and so on by then, and stay, as in the original.
+/// Tokens that say nothing of an image. Brackets are written `-lrb-` and so on by then, and stay, as in the original.
 const PUNCTUATION: &[&str] = &["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"];
 
 /// Lower-case tokens of a caption, without punctuation.

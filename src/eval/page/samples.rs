@@ -1,10 +1,10 @@
-//! Prompts to look at: pictures with the text that follows each, the answer and what people said, grouped by curve and
+//! Prompts to look at: images with the text that follows each, the answer and what people said, grouped by curve and
 //! shots. Groups open and close, and one kind of outcome can be shown alone, without a script.
 
 use super::super::results::{Format, Metric, Outcome, Part, Results, Sample, Thumbnail};
 use super::{counted, escape, isolated, key, with_unit};
 
-/// Pictures with fewer pixels on a side are drawings of dots, which stay sharp when they are enlarged.
+/// Images with fewer pixels on a side are drawings of dots, which stay sharp when they are enlarged.
 const DOTS_SIDE_MAX: u32 = 64;
 
 /// What became of an answer: the class of its sample, and the word for it.
@@ -115,7 +115,7 @@ fn one(sample: &Sample, metric: &Metric) -> String {
     )
 }
 
-/// Pictures with the text that follows each of them; the last one is the one asked about.
+/// Images with the text that follows each of them; the last one is the one asked about.
 fn prompt(parts: &[Part]) -> String {
     let last = parts.iter().rposition(|part| !matches!(part, Part::Text(_)));
     let mut html = String::from("<div class=\"prompt\"><p>");
@@ -126,9 +126,9 @@ fn prompt(parts: &[Part]) -> String {
         match part {
             // Lines break before a control token rather than within it.
             Part::Text(text) => html += &isolated(text).replace("&lt;", "<wbr/>&lt;"),
-            Part::Picture(thumbnail) => html += &picture(thumbnail, "picture"),
+            Part::Image(thumbnail) => html += &image(thumbnail, "image"),
             Part::Video { first, frames } => {
-                html += &picture(first, "first frame of a video");
+                html += &image(first, "first frame of a video");
                 html += &format!("<small>video, {}</small>", counted(*frames, "frame", "frames"));
             }
         }
@@ -137,7 +137,7 @@ fn prompt(parts: &[Part]) -> String {
     html.replacen("<p></p>", "", 1)
 }
 
-fn picture(thumbnail: &Thumbnail, what: &str) -> String {
+fn image(thumbnail: &Thumbnail, what: &str) -> String {
     let Thumbnail { width, height, base64, .. } = thumbnail;
     let format = match thumbnail.format {
         Format::Png => "png",

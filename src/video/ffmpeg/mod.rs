@@ -2,7 +2,7 @@
 //!
 //! It gets a list of arguments, never a line for a shell. The file is hostile: only common containers are read, none
 //! that lists or names other files, and no protocol but that of files. What comes back through the pipe is as little
-//! trusted: pictures in PPM, each with its sides, which are held to the limits.
+//! trusted: images in PPM, each with its sides, which are held to the limits.
 
 mod process;
 #[cfg(test)]
@@ -16,7 +16,7 @@ use std::process::Command;
 use self::process::Process;
 use super::{FrameSampling, Frames};
 use crate::error::{Error, Result};
-use crate::image::{Limits, Picture};
+use crate::image::{Image, Limits};
 
 /// Names the program, where it is not `ffmpeg` on the path.
 const PROGRAM: &str = "FLAMANT_FFMPEG";
@@ -48,7 +48,7 @@ fn read_with(
         let expected = format!("ffmpeg to read it with: install ffmpeg, or name the program in {PROGRAM}");
         Error::invalid(path, "video", expected, format!("{program_name}: {reason}"))
     })?;
-    let broken = |found: &str| Error::invalid(path, "video", format!("pictures from {program_name}"), found);
+    let broken = |found: &str| Error::invalid(path, "video", format!("images from {program_name}"), found);
     let failed = |reason: io::Error| match reason.kind() {
         io::ErrorKind::TimedOut => broken(&format!("no end after {} s", time_max.as_secs_f64())),
         _ => broken(&reason.to_string()),
@@ -69,7 +69,7 @@ fn read_with(
         if (pixels.len() as u64) < length {
             break true;
         }
-        frames.look(|_| Picture::from_rgb(width, height, pixels.clone()))?;
+        frames.look(|_| Image::from_rgb(width, height, pixels.clone()))?;
     };
     // All the program wrote has been read: now what it says of it.
     let (status, said) = output.into_inner().finish().map_err(failed)?;
@@ -80,7 +80,7 @@ fn read_with(
     };
     match complaint {
         Some(line) => Err(broken(&format!("{status}: {}", without_address(line)))),
-        None if cut_short => Err(broken("half a picture")),
+        None if cut_short => Err(broken("half an image")),
         None => Ok(()),
     }
 }
@@ -102,13 +102,13 @@ fn arguments(path: &Path, sampling: &FrameSampling, limits: &Limits) -> Vec<OsSt
     let input = ["-max_pixels", &pixels_max, "-protocol_whitelist", "file", "-format_whitelist", CONTAINERS, "-i"];
     arguments.extend(input.map(Into::into));
     arguments.push(file);
-    // The first stream of pictures that is not a cover or a thumbnail.
+    // The first stream of images that is not a cover or a thumbnail.
     let output = ["-map", "0:V:0", "-vf", &filters, "-f", "image2pipe", "-c:v", "ppm", "pipe:1"];
     arguments.extend(output.map(Into::into));
     arguments
 }
 
-/// What stands before the pixels of a picture.
+/// What stands before the pixels of an image.
 enum Header {
     End,
     Sides(u32, u32),

@@ -49,10 +49,10 @@ impl Given {
 #[test]
 fn frames_come_through_the_pipe() {
     let given = Given::new();
-    assert_eq!(given.read("picture 001; picture 002; picture 377").unwrap(), [1, 2, 255]);
+    assert_eq!(given.read("image 001; image 002; image 377").unwrap(), [1, 2, 255]);
     // More than are asked for are thinned as they come, and it may say what it likes.
     let many =
-        "for level in 1 2 3 4 5 6; do for more in 0 1 2 3 4 5 6 7; do picture 0$level$more; echo x >&2; done; done";
+        "for level in 1 2 3 4 5 6; do for more in 0 1 2 3 4 5 6 7; do image 0$level$more; echo x >&2; done; done";
     assert_eq!(given.read(many).unwrap(), [0o10, 0o20, 0o24, 0o34, 0o40, 0o50, 0o54, 0o64]);
 }
 
@@ -67,7 +67,7 @@ fn the_arguments_name_the_file_and_the_times() {
         case "$*" in *"-i file:/"*) ;; *) echo "no file" >&2; exit 9 ;; esac
         case "$*" in *"fps=fps=2.5:round=up,"*) ;; *) echo "no rate" >&2; exit 9 ;; esac
         [ -z "$(cat)" ] || exit 9
-        picture 007"#;
+        image 007"#;
     assert_eq!(given.read(script).unwrap(), [7]);
 }
 
@@ -82,21 +82,21 @@ fn a_program_that_is_not_there_is_asked_for() {
 fn half_a_video_is_none() {
     let given = Given::new();
     given.refuses("", "expected at least one frame, found none");
-    given.refuses("picture 001; exit 3", "exit status: 3: no word of why");
+    given.refuses("image 001; exit 3", "exit status: 3: no word of why");
     given.refuses(
-        "picture 001; printf '[mov @ 0x12ab] moov atom not found\\nand more\\n' >&2; exit 1",
+        "image 001; printf '[mov @ 0x12ab] moov atom not found\\nand more\\n' >&2; exit 1",
         "exit status: 1: moov atom not found",
     );
-    given.refuses("picture 001; echo 'stream 0, offset 0x90a: partial file' >&2", "partial file");
-    given.refuses("picture 001; kill -9 $$", "signal: 9");
-    given.refuses("picture 001; printf 'P6\\n2 1\\n255\\nabc'", "found half a picture");
-    given.refuses("picture 001; printf 'P6\\n2 '", "found half a picture");
+    given.refuses("image 001; echo 'stream 0, offset 0x90a: partial file' >&2", "partial file");
+    given.refuses("image 001; kill -9 $$", "signal: 9");
+    given.refuses("image 001; printf 'P6\\n2 1\\n255\\nabc'", "found half an image");
+    given.refuses("image 001; printf 'P6\\n2 '", "found half an image");
 }
 
 #[test]
-fn what_is_no_picture_is_refused() {
+fn what_is_no_image_is_refused() {
     let given = Given::new();
-    let no_picture = "from /";
+    let no_image = "from /";
     for garbage in [
         "exec yes",
         "exec cat /dev/zero",
@@ -107,7 +107,7 @@ fn what_is_no_picture_is_refused() {
         "printf 'P6\\n2  1\\n255\\n'; exec yes",
         "printf 'P6\\n99999999999999999999 1\\n255\\n'; exec yes",
     ] {
-        given.refuses(garbage, no_picture);
+        given.refuses(garbage, no_image);
         given.refuses(garbage, "found something else");
     }
     // Of these sides nothing is made.
@@ -119,17 +119,17 @@ fn what_is_no_picture_is_refused() {
 fn a_program_without_end_is_ended() {
     let mut given = Given::new();
     given.limits.frames_max = 1000;
-    given.refuses("while :; do picture 001; done", "frames: 1001 is over the limit of 1000");
+    given.refuses("while :; do image 001; done", "frames: 1001 is over the limit of 1000");
     given.limits.time_max = Duration::from_millis(300);
     given.limits.frames_max = u64::MAX;
     for script in [
         "exec sleep 1000",
-        "picture 001; exec sleep 1000",
+        "image 001; exec sleep 1000",
         "exec >&-; exec sleep 1000",
         "exec 2>&-; exec sleep 1000",
-        "picture 001; exec >&- 2>&-; exec sleep 1000",
+        "image 001; exec >&- 2>&-; exec sleep 1000",
         "exec yes >&2",
-        "while :; do picture 001; done",
+        "while :; do image 001; done",
         // A process of its own holds the pipes when it has been ended.
         "sleep 3",
     ] {
@@ -148,7 +148,7 @@ fn a_program_without_end_is_ended() {
 fn frames_held_are_within_the_limits() {
     let mut given = Given::new();
     given.limits.pixels_max = 31;
-    given.refuses("while :; do picture 001; done", "pixels of all frames held: 32 is over the limit of 31");
+    given.refuses("while :; do image 001; done", "pixels of all frames held: 32 is over the limit of 31");
     given.frame_limits.side_max = 1;
-    given.refuses("picture 001", "width in pixels: 2 is over the limit of 1");
+    given.refuses("image 001", "width in pixels: 2 is over the limit of 1");
 }

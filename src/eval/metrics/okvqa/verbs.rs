@@ -43,8 +43,8 @@ impl Verbs {
         let mut forms = self.exceptions.get(word).cloned().unwrap_or_else(formed);
         forms.insert(0, word.to_owned());
         // The first of the shortest.
-        let verbs = forms.into_iter().filter(|form| self.all.contains(form));
-        verbs.min_by_key(|form| form.chars().count()).unwrap_or_else(|| word.to_owned())
+        let verbs = forms.into_iter().filter(|template| self.all.contains(template));
+        verbs.min_by_key(|template| template.chars().count()).unwrap_or_else(|| word.to_owned())
     }
 }
 

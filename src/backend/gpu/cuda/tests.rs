@@ -14,8 +14,8 @@ use std::sync::OnceLock;
 use cudarc::driver::sys;
 
 use super::{Compiled, CudaDriver, NO_KERNELS, devices, first_usable, open, open_with};
-use crate::backend::kernels::arguments::Kernel;
-use crate::backend::kernels::driver::{Address, Arguments, Captured, Driver, Launch, Properties};
+use crate::backend::gpu::arguments::Kernel;
+use crate::backend::gpu::driver::{Address, Arguments, Driver, GraphHandle, Launch, Properties};
 use crate::error::Result;
 
 /// Its folder stands here in a child.
@@ -163,16 +163,16 @@ impl Driver for Watched {
         undisturbed(|| self.0.launch(launch))
     }
 
-    fn capture(&mut self, launches: &[Launch]) -> Result<Option<Captured>> {
+    fn capture(&mut self, launches: &[Launch]) -> Result<Option<GraphHandle>> {
         undisturbed(|| self.0.capture(launches))
     }
 
-    fn replay(&mut self, captured: Captured) -> Result<bool> {
-        undisturbed(|| self.0.replay(captured))
+    fn replay(&mut self, graph: GraphHandle) -> Result<bool> {
+        undisturbed(|| self.0.replay(graph))
     }
 
-    fn forget(&mut self, captured: Captured) {
-        undisturbed(|| self.0.forget(captured));
+    fn drop_graph(&mut self, graph: GraphHandle) {
+        undisturbed(|| self.0.drop_graph(graph));
     }
 
     fn start_clock(&mut self) -> Result<()> {
@@ -248,11 +248,11 @@ fn exercise_on(driver: &mut Watched, a: Address, b: Address, bytes: usize) -> Re
     let sequence = [add(b, b, size, 1), add(b, b, size, 1)];
     let mut kept = Vec::new();
     for round in 0..2 {
-        let captured = driver.capture(&sequence)?;
+        let graph = driver.capture(&sequence)?;
         driver.copy_in(b, &[round; 100])?;
         for _ in 0..2 {
-            let replayed = match captured {
-                Some(captured) => driver.replay(captured)?,
+            let replayed = match graph {
+                Some(graph) => driver.replay(graph)?,
                 None => false,
             };
             if !replayed {
@@ -261,10 +261,10 @@ fn exercise_on(driver: &mut Watched, a: Address, b: Address, bytes: usize) -> Re
         }
         driver.copy_out(b, &mut read)?;
         assert_eq!(read, [round + 4; 100]);
-        if let (0, Some(captured)) = (round, captured) {
-            driver.forget(captured);
+        if let (0, Some(graph)) = (round, graph) {
+            driver.drop_graph(graph);
         }
-        kept.push(captured);
+        kept.push(graph);
     }
     assert!(kept[0] == kept[1] || kept.contains(&None), "its number is used again");
     driver.start_clock()?;
@@ -456,16 +456,16 @@ fn child_a_capture_that_fails() {
         for at in 1.. {
             let context = format!("call {at} of a capture fails with {status}");
             (fake.arm)(at, status);
-            let captured = driver.capture(&sequence).unwrap_or_else(|error| panic!("{context}: {error}"));
+            let graph = driver.capture(&sequence).unwrap_or_else(|error| panic!("{context}: {error}"));
             if (fake.calls)() < at {
                 break;
             }
-            failed += u32::from(captured.is_none());
+            failed += u32::from(graph.is_none());
             // Its kernels have not run; the stream takes them, and other captures.
             sequence.iter().for_each(|launch| driver.launch(launch).unwrap());
             let whole = driver.capture(&sequence).unwrap().expect("nothing fails");
             assert!(driver.replay(whole).unwrap(), "{context}");
-            [Some(whole), captured].into_iter().flatten().for_each(|captured| driver.forget(captured));
+            [Some(whole), graph].into_iter().flatten().for_each(|graph| driver.drop_graph(graph));
             so_far += 6;
             let mut read = [0; 100];
             driver.copy_out(memory, &mut read).unwrap();
@@ -476,10 +476,10 @@ fn child_a_capture_that_fails() {
     }
     (fake.arm)(0, 0);
     // A replay that is refused has started nothing.
-    let captured = driver.capture(&sequence).unwrap().unwrap();
+    let graph = driver.capture(&sequence).unwrap().unwrap();
     (fake.arm)(2, 2);
-    assert!(!driver.replay(captured).unwrap());
-    assert!(driver.replay(captured).unwrap());
+    assert!(!driver.replay(graph).unwrap());
+    assert!(driver.replay(graph).unwrap());
     let mut read = [0; 100];
     driver.copy_out(memory, &mut read).unwrap();
     assert_eq!(read, [(so_far + 3) as u8; 100]);

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 use super::{Setting, open};
-use crate::backend::kernels::Which;
-use crate::backend::kernels::batch::{self, Layout, Shape};
-use crate::backend::{Backend, Batch, PageCount, Usual};
+use crate::backend::gpu::PlanKind;
+use crate::backend::gpu::batch::{self, Layout, Shape};
+use crate::backend::{Backend, Batch, Capacity, PageCount};
 use crate::kv::PAGE_TOKENS;
 
 /// SplitMix64.
@@ -141,14 +141,14 @@ impl Day {
 fn a_day_of_decoding_is_replayed_from_few_captures() {
     const STEPS: usize = 10_000;
     for seed in 0..3 {
-        let usual = Usual { images: 32, tokens: 2048 };
+        let capacity = Capacity { images: 32, tokens: 2048 };
         let least = Day::CONTEXT / PAGE_TOKENS + 1;
         // With two heads on so many multiprocessors, three sequences walk together, as with 32 heads on 132.
         let (calls, kernels) = open(Setting {
             idle: true,
             multiprocessors: 12,
-            usual,
-            usual_least: usual,
+            capacity,
+            capacity_least: capacity,
             text_pages: PageCount { least, most: least },
             ..Setting::default()
         });
@@ -161,16 +161,16 @@ fn a_day_of_decoding_is_replayed_from_few_captures() {
             let before = calls.replays.load(Ordering::Relaxed);
             let mut shape = Shape::default();
             let mut worked = 0;
-            let tokens = usual.tokens;
+            let tokens = capacity.tokens;
             let decodes = day.step(tokens, |batch| {
-                kernels.run(Which::Text, batch).unwrap();
+                kernels.run(PlanKind::Text, batch).unwrap();
                 let mut words = Vec::new();
                 shape = batch::write(batch, 0, &kernels.splitting, &mut words);
                 let list = &words[Layout(shape).split_items()..][..6 * shape.split_items];
                 worked = list.chunks_exact(6).filter(|item| item[1] > 0).count();
-                rows[0] += if shape.recurs { batch.ids.len() } else { 0 };
+                rows[0] += if shape.capturable { batch.ids.len() } else { 0 };
             });
-            if shape.recurs {
+            if shape.capturable {
                 shapes.insert(shape);
                 rows[1] += shape.tokens;
                 items[0] += worked;

@@ -1,10 +1,10 @@
 //! The forms that are built in, as templates.
 
-use super::{Form, Kind, Piece, pieces};
+use super::{Kind, Piece, Template, pieces};
 
-impl Form {
+impl Template {
     /// The form of a name in [`Form::NAMES`], for examples of a kind.
-    pub fn named(name: &str, kind: Kind) -> Option<Form> {
+    pub fn named(name: &str, kind: Kind) -> Option<Template> {
         match name {
             "openflamingo" => Some(open_flamingo(kind)),
             "idefics" => Some(idefics(kind)),
@@ -16,13 +16,13 @@ impl Form {
 }
 
 /// A form that begins with nothing and weighs bare names.
-fn form(shown: &str, between: &str, asked: &str) -> Form {
+fn template(support: &str, between: &str, queries: &str) -> Template {
     let pieces = |template| pieces(template).expect("templates that are built in are sound");
-    Form {
+    Template {
         begin: String::new(),
-        shown: pieces(shown),
+        support: pieces(support),
         between: between.to_owned(),
-        asked: pieces(asked),
+        queries: pieces(queries),
         choice: vec![Piece::Answer],
         stop: Vec::new(),
     }
@@ -30,20 +30,20 @@ fn form(shown: &str, between: &str, asked: &str) -> Form {
 
 /// OpenFlamingo 2.0.1 (`eval/models/open_flamingo.py`, assembled by `eval/evaluate.py`): a line break after each
 /// example shown, but none between classified ones. Its end of chunk is a stop token of the family.
-fn open_flamingo(kind: Kind) -> Form {
-    let (asked, between) = match kind {
+fn open_flamingo(kind: Kind) -> Template {
+    let (queries, between) = match kind {
         Kind::Caption => ("{image}Output:", "\n"),
         Kind::Question => ("{image}Question:{question} Short answer:", "\n"),
         Kind::Classify => ("{image}Output:", ""),
         Kind::Memes => ("{image}is an image with: '{question}' written on it. Is it hateful? Answer:", ""),
     };
-    form(&format!("{asked}{{answer}}<|endofchunk|>"), between, asked)
+    template(&format!("{queries}{{answer}}<|endofchunk|>"), between, queries)
 }
 
 /// IDEFICS: the question's form is the model card's, the others are ours in its manner. Base models do not stop by
 /// themselves; the next line is the next example's.
-fn idefics(kind: Kind) -> Form {
-    let (begin, asked) = match kind {
+fn idefics(kind: Kind) -> Template {
+    let (begin, queries) = match kind {
         Kind::Caption => ("Instruction: provide a short caption of the image.\n", "{image}Caption:"),
         Kind::Question => (
             "Instruction: provide an answer to the question. Use the image to answer.\n",
@@ -55,26 +55,26 @@ fn idefics(kind: Kind) -> Form {
             "{image}Text: {question} Question: Is it hateful? Answer:",
         ),
     };
-    let form = form(&format!("{asked} {{answer}}"), "\n", asked);
-    Form { begin: begin.to_owned(), stop: vec!["\n".to_owned()], ..form }
+    let template = template(&format!("{queries} {{answer}}"), "\n", queries);
+    Template { begin: begin.to_owned(), stop: vec!["\n".to_owned()], ..template }
 }
 
 /// IDEFICS-instruct: the turns are the model card's, what is asked in them is ours. Its end of utterance is a stop
 /// token of the family.
-fn idefics_instruct(kind: Kind) -> Form {
+fn idefics_instruct(kind: Kind) -> Template {
     let asks = match kind {
         Kind::Caption => "Describe this image in one short sentence.",
         Kind::Question => "{question} Answer in one word or a few.",
         Kind::Classify => "Name what this image shows.",
         Kind::Memes => "The text \"{question}\" is written on this image. Is it hateful? Answer yes or no.",
     };
-    let asked = format!("User: {asks}{{image}}<end_of_utterance>\nAssistant:");
-    form(&format!("{asked} {{answer}}<end_of_utterance>"), "\n", &asked)
+    let queries = format!("User: {asks}{{image}}<end_of_utterance>\nAssistant:");
+    template(&format!("{queries} {{answer}}<end_of_utterance>"), "\n", &queries)
 }
 
-/// The model in the box: a picture, its name and a full stop ([`Episode::prompt`](crate::demo::Episode::prompt)).
-fn demo() -> Form {
+/// The model in the box: an image, its name and a full stop ([`Episode::prompt`](crate::demo::Episode::prompt)).
+fn demo() -> Template {
     let full_stop = ".".to_owned();
-    let form = form("{image}{answer}.", "", "{image}");
-    Form { choice: vec![Piece::Answer, Piece::Text(full_stop.clone())], stop: vec![full_stop], ..form }
+    let template = template("{image}{answer}.", "", "{image}");
+    Template { choice: vec![Piece::Answer, Piece::Text(full_stop.clone())], stop: vec![full_stop], ..template }
 }

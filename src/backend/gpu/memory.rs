@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use super::arguments::{Pages, Rows, SampleRequest, SampleResult};
-use super::batch::{KEPT_TOKENS, TILE_KEYS, filled_up, words_most};
+use super::batch::{CAPTURED_TOKENS_MAX, TILE_KEYS, filled_up, words_most};
 use super::driver::{Address, Driver};
 use super::storage::{self, BYTES, store_rows};
-use crate::backend::{Opening, PageCount, Pools, Precision, Usual};
+use crate::backend::{BackendOptions, Capacity, KvConfig, PageCount, Precision};
 use crate::checkpoint::Dtype;
 use crate::error::{Error, Result};
-use crate::graph::{Axis, Extent, Index, Keys, Op, Plan, Plans, Tensor, Which};
+use crate::graph::{Axis, Counts, Index, Keys, Op, Plan, PlanKind, Plans, Tensor};
 use crate::kv::PAGE_TOKENS;
 use crate::weights::{Layout as Stored, Weight, WeightId, Weights};
 
@@ -30,9 +30,9 @@ const SEQUENCES_BESIDE: usize = 3;
 const GUARDED_PAGES_BYTES: u64 = 128 << 20;
 /// Rows of logits that tokens are drawn from at once; the most likely token needs no workspace. Half as many as an H100
 /// has multiprocessors; 26 MB for 50,000 tokens.
-pub const DRAWN_ROWS: usize = 64;
+pub const SAMPLED_ROWS: usize = 64;
 /// Tokens that are never chosen, at most.
-pub const FORBIDDEN_MAX: usize = 256;
+pub const SUPPRESSED_MAX: usize = 256;
 /// Partial results of split attention at most: 256 tokens at 2048 of a model with 32 heads of 128.
 const WORKSPACE_BYTES: u64 = 128 << 20;
 
@@ -105,7 +105,7 @@ impl Pool {
 pub struct Room {
     /// Tokens, and outputs.
     pub tokens: usize,
-    /// Frames of pictures and videos, and pictures.
+    /// Frames of images and videos, and images.
     pub images: usize,
     /// Words of the batch's lists.
     pub words: usize,
@@ -113,11 +113,11 @@ pub struct Room {
 
 impl Room {
     /// Room for usual steps, and for any number of these tokens decoded at once.
-    fn of(usual: Usual, pools: &Pools) -> Room {
-        let decoded = usual.tokens.min(KEPT_TOKENS);
-        let tokens = usual.tokens.max(filled_up(decoded.max(1)));
-        let words = words_most(tokens, usual.images, decoded * pools.text_pages.least + 1);
-        Room { tokens, images: usual.images, words }
+    fn of(capacity: Capacity, kv_config: &KvConfig) -> Room {
+        let decoded = capacity.tokens.min(CAPTURED_TOKENS_MAX);
+        let tokens = capacity.tokens.max(filled_up(decoded.max(1)));
+        let words = words_most(tokens, capacity.images, decoded * kv_config.text_pages.least + 1);
+        Room { tokens, images: capacity.images, words }
     }
 
     /// The smallest that holds both; words by powers of two, since they grow a little with every step.
@@ -135,7 +135,7 @@ impl Room {
 pub struct Activations {
     taken: Vec<Address>,
     room: Room,
-    slots: HashMap<(Which, usize), Address>,
+    slots: HashMap<(PlanKind, usize), Address>,
     /// The batch's lists, [`Layout`](super::batch::Layout).
     pub batch: Address,
     /// f32 inputs, as they come.
@@ -144,7 +144,7 @@ pub struct Activations {
     pub output: Address,
     /// Queries and results of attention inside the fused gated block.
     pub gated: [Address; 2],
-    /// What is wanted of rows of logits, then forbidden tokens.
+    /// What is wanted of rows of logits, then suppressed tokens.
     pub requests: Address,
     /// What was chosen.
     pub results: Address,
@@ -167,14 +167,14 @@ pub struct Memory {
     /// Where the blocks of a cooperative launch count each other.
     pub barrier: Address,
     /// What a step usually holds at most: what was asked for, or less where that did not fit.
-    pub usual: Usual,
+    pub capacity: Capacity,
     shapes: ActivationShapes,
 }
 
-/// A buffer of activations. Plans that never run together share them: those for pictures do.
+/// A buffer of activations. Plans that never run together share them: those for images do.
 struct SlotShape {
     /// The plans that use it, each with its own number for it.
-    users: Vec<(Which, usize)>,
+    users: Vec<(PlanKind, usize)>,
     axis: Axis,
     /// Numbers for each unit of the axis.
     size: usize,
@@ -183,7 +183,7 @@ struct SlotShape {
 /// What activations need for each unit of a batch.
 struct ActivationShapes {
     slots: Vec<SlotShape>,
-    /// f32 numbers of the input that patches are cut from, for each picture.
+    /// f32 numbers of the input that patches are cut from, for each image.
     pixels: usize,
     /// f32 numbers for each unit, of the output that a linear layer writes.
     output: usize,
@@ -194,7 +194,7 @@ struct ActivationShapes {
 impl ActivationShapes {
     fn new(plans: &Plans) -> ActivationShapes {
         let mut shapes = ActivationShapes { slots: Vec::new(), pixels: 0, output: 0, inner: 0 };
-        for (which, plan) in plans.all() {
+        for (kind, plan) in plans.all() {
             let mut sizes = vec![0; plan.slots.len()];
             for tensor in plan.ops.iter().flat_map(|op| op.reads().into_iter().chain(op.writes())) {
                 let size = tensor.row_pitch * padded(tensor.stride);
@@ -202,13 +202,14 @@ impl ActivationShapes {
             }
             for (slot, size) in sizes.into_iter().enumerate() {
                 let axis = plan.slots[slot].axis;
-                let free = |users: &[(Which, usize)]| which == Which::Features && matches!(users, [(Which::Media, _)]);
+                let free =
+                    |users: &[(PlanKind, usize)]| kind == PlanKind::Features && matches!(users, [(PlanKind::Media, _)]);
                 match shapes.slots.iter_mut().find(|shape| free(&shape.users) && shape.axis == axis) {
                     Some(shape) => {
-                        shape.users.push((which, slot));
+                        shape.users.push((kind, slot));
                         shape.size = size.max(shape.size);
                     }
-                    None => shapes.slots.push(SlotShape { users: vec![(which, slot)], axis, size }),
+                    None => shapes.slots.push(SlotShape { users: vec![(kind, slot)], axis, size }),
                 }
             }
             for op in &plan.ops {
@@ -230,7 +231,7 @@ impl ActivationShapes {
     /// Sizes in bytes: each slot, then what [`Memory::resize`] names.
     fn bytes(&self, room: Room) -> Vec<u64> {
         let Room { tokens, images, words } = room;
-        let units = Extent { frames: images, images, tokens, outputs: tokens };
+        let units = Counts { frames: images, images, tokens, outputs: tokens };
         let slots = self.slots.iter().map(|shape| units.units(shape.axis) * shape.size * BYTES);
         let scratch = super::batch::SPLIT_ROWS * self.inner * BYTES;
         let others = [
@@ -239,9 +240,9 @@ impl ActivationShapes {
             tokens.max(images) * self.output * 4,
             scratch,
             scratch,
-            tokens * size_of::<SampleRequest>() + FORBIDDEN_MAX * 4,
+            tokens * size_of::<SampleRequest>() + SUPPRESSED_MAX * 4,
             tokens * size_of::<SampleResult>(),
-            DRAWN_ROWS * self.output * 8,
+            SAMPLED_ROWS * self.output * 8,
         ];
         slots.chain(others).map(|bytes| bytes as u64).collect()
     }
@@ -279,12 +280,12 @@ impl Memory {
     pub fn open(
         driver: &mut dyn Driver,
         device: &str,
-        opening: &Opening,
+        options: &BackendOptions,
         weights: &Weights,
-        pools: &Pools,
+        kv_config: &KvConfig,
         plans: &Plans,
     ) -> Result<Memory> {
-        let precision = opening.precision.unwrap_or_else(|| suggested(weights));
+        let precision = options.precision.unwrap_or_else(|| suggested(weights));
         let uses = Uses::of(plans, weights);
         let shapes = ActivationShapes::new(plans);
         let pool = |layers, page_rows, width, count: PageCount, reserved| Pool {
@@ -295,15 +296,16 @@ impl Memory {
             width,
             ..Pool::default()
         };
-        let mut text = pool(pools.text_layers, PAGE_TOKENS, pools.text_width, pools.text_pages, 1);
-        let mut media = pool(pools.media_blocks, pools.media_tokens, pools.media_width, pools.media_pages, 0);
+        let mut text = pool(kv_config.text_layers, PAGE_TOKENS, kv_config.text_width, kv_config.text_pages, 1);
+        let mut media =
+            pool(kv_config.media_blocks, kv_config.media_tokens, kv_config.media_width, kv_config.media_pages, 0);
         let properties = driver.properties().clone();
         let reserve = if properties.guarded { 0 } else { RESERVE_BYTES };
         let free = properties.memory_free;
         let weights_bytes = uses.bytes(weights);
-        let planned = |usual: Usual| {
-            let room = Room::of(usual, pools);
-            let partials_bytes = WORKSPACE_BYTES.min(partials_most(plans, room.tokens, pools));
+        let planned = |capacity: Capacity| {
+            let room = Room::of(capacity, kv_config);
+            let partials_bytes = WORKSPACE_BYTES.min(partials_most(plans, room.tokens, kv_config));
             let parts = vec![
                 ("weights", weights_bytes),
                 ("activations", shapes.bytes(room).iter().sum::<u64>() + partials_bytes),
@@ -314,25 +316,25 @@ impl Memory {
             (room, partials_bytes, Sum { device, parts })
         };
         // Large steps that nobody asked for are not worth the pages of a few sequences more, nor a refused model.
-        let PageCount { least, most } = pools.text_pages;
+        let PageCount { least, most } = kv_config.text_pages;
         let beside = text.page_bytes() * (SEQUENCES_BESIDE * least).min(most.saturating_sub(least)) as u64;
-        let mut usual = opening.usual;
+        let mut capacity = options.capacity;
         let (room, partials_bytes, sum) = loop {
-            let (room, partials_bytes, sum) = planned(usual);
-            let smaller = usual.halved(opening.usual_least);
+            let (room, partials_bytes, sum) = planned(capacity);
+            let smaller = capacity.halved(options.capacity_least);
             match smaller {
-                Some(smaller) if sum.total() + beside > free => usual = smaller,
+                Some(smaller) if sum.total() + beside > free => capacity = smaller,
                 None if sum.total() > free => return Err(sum.refuse(free)),
                 _ => break (room, partials_bytes, sum),
             }
         };
-        // What is left goes to pages: a quarter to pictures, the rest to text, as far as either is of use.
+        // What is left goes to pages: a quarter to images, the rest to text, as far as either is of use.
         let mut spare = (free - sum.total()) / 100 * PAGES_SHARE;
         if properties.guarded {
             spare = spare.min(GUARDED_PAGES_BYTES);
         }
-        let taken = media.grow(pools.media_pages.most, spare / 4);
-        text.grow(pools.text_pages.most, spare - taken);
+        let taken = media.grow(kv_config.media_pages.most, spare / 4);
+        text.grow(kv_config.text_pages.most, spare - taken);
 
         let matrices = uses.matrices(driver, weights, precision)?;
         let vectors = uses.vectors(driver, weights)?;
@@ -355,7 +357,7 @@ impl Memory {
             partials,
             partials_bytes,
             barrier,
-            usual,
+            capacity,
             shapes,
         };
         memory.resize(driver, room)?;
@@ -407,11 +409,11 @@ impl Memory {
     }
 
     /// A tensor of one of the plans.
-    pub fn rows(&self, which: Which, tensor: &Tensor) -> Rows {
+    pub fn rows(&self, kind: PlanKind, tensor: &Tensor) -> Rows {
         let stride = padded(tensor.stride);
         let start = (tensor.row_offset * stride + tensor.offset) * BYTES;
         Rows {
-            data: self.activations.slots[&(which, tensor.buffer)].plus(start as u64),
+            data: self.activations.slots[&(kind, tensor.buffer)].plus(start as u64),
             rows: tensor.rows as u32,
             row_pitch: tensor.row_pitch as u32,
             stride: stride as u32,
@@ -470,9 +472,9 @@ fn suggested(weights: &Weights) -> Precision {
 }
 
 /// Partial results of split attention for a usual batch that is decoded.
-fn partials_most(plans: &Plans, tokens: usize, pools: &Pools) -> u64 {
-    let key_tiles = (pools.text_pages.least * PAGE_TOKENS).div_ceil(TILE_KEYS);
-    (tokens.min(KEPT_TOKENS) * key_tiles * super::split::slot_bytes(&plans.text)) as u64
+fn partials_most(plans: &Plans, tokens: usize, kv_config: &KvConfig) -> u64 {
+    let key_tiles = (kv_config.text_pages.least * PAGE_TOKENS).div_ceil(TILE_KEYS);
+    (tokens.min(CAPTURED_TOKENS_MAX) * key_tiles * super::split::slot_bytes(&plans.text)) as u64
 }
 
 /// ALiBi's slopes, once for each decoder layer that has them.
@@ -675,7 +677,7 @@ pub fn check_widths(device: &str, plans: &Plans, weights: &Weights) -> Result<()
 pub fn fetch(
     driver: &mut dyn Driver,
     memory: &Memory,
-    which: Which,
+    kind: PlanKind,
     plan: &Plan,
     rows: Range<usize>,
     out: &mut Vec<f32>,
@@ -690,7 +692,7 @@ pub fn fetch(
     assert!(output.is_whole(), "what is fetched is a whole buffer");
     let pitch = padded(output.stride);
     let mut bytes = vec![0u8; rows.len() * pitch * BYTES];
-    driver.copy_out(memory.rows(which, &output).data.plus((rows.start * pitch * BYTES) as u64), &mut bytes)?;
+    driver.copy_out(memory.rows(kind, &output).data.plus((rows.start * pitch * BYTES) as u64), &mut bytes)?;
     let values = storage::load_values(memory.precision, &bytes);
     out.extend(values.chunks_exact(pitch).flat_map(|row| &row[..output.width]));
     Ok(())

@@ -1,4 +1,4 @@
-//! Pictures that are none, are broken, or claim to be enormous; as files, and inside prompts.
+//! Images that are none, are broken, or claim to be enormous; as files, and inside prompts.
 
 use super::{Folder, refused, text};
 
@@ -40,14 +40,14 @@ fn webp(width: u32, height: u32) -> Vec<u8> {
     [&b"RIFF\x16\0\0\0WEBPVP8L\x0a\0\0\0\x2f"[..], &sides.to_le_bytes(), &[0; 5]].concat()
 }
 
-/// A JPEG that ends where the pixels of a picture with these sides would begin.
+/// A JPEG that ends where the pixels of an image with these sides would begin.
 fn jpeg(width: u16, height: u16) -> Vec<u8> {
     let sides = [height, width].map(u16::to_be_bytes).concat();
     let scan = b"\xff\xda\0\x0c\x03\x01\0\x02\0\x03\0\0\x3f\0";
     [&b"\xff\xd8\xff\xc0\0\x11\x08"[..], &sides, b"\x03\x01\x22\0\x02\x11\x01\x03\x11\x01", scan, b"\xff\xd9"].concat()
 }
 
-/// The first half of one of the repository's own pictures.
+/// The first half of one of the repository's own images.
 fn half(name: &str) -> Vec<u8> {
     let path = format!("{}/tests/data/images/{name}", env!("CARGO_MANIFEST_DIR"));
     let mut bytes = std::fs::read(path).unwrap();
@@ -60,14 +60,10 @@ fn half(name: &str) -> Vec<u8> {
 fn files() {
     const OVER: &str = ": width in pixels: 30000 is over the limit of 16384";
     let table: [(&str, Vec<u8>, &str); 25] = [
-        ("no bytes", vec![], ": picture: expected PNG, JPEG, WebP, GIF or BMP data, found 0 bytes"),
-        (
-            "text",
-            b"a picture of a cat".to_vec(),
-            ": picture: expected PNG, JPEG, WebP, GIF or BMP data, found 18 bytes",
-        ),
-        ("a TIFF", b"II*\0\x08\0\0\0".to_vec(), ": picture: expected PNG, JPEG"),
-        ("an SVG", b"<svg xmlns='http://www.w3.org/2000/svg'/>".to_vec(), ": picture: expected PNG, JPEG"),
+        ("no bytes", vec![], ": image: expected PNG, JPEG, WebP, GIF or BMP data, found 0 bytes"),
+        ("text", b"an image of a cat".to_vec(), ": image: expected PNG, JPEG, WebP, GIF or BMP data, found 18 bytes"),
+        ("a TIFF", b"II*\0\x08\0\0\0".to_vec(), ": image: expected PNG, JPEG"),
+        ("an SVG", b"<svg xmlns='http://www.w3.org/2000/svg'/>".to_vec(), ": image: expected PNG, JPEG"),
         ("only a signature", b"\x89PNG\r\n\x1a\n".to_vec(), ": PNG: expected a complete and undamaged file"),
         ("a PNG 30,000 wide", png(30_000, 1), ": width in pixels: 30000 is over the limit of 16384"),
         ("a PNG 30,000 high", png(1, 30_000), ": height in pixels: 30000 is over the limit of 16384"),
@@ -100,12 +96,12 @@ fn files() {
     ];
     let folder = Folder::new();
     for (case, bytes, mention) in table {
-        folder.write("../picture.png", bytes);
-        let picture = text(&folder.model().with_file_name("picture.png"));
-        folder.write("../prompt.json", r#"[{"text": "a"}, {"image": "picture.png"}]"#);
+        folder.write("../image.png", bytes);
+        let image = text(&folder.model().with_file_name("image.png"));
+        folder.write("../prompt.json", r#"[{"text": "a"}, {"image": "image.png"}]"#);
         let prompt = text(&folder.model().with_file_name("prompt.json"));
-        for from in [["--image", &picture], ["--prompt", &prompt]] {
-            refused(&[&["generate", &text(&folder.model())][..], &from].concat(), case, &["picture.png", mention]);
+        for from in [["--image", &image], ["--prompt", &prompt]] {
+            refused(&[&["generate", &text(&folder.model())][..], &from].concat(), case, &["image.png", mention]);
         }
     }
 }
@@ -117,7 +113,7 @@ fn what_is_no_file() {
     folder.make_pipe("../pipe.png");
     folder.make_sparse("../large.png", 20 << 30);
     let table = [
-        ("a missing picture", "none.png", "none.png: No such file"),
+        ("a missing image", "none.png", "none.png: No such file"),
         ("a folder", "folder.png", "folder.png: not a regular file"),
         ("a pipe", "pipe.png", "pipe.png: not a regular file"),
         ("a device without end", "/dev/zero", "/dev/zero: not a regular file"),

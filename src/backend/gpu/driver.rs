@@ -84,7 +84,7 @@ pub struct Launch {
 
 /// A sequence of launches that the device keeps, to be started as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Captured(pub usize);
+pub struct GraphHandle(pub usize);
 
 /// Runs kernels. Calls take effect in order; only [`Driver::copy_out`] and [`Driver::synchronize`] wait. After an error
 /// the device may be dead: every later call then fails too, and dropping the driver still frees what it holds.
@@ -129,13 +129,13 @@ pub trait Driver: Send {
 
     /// Keeps a sequence of launches to be replayed at less cost than launching them; none where the device cannot, now
     /// or ever: the launches themselves may still be started.
-    fn capture(&mut self, launches: &[Launch]) -> Result<Option<Captured>>;
+    fn capture(&mut self, launches: &[Launch]) -> Result<Option<GraphHandle>>;
 
     /// Starts a captured sequence. False where the device would not: then nothing was started.
-    fn replay(&mut self, captured: Captured) -> Result<bool>;
+    fn replay(&mut self, graph: GraphHandle) -> Result<bool>;
 
     /// Drops a captured sequence.
-    fn forget(&mut self, captured: Captured);
+    fn drop_graph(&mut self, graph: GraphHandle);
 
     /// Starts a clock behind everything started so far.
     fn start_clock(&mut self) -> Result<()>;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::driver::{Address, Captured, Driver, Launch, Properties};
+use super::driver::{Address, Driver, GraphHandle, Launch, Properties};
 use crate::error::{Error, Result};
 
 /// Multiprocessors that are claimed: few and odd, so that work is spread unevenly.
@@ -193,7 +193,7 @@ pub struct Emulator {
     functions: Functions,
     allocated: Vec<Address>,
     staging: Vec<u8>,
-    captured: Vec<Option<Vec<Launch>>>,
+    graph: Vec<Option<Vec<Launch>>>,
     clock: Instant,
 }
 
@@ -222,7 +222,7 @@ impl Emulator {
             functions,
             allocated: Vec::new(),
             staging: vec![0; STAGING_BYTES],
-            captured: Vec::new(),
+            graph: Vec::new(),
             clock: Instant::now(),
         })
     }
@@ -348,20 +348,20 @@ impl Driver for Emulator {
         Ok(())
     }
 
-    fn capture(&mut self, launches: &[Launch]) -> Result<Option<Captured>> {
-        self.captured.push(Some(launches.to_vec()));
-        Ok(Some(Captured(self.captured.len() - 1)))
+    fn capture(&mut self, launches: &[Launch]) -> Result<Option<GraphHandle>> {
+        self.graph.push(Some(launches.to_vec()));
+        Ok(Some(GraphHandle(self.graph.len() - 1)))
     }
 
-    fn replay(&mut self, captured: Captured) -> Result<bool> {
-        let launches = self.captured[captured.0].take().expect("a captured sequence is replayed before it is dropped");
+    fn replay(&mut self, graph: GraphHandle) -> Result<bool> {
+        let launches = self.graph[graph.0].take().expect("a captured sequence is replayed before it is dropped");
         let done = launches.iter().try_for_each(|launch| self.launch(launch));
-        self.captured[captured.0] = Some(launches);
+        self.graph[graph.0] = Some(launches);
         done.map(|()| true)
     }
 
-    fn forget(&mut self, captured: Captured) {
-        self.captured[captured.0] = None;
+    fn drop_graph(&mut self, graph: GraphHandle) {
+        self.graph[graph.0] = None;
     }
 
     fn start_clock(&mut self) -> Result<()> {

@@ -19,14 +19,14 @@ use std::sync::Arc;
 
 use cudarc::driver::sys::CUresult;
 
-use context::{Context, Event, Function, Gpu, Graph, Memory, Module, Stream, status};
+use context::{Context, CudaDevice, Event, Function, Graph, Memory, Module, Stream, status};
 use functions::{Functions, Status};
 use staging::Staging;
 
-pub use found::{Found, devices, first_usable};
+pub use found::{FoundDevice, devices, first_usable};
 
 use super::arguments::Kernel;
-use super::driver::{Address, Captured, Driver, Launch, Properties};
+use super::driver::{Address, Driver, GraphHandle, Launch, Properties};
 use crate::error::{Error, Result};
 
 /// Bytes of one staging buffer.
@@ -52,7 +52,7 @@ pub struct Compiled<'a> {
 
 /// A GPU with our kernels. What it holds is given back in the order of the fields.
 pub struct CudaDriver {
-    /// By the number of their `Captured`; none where it was forgotten.
+    /// By the number of their `GraphHandle`; none where it was forgotten.
     graphs: Vec<Option<Graph>>,
     memory: BTreeMap<Address, Memory>,
     staging: Staging,
@@ -86,7 +86,7 @@ fn open_with(index: usize, compiled: &Compiled, staging_bytes: usize) -> Result<
         };
         return Err(Error::device(format!("cuda:{index}"), found));
     }
-    let gpu = Gpu::new(cuda, index)?;
+    let gpu = CudaDevice::new(cuda, index)?;
     let name = gpu.name()?;
     if let Err(reason) = found::serving(gpu, compiled)? {
         return Err(Error::device(gpu.label(), format!("{name}: {reason}")));
@@ -287,7 +287,7 @@ impl Driver for CudaDriver {
         self.check_start(launch, answer)
     }
 
-    fn capture(&mut self, launches: &[Launch]) -> Result<Option<Captured>> {
+    fn capture(&mut self, launches: &[Launch]) -> Result<Option<GraphHandle>> {
         // Looked up first: while a stream is captured, nothing may be loaded.
         let functions = launches.iter().map(|launch| self.function(launch)).collect::<Result<Vec<_>>>()?;
         let start = |(&function, launch)| self.check_start(launch, self.start(function, launch)?);
@@ -299,17 +299,17 @@ impl Driver for CudaDriver {
             self.graphs.push(None);
         }
         self.graphs[number] = Some(graph);
-        Ok(Some(Captured(number)))
+        Ok(Some(GraphHandle(number)))
     }
 
-    fn replay(&mut self, captured: Captured) -> Result<bool> {
-        let graph = self.graphs[captured.0].as_ref().expect("a sequence that was not forgotten");
+    fn replay(&mut self, graph: GraphHandle) -> Result<bool> {
+        let graph = self.graphs[graph.0].as_ref().expect("a sequence that was not forgotten");
         self.stream.replay(graph)
     }
 
-    fn forget(&mut self, captured: Captured) {
+    fn drop_graph(&mut self, graph: GraphHandle) {
         // The driver lets a replay that still runs come to its end.
-        let graph = self.graphs[captured.0].take();
+        let graph = self.graphs[graph.0].take();
         assert!(graph.is_some(), "a sequence that was not forgotten");
     }
 

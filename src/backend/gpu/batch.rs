@@ -1,11 +1,11 @@
 //! A batch as kernels want it: tokens cut into tiles of queries that share a sequence, or, where a sequence has few,
-//! into rows whose keys are split; and into tiles that share a picture. Decoded batches are filled up, so that few
+//! into rows whose keys are split; and into tiles that share an image. Decoded batches are filled up, so that few
 //! shapes recur. Integers only.
 
-use super::arguments::{MediaTile, NO_PICTURE, QueryTile, SplitItem, SplitRow};
+use super::arguments::{MediaTile, NO_IMAGE, QueryTile, SplitItem, SplitRow};
 use super::split::{Sequence, Splitting, items_most, split};
 use crate::backend::{Batch, FramePlace};
-use crate::graph::Extent;
+use crate::graph::Counts;
 use crate::kv::PAGE_TOKENS;
 
 /// Queries of one tile of causal or image attention (`kernels/attention.cuh`).
@@ -16,14 +16,14 @@ pub const TILE_KEYS: usize = 64;
 pub const SPLIT_ROWS: usize = 16;
 /// Most tokens of a batch whose launches are captured and replayed. Larger ones keep the device busy for longer than it
 /// takes to launch them.
-pub const KEPT_TOKENS: usize = 256;
+pub const CAPTURED_TOKENS_MAX: usize = 256;
 
 /// All that decides the launches of a run. Two batches of one shape differ only in what device memory holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Shape {
-    /// Frames of pictures and videos.
+    /// Frames of images and videos.
     pub frames: usize,
-    /// Pictures and videos.
+    /// Images and videos.
     pub images: usize,
     /// Tokens, those of padding included.
     pub tokens: usize,
@@ -35,10 +35,10 @@ pub struct Shape {
     pub split_rows: usize,
     /// Items of work on these, empty ones included.
     pub split_items: usize,
-    /// Tiles of tokens that share a picture, empty ones included.
+    /// Tiles of tokens that share an image, empty ones included.
     pub media_tiles: usize,
     /// Whether all sequences are decoded: launches of such a shape come again and again, and are worth keeping.
-    pub recurs: bool,
+    pub capturable: bool,
 }
 
 /// Rows that so many decoded tokens, at least one, are filled up to: 1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 80 and on by
@@ -98,7 +98,7 @@ impl Layout {
         self.positions() + self.0.tokens
     }
 
-    /// Tokens, sorted by the picture they see.
+    /// Tokens, sorted by the image they see.
     pub fn order(&self) -> usize {
         self.table_of() + self.0.tokens
     }
@@ -111,7 +111,7 @@ impl Layout {
         self.outputs() + self.0.outputs
     }
 
-    /// The first frame of each picture, and the end of the last.
+    /// The first frame of each image, and the end of the last.
     pub fn frame_starts(&self) -> usize {
         self.images() + self.0.images
     }
@@ -125,7 +125,7 @@ fn words_of<T>(count: usize) -> usize {
     size_of::<T>() / 4 * count
 }
 
-/// Words at most of batches of so many tokens, frames (and so at most as many pictures), and page numbers of all
+/// Words at most of batches of so many tokens, frames (and so at most as many images), and page numbers of all
 /// sequences.
 pub fn words_most(tokens: usize, images: usize, table_words: usize) -> usize {
     let most = Shape {
@@ -137,15 +137,15 @@ pub fn words_most(tokens: usize, images: usize, table_words: usize) -> usize {
         split_rows: tokens,
         split_items: rounded_items(items_most(tokens, table_words)),
         media_tiles: tokens,
-        recurs: true,
+        capturable: true,
     };
     Layout(most).tables() + table_words
 }
 
 /// Writes a batch into `words`, which becomes as long as needed; its shape. Padding writes its keys to the page
-/// `nobody`, which no sequence has; it sees no picture, and its tokens stand behind all others.
+/// `nobody`, which no sequence has; it sees no image, and its tokens stand behind all others.
 pub fn write(batch: &Batch, nobody: u32, splitting: &Splitting, words: &mut Vec<u32>) -> Shape {
-    let Extent { frames, images, tokens, outputs } = batch.extent();
+    let Counts { frames, images, tokens, outputs } = batch.counts();
     let mut tables = Vec::with_capacity(batch.tables.iter().map(|table| table.len()).sum::<usize>() + 1);
     let mut starts = Vec::with_capacity(batch.tables.len());
     for table in batch.tables {
@@ -157,7 +157,8 @@ pub fn write(batch: &Batch, nobody: u32, splitting: &Splitting, words: &mut Vec<
     let mut media = batch.media.to_vec();
 
     let mut sequences = sequences(batch, &starts);
-    let decoded = (1..=KEPT_TOKENS).contains(&tokens) && sequences.iter().all(|sequence| sequence.count <= SPLIT_ROWS);
+    let decoded =
+        (1..=CAPTURED_TOKENS_MAX).contains(&tokens) && sequences.iter().all(|sequence| sequence.count <= SPLIT_ROWS);
     let nobody = [nobody];
     let padding = if decoded { filled_up(tokens) - tokens } else { 0 };
     if padding > 0 {
@@ -169,16 +170,16 @@ pub fn write(batch: &Batch, nobody: u32, splitting: &Splitting, words: &mut Vec<
         media.resize(tokens + padding, None);
     }
     let (few, walking) = divided(sequences, splitting);
-    let recurs = decoded && (few.is_empty() || walking.is_empty());
+    let capturable = decoded && (few.is_empty() || walking.is_empty());
     let query_tiles = query_tiles(&walking);
     let (rows, items) = split(&few, splitting.sharers_least);
-    let (order, media_tiles) = by_picture(&media);
+    let (order, media_tiles) = by_image(&media);
 
     // Tiles and items beyond those that are written are zeros: empty. There are no more tiles than tokens. An output of
     // padding is that of the first token again; where half of the tokens have an output, all have, lest these counts
     // make shapes of their own.
     let tokens = tokens + padding;
-    let filled = |count: usize, most: usize| if recurs && count > 0 { most.max(count) } else { count };
+    let filled = |count: usize, most: usize| if capturable && count > 0 { most.max(count) } else { count };
     let shape = Shape {
         frames,
         images,
@@ -188,7 +189,7 @@ pub fn write(batch: &Batch, nobody: u32, splitting: &Splitting, words: &mut Vec<
         split_rows: rows.len(),
         split_items: filled(items.len(), rounded_items(items.len())),
         media_tiles: filled(media_tiles.len(), tokens),
-        recurs,
+        capturable,
     };
     let layout = Layout(shape);
     words.clear();
@@ -250,9 +251,9 @@ fn query_tiles(sequences: &[Sequence]) -> Vec<QueryTile> {
     tiles.collect()
 }
 
-/// Tokens sorted by the picture they see, and cut into tiles.
-fn by_picture(media: &[Option<u32>]) -> (Vec<u32>, Vec<MediaTile>) {
-    let page = |token: u32| media[token as usize].unwrap_or(NO_PICTURE);
+/// Tokens sorted by the image they see, and cut into tiles.
+fn by_image(media: &[Option<u32>]) -> (Vec<u32>, Vec<MediaTile>) {
+    let page = |token: u32| media[token as usize].unwrap_or(NO_IMAGE);
     let mut order: Vec<u32> = (0..media.len() as u32).collect();
     order.sort_by_key(|&token| page(token));
     let mut tiles = Vec::new();
@@ -275,7 +276,7 @@ mod tests {
     const NOBODY: u32 = 999;
 
     #[test]
-    fn tokens_are_cut_by_sequence_and_sorted_by_picture() {
+    fn tokens_are_cut_by_sequence_and_sorted_by_image() {
         let tokens = 70 + 3;
         let sequences: Vec<u32> = (0..tokens).map(|token| u32::from(token >= 70)).collect();
         let positions: Vec<u32> = (0..70).chain(30..33).collect();
@@ -292,12 +293,12 @@ mod tests {
         let mut words = Vec::new();
         let shape = write(&batch, NOBODY, &PLENTY, &mut words);
         let layout = Layout(shape);
-        assert_eq!((shape.query_tiles, shape.split_rows, shape.media_tiles, shape.recurs), (3, 0, 3, false));
+        assert_eq!((shape.query_tiles, shape.split_rows, shape.media_tiles, shape.capturable), (3, 0, 3, false));
         let tiles: &[QueryTile] = bytemuck::cast_slice(&words[layout.query_tiles()..][..12]);
         let last = QueryTile { first: 70, count: 3, position: 30, table: 5 };
         assert_eq!((tiles[1].first, tiles[1].count, tiles[1].position, tiles[2]), (64, 6, 64, last));
         let tiles: &[MediaTile] = bytemuck::cast_slice(&words[layout.media_tiles()..][..12]);
-        assert_eq!([tiles[0].page, tiles[1].page, tiles[2].page], [2, 5, NO_PICTURE]);
+        assert_eq!([tiles[0].page, tiles[1].page, tiles[2].page], [2, 5, NO_IMAGE]);
         assert_eq!(words[layout.order()..][..3], [2, 5, 8]);
         assert_eq!(words[layout.tables()..][5..], [3, 4, 6]);
     }
@@ -316,18 +317,18 @@ mod tests {
             };
             write(&batch, NOBODY, &PLENTY, &mut Vec::new())
         };
-        assert!(shape(300, None).recurs);
+        assert!(shape(300, None).capturable);
         assert_eq!(shape(300, None), shape(639, Some(3)));
         assert_ne!(shape(300, None), shape(4000, None));
     }
 
     #[test]
     fn decoded_tokens_are_filled_up_by_less_than_a_page() {
-        let found: Vec<usize> = (1..=KEPT_TOKENS).map(filled_up).collect();
+        let found: Vec<usize> = (1..=CAPTURED_TOKENS_MAX).map(filled_up).collect();
         let mut kept = found.clone();
         kept.dedup();
         assert_eq!(kept[..11], [1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 80]);
-        assert_eq!(kept.last(), Some(&KEPT_TOKENS));
+        assert_eq!(kept.last(), Some(&CAPTURED_TOKENS_MAX));
         assert!((1..).zip(&found).all(|(tokens, &rows)| (tokens..tokens + PAGE_TOKENS).contains(&rows)));
     }
 
@@ -348,7 +349,7 @@ mod tests {
             let mut words = Vec::new();
             let shape = write(&batch, NOBODY, &PLENTY, &mut words);
             let layout = Layout(shape);
-            assert_eq!((shape.tokens, shape.outputs, shape.media_tiles, shape.recurs), (8, 8, 8, true));
+            assert_eq!((shape.tokens, shape.outputs, shape.media_tiles, shape.capturable), (8, 8, 8, true));
             let list = |at: usize, count: usize| &words[at..at + count];
             assert_eq!(list(layout.ids(), 8), [7, 7, 7, 7, 7, 0, 0, 0]);
             assert_eq!(list(layout.positions(), 8), [length, length, length, length, length, 0, 1, 2]);
@@ -358,7 +359,7 @@ mod tests {
             assert_eq!(words[layout.tables() + 65..], [NOBODY]);
             let tiles: &[MediaTile] = bytemuck::cast_slice(list(layout.media_tiles(), 32));
             let cut = |tile: &MediaTile| (tile.first, tile.count, tile.page);
-            assert_eq!(tiles[..3].iter().map(cut).collect::<Vec<_>>(), [(0, 1, 1), (1, 2, 3), (3, 5, NO_PICTURE)]);
+            assert_eq!(tiles[..3].iter().map(cut).collect::<Vec<_>>(), [(0, 1, 1), (1, 2, 3), (3, 5, NO_IMAGE)]);
             assert!(tiles[3..].iter().all(|tile| tile.count == 0));
             if length < 64 {
                 assert_eq!((shape.query_tiles, shape.split_rows, shape.split_items), (8, 0, 0));
@@ -397,7 +398,7 @@ mod tests {
             let layout = Layout(shape);
             let rows: &[SplitRow] = bytemuck::cast_slice(&words[layout.split_rows()..][..4 * shape.split_rows]);
             let tiles: &[QueryTile] = bytemuck::cast_slice(&words[layout.query_tiles()..][..4 * shape.query_tiles]);
-            assert!(!shape.recurs);
+            assert!(!shape.capturable);
             let split: Vec<u32> = rows.iter().map(|row| row.token).collect();
             (split, tiles.iter().map(|tile| (tile.first, tile.count)).collect::<Vec<_>>(), shape.split_items)
         };

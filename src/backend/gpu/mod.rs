@@ -18,17 +18,17 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Backend, Batch, Chosen, Opening, Pools, Request, Usual};
+use super::{Backend, BackendOptions, Batch, Capacity, KvConfig, Request, Sampled};
 use crate::error::{Error, Result};
-use crate::graph::{Extent, Op, Plans, Which};
+use crate::graph::{Counts, Op, PlanKind, Plans};
 use crate::kv::PageCopy;
 use crate::weights::Weights;
 use arguments::{NO_TOKEN, SampleRequest, SampleResult};
 use batch::Shape;
-use driver::{Captured, Driver, Launch};
+use driver::{Driver, GraphHandle, Launch};
 use fuse::Step;
 use launch::Launcher;
-use memory::{FORBIDDEN_MAX, Memory, Room};
+use memory::{Memory, Room, SUPPRESSED_MAX};
 use split::Splitting;
 use storage::store_values;
 
@@ -40,55 +40,55 @@ pub(super) const COMPILED: cuda::Compiled =
 
 /// Shapes whose launches are kept at most; the least recently used gives way. One of a model with 32 layers and as many
 /// gated blocks is some 1000 launches of 600 bytes here, and what the driver makes of them.
-const KEPT_SHAPES: usize = 64;
+const GRAPHS_MAX: usize = 64;
 
 /// A model on a device that runs kernels.
-pub(crate) struct Kernels {
+pub(crate) struct Gpu {
     driver: Box<dyn Driver>,
     memory: Memory,
     splitting: Splitting,
     weights: Weights,
     plans: Arc<Plans>,
-    steps: HashMap<Which, Vec<Step>>,
-    kept: HashMap<(Which, Shape), Kept>,
+    steps: HashMap<PlanKind, Vec<Step>>,
+    graphs: HashMap<(PlanKind, Shape), CachedGraph>,
     /// What ran last; its output is still there.
-    last: Option<(Which, Extent)>,
+    last: Option<(PlanKind, Counts)>,
     /// Counts runs, to tell which kept launches were used last.
     run: u64,
     words: Vec<u32>,
 }
 
 /// The launches of a shape that recurs.
-struct Kept {
+struct CachedGraph {
     launches: Vec<Launch>,
-    captured: Option<Captured>,
+    graph: Option<GraphHandle>,
     /// Number of its last run.
     used: u64,
     /// How often it ran.
     runs: u64,
 }
 
-impl Kernels {
+impl Gpu {
     pub fn open(
         mut driver: Box<dyn Driver>,
-        opening: &Opening,
+        options: &BackendOptions,
         weights: Weights,
-        pools: Pools,
+        kv_config: KvConfig,
         plans: Arc<Plans>,
     ) -> Result<Self> {
-        let device = opening.device.to_string();
+        let device = options.device.to_string();
         memory::check_widths(&device, &plans, &weights)?;
-        let memory = Memory::open(driver.as_mut(), &device, opening, &weights, &pools, &plans)?;
+        let memory = Memory::open(driver.as_mut(), &device, options, &weights, &kv_config, &plans)?;
         let splitting = Splitting::new(&plans.text, memory.partials_bytes, driver.properties().multiprocessors);
-        let steps = plans.all().map(|(which, plan)| (which, fuse::steps(&plan.ops))).collect();
-        Ok(Kernels {
+        let steps = plans.all().map(|(kind, plan)| (kind, fuse::steps(&plan.ops))).collect();
+        Ok(Gpu {
             driver,
             memory,
             splitting,
             weights,
             plans,
             steps,
-            kept: HashMap::new(),
+            graphs: HashMap::new(),
             last: None,
             run: 0,
             words: Vec::new(),
@@ -96,17 +96,17 @@ impl Kernels {
     }
 
     /// The launches of a plan. Where the device does not admit a cooperative one of them, others do its work.
-    fn launches(&mut self, which: Which, shape: Shape) -> Result<Vec<Launch>> {
-        let launches = self.planned(which, shape, self.driver.properties().cooperative);
+    fn launches(&mut self, kind: PlanKind, shape: Shape) -> Result<Vec<Launch>> {
+        let launches = self.planned(kind, shape, self.driver.properties().cooperative);
         for launch in launches.iter().filter(|launch| launch.cooperative) {
             if !self.driver.admits(launch)? {
-                return Ok(self.planned(which, shape, false));
+                return Ok(self.planned(kind, shape, false));
             }
         }
         Ok(launches)
     }
 
-    fn planned(&self, which: Which, shape: Shape, cooperative: bool) -> Vec<Launch> {
+    fn planned(&self, kind: PlanKind, shape: Shape, cooperative: bool) -> Vec<Launch> {
         let properties = self.driver.properties();
         let launcher = Launcher {
             memory: &self.memory,
@@ -114,59 +114,59 @@ impl Kernels {
             multiprocessors: properties.multiprocessors,
             shared_bytes_max: properties.shared_bytes_max,
             cooperative,
-            which,
-            plan: self.plans.get(which),
+            kind,
+            plan: self.plans.get(kind),
             shape,
         };
-        launcher.launches(&self.steps[&which])
+        launcher.launches(&self.steps[&kind])
     }
 
     /// Starts a plan. A shape that recurs is captured at its second run and replayed from then on. Where that fails it
     /// is launched as at first, and captured at its 4th, 8th, 16th .. run: soon enough if memory was short for a
     /// moment, rarely enough if the device never captures.
-    fn start(&mut self, which: Which, shape: Shape) -> Result<()> {
-        if !shape.recurs {
-            return self.launches(which, shape)?.iter().try_for_each(|launch| self.driver.launch(launch));
+    fn start(&mut self, kind: PlanKind, shape: Shape) -> Result<()> {
+        if !shape.capturable {
+            return self.launches(kind, shape)?.iter().try_for_each(|launch| self.driver.launch(launch));
         }
         self.run += 1;
-        let key = (which, shape);
-        if !self.kept.contains_key(&key) {
-            if self.kept.len() == KEPT_SHAPES {
-                let oldest = self.kept.iter().min_by_key(|(_, kept)| kept.used).map(|(key, _)| *key);
-                if let Some(captured) = oldest.and_then(|oldest| self.kept.remove(&oldest)?.captured) {
-                    self.driver.forget(captured);
+        let key = (kind, shape);
+        if !self.graphs.contains_key(&key) {
+            if self.graphs.len() == GRAPHS_MAX {
+                let oldest = self.graphs.iter().min_by_key(|(_, cached)| cached.used).map(|(key, _)| *key);
+                if let Some(graph) = oldest.and_then(|oldest| self.graphs.remove(&oldest)?.graph) {
+                    self.driver.drop_graph(graph);
                 }
             }
-            let launches = self.launches(which, shape)?;
+            let launches = self.launches(kind, shape)?;
             launches.iter().try_for_each(|launch| self.driver.launch(launch))?;
-            self.kept.insert(key, Kept { launches, captured: None, used: self.run, runs: 1 });
+            self.graphs.insert(key, CachedGraph { launches, graph: None, used: self.run, runs: 1 });
             return Ok(());
         }
-        let kept = self.kept.get_mut(&key).expect("it is there");
-        kept.used = self.run;
-        kept.runs += 1;
-        if kept.captured.is_none() && kept.runs.is_power_of_two() {
-            kept.captured = self.driver.capture(&kept.launches)?;
+        let cached = self.graphs.get_mut(&key).expect("it is there");
+        cached.used = self.run;
+        cached.runs += 1;
+        if cached.graph.is_none() && cached.runs.is_power_of_two() {
+            cached.graph = self.driver.capture(&cached.launches)?;
         }
-        if let Some(captured) = kept.captured {
-            if self.driver.replay(captured)? {
+        if let Some(graph) = cached.graph {
+            if self.driver.replay(graph)? {
                 return Ok(());
             }
-            self.driver.forget(captured);
-            kept.captured = None;
+            self.driver.drop_graph(graph);
+            cached.graph = None;
         }
-        kept.launches.iter().try_for_each(|launch| self.driver.launch(launch))
+        cached.launches.iter().try_for_each(|launch| self.driver.launch(launch))
     }
 
     /// Forgets launches whose arguments point to memory that has moved.
     fn forget_all(&mut self) {
-        for captured in self.kept.drain().filter_map(|(_, kept)| kept.captured) {
-            self.driver.forget(captured);
+        for graph in self.graphs.drain().filter_map(|(_, cached)| cached.graph) {
+            self.driver.drop_graph(graph);
         }
     }
 
     /// Brings a batch to the device; its shape.
-    fn feed(&mut self, which: Which, batch: &Batch) -> Result<Shape> {
+    fn feed(&mut self, kind: PlanKind, batch: &Batch) -> Result<Shape> {
         self.last = None;
         let nobody = self.memory.text.nobody();
         let shape = batch::write(batch, nobody, &self.splitting, &mut self.words);
@@ -179,7 +179,7 @@ impl Kernels {
             self.forget_all();
         }
         let plans = self.plans.clone();
-        let plan = plans.get(which);
+        let plan = plans.get(kind);
         for (input, values) in plan.inputs.iter().zip(batch.inputs) {
             let cut = plan.ops.iter().any(|op| matches!(op, Op::Patches { pixels, .. } if pixels == input));
             if cut {
@@ -187,7 +187,7 @@ impl Kernels {
             } else {
                 assert_eq!(memory::padded(input.width), input.width, "stored inputs have no padding");
                 let stored = store_values(self.memory.precision, values);
-                self.driver.copy_in(self.memory.rows(which, input).data, &stored)?;
+                self.driver.copy_in(self.memory.rows(kind, input).data, &stored)?;
             }
         }
         self.driver.copy_in(self.memory.activations.batch, bytemuck::cast_slice(&self.words))?;
@@ -208,80 +208,80 @@ fn stored_request(request: &Request) -> SampleRequest {
     }
 }
 
-impl Backend for Kernels {
-    fn run(&mut self, which: Which, batch: &Batch) -> Result<()> {
+impl Backend for Gpu {
+    fn run(&mut self, kind: PlanKind, batch: &Batch) -> Result<()> {
         let cooperative = self.driver.properties().cooperative;
-        let mut outcome = self.feed(which, batch).and_then(|shape| self.start(which, shape));
+        let mut outcome = self.feed(kind, batch).and_then(|shape| self.start(kind, shape));
         if outcome.is_err() && cooperative && !self.driver.properties().cooperative {
             // A cooperative launch was refused: the whole batch once more, without any from now on.
             self.forget_all();
-            outcome = self.feed(which, batch).and_then(|shape| self.start(which, shape));
+            outcome = self.feed(kind, batch).and_then(|shape| self.start(kind, shape));
         }
         outcome?;
-        self.last = Some((which, batch.extent()));
+        self.last = Some((kind, batch.counts()));
         Ok(())
     }
 
     fn fetch(&mut self, rows: Range<usize>, out: &mut Vec<f32>) -> Result<()> {
-        let (which, extent) = self.last.expect("a run went before");
-        let plan = self.plans.get(which);
-        assert!(plan.output.is_some_and(|output| rows.end <= output.row_count(&extent)));
-        memory::fetch(self.driver.as_mut(), &self.memory, which, plan, rows, out)
+        let (kind, counts) = self.last.expect("a run went before");
+        let plan = self.plans.get(kind);
+        assert!(plan.output.is_some_and(|output| rows.end <= output.row_count(&counts)));
+        memory::fetch(self.driver.as_mut(), &self.memory, kind, plan, rows, out)
     }
 
-    fn chooses(&self) -> bool {
+    fn can_sample(&self) -> bool {
         true
     }
 
-    fn choose(&mut self, requests: &[Request], forbidden: &[u32]) -> Result<Vec<Chosen>> {
-        assert!(self.last.is_some_and(|(which, extent)| which == Which::Text && requests.len() <= extent.outputs));
-        assert!(forbidden.len() <= FORBIDDEN_MAX && forbidden.is_sorted());
+    fn sample(&mut self, requests: &[Request], suppressed: &[u32]) -> Result<Vec<Sampled>> {
+        assert!(self.last.is_some_and(|(kind, counts)| kind == PlanKind::Text && requests.len() <= counts.outputs));
+        assert!(suppressed.len() <= SUPPRESSED_MAX && suppressed.is_sorted());
         let stored: Vec<SampleRequest> = requests.iter().map(stored_request).collect();
         let mut bytes = bytemuck::cast_slice(&stored).to_vec();
-        bytes.extend_from_slice(bytemuck::cast_slice(forbidden));
+        bytes.extend_from_slice(bytemuck::cast_slice(suppressed));
         self.driver.copy_in(self.memory.activations.requests, &bytes)?;
         let width = self.plans.text.output.map_or(0, |output| output.width);
-        launch::sample(&self.memory, requests, width, forbidden.len())
+        launch::sample(&self.memory, requests, width, suppressed.len())
             .iter()
             .try_for_each(|launch| self.driver.launch(launch))?;
         let mut results = vec![SampleResult::default(); requests.len()];
         self.driver.copy_out(self.memory.activations.results, bytemuck::cast_slice_mut(&mut results))?;
-        let chosen = results.into_iter().map(|SampleResult { token, logit, log_sum_exp, target_logit }| Chosen {
+        let sampled = results.into_iter().map(|SampleResult { token, logit, log_sum_exp, target_logit }| Sampled {
             token,
             logit,
             log_sum_exp,
             target_logit,
         });
-        Ok(chosen.collect())
+        Ok(sampled.collect())
     }
 
-    fn measure(&mut self, which: Which, batch: &Batch, runs: usize) -> Result<f64> {
-        let shape = self.feed(which, batch)?;
+    fn measure(&mut self, kind: PlanKind, batch: &Batch, runs: usize) -> Result<f64> {
+        let shape = self.feed(kind, batch)?;
         self.driver.start_clock()?;
         for _ in 0..runs {
-            self.start(which, shape)?;
+            self.start(kind, shape)?;
         }
         Ok(self.driver.stop_clock()? / runs as f64)
     }
 
-    fn kernels(&mut self, which: Which, batch: &Batch) -> Result<Vec<&'static str>> {
-        let shape = self.feed(which, batch)?;
-        Ok(self.launches(which, shape)?.iter().map(|launch| launch.kernel.name()).collect())
+    fn kernels(&mut self, kind: PlanKind, batch: &Batch) -> Result<Vec<&'static str>> {
+        let shape = self.feed(kind, batch)?;
+        Ok(self.launches(kind, shape)?.iter().map(|launch| launch.kernel.name()).collect())
     }
 
     fn measure_empty(&mut self, launches: usize, runs: usize) -> Result<f64> {
         let launches = vec![launch::empty(self.memory.precision); launches];
         let name = self.driver.properties().name.clone();
         let refused = || Error::device(&name, "expected captured launches, found a device that refuses them");
-        let captured = self.driver.capture(&launches)?.ok_or_else(refused)?;
+        let graph = self.driver.capture(&launches)?.ok_or_else(refused)?;
         // The first replay brings the sequence to the device.
-        let mut replayed = self.driver.replay(captured)?;
+        let mut replayed = self.driver.replay(graph)?;
         self.driver.start_clock()?;
         for _ in 0..runs {
-            replayed &= self.driver.replay(captured)?;
+            replayed &= self.driver.replay(graph)?;
         }
         let seconds = self.driver.stop_clock()?;
-        self.driver.forget(captured);
+        self.driver.drop_graph(graph);
         if replayed { Ok(seconds / runs as f64) } else { Err(refused()) }
     }
 
@@ -293,8 +293,8 @@ impl Backend for Kernels {
         (self.memory.text.pages, self.memory.media.pages)
     }
 
-    fn usual(&self) -> Usual {
-        self.memory.usual
+    fn capacity(&self) -> Capacity {
+        self.memory.capacity
     }
 }
 
@@ -310,13 +310,13 @@ pub fn report() -> &'static str {
 /// No driver, no such device, no kernels for it; a model that does not fit.
 pub(super) fn open_cuda(
     index: usize,
-    opening: &Opening,
+    options: &BackendOptions,
     weights: Weights,
-    pools: Pools,
+    kv_config: KvConfig,
     plans: Arc<Plans>,
-) -> Result<Kernels> {
+) -> Result<Gpu> {
     let driver = Box::new(cuda::open(index, &COMPILED)?);
-    Kernels::open(driver, opening, weights, pools, plans)
+    Gpu::open(driver, options, weights, kv_config, plans)
 }
 
 #[cfg(test)]

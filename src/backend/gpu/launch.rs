@@ -7,12 +7,12 @@ use super::arguments::{self as args, Kernel, KernelOf};
 use super::batch::{Layout, Shape, TILE_KEYS, TILE_ROWS};
 use super::driver::{Address, Arguments, Launch};
 use super::fuse::{Attention, Gated, HeadNorm, Step};
-use super::memory::{DRAWN_ROWS, Memory, padded};
+use super::memory::{Memory, SAMPLED_ROWS, padded};
 use super::storage::BYTES;
 use super::tuning::{LinearShape, Machine, linear_form};
 use crate::backend::{Precision, Request};
 use crate::config::{Activation, Norm};
-use crate::graph::{Extent, Index, Keys, Op, Pages, Plan, Tensor, Which};
+use crate::graph::{Counts, Index, Keys, Op, Pages, Plan, PlanKind, Tensor};
 use crate::kv::PageCopy;
 use crate::weights::{WeightId, Weights};
 
@@ -42,7 +42,7 @@ pub struct Launcher<'a> {
     pub shared_bytes_max: u32,
     /// Whether blocks may wait for each other.
     pub cooperative: bool,
-    pub which: Which,
+    pub kind: PlanKind,
     pub plan: &'a Plan,
     pub shape: Shape,
 }
@@ -84,22 +84,22 @@ impl Launcher<'_> {
         }
     }
 
-    fn extent(&self) -> Extent {
+    fn counts(&self) -> Counts {
         let Shape { frames, images, tokens, outputs, .. } = self.shape;
-        Extent { frames, images, tokens, outputs }
+        Counts { frames, images, tokens, outputs }
     }
 
     fn count(&self, tensor: &Tensor) -> u32 {
-        tensor.row_count(&self.extent()) as u32
+        tensor.row_count(&self.counts()) as u32
     }
 
-    /// Pictures or frames, as a tensor's rows are counted.
+    /// Images or frames, as a tensor's rows are counted.
     fn units(&self, tensor: &Tensor) -> u32 {
-        self.extent().units(tensor.axis) as u32
+        self.counts().units(tensor.axis) as u32
     }
 
     fn rows(&self, tensor: &Tensor) -> args::Rows {
-        self.memory.rows(self.which, tensor)
+        self.memory.rows(self.kind, tensor)
     }
 
     fn list(&self, at: impl Fn(&Layout) -> usize) -> Address {
@@ -331,15 +331,15 @@ impl Launcher<'_> {
 
     fn attention(&self, attention: &Attention, launches: &mut Vec<Launch>) {
         match &attention.keys {
-            Keys::Picture(sources) => launches.extend(self.picture_attention(attention, sources)),
+            Keys::Image(sources) => launches.extend(self.image_attention(attention, sources)),
             Keys::Causal { layer, .. } => self.causal_attention(attention, *layer, launches),
-            Keys::Preceding { block } => launches.extend(self.image_attention(attention, *block)),
+            Keys::Preceding { block } => launches.extend(self.media_attention(attention, *block)),
         }
     }
 
-    fn picture_attention(&self, attention: &Attention, sources: &[(Tensor, Tensor)]) -> Option<Launch> {
+    fn image_attention(&self, attention: &Attention, sources: &[(Tensor, Tensor)]) -> Option<Launch> {
         assert!(sources.len() <= 2, "kernels read two sources of keys at most");
-        let mut arguments = args::PictureAttention {
+        let mut arguments = args::ImageAttention {
             query: self.rows(&attention.query),
             out: self.rows(&attention.out),
             query_norm: self.head_norm(attention.query_norm),
@@ -349,7 +349,7 @@ impl Launcher<'_> {
             heads: (attention.query.width / attention.head_width) as u32,
             head_width: attention.head_width as u32,
             scale: attention.scale,
-            ..args::PictureAttention::default()
+            ..args::ImageAttention::default()
         };
         if sources[0].0.axis != attention.query.axis {
             arguments.frame_starts = self.list(Layout::frame_starts);
@@ -412,7 +412,7 @@ impl Launcher<'_> {
         launches.extend(launch(kernel, grid, LANES * COMBINE_WARPS, 0, &arguments));
     }
 
-    fn image_attention(&self, attention: &Attention, block: usize) -> Option<Launch> {
+    fn media_attention(&self, attention: &Attention, block: usize) -> Option<Launch> {
         let arguments = args::MaskedImageAttention {
             query: self.rows(&attention.query),
             out: self.rows(&attention.out),
@@ -501,25 +501,25 @@ fn gated_shared(count: u32, width: u32, head_width: u32) -> u32 {
     (BYTES as u32 * count * stride + LINEAR_BYTES).max(attention_shared(head_width))
 }
 
-/// Chooses from the first rows of logits of `width`, one for each request; stored requests and forbidden tokens are in
+/// Chooses from the first rows of logits of `width`, one for each request; stored requests and suppressed tokens are in
 /// place. If any is drawn, so many rows a launch as there is workspace for.
-pub fn sample(memory: &Memory, requests: &[Request], width: usize, forbidden_count: usize) -> Vec<Launch> {
+pub fn sample(memory: &Memory, requests: &[Request], width: usize, suppressed_count: usize) -> Vec<Launch> {
     const SAMPLE_THREADS: u32 = 1024;
     let activations = &memory.activations;
-    let drawn = requests.iter().any(|request| request.temperature > 0.0);
-    let rows_at_once = if drawn { DRAWN_ROWS } else { requests.len().max(1) };
+    let sampled = requests.iter().any(|request| request.temperature > 0.0);
+    let rows_at_once = if sampled { SAMPLED_ROWS } else { requests.len().max(1) };
     let groups = (0..requests.len()).step_by(rows_at_once).filter_map(|first| {
         let row = |base: Address, bytes: usize| base.plus((first * bytes) as u64);
         let arguments = args::Sample {
             logits: row(activations.output, width * 4),
             requests: row(activations.requests, size_of::<args::SampleRequest>()),
-            forbidden: activations.requests.plus((requests.len() * size_of::<args::SampleRequest>()) as u64),
+            suppressed: activations.requests.plus((requests.len() * size_of::<args::SampleRequest>()) as u64),
             results: row(activations.results, size_of::<args::SampleResult>()),
             scratch: activations.candidates,
             count: rows_at_once.min(requests.len() - first) as u32,
             width: width as u32,
             stride: width as u32,
-            forbidden_count: forbidden_count as u32,
+            suppressed_count: suppressed_count as u32,
         };
         launch(Kernel::sample(), [arguments.count, 1, 1], SAMPLE_THREADS, 512, &arguments)
     });

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::driver::{Address, Captured, Driver, Launch, Properties};
+use super::driver::{Address, Driver, GraphHandle, Launch, Properties};
 use super::emulated::{Emulator, Settings, Tally};
-use super::{Backend, Batch, Kernels, Opening, Pools, Which};
-use crate::backend::{Device, PageCount, Precision, Usual};
+use super::{Backend, BackendOptions, Batch, Gpu, KvConfig, PlanKind};
+use crate::backend::{Capacity, Device, PageCount, Precision};
 use crate::checkpoint::Folder;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
@@ -44,7 +44,7 @@ struct Calls {
     /// Memory that was given out and has not come back.
     held: AtomicUsize,
     /// Sequences that are kept, and how many captures were tried in all.
-    captured: AtomicUsize,
+    graph: AtomicUsize,
     captures: AtomicUsize,
     replays: AtomicUsize,
 }
@@ -136,26 +136,26 @@ impl Driver for Faulty {
         self.inner.launch(launch)
     }
 
-    fn capture(&mut self, launches: &[Launch]) -> Result<Option<Captured>> {
+    fn capture(&mut self, launches: &[Launch]) -> Result<Option<GraphHandle>> {
         self.calls.captures.fetch_add(1, Ordering::Relaxed);
         if self.refuses("a capture")? || self.trouble == Trouble::NoCaptures {
             return Ok(None);
         }
-        self.calls.captured.fetch_add(1, Ordering::Relaxed);
+        self.calls.graph.fetch_add(1, Ordering::Relaxed);
         self.inner.capture(launches)
     }
 
-    fn replay(&mut self, captured: Captured) -> Result<bool> {
+    fn replay(&mut self, graph: GraphHandle) -> Result<bool> {
         if self.refuses("a replay")? {
             return Ok(false);
         }
         self.calls.replays.fetch_add(1, Ordering::Relaxed);
-        if self.idle { Ok(true) } else { self.inner.replay(captured) }
+        if self.idle { Ok(true) } else { self.inner.replay(graph) }
     }
 
-    fn forget(&mut self, captured: Captured) {
-        self.calls.captured.fetch_sub(1, Ordering::Relaxed);
-        self.inner.forget(captured);
+    fn drop_graph(&mut self, graph: GraphHandle) {
+        self.calls.graph.fetch_sub(1, Ordering::Relaxed);
+        self.inner.drop_graph(graph);
     }
 
     fn start_clock(&mut self) -> Result<()> {
@@ -179,30 +179,31 @@ struct Setting {
     idle: bool,
     memory_free: u64,
     multiprocessors: u32,
-    usual: Usual,
-    usual_least: Usual,
+    capacity: Capacity,
+    capacity_least: Capacity,
     text_pages: PageCount,
     emulated: Settings,
 }
 
 impl Default for Setting {
     fn default() -> Setting {
-        const FEW: Usual = Usual { images: 1, tokens: 8 };
+        const FEW: Capacity = Capacity { images: 1, tokens: 8 };
         Setting {
             trouble: Trouble::None,
             idle: false,
             memory_free: PLENTY,
             multiprocessors: 3,
-            usual: FEW,
-            usual_least: FEW,
+            capacity: FEW,
+            capacity_least: FEW,
             text_pages: PageCount { least: 8, most: 8 },
             emulated: Settings::default(),
         }
     }
 }
 
-fn open(setting: Setting) -> (Arc<Calls>, Result<Kernels>) {
-    let Setting { trouble, idle, memory_free, multiprocessors, usual, usual_least, text_pages, emulated } = setting;
+fn open(setting: Setting) -> (Arc<Calls>, Result<Gpu>) {
+    let Setting { trouble, idle, memory_free, multiprocessors, capacity, capacity_least, text_pages, emulated } =
+        setting;
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cases/idefics-80-kernels/model");
     let folder = Folder::Disk(&path);
     let checkpoint = Arc::new(folder.checkpoint().unwrap());
@@ -212,29 +213,29 @@ fn open(setting: Setting) -> (Arc<Calls>, Result<Kernels>) {
     let plans = Arc::new(model::record(&config, &mut weights).unwrap());
     let pages = [text_pages, PageCount { least: 1, most: 1 }];
     let settings = Settings { workers: 1, ..emulated };
-    let opening = Opening {
+    let options = BackendOptions {
         device: Device::Emulated,
         threads: 1,
         precision: Some(Precision::Bf16),
-        usual,
-        usual_least,
+        capacity,
+        capacity_least,
         emulated: settings.clone(),
     };
     let calls = Arc::<Calls>::default();
     let inner = Emulator::open(settings).unwrap();
     let properties = Properties { memory_free, multiprocessors, ..inner.properties().clone() };
     let driver = Box::new(Faulty { inner, properties, trouble, calls: calls.clone(), idle });
-    (calls, Kernels::open(driver, &opening, weights, Pools::of(&config, pages), plans))
+    (calls, Gpu::open(driver, &options, weights, KvConfig::of(&config, pages), plans))
 }
 
-/// A picture, a prompt longer than there is room for at first, and the same step of two sequences three times:
+/// An image, a prompt longer than there is room for at first, and the same step of two sequences three times:
 /// launched, captured, replayed. Results of the last.
-fn use_it(kernels: &mut Kernels) -> Result<Vec<f32>> {
+fn use_it(kernels: &mut Gpu) -> Result<Vec<f32>> {
     let pixels: Vec<f32> = (0..3 * 28 * 28).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect();
-    kernels.run(Which::Media, &Batch { inputs: &[&pixels], images: &[0], ..Batch::default() })?;
+    kernels.run(PlanKind::Media, &Batch { inputs: &[&pixels], images: &[0], ..Batch::default() })?;
     let positions: Vec<u32> = (0..20).collect();
     kernels.run(
-        Which::Text,
+        PlanKind::Text,
         &Batch {
             ids: &[5; 20],
             positions: &positions,
@@ -250,7 +251,7 @@ fn use_it(kernels: &mut Kernels) -> Result<Vec<f32>> {
 }
 
 /// A step of two sequences; their logits.
-fn decode(kernels: &mut Kernels) -> Result<Vec<f32>> {
+fn decode(kernels: &mut Gpu) -> Result<Vec<f32>> {
     let batch = Batch {
         ids: &[7, 8],
         positions: &[20, 20],
@@ -260,7 +261,7 @@ fn decode(kernels: &mut Kernels) -> Result<Vec<f32>> {
         outputs: &[0, 1],
         ..Batch::default()
     };
-    kernels.run(Which::Text, &batch)?;
+    kernels.run(PlanKind::Text, &batch)?;
     let mut logits = Vec::new();
     kernels.fetch(0..2, &mut logits)?;
     Ok(logits)
@@ -280,21 +281,21 @@ fn a_model_that_does_not_fit_is_refused_with_the_sum_by_part() {
 /// Steps that nobody asked for are halved until the model fits; a model is refused only where the smallest do not.
 #[test]
 fn steps_are_smaller_where_memory_is_short() {
-    let usual = Usual { images: 32, tokens: 2048 };
+    let capacity = Capacity { images: 32, tokens: 2048 };
     let mut memory_free = 1 << 28;
     let mut found = Vec::new();
     loop {
         let (_, kernels) =
-            open(Setting { idle: true, memory_free, usual, usual_least: Usual::LEAST, ..Setting::default() });
+            open(Setting { idle: true, memory_free, capacity, capacity_least: Capacity::LEAST, ..Setting::default() });
         let Ok(kernels) = kernels else { break };
-        let Usual { images, tokens } = kernels.usual();
+        let Capacity { images, tokens } = kernels.capacity();
         found.push((tokens, images));
         memory_free -= memory_free / 8;
     }
     found.dedup();
     assert_eq!(found, [(2048, 32), (1024, 16), (512, 8), (256, 8)]);
     let (_, asked) =
-        open(Setting { memory_free: memory_free * 8 / 7, usual, usual_least: usual, ..Setting::default() });
+        open(Setting { memory_free: memory_free * 8 / 7, capacity, capacity_least: capacity, ..Setting::default() });
     assert!(asked.is_err(), "steps that were asked for are not made smaller");
 }
 
@@ -327,7 +328,7 @@ fn whichever_call_fails_the_rest_goes_on() {
         }
         assert_eq!(use_it(&mut kernels).unwrap(), want, "{failing}: after an error");
         assert_eq!(calls.held.load(Ordering::Relaxed), held, "{failing}: memory");
-        assert!(calls.captured.load(Ordering::Relaxed) <= 1, "{failing}: captured sequences");
+        assert!(calls.graph.load(Ordering::Relaxed) <= 1, "{failing}: captured sequences");
     };
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, |cores| cores.get()) {

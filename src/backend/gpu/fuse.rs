@@ -110,7 +110,7 @@ fn attention(ops: &[Op]) -> Option<(Step, usize)> {
     for op in &ops[..norms] {
         let Op::Norm { x, kind, weight, bias, epsilon, group, .. } = op else { return None };
         let norm = Some(HeadNorm { kind: *kind, weight: *weight, bias: *bias, epsilon: *epsilon });
-        let of_keys = matches!(keys, Keys::Picture(sources) if sources.iter().any(|(key, _)| key == x));
+        let of_keys = matches!(keys, Keys::Image(sources) if sources.iter().any(|(key, _)| key == x));
         match (group == head_width, x == query, of_keys, keys) {
             // Queries of causal attention are rotated between norm and attention.
             (_, _, _, Keys::Causal { .. }) | (false, ..) | (_, false, false, _) => return None,
@@ -122,7 +122,7 @@ fn attention(ops: &[Op]) -> Option<(Step, usize)> {
     Some((Step::Attention(fused), norms + 1))
 }
 
-/// Norm, query projection, attention to the preceding picture, output projection with gate and residual.
+/// Norm, query projection, attention to the preceding image, output projection with gate and residual.
 fn gated(ops: &[Op]) -> Option<(Step, usize)> {
     let [
         Op::Norm { x, kind, weight, bias, epsilon, group, out: normed },

@@ -20,17 +20,17 @@ pub const fn status(result: sys::CUresult) -> Status {
 
 /// A device, without its context.
 #[derive(Clone, Copy)]
-pub struct Gpu {
+pub struct CudaDevice {
     pub cuda: &'static Functions,
     pub index: usize,
     device: sys::CUdevice,
 }
 
-impl Gpu {
+impl CudaDevice {
     /// The device of that number.
-    pub fn new(cuda: &'static Functions, index: usize) -> Result<Gpu> {
+    pub fn new(cuda: &'static Functions, index: usize) -> Result<CudaDevice> {
         let number = c_int::try_from(index).expect("an index below the count of devices");
-        let mut gpu = Gpu { cuda, index, device: 0 };
+        let mut gpu = CudaDevice { cuda, index, device: 0 };
         // SAFETY: the driver writes one integer.
         let status = unsafe { (cuda.device)(&mut gpu.device, number) };
         gpu.check("cuDeviceGet", status)?;
@@ -99,7 +99,7 @@ impl Gpu {
 /// A device's primary context, retained. It is current during each call and not between calls, so that any thread may
 /// use it, several devices may be used from one thread, and a program that uses CUDA itself finds its own as it was.
 pub struct Context {
-    pub gpu: Gpu,
+    pub gpu: CudaDevice,
     handle: sys::CUcontext,
     /// Why the device answers no more, once it does not.
     lost: OnceLock<String>,
@@ -122,7 +122,7 @@ unsafe impl Send for Context {}
 unsafe impl Sync for Context {}
 
 impl Context {
-    pub fn retain(gpu: Gpu) -> Result<Arc<Context>> {
+    pub fn retain(gpu: CudaDevice) -> Result<Arc<Context>> {
         let mut handle = std::ptr::null_mut();
         // SAFETY: the driver writes one handle.
         gpu.check("cuDevicePrimaryCtxRetain", unsafe { (gpu.cuda.context_retain)(&mut handle, gpu.device) })?;

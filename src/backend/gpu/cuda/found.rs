@@ -2,14 +2,14 @@
 
 use std::ffi::c_int;
 
-use super::context::{Context, Gpu};
+use super::context::{Context, CudaDevice};
 use super::functions::{Functions, version_text};
 use super::{COMPUTE_CAPABILITY_MIN, Compiled, NO_KERNELS};
 use crate::error::{Error, Result};
 
 /// A GPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundDevice {
     /// Its number.
     pub index: usize,
     /// Its name, as its driver gives it.
@@ -30,9 +30,9 @@ pub struct Found {
 ///
 /// # Errors
 /// Why there is none: no driver, or one that is too old or sees no GPU.
-pub fn devices(compiled: &Compiled) -> Result<Vec<Found>> {
+pub fn devices(compiled: &Compiled) -> Result<Vec<FoundDevice>> {
     let cuda = Functions::get()?;
-    (0..cuda.devices()?).map(|index| found(Gpu::new(cuda, index)?, compiled)).collect()
+    (0..cuda.devices()?).map(|index| found(CudaDevice::new(cuda, index)?, compiled)).collect()
 }
 
 /// The number of the first GPU that our kernels serve, or why there is none. Nothing where nobody would expect one: in
@@ -42,7 +42,7 @@ pub fn first_usable(compiled: &Compiled) -> Option<std::result::Result<usize, St
         return None;
     }
     let usable = |cuda, index| {
-        let gpu = Gpu::new(cuda, index)?;
+        let gpu = CudaDevice::new(cuda, index)?;
         serving(gpu, compiled)?.map_err(|reason| Error::device(gpu.label(), reason))
     };
     let first = Functions::get().and_then(|cuda| {
@@ -58,13 +58,13 @@ pub fn first_usable(compiled: &Compiled) -> Option<std::result::Result<usize, St
     Some(first.map_err(|error| error.to_string()))
 }
 
-fn found(gpu: Gpu, compiled: &Compiled) -> Result<Found> {
+fn found(gpu: CudaDevice, compiled: &Compiled) -> Result<FoundDevice> {
     let memory_free = Context::retain(gpu).and_then(|context| context.memory());
     let kernels = match (serving(gpu, compiled)?, &memory_free) {
         (Ok(_), Err(error)) => Err(error.to_string()),
         (kernels, _) => kernels,
     };
-    Ok(Found {
+    Ok(FoundDevice {
         index: gpu.index,
         name: gpu.name()?,
         compute_capability: gpu.compute_capability()?,
@@ -76,7 +76,7 @@ fn found(gpu: Gpu, compiled: &Compiled) -> Result<Found> {
 }
 
 /// Which of the architectures that kernels are compiled for serves a GPU, or why it cannot be used.
-pub fn serving(gpu: Gpu, compiled: &Compiled) -> Result<std::result::Result<String, String>> {
+pub fn serving(gpu: CudaDevice, compiled: &Compiled) -> Result<std::result::Result<String, String>> {
     let (capability, driver) = (gpu.compute_capability()?, gpu.cuda.driver_version()?);
     Ok(choose(compiled, capability, driver))
 }

@@ -1,4 +1,4 @@
-//! Prepares requests: renders prompts, brings pictures to the encoder's size, checks what can be checked. Any thread
+//! Prepares requests: renders prompts, brings images to the encoder's size, checks what can be checked. Any thread
 //! may do so while another runs the engine.
 
 use std::collections::HashMap;
@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use blake3::Hash;
 
 use super::request::{Request, Task as Asked};
-use super::scheduler::{Pace, Tokens};
+use super::scheduler::{SequenceKind, Tokens};
 use super::tasks::{Classifying, Scoring, Searching, Surroundings, Task, Writing};
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::image::{Picture, Preprocessor};
+use crate::image::{Image, Preprocessor};
 use crate::prompt::Prompt;
 use crate::tokenizer::Tokenizer;
 
@@ -33,12 +33,12 @@ pub(crate) fn panicking<T>(work: impl FnOnce() -> T) -> T {
 
 /// Bytes of all choices offered together.
 const CHOICE_BYTES_MAX: usize = 1 << 20;
-/// Bytes of resized pictures that are kept for when they are seen again; a picture of 224 by 224 has 150 kB.
-const PICTURES_KEPT_BYTES: usize = 64 << 20;
+/// Bytes of resized images that are kept for when they are seen again; an image of 224 by 224 has 150 kB.
+const IMAGES_KEPT_BYTES: usize = 64 << 20;
 
 /// What an open model has besides its device. Clones are one.
 #[derive(Clone)]
-pub struct Reader {
+pub struct Preparer {
     inner: Arc<Inner>,
 }
 
@@ -48,14 +48,14 @@ struct Inner {
     preprocessor: Preprocessor,
     checkpoint: Arc<Checkpoint>,
     /// Tokens that are never written, ascending.
-    forbidden: Vec<u32>,
+    suppressed: Vec<u32>,
     context_max: usize,
     kept: Mutex<Kept>,
 }
 
-/// A picture or video as the encoder wants it, before normalisation.
+/// An image or video as the encoder wants it, before normalisation.
 pub(super) struct Pixels {
-    /// What was in the picture, whatever its size.
+    /// What was in the image, whatever its size.
     pub content: Hash,
     /// (frames, side, side, 3), 8 bits.
     pub rgb: Vec<u8>,
@@ -70,7 +70,7 @@ impl Pixels {
     }
 }
 
-/// Pictures resized lately. What has not been asked for since half of the bytes were filled is let go.
+/// Images resized lately. What has not been asked for since half of the bytes were filled is let go.
 #[derive(Default)]
 struct Kept {
     young: HashMap<Hash, Arc<Pixels>>,
@@ -91,7 +91,7 @@ impl Kept {
     fn keep(&mut self, pixels: Arc<Pixels>) {
         self.young_bytes += pixels.rgb.len();
         self.young.insert(pixels.content, pixels);
-        if self.young_bytes > PICTURES_KEPT_BYTES / 2 {
+        if self.young_bytes > IMAGES_KEPT_BYTES / 2 {
             self.old = std::mem::take(&mut self.young);
             self.young_bytes = 0;
         }
@@ -99,27 +99,27 @@ impl Kept {
 }
 
 /// A request that an engine of the same model can run.
-pub struct Prepared {
+pub struct PreparedRequest {
     pub(super) prompt: Tokens,
     pub(super) pixels: Vec<Arc<Pixels>>,
     pub(super) task: Task,
-    pub(super) pace: Pace,
+    pub(super) kind: SequenceKind,
     /// The first position whose logits are wanted.
     pub(super) wanted: usize,
     /// Most tokens that a sequence of it will have.
-    pub(super) tokens_max: usize,
+    pub(super) max_new_tokens: usize,
     /// Of which model.
-    pub(super) reader: Reader,
+    pub(super) preparer: Preparer,
 }
 
-impl Prepared {
+impl PreparedRequest {
     /// Tokens of its prompt.
     pub fn prompt_tokens(&self) -> usize {
         self.prompt.ids.len()
     }
 }
 
-impl Reader {
+impl Preparer {
     pub(super) fn new(
         config: ModelConfig,
         tokenizer: Tokenizer,
@@ -127,11 +127,11 @@ impl Reader {
         checkpoint: Arc<Checkpoint>,
         context_max: usize,
     ) -> Self {
-        let mut forbidden = tokenizer.forbidden();
-        forbidden.sort_unstable();
+        let mut suppressed = tokenizer.suppressed();
+        suppressed.sort_unstable();
         let kept = Mutex::default();
-        let inner = Inner { config, tokenizer, preprocessor, checkpoint, forbidden, context_max, kept };
-        Reader { inner: Arc::new(inner) }
+        let inner = Inner { config, tokenizer, preprocessor, checkpoint, suppressed, context_max, kept };
+        Preparer { inner: Arc::new(inner) }
     }
 
     /// What the model is made of.
@@ -144,7 +144,7 @@ impl Reader {
         &self.inner.tokenizer
     }
 
-    /// What its pictures go through.
+    /// What its images go through.
     pub fn preprocessor(&self) -> &Preprocessor {
         &self.inner.preprocessor
     }
@@ -160,29 +160,29 @@ impl Reader {
     }
 
     pub(super) fn surroundings(&self) -> Surroundings<'_> {
-        Surroundings { tokenizer: &self.inner.tokenizer, forbidden: &self.inner.forbidden }
+        Surroundings { tokenizer: &self.inner.tokenizer, suppressed: &self.inner.suppressed }
     }
 
     /// Whether both are of one model.
-    pub(super) fn is_same(&self, other: &Reader) -> bool {
+    pub(super) fn is_same(&self, other: &Preparer) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
 
-    /// Renders the prompt, resizes its pictures, and checks the task.
+    /// Renders the prompt, resizes its images, and checks the task.
     ///
     /// # Errors
     /// A prompt that cannot be rendered or does not fit the context; settings out of range; choices that are missing,
-    /// empty, too long or hold a picture marker.
-    pub fn prepare(&self, request: Request) -> Result<Prepared> {
+    /// empty, too long or hold an image marker.
+    pub fn prepare(&self, request: Request) -> Result<PreparedRequest> {
         self.prepare_task(&request.prompt, request.task)
     }
 
-    /// As [`Reader::prepare`], of a prompt that stays the caller's.
-    pub(crate) fn prepare_task(&self, prompt: &Prompt, task: Asked) -> Result<Prepared> {
+    /// As [`Preparer::prepare`], of a prompt that stays the caller's.
+    pub(crate) fn prepare_task(&self, prompt: &Prompt, task: Asked) -> Result<PreparedRequest> {
         Error::catch("preparing a request", || self.read(prompt, task))
     }
 
-    fn read(&self, prompt: &Prompt, task: Asked) -> Result<Prepared> {
+    fn read(&self, prompt: &Prompt, task: Asked) -> Result<PreparedRequest> {
         #[cfg(test)]
         assert!(!PANICS.get(), "on purpose");
         if let Asked::Generate(generation) = &task {
@@ -192,15 +192,17 @@ impl Reader {
         self.check_length(rendered.ids.len())?;
         let length = rendered.ids.len();
         let around = self.surroundings();
-        let (task, pace, wanted, tokens_max) = match task {
+        let (task, kind, wanted, max_new_tokens) = match task {
             Asked::Generate(generation) => {
-                let tokens_max = generation.tokens_max.min(self.context_max() - length);
-                let most = length + tokens_max;
-                match generation.beams {
-                    1 => (Task::Write(Writing::new(generation, tokens_max)), Pace::Writes, length - 1, most),
+                let max_new_tokens = generation.max_new_tokens.min(self.context_max() - length);
+                let most = length + max_new_tokens;
+                match generation.num_beams {
+                    1 => {
+                        (Task::Write(Writing::new(generation, max_new_tokens)), SequenceKind::Decode, length - 1, most)
+                    }
                     _ => {
-                        let task = Searching::new(generation, tokens_max.max(1), &around);
-                        (Task::Search(task), Pace::Searches, length - 1, most)
+                        let task = Searching::new(generation, max_new_tokens.max(1), &around);
+                        (Task::Search(task), SequenceKind::BeamSearch, length - 1, most)
                     }
                 }
             }
@@ -208,20 +210,20 @@ impl Reader {
                 let choices = self.choices(choices)?;
                 let longest = choices.iter().map(|(_, ids)| ids.len()).max().unwrap_or_default();
                 self.check_length(length + longest - 1)?;
-                (Task::Classify(Classifying::new(choices)), Pace::Reads, length - 1, length + longest - 1)
+                (Task::Classify(Classifying::new(choices)), SequenceKind::Prefill, length - 1, length + longest - 1)
             }
-            Asked::Score { logits } => (Task::Score(Scoring::new(logits)), Pace::Reads, 0, length),
+            Asked::Score { logits } => (Task::Score(Scoring::new(logits)), SequenceKind::Prefill, 0, length),
         };
         let has_video = prompt.media().any(|frames| frames.len() > 1);
         if has_video && self.config().resampler.is_none() {
-            let found = "found one without: give it the frames as pictures";
+            let found = "found one without: give it the frames as images";
             return Err(Error::argument(format!("video: expected a model whose resampler takes all frames; {found}")));
         }
         let pixels: Vec<Arc<Pixels>> = prompt.media().map(|frames| self.pixels(frames)).collect();
         let contents = pixels.iter().map(|pixels| pixels.content).collect();
         let frames = pixels.iter().map(|pixels| pixels.frames().len()).collect();
         let prompt = Tokens::new(rendered.ids, rendered.media, contents, frames);
-        Ok(Prepared { prompt, pixels, task, pace, wanted, tokens_max, reader: self.clone() })
+        Ok(PreparedRequest { prompt, pixels, task, kind, wanted, max_new_tokens, preparer: self.clone() })
     }
 
     fn check_length(&self, tokens: usize) -> Result<()> {
@@ -242,8 +244,8 @@ impl Reader {
         }
         let tokens_of = |choice: String| {
             let ids = self.tokenizer().encode_continuation(&choice)?;
-            if ids.is_empty() || self.inner.forbidden.iter().any(|marker| ids.contains(marker)) {
-                let expected = "choice: expected a text without picture markers";
+            if ids.is_empty() || self.inner.suppressed.iter().any(|marker| ids.contains(marker)) {
+                let expected = "choice: expected a text without image markers";
                 return Err(Error::argument(format!("{expected}, found {choice:?}")));
             }
             Ok((choice, ids))
@@ -251,10 +253,10 @@ impl Reader {
         choices.into_iter().map(tokens_of).collect()
     }
 
-    /// A picture, or the frames of a video, at the encoder's size; what was made before, if it is there.
-    pub(super) fn pixels(&self, frames: &[Picture]) -> Arc<Pixels> {
+    /// An image, or the frames of a video, at the encoder's size; what was made before, if it is there.
+    pub(super) fn pixels(&self, frames: &[Image]) -> Arc<Pixels> {
         let content = match frames {
-            [picture] => picture.content(),
+            [image] => image.content(),
             frames => {
                 let mut hasher = blake3::Hasher::new();
                 for frame in frames {

@@ -1,4 +1,4 @@
-//! How examples become a prompt: the words around pictures, questions and answers. A form is built in, or read from a
+//! How examples become a prompt: the words around images, questions and answers. A form is built in, or read from a
 //! small JSON file:
 //!
 //! ```json
@@ -6,7 +6,7 @@
 //!  "choice": "{answer}", "stop": ["Q:"]}
 //! ```
 //!
-//! `shown` and `asked` must be there; see [`Form`]. `{{` and `}}` stand for braces.
+//! `support` and `query` must be there; see [`Form`]. `{{` and `}}` stand for braces.
 
 mod built_in;
 
@@ -26,38 +26,38 @@ const BYTES_MAX: u64 = 1 << 20;
 /// What an example is about, for forms that are [built in](Form::named).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A picture and its caption.
+    /// An image and its caption.
     Caption,
-    /// A question about a picture and its answer.
+    /// A question about an image and its answer.
     Question,
-    /// A picture and the name of its class.
+    /// An image and the name of its class.
     Classify,
-    /// A picture with the text written on it: is it hateful?
+    /// An image with the text written on it: is it hateful?
     Memes,
 }
 
-/// What is left of the examples shown.
+/// What is left of the support examples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shots {
     /// Everything.
     Whole,
-    /// Their words, without their pictures: how the family counts as zero shots (Flamingo, appendix B.1.5).
+    /// Their words, without their images: how the family counts as zero shots (Flamingo, appendix B.1.5).
     TextOnly,
-    /// As [`Shots::TextOnly`], but the picture of the first example shown stands where that of the asked one belongs.
+    /// As [`Shots::TextOnly`], but the image of the first example shown stands where that of the asked one belongs.
     /// A slip of OpenFlamingo 2.0.1 (`evaluate.py`, `evaluate_classification`) that its published numbers at zero shots
     /// for Hateful Memes contain.
-    FirstPicture,
+    FirstImage,
 }
 
-/// The words of a prompt: `begin`, then each example shown as `shown` has it, with `between` after it, then the asked
-/// one as `asked` has it. `choice` is how a name to choose from is weighed, `stop` are texts that end an answer. What a
+/// The words of a prompt: `begin`, then each example shown as `support` has it, with `between` after it, then the asked
+/// one as `query` has it. `choice` is how a name to choose from is weighed, `stop` are texts that end an answer. What a
 /// file leaves out is empty; `choice` is then the name alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Form {
+pub struct Template {
     begin: String,
-    shown: Vec<Piece>,
+    support: Vec<Piece>,
     between: String,
-    asked: Vec<Piece>,
+    queries: Vec<Piece>,
     choice: Vec<Piece>,
     stop: Vec<String>,
 }
@@ -71,7 +71,7 @@ enum Piece {
     Answer,
 }
 
-impl Form {
+impl Template {
     /// The names of the forms that are built in: `openflamingo` as OpenFlamingo 2.0.1 evaluates; `idefics` and
     /// `idefics-instruct`, in the manner of IDEFICS's model card, because the authors' own evaluation forms are not
     /// public; `demo` as the model in the box was trained.
@@ -81,13 +81,13 @@ impl Form {
     ///
     /// # Errors
     /// A file that is not there, cannot be read, or says something other than a form does.
-    pub fn open(name_or_file: &str, kind: Kind) -> Result<Form> {
+    pub fn open(name_or_file: &str, kind: Kind) -> Result<Template> {
         let file = Path::new(name_or_file);
-        match Form::named(name_or_file, kind) {
-            Some(form) => Ok(form),
-            None if file.exists() => Form::read(file),
+        match Template::named(name_or_file, kind) {
+            Some(template) => Ok(template),
+            None if file.exists() => Template::read(file),
             None => {
-                let names = Form::NAMES.join(", ");
+                let names = Template::NAMES.join(", ");
                 Err(Error::argument(format!("form: expected {names} or a file, found {name_or_file:?}")))
             }
         }
@@ -97,17 +97,17 @@ impl Form {
     ///
     /// # Errors
     /// As [`Form::open`].
-    pub fn read(file: &Path) -> Result<Form> {
+    pub fn read(file: &Path) -> Result<Template> {
         let root = read_json(file, BYTES_MAX)?;
         let Value::Object(fields) = root else {
-            return Err(Error::invalid(file, "form", "an object", kind(&root)));
+            return Err(Error::invalid(file, "template", "an object", kind(&root)));
         };
         let mut fields = Fields { file, fields: fields.into_iter().collect() };
-        let form = Form {
+        let template = Template {
             begin: fields.text("begin")?.unwrap_or_default(),
-            shown: fields.template("shown", [Count::One, Count::Any, Count::One])?,
+            support: fields.template("support", [Count::One, Count::Any, Count::One])?,
             between: fields.text("between")?.unwrap_or_default(),
-            asked: fields.template("asked", [Count::One, Count::Any, Count::None])?,
+            queries: fields.template("query", [Count::One, Count::Any, Count::None])?,
             choice: match fields.fields.contains_key("choice") {
                 true => fields.template("choice", [Count::None, Count::None, Count::One])?,
                 false => vec![Piece::Answer],
@@ -115,7 +115,7 @@ impl Form {
             stop: fields.texts("stop")?,
         };
         match fields.fields.pop_first() {
-            None => Ok(form),
+            None => Ok(template),
             Some((key, _)) => {
                 let expected = "begin, shown, between, asked, choice, stop";
                 Err(Error::invalid(file, "key", expected, format!("{key:?}")))
@@ -133,35 +133,35 @@ impl Form {
         self.choice.iter().map(|piece| if let Piece::Text(text) = piece { text } else { name }).collect()
     }
 
-    /// A prompt of the examples `shown`, in order, and the one that is asked. `load` adds what an example shows to the
-    /// prompt.
+    /// A prompt of the examples `support`, in order, and the one that is asked. `load` adds what an example shows to
+    /// the prompt.
     ///
     /// # Panics
-    /// With [`Shots::FirstPicture`] and no example shown.
+    /// With [`Shots::FirstImage`] and no example shown.
     ///
     /// # Errors
     /// Those of `load`; a prompt that passes its limits.
     pub fn prompt(
         &self,
-        shown: &[&Example],
-        asked: &Example,
+        support: &[&Example],
+        queries: &Example,
         shots: Shots,
         load: &mut dyn FnMut(&mut Prompt, &Medium) -> Result<()>,
     ) -> Result<Prompt> {
         let mut writer = Writer { prompt: Prompt::new(), text: self.begin.clone(), load };
-        for example in shown {
+        for example in support {
             let medium = (shots == Shots::Whole).then_some(&example.medium);
-            writer.write(&self.shown, example, medium)?;
+            writer.write(&self.support, example, medium)?;
             writer.text.push_str(&self.between);
         }
-        let medium = if shots == Shots::FirstPicture { &shown[0].medium } else { &asked.medium };
-        writer.write(&self.asked, asked, Some(medium))?;
+        let medium = if shots == Shots::FirstImage { &support[0].medium } else { &queries.medium };
+        writer.write(&self.queries, queries, Some(medium))?;
         writer.flush()?;
         Ok(writer.prompt)
     }
 }
 
-/// A prompt that grows. Text waits until a picture follows, so that what stands together is one part: between two parts
+/// A prompt that grows. Text waits until an image follows, so that what stands together is one part: between two parts
 /// of text, tokenizers of IDEFICS-instruct would end a turn.
 struct Writer<'a> {
     prompt: Prompt,
