@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use flamant::config::{Activation, Norm};
 use flamant::probe::emulated::Counters;
 use flamant::probe::{
-    Axis, Batch, Capacity, Cost, Device, Epilogue, Graph, Index, Keys, KvConfig, Numbers, PAGE_TOKENS, PageCount,
+    Axis, Batch, Capacity, Cost, Device, Epilogue, Graph, Index, Keys, KvConfig, Numbers, Op, PAGE_TOKENS, PageCount,
     Pages, Place, Plan, PlanKind, Plans, Precision, Probe, WeightId,
 };
 
@@ -116,8 +116,11 @@ fn batch<R>(plan: &Plan, lists: &Lists, with: impl FnOnce(&Batch) -> R) -> R {
         plan.inputs.iter().map(|input| random.values(units(input.axis) * input.rows * input.width)).collect();
     let inputs: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
     let tables: Vec<&[u32]> = lists.tables.iter().map(Vec::as_slice).collect();
+    let side = plan.ops.iter().find_map(|op| if let Op::Patches { side, .. } = op { Some(*side) } else { None });
+    let frame = vec![100; side.map_or(0, |side| 3 * side * side)];
     with(&Batch {
         inputs: &inputs,
+        pixels: &vec![&frame[..]; if side.is_some() { lists.images.len() } else { 0 }],
         images: &lists.images,
         frames: &[],
         ids: &lists.positions,
@@ -262,10 +265,9 @@ fn patches(images: usize) -> Trial {
     const SIDE: usize = 224;
     const PATCH: usize = 14;
     let mut graph = Graph::new();
-    let pixels = graph.input(Axis::Images, 1, 3 * SIDE * SIDE);
-    graph.patches(pixels, SIDE, PATCH);
+    graph.patches(Random(3).values(3 * 256), SIDE, PATCH);
     let what = format!("patches, {images} images of {SIDE} pixels");
-    Trial::new(what, graph.plan(&[pixels], None), Numbers::default(), Lists::images(images))
+    Trial::new(what, graph.plan(&[], None), Numbers::default(), Lists::images(images))
 }
 
 fn class_and_position(images: usize, patches: usize, width: usize) -> Trial {

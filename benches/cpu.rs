@@ -39,8 +39,8 @@ fn together(criterion: &mut Criterion, dtype: synthetic::Dtype) {
     let apart: Vec<Vec<u32>> = (0..SEQUENCES).map(|sequence| own(sequence).collect()).collect();
     let shared: Vec<Vec<u32>> =
         (0..SEQUENCES).map(|sequence| own(0).take(pages - 1).chain(own(sequence).skip(pages - 1)).collect()).collect();
-    let pixels = vec![0.5; 3 * config.vision.image_size.pow(2)];
-    probe.run(PlanKind::Media, &Batch { inputs: &[&pixels], images: &[0], ..Batch::default() }).expect("an image");
+    let pixels = vec![100; 3 * config.vision.image_size.pow(2)];
+    probe.run(PlanKind::Media, &Batch { pixels: &[&pixels], images: &[0], ..Batch::default() }).expect("an image");
     let batch = |positions: &[u32], sequences: &[u32], tables: &[Vec<u32>], with: &mut dyn FnMut(&Batch)| {
         let tokens = positions.len();
         let tables: Vec<&[u32]> = tables.iter().map(Vec::as_slice).collect();

@@ -54,11 +54,12 @@ impl Run<'_> {
         let mut state = 1u32;
         let mut next = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+            (state >> 24) as u8
         };
-        let pixels: Vec<f32> = (0..pages.len() * 3 * side * side).map(|_| next()).collect();
+        let pixels: Vec<u8> = (0..pages.len() * 3 * side * side).map(|_| next()).collect();
+        let pixels: Vec<&[u8]> = pixels.chunks_exact(3 * side * side).collect();
         let images: Vec<u32> = pages.map(|page| page as u32).collect();
-        with(&mut self.probe, &Batch { inputs: &[&pixels], images: &images, ..Batch::default() })
+        with(&mut self.probe, &Batch { pixels: &pixels, images: &images, ..Batch::default() })
     }
 
     /// Calls `with` with a batch of these positions of these sequences, of which the last one gives logits. Images

@@ -1,7 +1,7 @@
 //! Reads `kernels/arguments.h` and writes it in Rust: what kernels are told, with the same layout. Its C++ is plain:
 //!
-//! - `struct Name { type field; type field[length]; };`, where a type is `uint32_t`, `uint64_t`, `float`, an enum or
-//!   struct from further above, or a pointer, which is an `Address` in Rust
+//! - `struct Name { type field; type field[length]; };`, where a type is `uint8_t`, `uint32_t`, `uint64_t`, `float`, an
+//!   enum or struct from further above, or a pointer, which is an `Address` in Rust
 //! - `enum class Name : uint32_t { First, Second };`, numbered from 0
 //! - `constexpr uint32_t NAME = value;`, where a value is a number, a constant from above, or a product of these
 //!
@@ -75,7 +75,8 @@ impl Header {
         }
         let plain = |name: &str, size, float| Type { name: name.into(), size, alignment: size, float, partial: false };
         let types = [("uint32_t", plain("u32", 4, false)), ("uint64_t", plain("u64", 8, false))];
-        let types = types.into_iter().chain([("float", plain("f32", 4, true)), ("void", plain("u8", 1, false))]);
+        let types = types.into_iter().chain([("float", plain("f32", 4, true)), ("uint8_t", plain("u8", 1, false))]);
+        let types = types.chain([("void", plain("u8", 1, false))]);
         let types = types.map(|(name, of)| (name.to_owned(), of)).collect();
         let header = Header { items: Vec::new(), types };
         let mut reader = Preparer { file, tokens: &tokens, at: 0, header };
@@ -290,7 +291,7 @@ impl<'a> Preparer<'a> {
         let constant = self.took("const");
         let word = self.next();
         let Some(mut of) = self.header.types.get(word).cloned() else {
-            return self.found("a type: uint32_t, uint64_t, float, or one from above", word);
+            return self.found("a type: uint8_t, uint32_t, uint64_t, float, or one from above", word);
         };
         if self.took("*") {
             of = Type { name: "Address".into(), size: 8, alignment: 8, float: false, partial: false };

@@ -39,7 +39,7 @@ const FAMILIES: &[Family] = &[
     Family { name: "perceiver_attention", variants: WIDTHS, threads: 128, shared_bytes: two_tiles },
     // Of one token of 4096 columns: its normed row needs less than the tiles of attention.
     Family { name: "gated_cross_attention", variants: WIDTHS, threads: 256, shared_bytes: two_tiles },
-    Family { name: "patches", variants: ONE, threads: 256, shared_bytes: |_| 0 },
+    Family { name: "patches", variants: ONE, threads: 256, shared_bytes: |_| 4 * 3 * 256 },
     Family { name: "class_and_position", variants: ONE, threads: 256, shared_bytes: |_| 0 },
     Family { name: "frame_embedding", variants: ONE, threads: 256, shared_bytes: |_| 0 },
     Family { name: "gather", variants: ONE, threads: 256, shared_bytes: |_| 0 },

@@ -194,14 +194,15 @@ struct GatedCrossAttentionArguments {
     float scale;
 };
 
-/// pointwise.cu: normalised pixels f32 (images, 3, side, side) to rows (channel, y, x) of each patch.
+/// pointwise.cu: 8-bit pixels (frames, side, side, 3) to rows (channel, y, x) of each patch, each level looked up.
 struct PatchesArguments {
-    const float* pixels;
-    Rows out;  // columns 3 * patch * patch .. width are set to zero
-    uint32_t images;
+    const uint8_t* pixels;
+    const float* levels;  // (3, 256): what each level of a channel becomes
+    Rows out;             // columns 3 * patch * patch .. width are set to zero
     uint32_t side;
     uint32_t patch;
     uint32_t width;  // columns written: 3 * patch * patch, filled up to a multiple of 8
+    uint32_t unused;
 };
 
 /// pointwise.cu: the class row before the patches of each image, and the position embedding added to all.

@@ -3,8 +3,9 @@
 // once, 16 bytes a thread, neighbouring threads at neighbouring addresses (but for pixels, which come singly and
 // through L1). Widths are multiples of 8.
 //
+// One block for each line of patches:
+//   patches_<bf16|f16>             grid frames * (side / patch), threads 256, shared bytes 4 * 3 * 256
 // One thread for each vector of 8 columns, threads 256, shared bytes 0:
-//   patches_<bf16|f16>             grid divide_up(images * (side / patch)^2 * width / 8, 256)
 //   class_and_position_<bf16|f16>  grid divide_up((patches_count + 1) * width / 8, 256), all images by one thread
 //   frame_embedding_<bf16|f16>     grid divide_up(count * width / 8, 256)
 //   gather_<bf16|f16>              grid divide_up(count * width / 8, 256)
@@ -51,31 +52,43 @@ DEVICE void add(float (&value)[VECTOR], const T* address) {
     for (uint32_t i = 0; i < VECTOR; ++i) value[i] += other[i];
 }
 
-/// out (images * patches, width): row (channel, y, x) of each patch, the grid of patches line by line.
+/// out (frames * patches, width): row (channel, y, x) of each patch, the grid of patches line by line. A line of
+/// patches is a whole number of lines of pixels, which lie together.
 template <typename T>
 DEVICE void patches(const PatchesArguments& arguments) {
     const uint32_t side = arguments.side;
     const uint32_t patch = arguments.patch;
     const uint32_t grid = side / patch;
-    const Place place = place_of_thread(arguments.width);
-    if (place.row >= arguments.images * grid * grid) return;
-    const uint32_t image = place.row / (grid * grid);
-    const uint32_t grid_y = place.row % (grid * grid) / grid;
-    const uint32_t grid_x = place.row % grid;
-    const float* pixels = arguments.pixels + (uint64_t(image) * 3 * side + grid_y * patch) * side + grid_x * patch;
-
-    uint32_t x = place.column % patch;
-    uint32_t y = place.column / patch % patch;
-    uint32_t channel = place.column / (patch * patch);
-    float value[VECTOR];
-#pragma unroll
-    for (uint32_t i = 0; i < VECTOR; ++i) {
-        value[i] = channel < 3 ? load_global(pixels + (channel * side + y) * side + x) : 0.0f;
-        x += 1;
-        if (x == patch) x = 0, y += 1;
-        if (y == patch) y = 0, channel += 1;
+    const uint8_t* line = arguments.pixels + (uint64_t(blockIdx.x / grid) * side + blockIdx.x % grid * patch) * side * 3;
+    float* levels = reinterpret_cast<float*>(shared_memory());
+    for (uint32_t level = threadIdx.x; level < 3 * 256; level += blockDim.x) {
+        store_shared(levels + level, load_global(arguments.levels + level));
     }
-    write(row_of<T>(arguments.out, place.row) + place.column, value);
+    block_barrier();
+
+    const uint32_t vectors = arguments.width / VECTOR;
+    for (uint32_t vector = threadIdx.x; vector < grid * vectors; vector += blockDim.x) {
+        const uint32_t grid_x = vector / vectors;
+        const uint32_t column = vector % vectors * VECTOR;
+        const uint8_t* pixels = line + grid_x * patch * 3;
+        uint32_t x = column % patch;
+        uint32_t y = column / patch % patch;
+        uint32_t channel = column / (patch * patch);
+        const float* levels_of_channel = levels + channel * 256;
+        float value[VECTOR];
+#pragma unroll
+        for (uint32_t i = 0; i < VECTOR; ++i) {
+            value[i] = 0.0f;
+            if (channel < 3) {
+                const uint32_t level = load_global(pixels + (y * side + x) * 3 + channel);
+                value[i] = load_shared(levels_of_channel + level);
+            }
+            x += 1;
+            if (x == patch) x = 0, y += 1;
+            if (y == patch) y = 0, channel += 1, levels_of_channel += 256;
+        }
+        write(row_of<T>(arguments.out, blockIdx.x * grid + grid_x) + column, value);
+    }
 }
 
 /// out (images * (patches + 1), width): the class row, then the rows of the patches; the position's row added to each.

@@ -18,7 +18,7 @@ pub(crate) use rows::{RowRequest, RowResult};
 pub(crate) struct Executor {
     backend: Box<dyn Backend>,
     plans: Arc<Plans>,
-    frame_values: usize,
+    frame_bytes: usize,
     vocabulary: usize,
     latents: usize,
     /// See [`Executor::bytes_fetched`].
@@ -26,22 +26,24 @@ pub(crate) struct Executor {
 }
 
 impl Executor {
-    /// Records the plans and opens the device; `pages` are those of text and of media that its users want.
+    /// Records the plans and opens the device; `pages` are those of text and of media that its users want. `levels` is
+    /// for [`model::record`].
     ///
     /// # Errors
     /// Weights that are missing or misshapen; a device that is not there or cannot hold the model.
     pub fn open(
         config: &ModelConfig,
+        levels: &[f32],
         mut weights: Weights,
         options: &BackendOptions,
         pages: [PageCount; 2],
     ) -> Result<Self> {
-        let plans = Arc::new(model::record(config, &mut weights)?);
+        let plans = Arc::new(model::record(config, levels, &mut weights)?);
         let kv_config = KvConfig::of(config, pages);
         let backend = backend::open(options, weights, kv_config, plans.clone())?;
-        let frame_values = 3 * config.vision.image_size.pow(2);
+        let frame_bytes = 3 * config.vision.image_size.pow(2);
         let (vocabulary, latents) = (config.decoder.vocabulary, config.media_tokens());
-        Ok(Executor { backend, plans, frame_values, vocabulary, latents, bytes_fetched: 0 })
+        Ok(Executor { backend, plans, frame_bytes, vocabulary, latents, bytes_fetched: 0 })
     }
 
     /// Text pages and media pages that the device has.
@@ -59,12 +61,12 @@ impl Executor {
         self.bytes_fetched
     }
 
-    /// Encodes images and videos, of so many `frames` each (normalised pixels, (3, side, side) a frame), into media
-    /// pages.
-    pub fn encode(&mut self, pixels: &[f32], frames: &[u32], pages: &[u32]) -> Result<()> {
-        assert_eq!(pixels.len(), frames.iter().sum::<u32>() as usize * self.frame_values);
-        assert_eq!(frames.len(), pages.len());
-        self.backend.run(PlanKind::Media, &Batch { inputs: &[pixels], images: pages, frames, ..Batch::default() })
+    /// Encodes images and videos, of so many `frames` each, into media pages; of each frame its `pixels` (side, side,
+    /// 3).
+    pub fn encode(&mut self, pixels: &[&[u8]], frames: &[u32], pages: &[u32]) -> Result<()> {
+        assert_eq!((pixels.len(), frames.len()), (frames.iter().sum::<u32>() as usize, pages.len()));
+        assert!(pixels.iter().all(|frame| frame.len() == self.frame_bytes));
+        self.backend.run(PlanKind::Media, &Batch { pixels, images: pages, frames, ..Batch::default() })
     }
 
     /// Whether there is a plan for [`Executor::features`].
@@ -72,14 +74,14 @@ impl Executor {
         self.plans.features.is_some()
     }
 
-    /// What the vision tower compares images by: features (frames, width) of normalised pixels (frames, 3, side,
-    /// side), to `out`.
-    pub fn features(&mut self, pixels: &[f32], out: &mut Vec<f32>) -> Result<()> {
-        let frames = pixels.len() / self.frame_values;
+    /// What the vision tower compares images by: features (frames, width) of `pixels` (side, side, 3) of each frame,
+    /// to `out`.
+    pub fn features(&mut self, pixels: &[&[u8]], out: &mut Vec<f32>) -> Result<()> {
+        assert!(pixels.iter().all(|frame| frame.len() == self.frame_bytes));
         // They fill no page.
-        let batch = Batch { inputs: &[pixels], images: &vec![0; frames], ..Batch::default() };
+        let batch = Batch { pixels, images: &vec![0; pixels.len()], ..Batch::default() };
         self.backend.run(PlanKind::Features, &batch)?;
-        self.backend.fetch(0..frames, out)
+        self.backend.fetch(0..pixels.len(), out)
     }
 
     /// Runs tokens; what comes of the logits of each of `batch.outputs`, which has a request each, in order. None of

@@ -185,8 +185,9 @@ impl Epilogue {
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs, reason = "an operation's line names its operands")]
 pub enum Op {
-    /// Pixels (3, side, side) of each frame to rows (channel, y, x) of each patch, the grid row by row.
-    Patches { pixels: Tensor, out: Tensor, side: usize, patch: usize },
+    /// The batch's 8-bit pixels (side, side, 3) of each frame to rows (channel, y, x) of each patch, the grid row by
+    /// row. A level of a channel becomes what the table (3, 256) of levels has for it.
+    Patches { levels: Vec<f32>, out: Tensor, side: usize, patch: usize },
     /// The class row before the patches of each frame, and the position embedding added to all.
     ClassAndPosition { patches: Tensor, class: WeightId, position: WeightId, out: Tensor },
     /// The same learned rows for each image.
@@ -214,9 +215,8 @@ impl Op {
     /// The tensors the operation reads.
     pub fn reads(&self) -> Vec<Tensor> {
         match self {
-            Op::Patches { pixels, .. } => vec![*pixels],
             Op::ClassAndPosition { patches, .. } => vec![*patches],
-            Op::Broadcast { .. } => vec![],
+            Op::Patches { .. } | Op::Broadcast { .. } => vec![],
             Op::Gather { add, .. } => add.iter().copied().collect(),
             Op::FrameEmbedding { x, .. } | Op::Select { x, .. } | Op::Norm { x, .. } | Op::Rope { x, .. } => vec![*x],
             Op::Linear { x, epilogue, .. } => [Some(*x), epilogue.residual].into_iter().flatten().collect(),
@@ -280,12 +280,12 @@ impl Graph {
         self.input(like.axis, like.rows, width)
     }
 
-    /// See [`Op::Patches`]. `pixels` has one row (3 * side * side) for each image.
-    pub fn patches(&mut self, pixels: Tensor, side: usize, patch: usize) -> Tensor {
-        assert_eq!((pixels.rows, pixels.width), (1, 3 * side * side));
+    /// See [`Op::Patches`].
+    pub fn patches(&mut self, levels: Vec<f32>, side: usize, patch: usize) -> Tensor {
+        assert_eq!(levels.len(), 3 * 256);
         let grid = side / patch;
-        let out = self.input(pixels.axis, grid * grid, 3 * patch * patch);
-        self.ops.push(Op::Patches { pixels, out, side, patch });
+        let out = self.input(Axis::Frames, grid * grid, 3 * patch * patch);
+        self.ops.push(Op::Patches { levels, out, side, patch });
         out
     }
 
@@ -426,9 +426,9 @@ pub enum PlanKind {
 /// The plans of a model.
 #[derive(Debug)]
 pub struct Plans {
-    /// Pixels (frames, 3 * side * side) to media pages.
+    /// Pixels of frames to media pages.
     pub media: Plan,
-    /// Pixels (frames, 3 * side * side) to features (frames, width); none where the checkpoint has no norm for them.
+    /// Pixels of frames to features (frames, width); none where the checkpoint has no norm for them.
     pub features: Option<Plan>,
     /// Tokens to logits (outputs, vocabulary).
     pub text: Plan,
@@ -534,12 +534,11 @@ impl Plan {
 impl Op {
     fn tensors_mut(&mut self) -> Vec<&mut Tensor> {
         match self {
-            Op::Patches { pixels: x, out, .. }
-            | Op::ClassAndPosition { patches: x, out, .. }
+            Op::ClassAndPosition { patches: x, out, .. }
             | Op::Select { x, out }
             | Op::FrameEmbedding { x, out, .. }
             | Op::Norm { x, out, .. } => vec![x, out],
-            Op::Broadcast { out, .. } => vec![out],
+            Op::Patches { out, .. } | Op::Broadcast { out, .. } => vec![out],
             Op::Gather { add, out, .. } => add.iter_mut().chain([out]).collect(),
             Op::Linear { x, epilogue, out, .. } => epilogue.residual.iter_mut().chain([x, out]).collect(),
             Op::Rope { x, .. } => vec![x],

@@ -9,6 +9,7 @@ use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::family;
 use crate::model;
+use crate::preprocessor;
 use crate::weights::{WeightId, Weights};
 
 /// A part of the model.
@@ -59,7 +60,8 @@ impl Inspection {
         let config = ModelConfig::from_checkpoint(folder, &checkpoint)?;
         let names = family::names(&config, &checkpoint);
         let mut weights = Weights::new(checkpoint.clone(), names);
-        model::record(&config, &mut weights)?;
+        let levels = preprocessor::open(folder, &config)?.levels();
+        model::record(&config, &levels, &mut weights)?;
         let mut parts: BTreeMap<&'static str, Part> = BTreeMap::new();
         let mut used = BTreeSet::new();
         let mut gates = vec![[0.0; 2]; config.gated_blocks()];

@@ -11,7 +11,9 @@ use crate::checkpoint::Folder;
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::family;
+use crate::image::{Crop, Preprocessor};
 use crate::model;
+use crate::preprocessor;
 use crate::weights::Weights;
 
 #[cfg(feature = "emulated")]
@@ -80,7 +82,7 @@ pub struct LinearLayer {
 /// # Errors
 /// As for a model.
 pub fn linear_layers(config: &ModelConfig) -> Result<Vec<LinearLayer>> {
-    let plans = model::record(config, &mut Weights::random())?;
+    let plans = model::record(config, &levels(config), &mut Weights::random())?;
     let layers = plans.all().flat_map(|(_, plan)| &plan.ops).filter_map(|op| match op {
         Op::Linear { x, epilogue, out, .. } => Some(LinearLayer {
             text: matches!(x.axis, Axis::Tokens | Axis::Outputs),
@@ -91,6 +93,11 @@ pub fn linear_layers(config: &ModelConfig) -> Result<Vec<LinearLayer>> {
         _ => None,
     });
     Ok(BTreeSet::from_iter(layers).into_iter().collect())
+}
+
+/// What levels of pixels are to a model of made-up weights.
+fn levels(config: &ModelConfig) -> Vec<f32> {
+    Preprocessor::clip(Crop::Stretch, config.vision.image_size).levels()
 }
 
 /// A device with two plans, their weights and pages.
@@ -147,7 +154,7 @@ impl Probe {
     /// As for a model.
     pub fn model(place: &Place, config: &ModelConfig, pages: [PageCount; 2], capacity: Capacity) -> Result<Probe> {
         let mut weights = Weights::random();
-        let plans = Arc::new(model::record(config, &mut weights)?);
+        let plans = Arc::new(model::record(config, &levels(config), &mut weights)?);
         Probe::with(place, weights, plans, KvConfig::of(config, pages), capacity)
     }
 
@@ -166,7 +173,8 @@ impl Probe {
         let config = ModelConfig::from_checkpoint(folder, &checkpoint)?;
         let names = family::names(&config, &checkpoint);
         let mut weights = Weights::new(checkpoint, names);
-        let plans = Arc::new(model::record(&config, &mut weights)?);
+        let levels = preprocessor::open(folder, &config)?.levels();
+        let plans = Arc::new(model::record(&config, &levels, &mut weights)?);
         let probe = Probe::with(place, weights, plans, KvConfig::of(&config, pages), capacity)?;
         Ok((probe, config))
     }

@@ -111,7 +111,7 @@ fn a_header_of_another_kind_is_an_error_with_its_line() {
     refused(
         "float y;",
         "double y;",
-        "9: expected a type: uint32_t, uint64_t, float, or one from above, found \"double\"",
+        "9: expected a type: uint8_t, uint32_t, uint64_t, float, or one from above, found \"double\"",
     );
     refused("float y;", "float y, z;", "9: expected \";\", found \",\"");
     refused("float y;", "void y;", "9: expected \"*\", found \"y\"");
@@ -132,7 +132,7 @@ fn a_header_of_another_kind_is_an_error_with_its_line() {
     refused(
         "[3];\n};",
         "[3];\n",
-        "18: expected a type: uint32_t, uint64_t, float, or one from above, found the end of the file",
+        "18: expected a type: uint8_t, uint32_t, uint64_t, float, or one from above, found the end of the file",
     );
 }
 

@@ -28,7 +28,7 @@ use flamant::probe::{
 
 pub use build::*;
 use naive::Naive;
-use numbers::{fill, seed_of};
+use numbers::{fill, levels, seed_of};
 pub use similar::{distance, similar};
 
 /// For which runs a case is meant.
@@ -106,6 +106,8 @@ pub struct Piece {
 /// The lists of a batch.
 struct Lists {
     inputs: Vec<Vec<f32>>,
+    /// Of each frame.
+    pixels: Vec<Vec<u8>>,
     ids: Vec<u32>,
     positions: Vec<u32>,
     sequences: Vec<u32>,
@@ -294,11 +296,19 @@ impl Case {
     }
 
     fn lists(&self, run: &Run) -> Lists {
+        let plan = self.plan(run.which);
+        let frames: Vec<(u32, u32)> = (0..run.counts().frames as u32).map(|frame| (2000 + frame, 0)).collect();
+        let sides = plan.ops.iter().find_map(|op| if let Op::Patches { side, .. } = op { Some(*side) } else { None });
+        let pixels = sides.into_iter().flat_map(|side| {
+            let of = move |(who, _): &(u32, u32)| levels(3 * side * side, seed_of([4, 0, u64::from(*who), 0]));
+            frames.iter().map(of)
+        });
+        let pixels = pixels.collect();
         let mut inputs = Vec::new();
-        for (place, input) in self.plan(run.which).inputs.iter().enumerate() {
+        for (place, input) in plan.inputs.iter().enumerate() {
             // Who a row belongs to.
             let units: Vec<(u32, u32)> = match input.axis {
-                Axis::Frames => (0..run.counts().frames as u32).map(|frame| (2000 + frame, 0)).collect(),
+                Axis::Frames => frames.clone(),
                 Axis::Images => run.images.iter().map(|&page| (1000 + page, 0)).collect(),
                 Axis::Tokens | Axis::Outputs => run.each_token().collect(),
             };
@@ -309,10 +319,10 @@ impl Case {
             }
             inputs.push(values);
         }
-        Lists { inputs, ..self.indices(run) }
+        Lists { inputs, pixels, ..self.indices(run) }
     }
 
-    /// The lists without inputs.
+    /// The lists without inputs and pixels.
     fn indices(&self, run: &Run) -> Lists {
         let id = |(who, position): (u32, u32)| {
             (seed_of([3, 0, u64::from(who), u64::from(position)]) % VOCABULARY as u64) as u32
@@ -320,6 +330,7 @@ impl Case {
         let places = (0..).zip(&run.pieces);
         Lists {
             inputs: Vec::new(),
+            pixels: Vec::new(),
             ids: run.each_token().map(id).collect(),
             positions: run.each_token().map(|(_, position)| position).collect(),
             sequences: places.flat_map(|(place, piece)| std::iter::repeat_n(place, piece.count as usize)).collect(),
@@ -347,9 +358,11 @@ impl Run {
     /// Calls `with` with the batch.
     fn batch<R>(&self, lists: &Lists, outputs: &[u32], with: impl FnOnce(&Batch) -> R) -> R {
         let inputs: Vec<&[f32]> = lists.inputs.iter().map(Vec::as_slice).collect();
+        let pixels: Vec<&[u8]> = lists.pixels.iter().map(Vec::as_slice).collect();
         let tables: Vec<&[u32]> = self.pieces.iter().map(|piece| piece.table.as_slice()).collect();
         with(&Batch {
             inputs: &inputs,
+            pixels: &pixels,
             images: &self.images,
             frames: &self.frames,
             ids: &lists.ids,

@@ -47,14 +47,12 @@ fn every_square_is_pillows_to_the_last_bit() {
 
 #[test]
 fn every_level_becomes_the_same_float() {
-    let ramp = (0..=255).flat_map(|level| [level; 3]).collect();
-    let ramp = Image::from_rgb(16, 16, ramp).unwrap();
-    let planes = Preprocessor::clip(Crop::Stretch, 16).apply(&ramp);
+    let levels = Preprocessor::clip(Crop::Stretch, 16).levels();
     let expected = fs::read_to_string(data("levels.txt")).unwrap();
     for (level, line) in expected.lines().enumerate() {
         for (channel, bits) in line.split(' ').enumerate() {
             let float = f32::from_bits(u32::from_str_radix(bits, 16).unwrap());
-            assert_eq!(planes[channel * 256 + level], float, "level {level}, channel {channel}");
+            assert_eq!(levels[channel * 256 + level], float, "level {level}, channel {channel}");
         }
     }
 }

@@ -181,6 +181,7 @@ void cp_async_wait_group(Warp& warp, const Instruction& instruction, uint32_t ac
 
 std::vector<Opcode> memory_opcodes() {
     constexpr Space GLOBAL = Space::Global, SHARED = Space::Shared, PARAMETER = Space::Parameter;
+    using u8 = uint8_t;
     using u16 = uint16_t;
     using u32 = uint32_t;
     using u64 = uint64_t;
@@ -192,6 +193,7 @@ std::vector<Opcode> memory_opcodes() {
         {"ld.param.f32", "D32, [A64]", load<PARAMETER, u32>},
         {"ld.param.u64", "D64, [A64]", load<PARAMETER, u64>},
         {"ld.param.v2.u32", TWO, load<PARAMETER, u32, 2>},
+        {"ld.global.u8", "D32, [A64]", load<GLOBAL, u8, 1, u32>},
         {"ld.global.u16", "D16, [A64]", load<GLOBAL, u16>},
         {"ld.global.u32", "D32, [A64]", load<GLOBAL, u32>},
         {"ld.global.u32", "D64, [A64]", load<GLOBAL, u32, 1, u64>},

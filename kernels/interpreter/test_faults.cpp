@@ -30,6 +30,8 @@ const std::vector<Fault>& all_faults() {
 	add.s64 	%d4, %d1, 4096;
 	ld.global.u16 	%h1, [%d4];)",
          "ld.global.u16", "2 bytes at byte 4096 of device memory of 4096 bytes"},
+        {"global_u8_after", "\tld.global.u8 \t%r3, [%d0+128];", "ld.global.u8",
+         "1 bytes at byte 128 of device memory of 128 bytes"},
         {"global_null", "\tmov.b64 \t%d4, 0;\n\tld.global.v2.u32 \t{%r3, %r4}, [%d4];", "ld.global.v2.u32",
          "no device memory"},
         {"global_wild", "\tmov.b64 \t%d4, -16;\n\tld.global.v4.u32 \t{%r3, %r4, %r5, %r6}, [%d4];", "ld.global.v4.u32",

@@ -21,6 +21,12 @@ const std::vector<uint32_t>& accessed() {
 const std::vector<Access>& accesses() {
     constexpr uint32_t NONE = 0xffffffff;
     static const std::vector<Access> all = {
+        {"global_u8",
+         R"(
+	ld.global.u8 	%r3, [%d0+1];
+	ld.global.u8 	%r4, [%d0+4];
+	st.global.v2.u32 	[%d1], {%r3, %r4};)",
+         {0x80, 0xef}},
         {"global_u16",
          R"(
 	ld.global.u16 	%h1, [%d0];

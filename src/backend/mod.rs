@@ -98,11 +98,13 @@ impl Capacity {
 /// own tokens come in order and together.
 #[derive(Debug, Clone, Default)]
 pub struct Batch<'a> {
-    /// Values of the plan's inputs: for images, normalised pixels (frames, 3, side, side).
+    /// Values of the plan's inputs; the plans of a model have none.
     pub inputs: &'a [&'a [f32]],
+    /// Of each frame its pixels (side, side, 3), 8 bits.
+    pub pixels: &'a [&'a [u8]],
     /// For each image or video, the media page to fill.
     pub images: &'a [u32],
-    /// For each of them, how many frames it has, one after the other in the input; empty: one each.
+    /// For each of them, how many frames it has, one after the other in `pixels`; empty: one each.
     pub frames: &'a [u32],
     /// For each token, its id.
     pub ids: &'a [u32],

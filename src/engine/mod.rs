@@ -79,7 +79,6 @@ pub struct Engine {
     stats: Stats,
     /// The step under way; kept for its memory.
     step: Step,
-    pixels: Vec<f32>,
 }
 
 /// What the engine keeps of a request beside its numbers.
@@ -138,7 +137,7 @@ impl Engine {
             #[cfg(feature = "emulated")]
             emulated: options.emulated.clone(),
         };
-        let executor = Executor::open(&config, weights, &opening, pages)?;
+        let executor = Executor::open(&config, &preprocessor.levels(), weights, &opening, pages)?;
         let (text_pages, media_pages) = executor.pages();
         let Capacity { images, tokens } = executor.capacity();
         (limits.text_pages, limits.media_pages) = (Some(text_pages), Some(media_pages));
@@ -157,7 +156,6 @@ impl Engine {
             bytes: 0,
             stats: Stats::default(),
             step: Step::default(),
-            pixels: Vec::new(),
         })
     }
 
@@ -217,9 +215,7 @@ impl Engine {
         let mut values = Vec::new();
         // No more frames at a time than any step encodes.
         for frames in frames.chunks(self.executor.capacity().images) {
-            self.pixels.clear();
-            frames.iter().for_each(|frame| self.preparer.preprocessor().normalise(frame, &mut self.pixels));
-            self.executor.features(&self.pixels, &mut values)?;
+            self.executor.features(frames, &mut values)?;
         }
         let width = values.len() / frames.len().max(1);
         let mut frames = values.chunks_exact_mut(width.max(1));
@@ -382,15 +378,13 @@ impl Engine {
         if step.encode.is_empty() {
             return Ok(());
         }
-        self.pixels.clear();
-        let (mut frames, mut pages) = (Vec::new(), Vec::new());
-        for encode in &step.encode {
-            let pixels = self.running(encode.request).work.pixels[encode.image as usize].clone();
-            pixels.frames().for_each(|frame| self.preparer.preprocessor().normalise(frame, &mut self.pixels));
-            frames.push(pixels.frames().len() as u32);
-            pages.push(encode.page);
-        }
-        self.executor.encode(&self.pixels, &frames, &pages)
+        let encodes = step.encode.iter();
+        let pixels: Vec<Arc<Pixels>> =
+            encodes.map(|encode| self.running(encode.request).work.pixels[encode.image as usize].clone()).collect();
+        let frames: Vec<&[u8]> = pixels.iter().flat_map(|pixels| pixels.frames()).collect();
+        let workload: Vec<u32> = pixels.iter().map(|pixels| pixels.frames().len() as u32).collect();
+        let pages: Vec<u32> = step.encode.iter().map(|encode| encode.page).collect();
+        self.executor.encode(&frames, &workload, &pages)
     }
 
     /// Hands the rows to their tasks, and lets the sequences go on. A row that is not finite ends its own request.

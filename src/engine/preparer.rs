@@ -53,7 +53,7 @@ struct Inner {
     kept: Mutex<Kept>,
 }
 
-/// An image or video as the encoder wants it, before normalisation.
+/// An image or video as the device wants it: 8 bits until it is cut into patches.
 pub(super) struct Pixels {
     /// What was in the image, whatever its size.
     pub content: Hash,

@@ -5,7 +5,7 @@ use super::{Axis, Counts, Keys, Op, Pages, Plan, Tensor};
 
 /// Bytes of a stored number.
 const STORED: usize = 2;
-/// Bytes of an f32, as vectors of weights, pixels and logits are, and of a number in a list of the batch.
+/// Bytes of an f32, as vectors of weights and logits are, and of a number in a list of the batch.
 const WORD: usize = 4;
 
 /// What a batch has of all that costs depend on.
@@ -40,13 +40,15 @@ pub struct Cost {
 }
 
 impl Op {
-    /// Its matrix products, and its bytes besides activations: weights, keys and values in pages, and lists. What of
-    /// activations must be moved depends on the operations around it ([`Plan::bytes`]). A gate counts as one number.
+    /// Its matrix products, and its bytes besides activations: weights, pixels, keys and values in pages, and lists.
+    /// What of activations must be moved depends on the operations around it ([`Plan::bytes`]). A gate counts as one
+    /// number.
     pub fn cost(&self, workload: &Workload) -> Cost {
         let size = |tensor: &Tensor| tensor.row_count(&workload.counts) * tensor.width;
         let rows = |tensor: &Tensor| tensor.row_count(&workload.counts);
         let (bytes, flops) = match self {
-            Op::Patches { .. } | Op::Rope { .. } => (0, 0),
+            Op::Patches { levels, side, .. } => (3 * side * side * workload.counts.frames + WORD * levels.len(), 0),
+            Op::Rope { .. } => (0, 0),
             Op::ClassAndPosition { out, .. } => (STORED * out.rows * out.width + WORD * out.width, 0),
             Op::Broadcast { out, .. } => (STORED * out.rows * out.width, 0),
             Op::FrameEmbedding { x, .. } => (STORED * workload.frames_longest * x.width, 0),
@@ -105,13 +107,12 @@ impl Plan {
         let mut bytes = 0;
         let mut states: Vec<Vec<State>> = self.slots.iter().map(|slot| vec![State::Outside; slot.size]).collect();
         for op in &self.ops {
-            let number = if matches!(op, Op::Patches { .. }) { WORD } else { STORED };
             for read in op.reads() {
                 // Of tokens whose logits are wanted.
                 let axis = if matches!(op, Op::Select { .. }) { Axis::Outputs } else { read.axis };
                 for at in numbers(&read) {
                     let state = std::mem::replace(&mut states[read.buffer][at], State::Read);
-                    bytes += if state == State::Outside { number * workload.counts.units(axis) } else { 0 };
+                    bytes += if state == State::Outside { STORED * workload.counts.units(axis) } else { 0 };
                 }
             }
             let Some(out) = op.writes() else { continue };

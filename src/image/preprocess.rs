@@ -1,7 +1,8 @@
 //! From an image to the input of the vision encoder, in the order of operations of each model family.
 //!
 //! The 8-bit pixels are those of Pillow 12.0 to the last bit, and so are the floats those of torchvision (OpenFlamingo)
-//! and of transformers 4.44 (IDEFICS): a level has only 256 values, so both are one table per channel.
+//! and of transformers 4.44 (IDEFICS): a level has only 256 values, so both are one table per channel, which the device
+//! looks levels up in when it cuts patches.
 
 use super::resize::{Axis, bicubic, nearest};
 use super::{Image, Mode, rgb_of};
@@ -44,24 +45,7 @@ impl Preprocessor {
         Preprocessor { crop, size, rescale: 1.0 / 255.0, mean: CLIP_MEAN, std: CLIP_STD }
     }
 
-    /// The encoder's input: (3, size, size), channel first, rows from the top.
-    pub fn apply(&self, image: &Image) -> Vec<f32> {
-        let rgb = self.rgb(image);
-        let mut planes = Vec::with_capacity(rgb.len());
-        self.normalise(&rgb, &mut planes);
-        planes
-    }
-
-    /// Appends the encoder's input, as [`Preprocessor::apply`] gives it, to `planes`; `rgb` is what
-    /// [`Preprocessor::rgb`] gave.
-    pub fn normalise(&self, rgb: &[u8], planes: &mut Vec<f32>) {
-        for channel in 0..3 {
-            let table = self.normalised_levels(channel);
-            planes.extend(rgb.chunks_exact(3).map(|pixel| table[usize::from(pixel[channel])]));
-        }
-    }
-
-    /// The square before the normalisation: (size, size, 3), 8 bits, rows from the top.
+    /// The encoder's input: (size, size, 3), 8 bits, rows from the top.
     pub fn rgb(&self, image: &Image) -> Vec<u8> {
         match self.crop {
             Crop::Stretch => {
@@ -76,12 +60,14 @@ impl Preprocessor {
         }
     }
 
-    /// What each level of a channel becomes. The product is rounded to single precision once, as in both references.
-    fn normalised_levels(&self, channel: usize) -> [f32; 256] {
-        std::array::from_fn(|level| {
+    /// What each level of each channel is for the encoder: the table (3, 256) of the normalisation. The product is
+    /// rounded to single precision once, as in both references.
+    pub fn levels(&self) -> Vec<f32> {
+        let normalised = |channel: usize, level: usize| {
             let scaled = (level as f64 * self.rescale) as f32;
             (scaled - self.mean[channel]) / self.std[channel]
-        })
+        };
+        (0..3).flat_map(|channel| (0..256).map(move |level| normalised(channel, level))).collect()
     }
 }
 
@@ -160,13 +146,13 @@ mod tests {
     }
 
     #[test]
-    fn apply_is_channel_first() {
-        let image = Image::from_rgb(1, 1, vec![255, 0, 51]).unwrap();
-        let planes = Preprocessor::clip(Crop::Stretch, 2).apply(&image);
+    fn each_channel_has_levels_of_its_own() {
+        let levels = Preprocessor::clip(Crop::Stretch, 2).levels();
         let expected = |level: f32, channel: usize| (level - CLIP_MEAN[channel]) / CLIP_STD[channel];
-        assert_eq!(planes.len(), 12);
-        assert_eq!(planes[..4], [expected(1.0, 0); 4]);
-        assert_eq!(planes[4..8], [expected(0.0, 1); 4]);
-        assert_eq!(planes[8..], [expected(0.2, 2); 4]);
+        assert_eq!(levels.len(), 3 * 256);
+        assert_eq!(
+            [levels[255], levels[256], levels[512 + 51]],
+            [expected(1.0, 0), expected(0.0, 1), expected(0.2, 2)]
+        );
     }
 }

@@ -12,21 +12,21 @@ use crate::error::Result;
 use crate::graph::{Epilogue, Graph, Pages, Plan, Plans, Tensor};
 use crate::weights::{WeightId, Weights};
 
-/// Records the plans; every weight they name is looked up and its shape checked.
+/// Records the plans; every weight they name is looked up and its shape checked. `levels` (3, 256) is what the vision
+/// tower takes each level of red, green and blue for.
 ///
 /// # Errors
 /// A weight that is missing or of another shape: file, tensor, expected, found.
-pub fn record(config: &ModelConfig, weights: &mut Weights) -> Result<Plans> {
-    let (media, text) = (media(config, weights)?, decoder::text(config, weights)?);
-    Ok(Plans { media, text, features: vision::features(&config.vision, weights)? })
+pub fn record(config: &ModelConfig, levels: &[f32], weights: &mut Weights) -> Result<Plans> {
+    let (media, text) = (media(config, levels, weights)?, decoder::text(config, weights)?);
+    Ok(Plans { media, text, features: vision::features(&config.vision, levels, weights)? })
 }
 
 /// Images and videos to media keys and values: vision tower frame by frame, resampler, and for each gated block its
 /// key and value projection, which is all that the block will ever ask of an image (paper 2.1, 2.2).
-fn media(config: &ModelConfig, weights: &mut Weights) -> Result<Plan> {
+fn media(config: &ModelConfig, levels: &[f32], weights: &mut Weights) -> Result<Plan> {
     let mut graph = Graph::new();
-    let pixels = vision::pixels(&mut graph, &config.vision);
-    let mut media = vision::encode(&mut graph, &config.vision, weights, pixels)?;
+    let mut media = vision::encode(&mut graph, &config.vision, levels, weights)?;
     if let Some(resampler) = &config.resampler {
         media = resampler::resample(&mut graph, resampler, weights, media)?;
     }
@@ -34,7 +34,7 @@ fn media(config: &ModelConfig, weights: &mut Weights) -> Result<Plan> {
         let (key, value) = gated::keys_and_values(&mut graph, &config.gated, weights, block, media)?;
         graph.append(key, value, Pages::Media { block });
     }
-    Ok(graph.plan(&[pixels], None))
+    Ok(graph.plan(&[], None))
 }
 
 /// The weights of one linear layer; `width` is the rows of its matrix.

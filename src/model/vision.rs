@@ -5,34 +5,28 @@
 use super::{Linear, Normalise, Perceptron, added_to};
 use crate::config::{Mlp, VisionConfig};
 use crate::error::Result;
-use crate::graph::{Axis, Epilogue, Graph, Keys, Plan, Tensor};
+use crate::graph::{Epilogue, Graph, Keys, Plan, Tensor};
 use crate::weights::Weights;
 
-/// Pixels (frames, 3 * side * side), which the batch fills in.
-pub(super) fn pixels(graph: &mut Graph, config: &VisionConfig) -> Tensor {
-    graph.input(Axis::Frames, 1, 3 * config.image_size * config.image_size)
-}
-
-/// Pixels (frames, 3 * side * side) to the tokens (frames * tokens, width) that a Flamingo reads.
+/// Pixels of frames to the tokens (frames * tokens, width) that a Flamingo reads.
 pub(super) fn encode(
     graph: &mut Graph,
     config: &VisionConfig,
+    levels: &[f32],
     weights: &mut Weights,
-    pixels: Tensor,
 ) -> Result<Tensor> {
-    let x = tower(graph, config, weights, pixels)?;
+    let x = tower(graph, config, levels, weights)?;
     Ok(if config.class_token_kept { x } else { x.rows_from(1) })
 }
 
-/// The plan from pixels (frames, 3 * side * side) to what CLIP compares images by (frames, width): the class token
-/// after the last norm, projected where the checkpoint has the projection. None if it has no such norm.
-pub(super) fn features(config: &VisionConfig, weights: &mut Weights) -> Result<Option<Plan>> {
+/// The plan from pixels of frames to what CLIP compares images by (frames, width): the class token after the last
+/// norm, projected where the checkpoint has the projection. None if it has no such norm.
+pub(super) fn features(config: &VisionConfig, levels: &[f32], weights: &mut Weights) -> Result<Option<Plan>> {
     if !weights.has("vision.norm_post") {
         return Ok(None);
     }
     let mut graph = Graph::new();
-    let pixels = pixels(&mut graph, config);
-    let class = tower(&mut graph, config, weights, pixels)?.first_row();
+    let class = tower(&mut graph, config, levels, weights)?.first_row();
     let norm = Normalise::layer(config.norm_epsilon);
     let mut features = norm.apply(&mut graph, weights, "vision.norm_post", class)?;
     if weights.has("vision.projection") {
@@ -40,16 +34,16 @@ pub(super) fn features(config: &VisionConfig, weights: &mut Weights) -> Result<O
         let projection = Linear { weight, bias: None, width: weights.get(weight).rows };
         features = projection.apply(&mut graph, features, Epilogue::default());
     }
-    Ok(Some(graph.plan(&[pixels], Some(features))))
+    Ok(Some(graph.plan(&[], Some(features))))
 }
 
 /// All tokens of the last block, the class token first.
-fn tower(graph: &mut Graph, config: &VisionConfig, weights: &mut Weights, pixels: Tensor) -> Result<Tensor> {
+fn tower(graph: &mut Graph, config: &VisionConfig, levels: &[f32], weights: &mut Weights) -> Result<Tensor> {
     let VisionConfig { width, heads, .. } = *config;
     let head_width = width / heads;
     let norm = Normalise::layer(config.norm_epsilon);
 
-    let patches = graph.patches(pixels, config.image_size, config.patch_size);
+    let patches = graph.patches(levels.to_vec(), config.image_size, config.patch_size);
     let embedding = Linear::find(weights, "vision.patch", width, patches.width, false)?;
     let patches = embedding.apply(graph, patches, Epilogue::default());
     let class = weights.vector("vision.class", width)?;

@@ -6,6 +6,7 @@ use flamant::probe::{
     WeightId,
 };
 
+use super::numbers::fill;
 use super::{Case, Piece, Recipe, Run, Size, Step, VOCABULARY};
 
 /// A case under construction.
@@ -114,15 +115,16 @@ fn on_videos(frames: &[u32]) -> Vec<Step> {
 /// Images cut into patches; `width` columns of an embedding, or the patches themselves for 0.
 pub fn patches(size: Size, images: usize, side: usize, patch: usize, width: usize) -> Case {
     let mut draft = Draft::new();
-    let pixels = draft.graph.input(Axis::Images, 1, 3 * side * side);
-    let mut out = draft.graph.patches(pixels, side, patch);
+    let mut levels = Vec::new();
+    fill(&mut levels, 3 * 256, 4, 0.0, 1.0);
+    let mut out = draft.graph.patches(levels, side, patch);
     let mut name = format!("patches/{images}x{side}/{patch}");
     if width > 0 {
         let weight = draft.matrix(width, out.width);
         out = draft.graph.linear(out, weight, width, None, Epilogue::default());
         name += &format!("/embedded{width}");
     }
-    draft.finish(name, size, &[pixels], out, on_images(images))
+    draft.finish(name, size, &[], out, on_images(images))
 }
 
 pub fn class_and_position(size: Size, images: usize, patches: usize, width: usize) -> Case {

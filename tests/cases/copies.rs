@@ -52,7 +52,8 @@ impl Moved {
         let weight = |weight: &mut WeightId| *weight = self.weight(*weight);
         let mut op = op.clone();
         match &mut op {
-            Op::Patches { pixels: x, out, .. } | Op::Select { x, out } => [x, out].into_iter().for_each(tensor),
+            Op::Patches { out, .. } => tensor(out),
+            Op::Select { x, out } => [x, out].into_iter().for_each(tensor),
             Op::ClassAndPosition { patches, class, position, out } => {
                 [patches, out].into_iter().for_each(tensor);
                 [class, position].into_iter().for_each(weight);

@@ -27,6 +27,11 @@ pub fn fill(out: &mut Vec<f32>, count: usize, seed: u64, mean: f32, deviation: f
     }));
 }
 
+/// Levels of 8-bit pixels, the same for the same seed.
+pub fn levels(count: usize, seed: u64) -> Vec<u8> {
+    (0..count as u64).map(|index| mixed(seed.wrapping_add(index)) as u8).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -314,8 +314,15 @@ pub const MUTANTS: &[Mutant] = &[
         "lines and columns of a patch swapped",
         POINTWISE,
         &["patches/"],
-        "(channel * side + y) * side + x)",
-        "(channel * side + x) * side + y)",
+        "(y * side + x) * 3 + channel)",
+        "(x * side + y) * 3 + channel)",
+    ),
+    mutant(
+        "levels of the first channel for all",
+        POINTWISE,
+        &["patches/"],
+        "levels_of_channel = levels + channel * 256;",
+        "levels_of_channel = levels;",
     ),
     mutant(
         "patches one row late",

@@ -201,7 +201,7 @@ impl Running<'_> {
     /// One row of what an operation on rows writes.
     fn computed(&self, op: &Op, index: usize) -> Vec<f64> {
         match op {
-            Op::Patches { pixels, side, patch, .. } => self.patch(pixels, *side, *patch, index),
+            Op::Patches { levels, side, patch, .. } => self.patch(levels, *side, *patch, index),
             Op::ClassAndPosition { patches, class, position, out } => {
                 let (frame, row) = (index / out.rows, index % out.rows);
                 let each = (0..out.width).map(|column| {
@@ -262,8 +262,9 @@ impl Running<'_> {
         }
     }
 
-    /// Row (channel, y, x) of a patch; the patches of a frame are counted row by row.
-    fn patch(&self, pixels: &Tensor, side: usize, patch: usize, index: usize) -> Vec<f64> {
+    /// Row (channel, y, x) of a patch; the patches of a frame are counted row by row, and its pixels, of three channels
+    /// each, too.
+    fn patch(&self, levels: &[f32], side: usize, patch: usize, index: usize) -> Vec<f64> {
         let grid = side / patch;
         let (frame, place) = (index / (grid * grid), index % (grid * grid));
         let mut row = Vec::new();
@@ -271,7 +272,8 @@ impl Running<'_> {
             for y in 0..patch {
                 for x in 0..patch {
                     let (y, x) = (place / grid * patch + y, place % grid * patch + x);
-                    row.push(self.value(pixels, frame, (channel * side + y) * side + x));
+                    let level = self.batch.pixels[frame][3 * (side * y + x) + channel];
+                    row.push(f64::from(levels[256 * channel + usize::from(level)]));
                 }
             }
         }

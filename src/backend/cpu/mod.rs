@@ -319,11 +319,10 @@ impl Memory {
                 for_rows(out, x.width, |index, out| out.copy_from_slice(row(slots, x, batch.outputs[index] as usize)));
                 Ok(())
             }
-            Op::Patches { pixels, side, patch, .. } => {
-                let grid = side / patch;
+            Op::Patches { levels, side, patch, .. } => {
                 for_rows(out, written.width, |index, out| {
-                    let (frame, place) = (index / (grid * grid), index % (grid * grid));
-                    patch_row(row(slots, pixels, frame), *side, *patch, place / grid, place % grid, out);
+                    let (frame, place) = (index / written.rows, index % written.rows);
+                    patch_row(batch.pixels[frame], levels, *side, *patch, place, out);
                 });
                 Ok(())
             }

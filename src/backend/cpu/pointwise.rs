@@ -6,11 +6,16 @@ use super::simd::{erf, sigmoid, sum_by, vectorised};
 use crate::config::{Activation, Norm};
 use crate::graph::Epilogue;
 
-/// One patch of an image (3, side, side) as a row (channel, y, x).
-pub(super) fn patch_row(pixels: &[f32], side: usize, patch: usize, grid_y: usize, grid_x: usize, out: &mut [f32]) {
-    let lines = (0..3).flat_map(|channel| (0..patch).map(move |y| (channel * side + grid_y * patch + y) * side));
-    for (line, out) in lines.zip(out.chunks_exact_mut(patch)) {
-        out.copy_from_slice(&pixels[line + grid_x * patch..][..patch]);
+/// One patch of the pixels (side, side, 3) of a frame as a row (channel, y, x), each level looked up in the table
+/// (3, 256) of levels. Patches are counted line by line.
+pub(super) fn patch_row(pixels: &[u8], levels: &[f32], side: usize, patch: usize, place: usize, out: &mut [f32]) {
+    let (grid_y, grid_x) = (place / (side / patch), place % (side / patch));
+    for (channel, (out, levels)) in out.chunks_exact_mut(patch * patch).zip(levels.chunks_exact(256)).enumerate() {
+        for (y, out) in out.chunks_exact_mut(patch).enumerate() {
+            let line = &pixels[((grid_y * patch + y) * side + grid_x * patch) * 3..];
+            let pixels = line.chunks_exact(3);
+            out.iter_mut().zip(pixels).for_each(|(out, pixel)| *out = levels[usize::from(pixel[channel])]);
+        }
     }
 }
 

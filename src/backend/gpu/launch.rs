@@ -130,17 +130,20 @@ impl Launcher<'_> {
 
     fn single(&self, op: &Op) -> Option<Launch> {
         match op {
-            Op::Patches { out, side, patch, .. } => {
-                let width = padded(out.stride) as u32;
+            Op::Patches { levels, out, side, patch } => {
+                let (side, patch) = (*side as u32, *patch as u32);
                 let arguments = args::Patches {
                     pixels: self.memory.activations.pixels,
+                    levels: self.memory.levels,
                     out: self.rows(out),
-                    images: self.units(out),
-                    side: *side as u32,
-                    patch: *patch as u32,
-                    width,
+                    side,
+                    patch,
+                    width: padded(out.stride) as u32,
+                    unused: 0,
                 };
-                self.by_vector(Kernel::patches(self.storage()), self.count(out), width, &arguments)
+                let lines = self.units(out) * (side / patch);
+                let shared_bytes = size_of_val(&levels[..]) as u32;
+                launch(Kernel::patches(self.storage()), [lines, 1, 1], THREADS, shared_bytes, &arguments)
             }
             Op::ClassAndPosition { patches, class, position, out } => {
                 let arguments = args::ClassAndPosition {

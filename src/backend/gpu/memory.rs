@@ -138,7 +138,7 @@ pub struct Activations {
     slots: HashMap<(PlanKind, usize), Address>,
     /// The batch's lists, [`Layout`](super::batch::Layout).
     pub batch: Address,
-    /// f32 inputs, as they come.
+    /// Pixels of frames (side, side, 3), 8 bits.
     pub pixels: Address,
     /// f32 output of a linear layer that ends a plan.
     pub output: Address,
@@ -158,6 +158,8 @@ pub struct Memory {
     matrices: HashMap<usize, Address>,
     vectors: HashMap<usize, Address>,
     slopes: BTreeMap<usize, Address>,
+    /// What each level of a channel becomes in patches: (3, 256) f32; null where no plan has patches.
+    pub levels: Address,
     pub text: Pool,
     pub media: Pool,
     pub activations: Activations,
@@ -183,7 +185,7 @@ struct SlotShape {
 /// What activations need for each unit of a batch.
 struct ActivationShapes {
     slots: Vec<SlotShape>,
-    /// f32 numbers of the input that patches are cut from, for each image.
+    /// Bytes of the pixels that patches are cut from, for each frame.
     pixels: usize,
     /// f32 numbers for each unit, of the output that a linear layer writes.
     output: usize,
@@ -214,7 +216,7 @@ impl ActivationShapes {
             }
             for op in &plan.ops {
                 match op {
-                    Op::Patches { pixels, .. } => shapes.pixels = shapes.pixels.max(pixels.rows * pixels.width),
+                    Op::Patches { side, .. } => shapes.pixels = shapes.pixels.max(3 * side * side),
                     Op::Linear { out, .. } if plan.output == Some(*out) => {
                         shapes.output = shapes.output.max(out.rows * out.width);
                     }
@@ -236,7 +238,7 @@ impl ActivationShapes {
         let scratch = super::batch::SPLIT_ROWS * self.inner * BYTES;
         let others = [
             words * 4,
-            images * self.pixels * 4,
+            images * self.pixels,
             tokens.max(images) * self.output * 4,
             scratch,
             scratch,
@@ -339,6 +341,7 @@ impl Memory {
         let matrices = uses.matrices(driver, weights, precision)?;
         let vectors = uses.vectors(driver, weights)?;
         let slopes = upload_slopes(driver, plans)?;
+        let levels = upload_levels(driver, plans)?;
         for pool in [&mut text, &mut media] {
             pool.keys = driver.allocate(pool.bytes().max(1))?;
             pool.values = driver.allocate(pool.bytes().max(1))?;
@@ -351,6 +354,7 @@ impl Memory {
             matrices,
             vectors,
             slopes,
+            levels,
             text,
             media,
             activations: Activations::default(),
@@ -495,6 +499,17 @@ fn upload_slopes(driver: &mut dyn Driver, plans: &Plans) -> Result<BTreeMap<usiz
         found.insert(*layer, address);
     }
     Ok(found)
+}
+
+/// The levels of pixels, which are the same in all plans of a model.
+fn upload_levels(driver: &mut dyn Driver, plans: &Plans) -> Result<Address> {
+    let ops = plans.all().flat_map(|(_, plan)| &plan.ops);
+    let mut tables = ops.filter_map(|op| if let Op::Patches { levels, .. } = op { Some(levels) } else { None });
+    let Some(levels) = tables.next() else { return Ok(Address::NULL) };
+    assert!(tables.all(|others| others == levels), "a model has one preprocessing");
+    let address = driver.allocate(size_of_val(&levels[..]) as u64)?;
+    driver.copy_in(address, bytemuck::cast_slice(levels))?;
+    Ok(address)
 }
 
 /// Which weights kernels read as matrices and which as vectors; weights that are the same tensors are one.

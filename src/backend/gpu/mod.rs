@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use super::{Backend, BackendOptions, Batch, Capacity, KvConfig, Request, Sampled};
 use crate::error::{Error, Result};
-use crate::graph::{Counts, Op, PlanKind, Plans};
+use crate::graph::{Counts, PlanKind, Plans};
 use crate::kv::PageCopy;
 use crate::weights::Weights;
 use arguments::{NO_TOKEN, SampleRequest, SampleResult};
@@ -181,14 +181,14 @@ impl Gpu {
         let plans = self.plans.clone();
         let plan = plans.get(kind);
         for (input, values) in plan.inputs.iter().zip(batch.inputs) {
-            let cut = plan.ops.iter().any(|op| matches!(op, Op::Patches { pixels, .. } if pixels == input));
-            if cut {
-                self.driver.copy_in(self.memory.activations.pixels, bytemuck::cast_slice(values))?;
-            } else {
-                assert_eq!(memory::padded(input.width), input.width, "stored inputs have no padding");
-                let stored = store_values(self.memory.precision, values);
-                self.driver.copy_in(self.memory.rows(kind, input).data, &stored)?;
-            }
+            assert_eq!(memory::padded(input.width), input.width, "stored inputs have no padding");
+            let stored = store_values(self.memory.precision, values);
+            self.driver.copy_in(self.memory.rows(kind, input).data, &stored)?;
+        }
+        let mut place = self.memory.activations.pixels;
+        for frame in batch.pixels {
+            self.driver.copy_in(place, frame)?;
+            place = place.plus(frame.len() as u64);
         }
         self.driver.copy_in(self.memory.activations.batch, bytemuck::cast_slice(&self.words))?;
         Ok(shape)

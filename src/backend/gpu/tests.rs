@@ -15,6 +15,7 @@ use crate::checkpoint::Folder;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::family;
+use crate::image::{Crop, Preprocessor};
 use crate::kv::PageCopy;
 use crate::model;
 use crate::weights::Weights;
@@ -39,6 +40,8 @@ enum Trouble {
 #[derive(Default)]
 struct Calls {
     made: AtomicUsize,
+    /// Bytes that were copied to the device.
+    sent: AtomicUsize,
     /// Those that may be refused.
     refusable: Mutex<Vec<usize>>,
     /// Memory that was given out and has not come back.
@@ -96,6 +99,7 @@ impl Driver for Faulty {
 
     fn copy_in(&mut self, to: Address, bytes: &[u8]) -> Result<()> {
         self.call("a copy to the device")?;
+        self.calls.sent.fetch_add(bytes.len(), Ordering::Relaxed);
         self.inner.copy_in(to, bytes)
     }
 
@@ -210,7 +214,8 @@ fn open(setting: Setting) -> (Arc<Calls>, Result<Gpu>) {
     let config = ModelConfig::from_checkpoint(folder, &checkpoint).unwrap();
     let names = family::names(&config, &checkpoint);
     let mut weights = Weights::new(checkpoint, names);
-    let plans = Arc::new(model::record(&config, &mut weights).unwrap());
+    let levels = Preprocessor::clip(Crop::Stretch, 28).levels();
+    let plans = Arc::new(model::record(&config, &levels, &mut weights).unwrap());
     let pages = [text_pages, PageCount { least: 1, most: 1 }];
     let settings = Settings { workers: 1, ..emulated };
     let options = BackendOptions {
@@ -231,8 +236,8 @@ fn open(setting: Setting) -> (Arc<Calls>, Result<Gpu>) {
 /// An image, a prompt longer than there is room for at first, and the same step of two sequences three times:
 /// launched, captured, replayed. Results of the last.
 fn use_it(kernels: &mut Gpu) -> Result<Vec<f32>> {
-    let pixels: Vec<f32> = (0..3 * 28 * 28).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect();
-    kernels.run(PlanKind::Media, &Batch { inputs: &[&pixels], images: &[0], ..Batch::default() })?;
+    let pixels: Vec<u8> = (0..28 * 28 * 3).map(|i| (i % 17) as u8).collect();
+    kernels.run(PlanKind::Media, &Batch { pixels: &[&pixels], images: &[0], ..Batch::default() })?;
     let positions: Vec<u32> = (0..20).collect();
     kernels.run(
         PlanKind::Text,
@@ -297,6 +302,23 @@ fn steps_are_smaller_where_memory_is_short() {
     let (_, asked) =
         open(Setting { memory_free: memory_free * 8 / 7, capacity, capacity_least: capacity, ..Setting::default() });
     assert!(asked.is_err(), "steps that were asked for are not made smaller");
+}
+
+#[test]
+fn images_travel_as_bytes() {
+    let (calls, kernels) = open(Setting { idle: true, ..Setting::default() });
+    let mut kernels = kernels.unwrap();
+    let frame = vec![7; 28 * 28 * 3];
+    let mut send = |frames: u32| {
+        let before = calls.sent.load(Ordering::Relaxed);
+        let pixels = vec![&frame[..]; frames as usize];
+        kernels
+            .run(PlanKind::Media, &Batch { pixels: &pixels, images: &[0], frames: &[frames], ..Batch::default() })
+            .unwrap();
+        calls.sent.load(Ordering::Relaxed) - before
+    };
+    // Beside its pixels a frame has its place in its video: two words.
+    assert_eq!(send(3) - send(1), 2 * (frame.len() + 8));
 }
 
 #[test]
