@@ -59,7 +59,8 @@ DEVICE void patches(const PatchesArguments& arguments) {
     const uint32_t side = arguments.side;
     const uint32_t patch = arguments.patch;
     const uint32_t grid = side / patch;
-    const uint8_t* line = arguments.pixels + (uint64_t(blockIdx.x / grid) * side + blockIdx.x % grid * patch) * side * 3;
+    const uint64_t first_line = uint64_t(blockIdx.x / grid) * side + blockIdx.x % grid * patch;
+    const uint8_t* line = arguments.pixels + first_line * side * 3;
     float* levels = reinterpret_cast<float*>(shared_memory());
     for (uint32_t level = threadIdx.x; level < 3 * 256; level += blockDim.x) {
         store_shared(levels + level, load_global(arguments.levels + level));

@@ -99,7 +99,7 @@ DEVICE uint32_t shared_address(const void* pointer) {
     return EITHER(static_cast<uint32_t>(__cvta_generic_to_shared(pointer)), emulator::shared_address(pointer));
 }
 
-/// Reads from global memory; V is float, uint8_t, uint32_t, Word2, Word4, bf16 or f16, and the address a multiple of its
+/// Reads from global memory; V is float, uint8_t, uint32_t, Word2, Word4, bf16 or f16. The address is a multiple of its
 /// size.
 template <typename V> DEVICE V load_global(const V* address AND_SITE) {
     return EITHER(*address, emulator::load_global(address, site));
