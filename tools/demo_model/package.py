@@ -134,32 +134,32 @@ def card(r, training, size, parameters):
     sheets = ev.ALPHABETS + ["procedural"]
     vision, language = training["stages"]["vision"], training["stages"]["language"]
     lines = ["# A small model that learns names in context", "",
-             "An IDEFICS checkpoint of the ordinary layout, small enough to sit in a repository. It is shown a few pictures",
-             "of symbols with made-up three-letter names, and names the next picture by them. It has no other knowledge: the",
+             "An IDEFICS checkpoint of the ordinary layout, small enough to sit in a repository. It is shown a few images",
+             "of symbols with made-up three-letter names, and names the next image by them. It has no other knowledge: the",
              "writing systems of the test sheets were never drawn for training, and names are dealt afresh in each prompt.", "",
              f"{parameters:,} parameters; `model.safetensors` {size:,} bytes (bfloat16).", "",
              f"- vision tower: {TILE}x{TILE} pixels, patch 8, width 128, 4 layers, 4 heads;",
              "- resampler: 4 latents, 1 layer, 4 heads of 32;",
              "- language: 3 LLaMA layers, width 128, 4 heads, MLP 256, a gated cross-attention block before each, q/k norms;",
-             f"- {len(VOCAB)} tokens, one a character (`a` to `z`, full stop), and two for pictures.", "",
-             "Prompt: `<s>`, then for each picture `<fake_token_around_image><image><fake_token_around_image>` and its name,",
-             "three letters and a full stop (`kep.`); the last picture's name is left to the model. White drawings on black.", "",
+             f"- {len(VOCAB)} tokens, one a character (`a` to `z`, full stop), and two for images.", "",
+             "Prompt: `<s>`, then for each image `<fake_token_around_image><image><fake_token_around_image>` and its name,",
+             "three letters and a full stop (`kep.`); the last image's name is left to the model. White drawings on black.", "",
              "## Accuracy", "",
              f"The shipped weights on the shipped test sheets, greedy decoding, all three letters right; {r['prompts']} prompts a",
-             "cell, in per cent. Six pictures a prompt: five shown with names (each symbol at least once), the sixth to be",
-             "named; at 8 ways nine pictures, eight shown.", "",
+             "cell, in per cent. Six images a prompt: five shown with names (each symbol at least once), the sixth to be",
+             "named; at 8 ways nine images, eight shown.", "",
              "| ways | " + " | ".join(TITLES[s] for s in sheets) + " | five alphabets, mean |",
              "|" + "---|" * (len(sheets) + 2)]
     for w, row in r["ways"].items():
         lines.append(f"| {w} | " + " | ".join(p(row[s]) for s in sheets) + f" | **{p(row['mean'])}** |")
-    lines += ["", f"Against the number of pictures shown (5 ways, mean of the five alphabets, {max(64, r['prompts'] // 4)} prompts each);",
-              "with fewer pictures than ways, the symbol asked for may not have been shown (it has in 0, 20, 40 and 80",
+    lines += ["", f"Against the number of images shown (5 ways, mean of the five alphabets, {max(64, r['prompts'] // 4)} prompts each);",
+              "with fewer images than ways, the symbol asked for may not have been shown (it has in 0, 20, 40 and 80",
               "per cent with 0, 1, 2 and 4). *Ranked*: the likeliest of the five names (chance 20).", "",
               "| shown | " + " | ".join(str(k) for k in r["shots"]) + " |", "|" + "---|" * (len(r["shots"]) + 1)]
     for how in ("greedy", "ranked"):
         lines.append(f"| {how} | " + " | ".join(p(v[how]) for v in r["shots"].values()) + " |")
     lines += ["", "Controls (mean of the five alphabets):", "",
-              "- the pictures shown replaced by unrelated ones, names ranked: "
+              "- the images shown replaced by unrelated ones, names ranked: "
               + "; ".join(f"{w} ways {p(v['mean'])} (chance {p(1 / int(w))})" for w, v in r["unrelated"].items()) + ";",
               "- two names change places in the prompt, the asked one among them; the answer is then the other name in: "
               + "; ".join(f"{w} ways {p(v['right_before'])} of the prompts answered rightly before ({p(v['all'])} of all)"
@@ -177,7 +177,7 @@ def card(r, training, size, parameters):
         lines.append(f"python train_language.py --work WORK --minutes {s['minutes']:.0f}" + (" --resume" if i else "")
                      + (" --end-to-end" if s["end_to_end"] else ""))
     lines += ["python package.py --work WORK --out ../../models/demo --fixture ../../tests/data/demo/episodes.json", "```", "",
-              "Fonts were used to draw pictures only; none is included. " + training["font_licences"] + ".", ""]
+              "Fonts were used to draw images only; none is included. " + training["font_licences"] + ".", ""]
     return "\n".join(lines)
 
 
