@@ -24,6 +24,7 @@
 
 #![warn(missing_docs)]
 
+pub mod batch;
 pub mod checkpoint;
 pub mod config;
 pub mod convert;
@@ -45,6 +46,7 @@ mod executor;
 mod family;
 #[cfg(feature = "capi")]
 mod ffi;
+pub mod files;
 mod flamingo;
 mod graph;
 mod inspect;
@@ -60,7 +62,7 @@ pub use async_engine::{AsyncEngine, Blocking, Events};
 pub use backend::{Device, DeviceInfo, Precision, devices};
 pub use engine::{
     Answer, Builder, Choice, Classification, Engine, Event, EventKind, Finish, Generation, Limits, Options, PagesNow,
-    PreparedRequest, Preparer, Request, RequestId, Score, Stats, Task, Timings, Usage,
+    PreparedRequest, Preparer, Request, RequestId, Score, Stats, Task, Timings, Usage, json, runner,
 };
 pub use error::{Error, Result};
 pub use flamingo::Flamingo;

@@ -14,6 +14,7 @@ use tree::{Tree, circles};
 /// Modules from the ground up. A module may use what stands on a lower step, and others of its own step where noted.
 const STEPS: &[&[&str]] = &[
     &["error"],
+    &["files"],
     &["checkpoint"],
     &["config", "image", "kv", "sample", "weights"],
     &["family", "tokenizer", "search", "preprocessor", "video"],
@@ -22,7 +23,7 @@ const STEPS: &[&[&str]] = &[
     &["model", "backend"],
     &["executor", "inspect"],
     &["engine"],
-    &["async_engine", "flamingo", "demo", "convert", "probe", "ffi"],
+    &["async_engine", "flamingo", "demo", "convert", "probe", "ffi", "batch"],
     &["eval"],
     &["lib", "main", "cli"],
 ];

@@ -4,14 +4,12 @@ mod figures;
 mod synthetic;
 
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
-use std::thread;
 use std::time::Instant;
 
 use clap::Args;
-use flamant::{Engine, Error, EventKind, PreparedRequest};
+use flamant::runner::{self, Load, Supply, Workers};
+use flamant::{Engine, Error, EventKind};
 
-use super::feed::{self, Load, Supply};
 use super::input::{DeviceArguments, LimitArguments};
 use super::{Failure, Outcome, print_json};
 use figures::{Figures, Sample};
@@ -88,28 +86,20 @@ impl Bench {
 /// Runs so many requests, prepared on a thread of their own.
 fn run(engine: &mut Engine, synthetic: &Synthetic, requests: u64, concurrency: u64) -> Result<Figures, Failure> {
     let before = engine.stats();
-    let (sender, waiting) = sync_channel(4);
     let (preparer, maker) = (engine.preparer().clone(), synthetic.clone());
-    let worker = thread::spawn(move || {
-        for number in 0..requests {
-            let prepared = maker.request(number).and_then(|request| preparer.prepare(request));
-            // Nobody listens any more if the command has failed.
-            if sender.send(prepared.map(Box::new)).is_err() {
-                return;
-            }
-        }
-    });
-    let mut job = Job { waiting, figures: Figures::new(requests, concurrency) };
+    let prepare = move |number: u64, (): &mut ()| preparer.prepare(maker.request(number)?);
+    let workers = Workers::with_threads(1, (0..requests).map(|number| Ok(((), number))), prepare);
+    let mut job = Job { workers, figures: Figures::new(requests, concurrency) };
     let begun = Instant::now();
-    feed::run(engine, usize::try_from(concurrency).unwrap_or(usize::MAX), &mut job)?;
-    worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    runner::run(engine, usize::try_from(concurrency).unwrap_or(usize::MAX), &mut job)?;
+    job.workers.join();
     job.figures.finish(begun.elapsed().as_secs_f64(), &before, &engine.stats());
     Ok(job.figures)
 }
 
 /// Measures what goes by.
 struct Job {
-    waiting: Receiver<Result<Box<PreparedRequest>, Error>>,
+    workers: Workers<()>,
     figures: Figures,
 }
 
@@ -122,23 +112,21 @@ struct Ticket {
 impl Load for Job {
     type Ticket = Ticket;
 
-    fn next(&mut self, wait: bool) -> Result<Supply<Ticket>, Failure> {
-        let prepared = match wait {
-            true => self.waiting.recv().map_err(|_| TryRecvError::Disconnected),
-            false => self.waiting.try_recv(),
-        };
-        match prepared {
-            Ok(prepared) => Ok(Supply::Request(Ticket { submitted: Instant::now(), token: None }, prepared?)),
-            Err(TryRecvError::Empty) => Ok(Supply::Later),
-            Err(TryRecvError::Disconnected) => Ok(Supply::End),
-        }
+    fn next(&mut self, wait: bool) -> Result<Supply<Ticket>, Error> {
+        let ticket = || Ticket { submitted: Instant::now(), token: None };
+        Ok(match self.workers.next(wait)? {
+            Supply::Request((), prepared) => Supply::Request(ticket(), prepared),
+            Supply::Refused((), error) => Supply::Refused(ticket(), error),
+            Supply::Later => Supply::Later,
+            Supply::End => Supply::End,
+        })
     }
 
-    fn refused(&mut self, _: Ticket, error: Error) -> Outcome {
-        Err(error.into())
+    fn refused(&mut self, _: Ticket, error: Error) -> Result<(), Error> {
+        Err(error)
     }
 
-    fn happened(&mut self, ticket: &mut Ticket, event: EventKind) -> Outcome {
+    fn happened(&mut self, ticket: &mut Ticket, event: EventKind) -> Result<(), Error> {
         match event {
             EventKind::Token { .. } => {
                 let now = Instant::now();
@@ -148,7 +136,7 @@ impl Load for Job {
                 }
             }
             EventKind::Written(answer) => self.figures.answered(&answer),
-            EventKind::Failed(error) => return Err(error.into()),
+            EventKind::Failed(error) => return Err(error),
             _ => {}
         }
         Ok(())

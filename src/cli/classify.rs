@@ -3,9 +3,10 @@
 use std::io::Write as _;
 
 use clap::Args;
+use flamant::json;
 
 use super::input::{ModelArguments, PromptArguments};
-use super::{Outcome, print_json, report};
+use super::{Outcome, print_json};
 
 /// Rank given answers by their log-likelihood after a prompt
 #[derive(Args)]
@@ -31,11 +32,11 @@ impl Classify {
         let mut flamingo = self.model.open()?;
         let classification = flamingo.classify(&prompt, &self.choice)?;
         if self.json {
-            return print_json(&report::classification(&classification, self.mean));
+            return print_json(&json::classification(&classification, self.mean));
         }
         let mut out = std::io::stdout().lock();
         writeln!(out, "{:>6}  {:>10}  {:>10}  choice", "share", "sum", "mean")?;
-        for (choice, share) in report::ranked(&classification.choices, self.mean) {
+        for (choice, share) in json::ranked(&classification.choices, self.mean) {
             let percent = 100.0 * share;
             writeln!(out, "{percent:5.1}%  {:10.4}  {:10.4}  {}", choice.sum, choice.mean, choice.text)?;
         }

@@ -3,10 +3,10 @@
 use std::io::Write as _;
 
 use clap::Args;
-use flamant::{Generation, Sampling};
+use flamant::{Generation, Sampling, json};
 
 use super::input::{ModelArguments, PromptArguments};
-use super::{Outcome, print_json, report};
+use super::{Outcome, print_json};
 
 /// Write after a prompt of texts and images
 #[derive(Args)]
@@ -74,7 +74,7 @@ impl Generate {
         let mut flamingo = self.model.open()?;
         if self.json {
             let answer = flamingo.generate(&prompt, &options, &mut |_| {})?;
-            return print_json(&report::answer(&answer));
+            return print_json(&json::answer(&answer));
         }
         let mut out = std::io::stdout().lock();
         let mut written = Ok(());

@@ -7,12 +7,9 @@ mod convert;
 mod demo;
 mod devices;
 mod eval;
-mod feed;
 mod generate;
 mod input;
 mod inspect;
-mod lines;
-mod report;
 mod score;
 
 use std::io::{IsTerminal as _, Write as _};

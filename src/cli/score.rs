@@ -5,11 +5,10 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use flamant::Error;
-use serde_json::json;
+use flamant::{Error, json};
 
 use super::input::{ModelArguments, PromptArguments};
-use super::{Outcome, print_json, report};
+use super::{Outcome, print_json};
 
 /// Log-probability of each token of a prompt, given those before it
 #[derive(Args)]
@@ -45,7 +44,7 @@ impl Score {
             file.finish()?;
         }
         if self.json {
-            return print_json(&report::score(&score, flamingo.tokenizer()));
+            return print_json(&json::score(&score, flamingo.tokenizer()));
         }
         let mut out = std::io::stdout().lock();
         for (&id, logprob) in score.ids.iter().zip(&score.logprobs) {
@@ -75,8 +74,9 @@ impl LogitsFile {
         let partial = PathBuf::from(partial);
         let file = File::create(&partial).map_err(|error| Error::file(&partial, error))?;
         let mut file = LogitsFile { path: path.to_owned(), partial, writer: BufWriter::new(file), result: Ok(()) };
-        let tensor = json!({"dtype": "F32", "shape": [rows, columns], "data_offsets": [0, rows * columns * 4]});
-        let mut header = json!({"logits": tensor}).to_string();
+        let tensor =
+            serde_json::json!({"dtype": "F32", "shape": [rows, columns], "data_offsets": [0, rows * columns * 4]});
+        let mut header = serde_json::json!({"logits": tensor}).to_string();
         // The format wants data aligned to 8 bytes; spaces pad the header.
         header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
         file.write(&(header.len() as u64).to_le_bytes());

@@ -3,9 +3,11 @@
 //!
 //! A row never depends on its batch, so how a request is scheduled never changes its answer.
 
+pub mod json;
 mod limits;
 mod preparer;
 mod request;
+pub mod runner;
 pub mod scheduler;
 mod stats;
 mod tasks;

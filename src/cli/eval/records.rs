@@ -12,7 +12,7 @@ use flamant::{Engine, Error};
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Ask, Plan};
-use crate::cli::lines::Lines;
+use flamant::files::Lines;
 
 /// What must be the same for an evaluation to go on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,12 +1,12 @@
 //! Asks what is left to ask: prompts are built on other threads, the engine runs as many as it takes.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use flamant::eval::metrics::roc_auc::class_score;
 use flamant::eval::template::Template;
+use flamant::runner::{self, Load, Supply, Workers};
 use flamant::{Classification, Engine, Error, EventKind, Stats};
 use indicatif::ProgressBar;
 
@@ -14,8 +14,7 @@ use super::media::Media;
 use super::plan::{Ask, Plan};
 use super::records::{Choice, Outcome, Records};
 use super::similar::Similar;
-use crate::cli::feed::{self, Load, Passed, Supply};
-use crate::cli::{Failure, Outcome as Done, progress};
+use crate::cli::progress;
 
 /// Names whose shares are kept.
 const ODDS_KEPT: usize = 5;
@@ -31,7 +30,7 @@ pub fn run(
     engine: &mut Engine,
     media: &Arc<Media>,
     records: &mut Records,
-) -> Done {
+) -> Result<(), Error> {
     let begun = Instant::now();
     let left = records.left(plan);
     let bar = progress(plan.asks().count() as u64, "{bar:40} {pos}/{len} answers, {eta} left");
@@ -41,7 +40,7 @@ pub fn run(
         let orders = plan.orders(ask.point);
         (0..orders).map(move |order| (ask, order))
     });
-    let open: VecDeque<(Ask, usize)> = open.collect();
+    let open: Vec<(Ask, usize)> = open.collect();
     let similar = Arc::new(similar);
     let (plan_there, template, media, preparer) =
         (plan.clone(), template.clone(), media.clone(), engine.preparer().clone());
@@ -58,19 +57,13 @@ pub fn run(
         }
         Ok(prepared)
     };
-    let next = |open: &mut VecDeque<(Ask, usize)>| {
-        let ticket = |(ask, order)| Ticket { ask, order, support: Vec::new() };
-        Ok(open.pop_front().map(|next| (ticket(next), next)))
-    };
-    let (waiting, workers) = feed::prepare(open, next, prepare);
-    // As many wait in the engine as run, so that a step is never short of work.
-    let most = (2 * engine.limits().max_sequences).min(engine.limits().queue);
-    let mut job = Job { plan, waiting, records, bar, weighed: HashMap::new() };
-    let outcome = feed::run(engine, most, &mut job);
+    let source = open.into_iter().map(|(ask, order)| Ok((Ticket { ask, order, support: Vec::new() }, (ask, order))));
+    let workers = Workers::start(source, prepare);
+    let mut job = Job { plan, workers, records, bar, weighed: HashMap::new() };
+    let outcome = runner::run(engine, runner::usual_concurrency(engine), &mut job);
     job.bar.finish_and_clear();
-    drop(job);
     outcome?;
-    feed::join(workers);
+    job.workers.join();
     summary(left, begun.elapsed().as_secs_f64(), &engine.stats());
     Ok(())
 }
@@ -87,7 +80,7 @@ struct Ticket {
 /// Everything between the workers and the file of answers.
 struct Job<'a> {
     plan: &'a Plan,
-    waiting: Receiver<Passed<Ticket>>,
+    workers: Workers<Ticket>,
     records: &'a mut Records,
     bar: ProgressBar,
     /// Of questions that are not answered in all orders yet, what each order gave: the names' mean log-likelihoods.
@@ -95,14 +88,14 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn write(&mut self, ticket: &Ticket, outcome: Outcome) -> Done {
+    fn write(&mut self, ticket: &Ticket, outcome: Outcome) -> Result<(), Error> {
         self.records.add(self.plan, ticket.ask, &ticket.support, outcome)?;
         self.bar.inc(1);
         Ok(())
     }
 
     /// Adds what one order gave; after the last one, the record is made.
-    fn weigh(&mut self, ticket: &Ticket, found: Result<Classification, Error>) -> Done {
+    fn weigh(&mut self, ticket: &Ticket, found: Result<Classification, Error>) -> Result<(), Error> {
         let of_orders = self.weighed.entry(ticket.ask).or_default();
         let means = |found: Classification| found.choices.iter().map(|choice| choice.mean).collect();
         of_orders.insert(ticket.order, found.map(means));
@@ -138,26 +131,24 @@ fn choice(names: &[String], of_orders: &[Vec<f64>]) -> Choice {
 impl Load for Job<'_> {
     type Ticket = Ticket;
 
-    fn next(&mut self, wait: bool) -> Result<Supply<Ticket>, Failure> {
-        feed::take(&self.waiting, wait)
+    fn next(&mut self, wait: bool) -> Result<Supply<Ticket>, Error> {
+        self.workers.next(wait)
     }
 
-    fn refused(&mut self, ticket: Ticket, error: Error) -> Done {
+    fn refused(&mut self, ticket: Ticket, error: Error) -> Result<(), Error> {
         self.weigh(&ticket, Err(error))
     }
 
-    fn happened(&mut self, ticket: &mut Ticket, event: EventKind) -> Done {
+    fn happened(&mut self, ticket: &mut Ticket, event: EventKind) -> Result<(), Error> {
         match event {
             EventKind::Written(answer) => self.write(ticket, Outcome::Text(answer.text)),
             EventKind::Classified(classification) => self.weigh(ticket, Ok(classification)),
             EventKind::Failed(error @ Error::NotFinite { .. }) => self.weigh(ticket, Err(error)),
             // No fault of the example: it is left for the next start.
-            EventKind::Failed(error) => Err(error.into()),
+            EventKind::Failed(error) => Err(error),
             _ => Ok(()),
         }
     }
-
-    fn stepped(&mut self, _: &Engine) {}
 }
 
 /// What was done, for people.

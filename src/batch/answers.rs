@@ -1,13 +1,13 @@
-//! The output of `flamant batch`: a line an answer.
+//! The output of a batch: a line an answer.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use flamant::Error;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::cli::lines::Lines;
+use crate::error::{Error, Result};
+use crate::files::Lines;
 
 /// How every line of the output begins.
 const BEGIN: &str = "{\"line\":";
@@ -49,7 +49,7 @@ impl Answers {
     ///
     /// # Errors
     /// Those of [`Lines::open`]; two answers to one line.
-    pub fn open(path: &Path) -> Result<(Answers, Answered), Error> {
+    pub fn open(path: &Path) -> Result<(Answers, Answered)> {
         let mut answered = Vec::new();
         let lines = Lines::open(
             path,
@@ -71,12 +71,12 @@ impl Answers {
     }
 
     /// Cuts a torn line, if there is one.
-    pub fn begin(self) -> Result<Answers, Error> {
+    pub fn begin(self) -> Result<Answers> {
         self.0.begin().map(Answers)
     }
 
     /// Appends an answer, in one write.
-    pub fn add(&mut self, line: u64, digest: u64, id: Option<&str>, report: &Value) -> Result<(), Error> {
+    pub fn add(&mut self, line: u64, digest: u64, id: Option<&str>, report: &Value) -> Result<()> {
         let (id, report) = (Value::from(id), report.to_string());
         let rest = report.strip_prefix('{').expect("reports are objects with fields");
         self.0.add(&format!("{BEGIN}{line},\"id\":{id},\"request\":\"{digest:016x}\",{rest}"))

@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufRead, BufReader, Read as _, Result as IoResult, Write as _};
 use std::path::{Path, PathBuf};
 
-use flamant::Error;
+use crate::error::{Error, Result};
 
 /// Longest line that is read.
 const LINE_BYTES_MAX: u64 = 1 << 30;
@@ -30,8 +30,8 @@ impl Lines {
         path: &Path,
         what: &str,
         begin: impl Fn(u64) -> &'static str,
-        mut each: impl FnMut(u64, &[u8]) -> Result<(), E>,
-    ) -> Result<Lines, Error> {
+        mut each: impl FnMut(u64, &[u8]) -> std::result::Result<(), E>,
+    ) -> Result<Lines> {
         let failed = |error| Error::file(path, error);
         let file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(failed)?;
         if !file.metadata().map_err(failed)?.is_file() {
@@ -63,13 +63,13 @@ impl Lines {
     }
 
     /// Cuts a torn line, if there is one.
-    pub fn begin(self) -> Result<Lines, Error> {
+    pub fn begin(self) -> Result<Lines> {
         self.file.set_len(self.length).map_err(|error| Error::file(&self.path, error))?;
         Ok(self)
     }
 
     /// Adds a line.
-    pub fn add(&mut self, line: &str) -> Result<(), Error> {
+    pub fn add(&mut self, line: &str) -> Result<()> {
         let line = format!("{line}\n");
         self.file.write_all(line.as_bytes()).map_err(|error| Error::file(&self.path, error))
     }

@@ -1,0 +1,190 @@
+//! Requests and answers as JSON: lines that `flamant batch` reads and writes, and what `--json` prints.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::{Answer, Choice, Classification, Finish, Generation, Request, Score, Task, Timings, Usage};
+use crate::error::{Error, Result};
+use crate::prompt::{Prompt, PromptLimits};
+use crate::tokenizer::Tokenizer;
+
+/// A text that was written.
+pub fn answer(answer: &Answer) -> Value {
+    json!({
+        "text": answer.text,
+        "token_ids": answer.ids,
+        "logprobs": answer.logprobs,
+        "finish_reason": match answer.finish {
+            Finish::Stop => "stop",
+            Finish::Length => "length",
+        },
+        "usage": usage(&answer.usage),
+        "timings": timings(&answer.timings),
+    })
+}
+
+/// Choices that were weighed, the likeliest first, by the sum over an answer's tokens or by their mean; see [`ranked`].
+pub fn classification(classification: &Classification, mean: bool) -> Value {
+    let ranked = ranked(&classification.choices, mean);
+    let choices = ranked.iter().map(|(choice, share)| {
+        json!({
+            "choice": choice.text, "token_ids": choice.ids,
+            "sum": choice.sum, "mean": choice.mean, "probability": share,
+        })
+    });
+    json!({
+        "choice": ranked[0].0.text,
+        "choices": choices.collect::<Vec<_>>(),
+        "usage": usage(&classification.usage),
+        "timings": timings(&classification.timings),
+    })
+}
+
+/// A prompt that was scored.
+pub fn score(score: &Score, tokenizer: &Tokenizer) -> Value {
+    json!({
+        "token_ids": score.ids,
+        "tokens": score.ids.iter().map(|&id| tokenizer.token(id)).collect::<Vec<_>>(),
+        "logprobs": score.logprobs,
+        "usage": usage(&score.usage),
+        "timings": timings(&score.timings),
+    })
+}
+
+/// An error, with its kind.
+pub fn error(error: &Error) -> Value {
+    json!({"error": error.to_string(), "kind": error.kind()})
+}
+
+/// Choices, the likeliest first, by the sum over an answer's tokens or by their mean; each with its share of the
+/// likelihood of all.
+pub fn ranked(choices: &[Choice], mean: bool) -> Vec<(&Choice, f64)> {
+    let rank = |choice: &Choice| if mean { choice.mean } else { choice.sum };
+    let mut order: Vec<&Choice> = choices.iter().collect();
+    order.sort_by(|a, b| rank(b).total_cmp(&rank(a)));
+    let best = rank(order[0]);
+    let total: f64 = order.iter().map(|choice| (rank(choice) - best).exp()).sum();
+    order.into_iter().map(|choice| (choice, (rank(choice) - best).exp() / total)).collect()
+}
+
+fn usage(usage: &Usage) -> Value {
+    json!({
+        "prompt_tokens": usage.prompt_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "images": usage.images,
+        "images_encoded": usage.images_encoded,
+    })
+}
+
+fn timings(timings: &Timings) -> Value {
+    json!({
+        "queue_seconds": timings.queue,
+        "media_seconds": timings.media,
+        "prompt_seconds": timings.prompt,
+        "decode_seconds": timings.decode,
+    })
+}
+
+/// Keys of a request, beside those of one task.
+const KEYS: &str = "id, prompt, task";
+/// Keys of a request that writes.
+const GENERATE_KEYS: &str = "max_new_tokens, num_beams, length_penalty, temperature, top_k, top_p, min_p, \
+                             repetition_penalty, seed, stop, ignore_eos";
+
+/// What a request says beside what is asked of the engine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Labels {
+    /// `id`: what the caller calls it.
+    pub id: Option<String>,
+    /// `mean`: whether choices are ranked by the mean over an answer's tokens.
+    pub mean: bool,
+}
+
+/// Reads a request: an object with `prompt` as [`Prompt::from_json`] reads it and, as one likes, `id`, `task` and the
+/// settings of the task. `place` names it in errors; paths of images are relative to `folder`. `labels` are set as
+/// soon as they are known, so that errors can be told with them.
+///
+/// # Errors
+/// Text that is no such object; a prompt that cannot be read or passes its limits.
+pub fn request(text: &[u8], place: &str, folder: &Path, limits: PromptLimits, labels: &mut Labels) -> Result<Request> {
+    if text.len() as u64 > limits.bytes_max {
+        return Err(Error::limit(format!("{place}: bytes of a request"), limits.bytes_max, text.len() as u64));
+    }
+    let fields =
+        serde_json::from_slice(text).map_err(|error| Error::invalid(place, "request", "a JSON object", error))?;
+    let mut fields = Fields { place, fields };
+    labels.id = fields.take("id", "a string")?;
+    let task = fields.take::<String>("task", "a string")?;
+    let task = match task.as_deref().unwrap_or("generate") {
+        "generate" => Task::Generate(fields.generation()?),
+        "classify" => {
+            labels.mean = fields.take("mean", "true or false")?.unwrap_or(false);
+            let choices = fields.take("choices", "an array of strings")?;
+            Task::Classify { choices: choices.ok_or_else(|| fields.invalid("choices", "choices", "none"))? }
+        }
+        "score" => Task::Score { logits: false },
+        other => return Err(fields.invalid("task", "generate, classify or score", format!("{other:?}"))),
+    };
+    let prompt = fields.fields.remove("prompt").ok_or_else(|| fields.invalid("prompt", "a prompt", "none"))?;
+    if let Some(key) = fields.fields.keys().next() {
+        let expected = match &task {
+            Task::Generate(_) => format!("{KEYS}, {GENERATE_KEYS}"),
+            Task::Classify { .. } => format!("{KEYS}, choices, mean"),
+            Task::Score { .. } => KEYS.to_owned(),
+        };
+        return Err(fields.invalid("key", expected, format!("{key:?}")));
+    }
+    let prompt = Prompt::from_json(prompt.get(), place, folder, limits)?;
+    Ok(Request { prompt, task })
+}
+
+/// The fields of a request that are not read yet.
+struct Fields<'a> {
+    place: &'a str,
+    fields: BTreeMap<String, &'a RawValue>,
+}
+
+impl Fields<'_> {
+    /// The settings of a request that writes, under the names of the program's flags.
+    fn generation(&mut self) -> Result<Generation> {
+        let mut generation = Generation::default();
+        let sampling = &mut generation.sampling;
+        let (count, number) = ("a whole number", "a number");
+        self.set("max_new_tokens", count, &mut generation.max_new_tokens)?;
+        self.set("num_beams", count, &mut generation.num_beams)?;
+        self.set("length_penalty", number, &mut generation.length_penalty)?;
+        self.set("temperature", number, &mut sampling.temperature)?;
+        self.set("top_k", count, &mut sampling.top_k)?;
+        self.set("top_p", number, &mut sampling.top_p)?;
+        self.set("min_p", number, &mut sampling.min_p)?;
+        self.set("repetition_penalty", number, &mut sampling.repetition_penalty)?;
+        self.set("seed", count, &mut sampling.seed)?;
+        self.set("stop", "an array of strings", &mut generation.stop)?;
+        self.set("ignore_eos", "true or false", &mut generation.ignore_eos)?;
+        Ok(generation)
+    }
+
+    /// Reads a field, if it is there, in place of a default.
+    fn set<T: DeserializeOwned>(&mut self, key: &str, expected: &str, value: &mut T) -> Result<()> {
+        if let Some(found) = self.take(key, expected)? {
+            *value = found;
+        }
+        Ok(())
+    }
+
+    fn take<T: DeserializeOwned>(&mut self, key: &str, expected: &str) -> Result<Option<T>> {
+        let Some(value) = self.fields.remove(key) else { return Ok(None) };
+        serde_json::from_str(value.get()).map(Some).map_err(|_| self.invalid(key, expected, value))
+    }
+
+    fn invalid(&self, key: &str, expected: impl Display, found: impl Display) -> Error {
+        Error::invalid(self.place, key, expected, found)
+    }
+}

@@ -1,0 +1,5 @@
+//! Files, whatever is in them.
+
+mod lines;
+
+pub use lines::{End, Lines, read_line};
