@@ -2,4 +2,4 @@
 
 mod lines;
 
-pub use lines::{End, Lines, read_line};
+pub(crate) use lines::{End, Lines, read_line};

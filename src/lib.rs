@@ -29,6 +29,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod convert;
 pub mod demo;
+#[cfg(feature = "eval")]
 pub mod eval;
 pub mod image;
 #[doc(hidden)]
@@ -46,7 +47,7 @@ mod executor;
 mod family;
 #[cfg(feature = "capi")]
 mod ffi;
-pub mod files;
+mod files;
 mod flamingo;
 mod graph;
 mod inspect;

@@ -50,7 +50,6 @@ const UNSAFE: &[&str] = &[
 const CIRCLES: &[&[&str]] = &[
     &["backend::gpu::batch", "backend::gpu::split"],
     &["backend::gpu::launch", "backend::gpu::memory"],
-    &["cli::eval::plan", "cli::eval::similar"],
     &["convert::flamingo", "convert::language"],
     &["demo", "engine", "flamingo"],
 ];
@@ -61,7 +60,6 @@ const LONG: &[(&str, &str, usize)] = &[
     ("src/backend/cpu/mod.rs", "run", 73),
     ("src/backend/gpu/memory.rs", "open", 86),
     ("src/cli/demo.rs", "measure", 76),
-    ("src/cli/eval.rs", "plan", 73),
     ("src/engine/scheduler/tests.rs", "play", 92),
     ("tests/bad_input/files.rs", "tokenizers", 78),
     ("tests/bad_input/files.rs", "weights", 150),

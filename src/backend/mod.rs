@@ -7,6 +7,7 @@ mod devices;
 mod gpu;
 mod shared;
 
+#[cfg(feature = "eval")]
 pub(crate) use cpu::dot_products;
 pub use device::{Device, Precision};
 pub use devices::{DeviceInfo, devices};

@@ -1,34 +1,19 @@
 //! `flamant eval`: a benchmark over numbers of shots, resumable; its results as JSON and as a page.
 
-mod demo;
-mod findings;
-mod media;
-mod plan;
-mod records;
-mod run;
-mod similar;
-
-use std::collections::HashSet;
+use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::{Args, ValueEnum};
-use flamant::config::Family;
-use flamant::eval::benchmark::{Benchmark, Metric};
-use flamant::eval::data::{self, Dataset, Example, Medium, Source, Task};
-use flamant::eval::judge::Judge;
-use flamant::eval::metrics::okvqa::Stemmer;
-use flamant::eval::page;
-use flamant::eval::results::Missing;
-use flamant::eval::shots::{Selection, Support, shuffled};
-use flamant::eval::template::Template;
-use flamant::{Engine, Error};
+use flamant::eval::data::{Source, Task};
+use flamant::eval::results::Results;
+use flamant::eval::shots::Selection;
+use flamant::eval::{Evaluation, PERMUTATIONS_MAX, Progress, Report, SHOTS_MAX, Settings, Subject};
+use flamant::{Engine, Stats};
+use indicatif::ProgressBar;
 
-use super::Outcome;
 use super::input::{DeviceArguments, LimitArguments, VideoArguments};
-use media::Media;
-use plan::{Plan, Series, Set};
-use records::Records;
+use super::{Outcome, progress};
 
 /// Evaluate a model on a benchmark, few-shot; started again, it goes on where it was stopped
 #[derive(Args)]
@@ -109,7 +94,7 @@ pub struct Eval {
     #[arg(long, value_name = "N", default_value_t = 2048)]
     support_max: usize,
     /// Random orders of the support examples whose log-likelihoods are averaged, for classification
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=PERMUTATIONS_MAX as u64))]
     permutations: u64,
     /// Repeat a slip of OpenFlamingo's classification with 0 shots: the first shown image stands for the asked one
     #[arg(long)]
@@ -147,8 +132,25 @@ enum SelectionName {
     Rices,
 }
 
-/// Most support examples.
-const SHOTS_MAX: usize = 255;
+impl TaskName {
+    fn task(self) -> Task {
+        match self {
+            TaskName::Caption => Task::Caption,
+            TaskName::Question => Task::Question,
+            TaskName::Classify => Task::Classify,
+        }
+    }
+}
+
+impl SelectionName {
+    fn selection(self) -> Selection {
+        match self {
+            SelectionName::Random => Selection::Random,
+            SelectionName::Fixed => Selection::Fixed,
+            SelectionName::Rices => Selection::Rices,
+        }
+    }
+}
 
 fn shots_in_range(text: &str) -> Result<usize, String> {
     let shots = text.parse().ok().filter(|shots| *shots <= SHOTS_MAX);
@@ -157,166 +159,130 @@ fn shots_in_range(text: &str) -> Result<usize, String> {
 
 impl Eval {
     pub fn run(self) -> Outcome {
-        self.video.sampling().check()?;
-        let plan = Arc::new(if self.demo { demo::plan(&self)? } else { self.plan()? });
-        plan.check()?;
-        if let Some(first) = plan.missing.names.first() {
-            eprintln!("flamant: {} images or videos are missing, the first is {first}", plan.missing.count);
+        let evaluation = Evaluation::open(self.settings())?;
+        let missing = evaluation.missing();
+        if let Some(first) = missing.names.first() {
+            eprintln!("flamant: {} images or videos are missing, the first is {first}", missing.count);
         }
         let mut engine = self.device.engine(&self.limits, |options| match &self.model {
             Some(folder) => Engine::open(folder, options),
             None => Engine::demo(options),
         })?;
-        let name = self.template(&engine);
-        let template = Arc::new(Template::open(name, plan.benchmark.kind)?);
-        std::fs::create_dir_all(&self.output).map_err(|error| Error::file(&self.output, error))?;
-        let evaluation = records::evaluation(&plan, &template, &engine, &self.device.storage())?;
-        let mut records = Records::open(&self.output, &plan, evaluation)?;
-        let media = Arc::new(Media::new(engine.preparer().clone(), plan.frames));
-        if records.left(&plan) > 0 {
-            let similar = similar::find(&plan, &mut engine, &media, &self.output)?;
-            run::run(&plan, &template, similar, &mut engine, &media, &mut records)?;
+        let terminal = Arc::new(Terminal::default());
+        let told = terminal.clone();
+        let report = evaluation.run(&mut engine, &self.output, move |progress| told.tell(progress));
+        terminal.clear();
+        let report = report?;
+        if report.answers > 0 {
+            summary(&report, &engine.stats());
         }
-        let results = findings::results(&plan, (name, &template), &records, &engine, &media, self.samples as usize)?;
-        results.write(&self.output.join("results.json"))?;
-        let page = self.output.join("index.html");
-        page::write(&results, &page)?;
-        findings::print(&results, &records, &plan, &page)
+        self.print(&report)
     }
 
-    /// What is to be asked of whom.
-    fn plan(&self) -> Result<Plan, Error> {
-        let name = self.benchmark.as_deref().unwrap_or_default();
-        let task = self.task.map(|task| match task {
-            TaskName::Caption => Task::Caption,
-            TaskName::Question => Task::Question,
-            TaskName::Classify => Task::Classify,
-        });
-        let source = Source { files: self.data.clone(), media: self.media.clone(), split: self.split.clone() };
-        let (benchmark, mut queries) = Benchmark::open(name, task, &source)?;
-        self.check_flags(&benchmark)?;
-        let apart = !self.support.is_empty() || self.support_media.is_some() || self.support_split.is_some();
-        let support = match apart || benchmark.format.splits().is_some() {
-            false => queries.clone(),
-            true => {
-                let files = if self.support.is_empty() { source.files } else { self.support.clone() };
-                // Under two names of one folder, an example would not know its own image.
-                let real = |folder: &PathBuf| folder.canonicalize().ok();
-                let queries = source.media.as_ref().and_then(real);
-                let same = queries.is_some() && queries == self.support_media.as_ref().and_then(real);
-                let media = self.support_media.clone().filter(|_| !same).or(source.media);
-                benchmark.support(&Source { files, media, split: self.support_split.clone() })?
-            }
+    /// As the library takes them.
+    fn settings(&self) -> Settings {
+        let source = |files: &[PathBuf], media: &Option<PathBuf>, split: &Option<String>| Source {
+            files: files.to_vec(),
+            media: media.clone(),
+            split: split.clone(),
         };
-        let mut missing = Missing::default();
-        let mut named = HashSet::new();
-        for path in data::missing(&queries).into_iter().chain(data::missing(&support)) {
-            if named.insert(path.to_owned()) {
-                missing.add(path.display().to_string());
-            }
-        }
-        if let Some(most) = self.queries.map(|most| most as usize).filter(|most| *most < queries.examples.len()) {
-            let mut picked: Vec<usize> = shuffled(queries.examples.len(), self.seed, 0).take(most).collect();
-            picked.sort_unstable();
-            queries.examples = picked.into_iter().map(|place| queries.examples[place].clone()).collect();
-        }
-        let is_there = |example: &Example| match &example.medium {
-            Medium::Image(path) | Medium::Video(path) => !named.contains(path),
-            Medium::Drawn(_) => true,
+        let mut settings = match &self.benchmark {
+            Some(name) => Settings::benchmark(name, source(&self.data, &self.media, &self.split)),
+            None => Settings::symbols(),
         };
-        if !queries.examples.iter().any(is_there) {
-            let (count, first) = (queries.examples.len(), &missing.names[0]);
-            let expected = "expected the images or videos of --data";
-            return Err(Error::argument(format!("media: {expected}, found none of {count}, the first is {first}")));
+        if let Subject::Benchmark { task, support, .. } = &mut settings.subject {
+            *task = self.task.map(TaskName::task);
+            *support = source(&self.support, &self.support_media, &self.support_split);
         }
-        let most = if self.support_max == 0 { usize::MAX } else { self.support_max };
-        let drawn = Support::new(&support, is_there, most, self.seed);
-        let all = Support::new(&support, is_there, usize::MAX, self.seed);
-        let stemmer = self.nltk.as_ref().map(Stemmer::open).transpose()?.map(Arc::new);
-        let chance = (benchmark.metric == Metric::Accuracy).then(|| chance(&queries));
-        let series = self.selections(&[Selection::Random]).into_iter().map(|selection| Series {
-            label: selection.name().to_owned(),
-            set: 0,
-            selection,
-            chance: match benchmark.metric {
-                Metric::RocAuc => Some(50.0),
-                _ => chance,
-            },
-        });
-        Ok(Plan {
-            title: format!("{}, few-shot", benchmark.title),
-            model: self.model.clone(),
-            series: series.collect(),
-            sets: vec![Set { queries, support, drawn, all }],
-            shots: self.shots(&[0, 4, 8, 16, 32]),
-            seed: self.seed,
-            permutations: self.permutations as usize,
-            reference_slip: self.reference_slip,
-            judge: Judge::new(benchmark.metric, stemmer, self.seed),
-            missing,
-            frames: self.video.sampling(),
-            benchmark,
-        })
+        settings.template = self.template.clone();
+        settings.shots = self.shots.clone();
+        settings.selections = self.selection.iter().map(|name| name.selection()).collect();
+        settings.seed = self.seed;
+        settings.queries = self.queries.map(|queries| queries as usize);
+        settings.support_max = self.support_max;
+        settings.permutations = self.permutations as usize;
+        settings.reference_slip = self.reference_slip;
+        settings.nltk = self.nltk.clone();
+        settings.samples = self.samples as usize;
+        settings.frames = self.video.sampling();
+        settings
     }
 
-    /// Whether flags are of use for the benchmark.
-    fn check_flags(&self, benchmark: &Benchmark) -> Result<(), Error> {
-        let classifies = benchmark.task == Task::Classify;
-        let flags = [
-            ("permutations", self.permutations > 1, classifies, "classification"),
-            ("reference-slip", self.reference_slip, classifies, "classification"),
-            ("nltk", self.nltk.is_some(), benchmark.metric == Metric::OkVqa, "ok-vqa"),
-        ];
-        match flags.into_iter().find(|(_, given, fits, _)| *given && !fits) {
-            None => Ok(()),
-            Some((flag, _, _, of)) => {
-                Err(Error::argument(format!("{flag}: expected with {of} alone, found with {}", benchmark.name)))
-            }
+    /// The scores as a table, and where the page is.
+    fn print(&self, report: &Report) -> Outcome {
+        let Results { model, metric, series, .. } = &report.results;
+        let mut out = std::io::stdout().lock();
+        let shots: Vec<usize> =
+            series.first().map_or(Vec::new(), |series| series.points.iter().map(|point| point.shots).collect());
+        let width = series.iter().map(|series| series.label.chars().count()).max().unwrap_or(0).max(5);
+        writeln!(out, "{} of {}", metric.name, model.name)?;
+        let heads: String = shots.iter().map(|shots| format!("{shots:>8}")).collect();
+        writeln!(out, "{:width$}{heads}", "shots")?;
+        for series in series {
+            let scores: String = series.points.iter().map(|point| format!("{:>8.1}", point.score)).collect();
+            writeln!(out, "{:width$}{scores}", series.label)?;
         }
-    }
-
-    /// Rising, each once.
-    fn shots(&self, usual: &[usize]) -> Vec<usize> {
-        let mut shots = if self.shots.is_empty() { usual.to_vec() } else { self.shots.clone() };
-        shots.sort_unstable();
-        shots.dedup();
-        shots
-    }
-
-    /// Each once.
-    fn selections(&self, usual: &[Selection]) -> Vec<Selection> {
-        let mut selections: Vec<Selection> = Vec::new();
-        for name in &self.selection {
-            let selection = match name {
-                SelectionName::Random => Selection::Random,
-                SelectionName::Fixed => Selection::Fixed,
-                SelectionName::Rices => Selection::Rices,
-            };
-            if !selections.contains(&selection) {
-                selections.push(selection);
-            }
+        let errors: usize = series.iter().flat_map(|series| &series.points).map(|point| point.errors).sum();
+        if let Some(first) = &report.first_error {
+            writeln!(out, "{errors} answers failed, which count as the worst; {first}")?;
         }
-        if selections.is_empty() { usual.to_vec() } else { selections }
-    }
-
-    /// The name or file of the words of prompts: what was asked for, or what fits the model.
-    fn template(&self, engine: &Engine) -> &str {
-        let usual = match engine.config().family {
-            _ if self.demo => "demo",
-            Family::OpenFlamingo => "openflamingo",
-            Family::Idefics if engine.tokenizer().end_of_utterance.is_some() => "idefics-instruct",
-            Family::Idefics => "idefics",
-        };
-        self.template.as_deref().unwrap_or(usual)
+        writeln!(out, "The page is {}", self.output.join("index.html").display())?;
+        Ok(())
     }
 }
 
-/// What guessing gives, in per cent: the mean over examples of one among their names.
-fn chance(queries: &Dataset) -> f64 {
-    let odds = queries.examples.iter().map(|example| {
-        let choices = queries.choices_of(example);
-        let right = choices.iter().filter(|choice| example.answers.contains(choice)).count();
-        100.0 * right as f64 / choices.len() as f64
-    });
-    odds.sum::<f64>() / queries.examples.len() as f64
+/// What is told while it runs: bars of progress, if standard error is a terminal, and notes.
+#[derive(Default)]
+struct Terminal {
+    /// The bar that is shown, and whether it is that of answers.
+    bar: Mutex<Option<(bool, ProgressBar)>>,
+}
+
+impl Terminal {
+    fn tell(&self, told: Progress) {
+        match told {
+            Progress::Features { done, total } => {
+                self.advance(false, done, total, "features {bar:40} {pos}/{len} images, {eta} left");
+            }
+            Progress::Answers { done, total } => {
+                self.advance(true, done, total, "{bar:40} {pos}/{len} answers, {eta} left");
+            }
+            Progress::Note(note) => eprintln!("flamant: {note}"),
+            _ => {}
+        }
+    }
+
+    fn advance(&self, answers: bool, done: usize, total: usize, template: &str) {
+        let mut support = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = support.as_ref().is_some_and(|(kind, _)| *kind == answers);
+        if !begun && let Some((_, bar)) = support.take() {
+            bar.finish_and_clear();
+        }
+        let (_, bar) = support.get_or_insert_with(|| (answers, progress(total as u64, template)));
+        bar.set_position(done as u64);
+        if !begun {
+            bar.reset_eta();
+        }
+        if done == total {
+            bar.finish_and_clear();
+            *support = None;
+        }
+    }
+
+    fn clear(&self) {
+        if let Some((_, bar)) = self.bar.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// What was done, for people.
+fn summary(report: &Report, stats: &Stats) {
+    let percent = |part: u64, rest: u64| 100.0 * part as f64 / (part + rest).max(1) as f64;
+    let Report { answers, seconds, .. } = report;
+    eprintln!(
+        "flamant: {answers} answers in {seconds:.1} s; {:.0} % of prompt tokens and {:.0} % of images were there already",
+        percent(stats.tokens_cached, stats.tokens_computed),
+        percent(stats.images_cached, stats.images_encoded),
+    );
 }

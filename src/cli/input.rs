@@ -37,11 +37,6 @@ impl DeviceArguments {
         open(&self.options(limits.limits()))
     }
 
-    /// How numbers are stored, where it was asked for.
-    pub fn storage(&self) -> String {
-        self.dtype.map_or(String::new(), |dtype| format!(", {dtype}"))
-    }
-
     /// What a model is opened with. Where the device was left open, standard error says which it is, and why no GPU if
     /// there seems to be one.
     fn options(&self, limits: Limits) -> Options {

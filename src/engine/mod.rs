@@ -23,13 +23,13 @@ pub use request::{
 pub use stats::{PagesNow, Stats};
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use blake3::Hash;
 
-use crate::backend::{BackendOptions, Batch, Capacity, Device};
+use crate::backend::{BackendOptions, Batch, Capacity, Device, Precision};
 use crate::checkpoint::Folder;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
@@ -68,6 +68,8 @@ use tasks::{Ending, Place};
 pub struct Engine {
     preparer: Preparer,
     executor: Executor,
+    folder: Option<PathBuf>,
+    precision: Option<Precision>,
     device: Device,
     fallback: Option<String>,
     limits: Limits,
@@ -107,7 +109,9 @@ impl Engine {
     /// A file that is missing or malformed, a weight that is missing or misshapen, a device that is not there or has
     /// too little memory, limits out of range.
     pub fn open(folder: impl AsRef<Path>, options: &Options) -> Result<Self> {
-        Self::open_files(Folder::Disk(folder.as_ref()), options)
+        let mut engine = Self::open_files(Folder::Disk(folder.as_ref()), options)?;
+        engine.folder = Some(folder.as_ref().to_owned());
+        Ok(engine)
     }
 
     /// Opens the model that is part of the program: small, and made to learn names of drawn symbols from a prompt.
@@ -149,6 +153,8 @@ impl Engine {
         Ok(Engine {
             preparer: Preparer::new(config, tokenizer, preprocessor, checkpoint, context_max),
             executor,
+            folder: None,
+            precision: options.precision,
             device,
             fallback,
             limits,
@@ -169,6 +175,16 @@ impl Engine {
     /// Why [`Device::Auto`] took the processor though there is a GPU's driver, in a sequence.
     pub fn fallback(&self) -> Option<&str> {
         self.fallback.as_deref()
+    }
+
+    /// The model's folder as it was given; none for the model in the program.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
+    /// How its device was asked to store numbers; see [`Options::precision`].
+    pub fn precision(&self) -> Option<Precision> {
+        self.precision
     }
 
     /// What bounds it, with the pages there are and what a step holds at most.

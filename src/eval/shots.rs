@@ -102,6 +102,20 @@ fn may_show(support: &Example, queries: &Example) -> bool {
     !same && support.group == queries.group
 }
 
+/// For each set, each example's most similar ones, the most similar last.
+pub(super) struct Similar {
+    /// For each set and example, numbers of examples.
+    pub of_sets: Vec<Vec<Vec<usize>>>,
+}
+
+impl Similar {
+    /// The `count` examples most similar to one.
+    pub fn nearest(&self, set: usize, query: usize, count: usize) -> Vec<usize> {
+        let found = &self.of_sets[set][query];
+        found[found.len().saturating_sub(count)..].to_vec()
+    }
+}
+
 /// The numbers below `count` in random order, as many as are taken (Fisher and Yates; only what was moved is kept).
 pub fn shuffled(count: usize, seed: u64, stream: u64) -> impl Iterator<Item = usize> {
     let mut moved: HashMap<usize, usize> = HashMap::new();

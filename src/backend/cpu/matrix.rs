@@ -159,6 +159,7 @@ pub(super) fn product(x: &[&[f32]], weight: &Matrix, width: usize, panels: &mut 
 
 /// The dot products of `x` with each row of `w`, which has as many columns: (rows of w, rows of x). `panels` is memory
 /// kept between calls.
+#[cfg(feature = "eval")]
 pub(crate) fn dot_products(x: &[&[f32]], w: &[f32], panels: &mut Vec<f32>, out: &mut [f32]) {
     let columns = x[0].len();
     let rows = w.len() / columns;

@@ -2,38 +2,26 @@
 
 use std::path::Path;
 
-use flamant::eval::data::{Dataset, Example, Medium};
-use flamant::eval::retrieval::{Features, Origin};
-use flamant::eval::shots::Selection;
-use flamant::image::Image;
-use flamant::{Engine, Error};
 use rayon::prelude::*;
 
+use super::data::{Dataset, Example, Medium};
 use super::media::Media;
 use super::plan::{Plan, Series};
-use crate::cli::progress;
+use super::progress::{Observer, Progress};
+use super::retrieval::{Features, Origin};
+use super::shots::{Selection, Similar};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::image::Image;
 
 /// Images that are read and encoded together.
 const TOGETHER: usize = 64;
 
-/// For each set, each example's most similar ones, the most similar last.
-pub struct Similar {
-    of_sets: Vec<Vec<Vec<usize>>>,
-}
-
-impl Similar {
-    /// The `count` examples most similar to one.
-    pub fn nearest(&self, set: usize, query: usize, count: usize) -> Vec<usize> {
-        let found = &self.of_sets[set][query];
-        found[found.len().saturating_sub(count)..].to_vec()
-    }
-}
-
-/// Finds them for the sets of which a series wants them.
+/// Finds each example's most similar ones, for the sets of which a series wants them.
 ///
 /// # Errors
 /// A checkpoint without features; a device that has failed; files that cannot be written.
-pub fn find(plan: &Plan, engine: &mut Engine, media: &Media, folder: &Path) -> Result<Similar, Error> {
+pub fn find(plan: &Plan, engine: &mut Engine, media: &Media, folder: &Path, observer: &Observer) -> Result<Similar> {
     let mut of_sets = vec![Vec::new(); plan.sets.len()];
     let mut model = None;
     for (number, found) in of_sets.iter_mut().enumerate() {
@@ -48,7 +36,7 @@ pub fn find(plan: &Plan, engine: &mut Engine, media: &Media, folder: &Path) -> R
         let set = &plan.sets[number];
         let mut features = |name: &str, of: &Dataset, numbers: &[usize]| {
             let examples: Vec<&Example> = numbers.iter().map(|&place| &of.examples[place]).collect();
-            features(&folder.join(format!("features-{name}-{number}.bin")), &examples, engine, media, model)
+            features(&folder.join(format!("features-{name}-{number}.bin")), &examples, engine, media, model, observer)
         };
         let queries: Vec<usize> = (0..set.queries.examples.len()).collect();
         let of_shown = features("support", &set.support, &set.all.numbers())?;
@@ -65,16 +53,16 @@ fn features(
     engine: &mut Engine,
     media: &Media,
     model: &str,
-) -> Result<Features, Error> {
+    observer: &Observer,
+) -> Result<Features> {
     let names: Vec<String> = examples.iter().map(|example| name(example)).collect();
     let origin = Origin::new(format!("{model}{:?}", media.sampling()), names.iter().map(String::as_str));
     if path.exists() {
         match Features::read(path, &origin) {
             Ok(features) => return Ok(features),
-            Err(error) => eprintln!("flamant: {error}; features are computed anew"),
+            Err(error) => observer(Progress::Note(&format!("{error}; features are computed anew"))),
         }
     }
-    let bar = progress(examples.len() as u64, "features {bar:40} {pos}/{len} images, {eta} left");
     let mut rows = Vec::with_capacity(examples.len());
     let mut unread: Vec<Error> = Vec::new();
     for together in examples.chunks(TOGETHER) {
@@ -87,12 +75,11 @@ fn features(
             rows.push(row.filter(|row: &Vec<f32>| row.iter().all(|value| value.is_finite())));
             unread.extend(frames.err());
         }
-        bar.inc(together.len() as u64);
+        observer(Progress::Features { done: rows.len(), total: examples.len() });
     }
-    bar.finish_and_clear();
     if let Some(first) = unread.first() {
         let (count, all) = (unread.len(), examples.len());
-        eprintln!("flamant: {count} of {all} images or videos could not be read, first {first}");
+        observer(Progress::Note(&format!("{count} of {all} images or videos could not be read, first {first}")));
     }
     let Some(dimension) = rows.iter().flatten().map(Vec::len).next() else {
         let message = format!("expected at least 1 of {} images that can be read, found 0", examples.len());
@@ -116,7 +103,7 @@ fn name(example: &Example) -> String {
 }
 
 /// Tells models apart by what they see in one image: whatever changes features changes these.
-fn fingerprint(engine: &mut Engine) -> Result<String, Error> {
+fn fingerprint(engine: &mut Engine) -> Result<String> {
     const SIDE: u32 = 64;
     let pixel = |at: u32| [at * 7, at * 13 / SIDE, at * at].map(|level| level as u8);
     let image = Image::from_rgb(SIDE, SIDE, (0..SIDE * SIDE).flat_map(pixel).collect())?;

@@ -1,22 +1,20 @@
 //! From records to results: scores with their intervals, and some of the prompts as they were asked.
 
-use std::io::Write as _;
 use std::path::Path;
 
-use flamant::eval::data::Task;
-use flamant::eval::judge::{Answer, Judged};
-use flamant::eval::results::{
+use super::data::Task;
+use super::judge::{Answer, Judged};
+use super::media::Media;
+use super::plan::{Ask, Plan, Set};
+use super::records::{Outcome, Records};
+use super::results::{
     Metric, Model, Outcome as Worth, Part as Shown, Point, Results, Sample, Series, Settings, Thumbnail,
 };
-use flamant::eval::shots::Selection;
-use flamant::eval::template::Template;
-use flamant::{Engine, Error, Part};
-use indicatif::DecimalBytes;
-
-use super::media::Media;
-use super::plan::{Ask, Plan};
-use super::records::{Outcome, Records};
-use crate::cli::Outcome as Done;
+use super::shots::Selection;
+use super::template::Template;
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::prompt::Part;
 
 /// All that was found. Every question has a record.
 ///
@@ -29,7 +27,7 @@ pub fn results(
     engine: &Engine,
     media: &Media,
     samples: usize,
-) -> Result<Results, Error> {
+) -> Result<Results> {
     let (template_name, template) = template;
     let (mut series, mut support) = (Vec::new(), Vec::new());
     for (number, of) in plan.series.iter().enumerate() {
@@ -55,7 +53,7 @@ pub fn results(
         series.push(Series { label: of.label.clone(), points, chance: of.chance });
     }
     // Of several sets the largest: each point is of one.
-    let most = |count: &dyn Fn(&super::Set) -> usize| plan.sets.iter().map(count).max().unwrap_or(0);
+    let most = |count: &dyn Fn(&Set) -> usize| plan.sets.iter().map(count).max().unwrap_or(0);
     let mut others = records.head.evaluation.clone();
     if plan.shots.contains(&0) {
         let instead = if plan.reference_slip { "the first one's image for the asked one" } else { "no images" };
@@ -69,7 +67,7 @@ pub fn results(
     Ok(Results {
         title: plan.title.clone(),
         benchmark: plan.benchmark.name.to_owned(),
-        model: Model { name: model_name(plan), description: description(engine) },
+        model: Model { name: model_name(engine), description: description(engine) },
         device: engine.device().to_string(),
         date: records.head.date.clone(),
         metric: Metric {
@@ -92,15 +90,27 @@ pub fn results(
     })
 }
 
-fn model_name(plan: &Plan) -> String {
+fn model_name(engine: &Engine) -> String {
     let name = |folder: &Path| folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned();
-    plan.model.as_deref().map_or("the model in the box".to_owned(), name)
+    engine.folder().map_or("the model in the box".to_owned(), name)
 }
 
 /// The family and the size.
 fn description(engine: &Engine) -> String {
     let family = format!("{:?}", engine.config().family);
-    format!("{family}, {} of weights", DecimalBytes(engine.preparer().checkpoint().bytes()))
+    format!("{family}, {} of weights", decimal(engine.preparer().checkpoint().bytes()))
+}
+
+/// Bytes in decimal units.
+fn decimal(bytes: u64) -> String {
+    let (mut value, mut units) = (bytes as f64, ["kB", "MB", "GB", "TB", "PB"].into_iter());
+    let mut unit = "B";
+    while value >= 1000.0 {
+        let Some(larger) = units.next() else { break };
+        (value, unit) = (value / 1000.0, larger);
+    }
+    let places = if unit == "B" { 0 } else { 2 };
+    format!("{value:.places$} {unit}")
 }
 
 fn answer(outcome: &Outcome) -> Answer {
@@ -142,27 +152,21 @@ fn sample(plan: &Plan, ask: Ask, worth: f64, template: &Template, records: &Reco
     }
 }
 
-/// The scores as a table, and where the page is.
-pub fn print(results: &Results, records: &Records, plan: &Plan, page: &Path) -> Done {
-    let mut out = std::io::stdout().lock();
-    let shots: Vec<usize> =
-        results.series.first().map_or(Vec::new(), |series| series.points.iter().map(|point| point.shots).collect());
-    let width = results.series.iter().map(|series| series.label.chars().count()).max().unwrap_or(0).max(5);
-    writeln!(out, "{} of {}", results.metric.name, results.model.name)?;
-    let heads: String = shots.iter().map(|shots| format!("{shots:>8}")).collect();
-    writeln!(out, "{:width$}{heads}", "shots")?;
-    for series in &results.series {
-        let scores: String = series.points.iter().map(|point| format!("{:>8.1}", point.score)).collect();
-        writeln!(out, "{:width$}{scores}", series.label)?;
-    }
-    let errors: usize = results.series.iter().flat_map(|series| &series.points).map(|point| point.errors).sum();
-    let first = plan.asks().find_map(|ask| match &records.get(ask)?.outcome {
-        Outcome::Error(error) => Some(error.as_str()),
+/// The first answer that failed, and why.
+pub fn first_error(plan: &Plan, records: &Records) -> Option<String> {
+    plan.asks().find_map(|ask| match &records.get(ask)?.outcome {
+        Outcome::Error(error) => Some(error.clone()),
         _ => None,
-    });
-    if let Some(first) = first {
-        writeln!(out, "{errors} answers failed, which count as the worst; {first}")?;
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decimal;
+
+    #[test]
+    fn bytes_in_decimal_units() {
+        let found = [0, 999, 1000, 1_500, 12_345_678, 18_000_000_000].map(decimal);
+        assert_eq!(found, ["0 B", "999 B", "1.00 kB", "1.50 kB", "12.35 MB", "18.00 GB"]);
     }
-    writeln!(out, "The page is {}", page.display())?;
-    Ok(())
 }

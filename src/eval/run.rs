@@ -2,19 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
-
-use flamant::eval::metrics::roc_auc::class_score;
-use flamant::eval::template::Template;
-use flamant::runner::{self, Load, Supply, Workers};
-use flamant::{Classification, Engine, Error, EventKind, Stats};
-use indicatif::ProgressBar;
 
 use super::media::Media;
+use super::metrics::roc_auc::class_score;
 use super::plan::{Ask, Plan};
+use super::progress::{Observer, Progress};
 use super::records::{Choice, Outcome, Records};
-use super::similar::Similar;
-use crate::cli::progress;
+use super::shots::Similar;
+use super::template::Template;
+use crate::engine::runner::{self, Load, Supply, Workers};
+use crate::engine::{Classification, Engine, EventKind};
+use crate::error::{Error, Result};
 
 /// Names whose shares are kept.
 const ODDS_KEPT: usize = 5;
@@ -30,12 +28,11 @@ pub fn run(
     engine: &mut Engine,
     media: &Arc<Media>,
     records: &mut Records,
-) -> Result<(), Error> {
-    let begun = Instant::now();
-    let left = records.left(plan);
-    let bar = progress(plan.asks().count() as u64, "{bar:40} {pos}/{len} answers, {eta} left");
-    bar.set_position(bar.length().unwrap_or(0).saturating_sub(left as u64));
-    bar.reset_eta();
+    observer: &Observer,
+) -> Result<()> {
+    let total = plan.asks().count();
+    let done = total - records.left(plan);
+    observer(Progress::Answers { done, total });
     let open = plan.asks().filter(|ask| records.get(*ask).is_none()).flat_map(|ask| {
         let orders = plan.orders(ask.point);
         (0..orders).map(move |order| (ask, order))
@@ -59,12 +56,9 @@ pub fn run(
     };
     let source = open.into_iter().map(|(ask, order)| Ok((Ticket { ask, order, support: Vec::new() }, (ask, order))));
     let workers = Workers::start(source, prepare);
-    let mut job = Job { plan, workers, records, bar, weighed: HashMap::new() };
-    let outcome = runner::run(engine, runner::usual_concurrency(engine), &mut job);
-    job.bar.finish_and_clear();
-    outcome?;
+    let mut job = Job { plan, workers, records, observer, done, total, weighed: HashMap::new() };
+    runner::run(engine, runner::usual_concurrency(engine), &mut job)?;
     job.workers.join();
-    summary(left, begun.elapsed().as_secs_f64(), &engine.stats());
     Ok(())
 }
 
@@ -82,20 +76,23 @@ struct Job<'a> {
     plan: &'a Plan,
     workers: Workers<Ticket>,
     records: &'a mut Records,
-    bar: ProgressBar,
+    observer: &'a Observer,
+    done: usize,
+    total: usize,
     /// Of questions that are not answered in all orders yet, what each order gave: the names' mean log-likelihoods.
-    weighed: HashMap<Ask, BTreeMap<usize, Result<Vec<f64>, Error>>>,
+    weighed: HashMap<Ask, BTreeMap<usize, Result<Vec<f64>>>>,
 }
 
 impl Job<'_> {
-    fn write(&mut self, ticket: &Ticket, outcome: Outcome) -> Result<(), Error> {
+    fn write(&mut self, ticket: &Ticket, outcome: Outcome) -> Result<()> {
         self.records.add(self.plan, ticket.ask, &ticket.support, outcome)?;
-        self.bar.inc(1);
+        self.done += 1;
+        (self.observer)(Progress::Answers { done: self.done, total: self.total });
         Ok(())
     }
 
     /// Adds what one order gave; after the last one, the record is made.
-    fn weigh(&mut self, ticket: &Ticket, found: Result<Classification, Error>) -> Result<(), Error> {
+    fn weigh(&mut self, ticket: &Ticket, found: Result<Classification>) -> Result<()> {
         let of_orders = self.weighed.entry(ticket.ask).or_default();
         let means = |found: Classification| found.choices.iter().map(|choice| choice.mean).collect();
         of_orders.insert(ticket.order, found.map(means));
@@ -105,7 +102,7 @@ impl Job<'_> {
         let of_orders = self.weighed.remove(&ticket.ask).expect("it was just there");
         let names = self.plan.set(ticket.ask).queries.choices_of(self.plan.query(ticket.ask));
         // In their order, whichever came first: other sums of the same numbers may differ in their last bit.
-        let outcome = match of_orders.into_values().collect::<Result<Vec<_>, Error>>() {
+        let outcome = match of_orders.into_values().collect::<Result<Vec<_>>>() {
             Ok(of_orders) => Outcome::Choice(choice(names, &of_orders)),
             Err(error) => Outcome::Error(error.to_string()),
         };
@@ -131,15 +128,15 @@ fn choice(names: &[String], of_orders: &[Vec<f64>]) -> Choice {
 impl Load for Job<'_> {
     type Ticket = Ticket;
 
-    fn next(&mut self, wait: bool) -> Result<Supply<Ticket>, Error> {
+    fn next(&mut self, wait: bool) -> Result<Supply<Ticket>> {
         self.workers.next(wait)
     }
 
-    fn refused(&mut self, ticket: Ticket, error: Error) -> Result<(), Error> {
+    fn refused(&mut self, ticket: Ticket, error: Error) -> Result<()> {
         self.weigh(&ticket, Err(error))
     }
 
-    fn happened(&mut self, ticket: &mut Ticket, event: EventKind) -> Result<(), Error> {
+    fn happened(&mut self, ticket: &mut Ticket, event: EventKind) -> Result<()> {
         match event {
             EventKind::Written(answer) => self.write(ticket, Outcome::Text(answer.text)),
             EventKind::Classified(classification) => self.weigh(ticket, Ok(classification)),
@@ -149,14 +146,4 @@ impl Load for Job<'_> {
             _ => Ok(()),
         }
     }
-}
-
-/// What was done, for people.
-fn summary(answers: usize, seconds: f64, stats: &Stats) {
-    let percent = |part: u64, rest: u64| 100.0 * part as f64 / (part + rest).max(1) as f64;
-    eprintln!(
-        "flamant: {answers} answers in {seconds:.1} s; {:.0} % of prompt tokens and {:.0} % of images were there already",
-        percent(stats.tokens_cached, stats.tokens_computed),
-        percent(stats.images_cached, stats.images_encoded),
-    );
 }

@@ -1,18 +1,16 @@
 //! What an evaluation asks: sets, series of points, and every single question in order.
 
-use std::path::PathBuf;
-
-use flamant::eval::benchmark::{Benchmark, Metric};
-use flamant::eval::data::{Dataset, Example, Task};
-use flamant::eval::judge::Judge;
-use flamant::eval::results::Missing;
-use flamant::eval::shots::{Selection, Support, shuffled};
-use flamant::eval::template::{Shots, Template};
-use flamant::video::FrameSampling;
-use flamant::{Error, Prompt, Request};
-
+use super::benchmark::{Benchmark, Metric};
+use super::data::{Dataset, Example, Task};
+use super::judge::Judge;
 use super::media::Media;
-use super::similar::Similar;
+use super::results::Missing;
+use super::shots::{Selection, Similar, Support, shuffled};
+use super::template::{Shots, Template};
+use crate::engine::Request;
+use crate::error::{Error, Result};
+use crate::prompt::Prompt;
+use crate::video::FrameSampling;
 
 /// Support examples in place of none: without their images (Flamingo, appendix B.1.5).
 const TEXT_ONLY: usize = 2;
@@ -20,8 +18,6 @@ const TEXT_ONLY: usize = 2;
 /// An evaluation.
 pub struct Plan {
     pub title: String,
-    /// The model's folder; none for the one in the box.
-    pub model: Option<PathBuf>,
     pub benchmark: Benchmark,
     pub sets: Vec<Set>,
     pub series: Vec<Series>,
@@ -70,7 +66,7 @@ impl Plan {
     ///
     /// # Errors
     /// Too few examples to show; for ROC-AUC, examples of one class alone.
-    pub fn check(&self) -> Result<(), Error> {
+    pub fn check(&self) -> Result<()> {
         let count = self.count_max();
         for series in &self.series {
             let set = &self.sets[series.set];
@@ -130,7 +126,7 @@ impl Plan {
     ///
     /// # Errors
     /// Fewer than wanted.
-    pub fn support(&self, ask: Ask, similar: &Similar, media: &Media) -> Result<Vec<usize>, Error> {
+    pub fn support(&self, ask: Ask, similar: &Similar, media: &Media) -> Result<Vec<usize>> {
         let Series { set, selection, .. } = self.series[ask.series];
         let (count, of) = (self.count(ask.point), &self.sets[set]);
         let drawn = |number: usize| -> Vec<usize> {
@@ -150,7 +146,7 @@ impl Plan {
     }
 
     /// The prompt of a question, with the support examples in this order.
-    pub fn prompt(&self, ask: Ask, support: &[usize], template: &Template, media: &Media) -> Result<Prompt, Error> {
+    pub fn prompt(&self, ask: Ask, support: &[usize], template: &Template, media: &Media) -> Result<Prompt> {
         let set = self.set(ask);
         let examples: Vec<&Example> = support.iter().map(|&number| &set.support.examples[number]).collect();
         let shots = match (self.shots[ask.point], self.reference_slip) {
@@ -169,7 +165,7 @@ impl Plan {
         support: &[usize],
         template: &Template,
         media: &Media,
-    ) -> Result<Request, Error> {
+    ) -> Result<Request> {
         let prompt = self.prompt(ask, &self.ordered(ask, order, support), template, media)?;
         let choices = self.set(ask).queries.choices_of(self.query(ask));
         Ok(match self.benchmark.task {

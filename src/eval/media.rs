@@ -5,10 +5,13 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use flamant::eval::data::Medium;
-use flamant::image::Image;
-use flamant::video::{FrameSampling, Video};
-use flamant::{Error, Preparer, Prompt};
+use super::data::Medium;
+use super::progress::{Observer, Progress};
+use crate::engine::Preparer;
+use crate::error::Result;
+use crate::image::Image;
+use crate::prompt::Prompt;
+use crate::video::{FrameSampling, Video};
 
 /// Bytes of frames that are kept.
 const KEPT_BYTES: usize = 512 << 20;
@@ -20,6 +23,7 @@ pub struct Media {
     kept: Mutex<Kept>,
     /// What could not be read and is therefore never shown.
     unreadable: Mutex<HashSet<PathBuf>>,
+    observer: Observer,
 }
 
 /// What was read lately. What has not been asked for since half of the bytes were filled is let go.
@@ -51,8 +55,8 @@ impl Kept {
 }
 
 impl Media {
-    pub fn new(preparer: Preparer, sampling: FrameSampling) -> Media {
-        Media { preparer, sampling, kept: Mutex::default(), unreadable: Mutex::default() }
+    pub fn new(preparer: Preparer, sampling: FrameSampling, observer: Observer) -> Media {
+        Media { preparer, sampling, kept: Mutex::default(), unreadable: Mutex::default(), observer }
     }
 
     /// Which frames of videos are read.
@@ -64,7 +68,7 @@ impl Media {
     ///
     /// # Errors
     /// A file that is not there or not readable; a prompt that passes its limits.
-    pub fn add(&self, prompt: &mut Prompt, medium: &Medium) -> Result<(), Error> {
+    pub fn add(&self, prompt: &mut Prompt, medium: &Medium) -> Result<()> {
         let frames = self.frames(medium)?;
         match medium {
             Medium::Video(_) => prompt.video(Video::new(frames.to_vec())?)?,
@@ -74,7 +78,7 @@ impl Media {
     }
 
     /// The frames of a medium at the encoder's size; an image is one.
-    pub fn frames(&self, medium: &Medium) -> Result<Arc<[Image]>, Error> {
+    pub fn frames(&self, medium: &Medium) -> Result<Arc<[Image]>> {
         let (Medium::Image(path) | Medium::Video(path)) = medium else { return self.resized(&self.read(medium)?) };
         let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(frames) = kept().find(path) {
@@ -85,7 +89,7 @@ impl Media {
         Ok(frames)
     }
 
-    /// Whether an example of this medium can be shown. Standard error tells of each that cannot, once.
+    /// Whether an example of this medium can be shown. The observer is told of each that cannot, once.
     pub fn can_show(&self, medium: &Medium) -> bool {
         let (Medium::Image(path) | Medium::Video(path)) = medium else { return true };
         let unreadable = || self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,13 +98,13 @@ impl Media {
         }
         let Err(error) = self.frames(medium) else { return true };
         if unreadable().insert(path.clone()) {
-            eprintln!("flamant: {error}; it is never shown");
+            (self.observer)(Progress::Note(&format!("{error}; it is never shown")));
         }
         false
     }
 
     /// The frames as they are.
-    pub fn read(&self, medium: &Medium) -> Result<Vec<Image>, Error> {
+    pub fn read(&self, medium: &Medium) -> Result<Vec<Image>> {
         let mut prompt = Prompt::new();
         match medium {
             Medium::Image(path) => prompt.image_file(path)?,
@@ -111,7 +115,7 @@ impl Media {
         Ok(media.next().map(<[Image]>::to_vec).unwrap_or_default())
     }
 
-    fn resized(&self, frames: &[Image]) -> Result<Arc<[Image]>, Error> {
+    fn resized(&self, frames: &[Image]) -> Result<Arc<[Image]>> {
         let side = self.preparer.config().vision.image_size as u32;
         let preprocessor = self.preparer.preprocessor();
         frames.iter().map(|frame| Image::from_rgb(side, side, preprocessor.rgb(frame))).collect()

@@ -6,13 +6,14 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use flamant::eval::data::{Dataset, Example, Medium};
-use flamant::eval::template::Template;
-use flamant::{Engine, Error};
 use serde::{Deserialize, Serialize};
 
+use super::data::{Dataset, Example, Medium};
 use super::plan::{Ask, Plan};
-use flamant::files::Lines;
+use super::template::Template;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::files::Lines;
 
 /// What must be the same for an evaluation to go on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -81,7 +82,7 @@ impl Records {
     ///
     /// # Errors
     /// Those of [`Lines::open`]; answers of another evaluation.
-    pub fn open(folder: &Path, plan: &Plan, evaluation: BTreeMap<String, String>) -> Result<Records, Error> {
+    pub fn open(folder: &Path, plan: &Plan, evaluation: BTreeMap<String, String>) -> Result<Records> {
         let path = folder.join("answers.jsonl");
         let places = Places::of(plan);
         let (mut head, mut found) = (None::<Head>, HashMap::new());
@@ -132,7 +133,7 @@ impl Records {
     }
 
     /// Adds what came of one.
-    pub fn add(&mut self, plan: &Plan, ask: Ask, support: &[usize], outcome: Outcome) -> Result<(), Error> {
+    pub fn add(&mut self, plan: &Plan, ask: Ask, support: &[usize], outcome: Outcome) -> Result<()> {
         let examples = &plan.set(ask).support.examples;
         let line = Line {
             series: Cow::Borrowed(&plan.series[ask.series].label),
@@ -182,22 +183,18 @@ impl<'a> Places<'a> {
     }
 }
 
-/// All that decides the answers, by name; `precision` is how the device stores numbers.
+/// All that decides the answers, by name.
 ///
 /// # Errors
 /// Weights that cannot be read.
-pub fn evaluation(
-    plan: &Plan,
-    template: &Template,
-    engine: &Engine,
-    precision: &str,
-) -> Result<BTreeMap<String, String>, Error> {
+pub fn evaluation(plan: &Plan, template: &Template, engine: &Engine) -> Result<BTreeMap<String, String>> {
+    let precision = engine.precision().map_or(String::new(), |precision| format!(", {precision}"));
     let list = |numbers: &[usize]| numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
     let labels: Vec<&str> = plan.series.iter().map(|series| series.label.as_str()).collect();
     let entries = [
         ("benchmark", plan.benchmark.name.to_owned()),
         ("task", format!("{:?}, {} tokens", plan.benchmark.task, plan.benchmark.max_new_tokens)),
-        ("model", plan.model.as_ref().map_or("demo".to_owned(), |folder| folder.display().to_string())),
+        ("model", engine.folder().map_or("demo".to_owned(), |folder| folder.display().to_string())),
         ("weights", weights(engine)?),
         ("device", format!("{}{precision}", engine.device())),
         ("asked", digest(plan.sets.iter().map(|set| (&set.queries, (0..set.queries.examples.len()).collect())))),
@@ -242,7 +239,7 @@ fn digest<'a>(sets: impl Iterator<Item = (&'a Dataset, Vec<usize>)>) -> String {
 }
 
 /// Tells weights apart: their names and shapes, and how each tensor begins and ends.
-fn weights(engine: &Engine) -> Result<String, Error> {
+fn weights(engine: &Engine) -> Result<String> {
     const BYTES: usize = 1 << 12;
     let checkpoint = engine.preparer().checkpoint();
     let mut names: Vec<&str> = checkpoint.names().collect();
