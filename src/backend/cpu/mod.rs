@@ -22,6 +22,7 @@ use crate::graph::{Counts, Epilogue, Index, Keys, Op, Pages, PlanKind, Plans, Te
 use crate::kv::{PAGE_TOKENS, PageCopy};
 use crate::weights::{Layout, WeightId, Weights};
 use attention::{Rows, Strip};
+#[cfg(feature = "eval")]
 pub(crate) use matrix::dot_products;
 use matrix::{Matrix, Values, product};
 use pointwise::{add, finish, normalise, patch_row, rotate};
