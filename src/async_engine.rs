@@ -283,7 +283,7 @@ mod tests {
         let running = engine.submit(request(5)).unwrap();
         let error = panicking(|| engine.submit(request(5))).err().unwrap();
         assert_eq!(error.to_string(), "a fault of the library while preparing a request: on purpose");
-        assert_eq!(error.kind(), "internal");
+        assert_eq!(error.kind().as_str(), "internal");
         for events in [running, engine.submit(request(5)).unwrap()] {
             assert!(matches!(events.into_iter().last().unwrap(), EventKind::Written(_)));
         }

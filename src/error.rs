@@ -4,27 +4,33 @@
 //! Our own mistakes are asserts, never errors.
 
 use std::any::Any;
-use std::fmt::Display;
+use std::error::Error as StdError;
+use std::fmt::{self, Display};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 
 /// The result of everything that touches the outside world.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A fault in something that came from outside; its text is one line.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// A fault in something that came from outside; its text is one line. [`Error::kind`] tells kinds apart, and
+/// [`source`](StdError::source) has the error of the system or of a parser beneath, if there is one.
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be opened, read or written.
-    #[error("{file}: {message}")]
+    #[non_exhaustive]
     File {
         /// The path as the user gave it.
         file: String,
         /// The operating system's reason.
         message: String,
+        /// The operating system's error, or that of writing JSON.
+        source: Option<Arc<dyn StdError + Send + Sync>>,
     },
     /// A file's content is not what it must be.
-    #[error("{file}: {key}: expected {expected}, found {found}")]
+    #[non_exhaustive]
     Invalid {
         /// The path as the user gave it.
         file: String,
@@ -34,9 +40,11 @@ pub enum Error {
         expected: String,
         /// What stands there.
         found: String,
+        /// The parser's error.
+        source: Option<Arc<dyn StdError + Send + Sync>>,
     },
     /// A stated limit would be passed.
-    #[error("{what}: {found} is over the limit of {limit}")]
+    #[non_exhaustive]
     Limit {
         /// What is limited, with its unit.
         what: String,
@@ -46,7 +54,7 @@ pub enum Error {
         found: u64,
     },
     /// A device is not there, is full, or has failed.
-    #[error("{device}: {message}")]
+    #[non_exhaustive]
     Device {
         /// The device's name on the command line.
         device: String,
@@ -54,13 +62,9 @@ pub enum Error {
         message: String,
     },
     /// An argument or a prompt is not usable.
-    #[error("{0}")]
     Argument(String),
     /// What a model made of one request is not finite. Other requests go on.
-    #[error(
-        "logits of request {request} at token {token} are not finite: weights that are not usable, or numbers beyond \
-        the range of the precision"
-    )]
+    #[non_exhaustive]
     NotFinite {
         /// The number of the request.
         request: u64,
@@ -68,7 +72,7 @@ pub enum Error {
         token: usize,
     },
     /// A fault of this library at its work for one request: a panic that was caught. Other requests go on.
-    #[error("a fault of the library while {doing}: {message}")]
+    #[non_exhaustive]
     Internal {
         /// What was being done.
         doing: String,
@@ -77,17 +81,100 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// What kind of fault it is, in one word for programs.
-    pub fn kind(&self) -> &'static str {
+/// What kind of fault an [`Error`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// [`Error::File`]
+    File,
+    /// [`Error::Invalid`]
+    InvalidFile,
+    /// [`Error::Limit`]
+    Limit,
+    /// [`Error::Device`]
+    Device,
+    /// [`Error::Argument`]
+    Argument,
+    /// [`Error::NotFinite`]
+    NotFinite,
+    /// [`Error::Internal`]
+    Internal,
+}
+
+impl ErrorKind {
+    /// In one word for programs, as JSON has it.
+    pub fn as_str(self) -> &'static str {
         match self {
-            Error::File { .. } => "file",
-            Error::Invalid { .. } => "invalid_file",
-            Error::Limit { .. } => "limit",
-            Error::Device { .. } => "device",
-            Error::Argument(_) => "argument",
-            Error::NotFinite { .. } => "not_finite",
-            Error::Internal { .. } => "internal",
+            ErrorKind::File => "file",
+            ErrorKind::InvalidFile => "invalid_file",
+            ErrorKind::Limit => "limit",
+            ErrorKind::Device => "device",
+            ErrorKind::Argument => "argument",
+            ErrorKind::NotFinite => "not_finite",
+            ErrorKind::Internal => "internal",
+        }
+    }
+}
+
+impl Display for ErrorKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl Display for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::File { file, message, .. } => write!(formatter, "{file}: {message}"),
+            Error::Invalid { file, key, expected, found, .. } => {
+                write!(formatter, "{file}: {key}: expected {expected}, found {found}")
+            }
+            Error::Limit { what, limit, found } => write!(formatter, "{what}: {found} is over the limit of {limit}"),
+            Error::Device { device, message } => write!(formatter, "{device}: {message}"),
+            Error::Argument(message) => formatter.write_str(message),
+            Error::NotFinite { request, token } => write!(
+                formatter,
+                "logits of request {request} at token {token} are not finite: weights that are not usable, or numbers \
+                 beyond the range of the precision"
+            ),
+            Error::Internal { doing, message } => {
+                write!(formatter, "a fault of the library while {doing}: {message}")
+            }
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Error::File { source, .. } | Error::Invalid { source, .. } => {
+                source.as_deref().map(|source| source as &(dyn StdError + 'static))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Two are equal that are of one kind and say the same.
+impl PartialEq for Error {
+    fn eq(&self, other: &Error) -> bool {
+        self.kind() == other.kind() && self.to_string() == other.to_string()
+    }
+}
+
+impl Eq for Error {}
+
+impl Error {
+    /// What kind of fault it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::File { .. } => ErrorKind::File,
+            Error::Invalid { .. } => ErrorKind::InvalidFile,
+            Error::Limit { .. } => ErrorKind::Limit,
+            Error::Device { .. } => ErrorKind::Device,
+            Error::Argument(_) => ErrorKind::Argument,
+            Error::NotFinite { .. } => ErrorKind::NotFinite,
+            Error::Internal { .. } => ErrorKind::Internal,
         }
     }
 
@@ -101,8 +188,13 @@ impl Error {
     }
 
     /// A failed operation on a file, with the operating system's reason.
-    pub fn file(file: impl AsRef<Path>, reason: impl Display) -> Self {
-        Error::File { file: escaped(file.as_ref().display()), message: one_line(reason) }
+    pub fn file(file: impl AsRef<Path>, reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        let reason: Box<dyn StdError + Send + Sync> = reason.into();
+        let message = one_line(&reason);
+        // A text has nothing beneath.
+        let is_source = reason.is::<io::Error>() || reason.is::<serde_json::Error>();
+        let source = is_source.then(|| Arc::from(reason));
+        Error::File { file: escaped(file.as_ref().display()), message, source }
     }
 
     /// A file whose `key` holds something other than `expected`.
@@ -112,7 +204,26 @@ impl Error {
             key: one_line(key),
             expected: one_line(expected),
             found: one_line(found),
+            source: None,
         }
+    }
+
+    /// As [`Error::invalid`], where a parser says what it found.
+    pub fn malformed(
+        file: impl AsRef<Path>,
+        key: impl Display,
+        expected: impl Display,
+        reason: impl StdError + Send + Sync + 'static,
+    ) -> Self {
+        Error::invalid(file, key, expected, &reason).with_source(reason)
+    }
+
+    /// The same with what is beneath, where its kind has that.
+    pub fn with_source(mut self, beneath: impl StdError + Send + Sync + 'static) -> Self {
+        if let Error::File { source, .. } | Error::Invalid { source, .. } = &mut self {
+            *source = Some(Arc::new(beneath));
+        }
+        self
     }
 
     /// An unusable argument or prompt.
@@ -169,7 +280,7 @@ mod tests {
         let error = Error::catch("testing", || -> Result<()> { panic!("one\ntwo {}", 3) }).unwrap_err();
         assert_eq!(
             (error.to_string().as_str(), error.kind()),
-            ("a fault of the library while testing: one\\ntwo 3", "internal",)
+            ("a fault of the library while testing: one\\ntwo 3", ErrorKind::Internal)
         );
         let error = Error::catch("testing", || -> Result<()> { std::panic::panic_any(4) }).unwrap_err();
         assert!(error.to_string().ends_with(": without a word"));
@@ -181,5 +292,21 @@ mod tests {
         let error = Error::invalid("a.json", "x\ny", "a number", "z".repeat(1000));
         let text = error.to_string();
         assert!(!text.contains('\n') && text.contains("x\\ny") && text.chars().count() < 400, "{text}");
+    }
+    #[test]
+    fn what_is_beneath_can_be_asked() {
+        let missing = std::fs::read("no/such/file").map_err(|error| Error::file("no/such/file", error)).unwrap_err();
+        assert_eq!(missing.kind().as_str(), "file");
+        let beneath = missing.source().unwrap().downcast_ref::<io::Error>().unwrap();
+        assert_eq!(beneath.kind(), io::ErrorKind::NotFound);
+        let json = serde_json::from_str::<u32>("{").unwrap_err();
+        let (line, error) = (json.line(), Error::malformed("a.json", "text", "JSON", json));
+        assert_eq!(error.kind(), ErrorKind::InvalidFile);
+        assert_eq!(error.source().unwrap().downcast_ref::<serde_json::Error>().unwrap().line(), line);
+        for error in [Error::file("a", "empty"), Error::invalid("a", "b", "c", "d"), Error::argument("e")] {
+            assert!(error.source().is_none(), "{error}");
+        }
+        assert_eq!(missing, missing.clone());
+        assert_ne!(missing, Error::argument(&missing));
     }
 }

@@ -65,7 +65,7 @@ pub use engine::{
     Answer, Builder, Choice, Classification, Engine, Event, EventKind, Finish, Generation, Limits, Options, PagesNow,
     PreparedRequest, Preparer, Request, RequestId, Score, Stats, Task, Timings, Usage, json, runner,
 };
-pub use error::{Error, Result};
+pub use error::{Error, ErrorKind, Result};
 pub use flamingo::Flamingo;
 pub use inspect::{Gate, Inspection, Part as InspectedPart};
 pub use prompt::{Part, Prompt, PromptLimits, Rendered};

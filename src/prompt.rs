@@ -165,7 +165,7 @@ impl Prompt {
     pub fn from_file(path: impl AsRef<Path>, limits: PromptLimits) -> Result<Self> {
         let path = path.as_ref();
         let bytes = read_bounded(path, limits.bytes_max)?;
-        let text = String::from_utf8(bytes).map_err(|reason| Error::invalid(path, "text", "UTF-8", reason))?;
+        let text = String::from_utf8(bytes).map_err(|reason| Error::malformed(path, "text", "UTF-8", reason))?;
         let folder = path.parent().unwrap_or(Path::new(""));
         Self::from_json(&text, &path.display().to_string(), folder, limits)
     }
@@ -183,7 +183,7 @@ impl Prompt {
             return Err(Error::limit(format!("{source}: bytes of a prompt"), limits.bytes_max, json.len() as u64));
         }
         let root: Value =
-            serde_json::from_str(json).map_err(|error| Error::invalid(source, "prompt", "JSON", error))?;
+            serde_json::from_str(json).map_err(|error| Error::malformed(source, "prompt", "JSON", error))?;
         let Value::Array(items) = root else {
             let expected = "an array of {\"text\"}, {\"image\"} and {\"video\"} parts";
             return Err(Error::invalid(source, "prompt", expected, kind(&root)));
@@ -417,7 +417,7 @@ fn data_uri(uri: &str, source: &str, name: &str, bytes_max: u64) -> Result<Vec<u
         return Err(Error::limit(format!("{source}: bytes of an image"), bytes_max, data.len() as u64 / 4 * 3));
     }
     let standard = base64::engine::general_purpose::STANDARD;
-    standard.decode(data).map_err(|reason| Error::invalid(source, name, "base64", reason))
+    standard.decode(data).map_err(|reason| Error::malformed(source, name, "base64", reason))
 }
 
 #[cfg(test)]

@@ -194,7 +194,7 @@ fn the_error_names_the_request_and_the_token() {
     let Last::Failed(error) = found else { panic!("{found:?}") };
     // The first token begins the text; a token's own row is the first that is sick.
     assert!(error.to_string().starts_with(&format!("logits of request {id} at token 3 are not finite: ")), "{error}");
-    assert_eq!((error.kind(), error.to_string().lines().count()), ("not_finite", 1));
+    assert_eq!((error.kind().as_str(), error.to_string().lines().count()), ("not_finite", 1));
     let mut flamingo = Flamingo::open(folder.path(), &Options::default()).unwrap();
     let error = flamingo.score(&prompt("abzc")).unwrap_err();
     assert!(matches!(error, Error::NotFinite { token: 3, .. }), "{error}");

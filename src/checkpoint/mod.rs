@@ -332,8 +332,8 @@ pub fn read_json(path: &Path, bytes_max: u64) -> Result<serde_json::Value> {
 }
 
 fn parse_json(path: &Path, bytes: &[u8]) -> Result<serde_json::Value> {
-    let text = str::from_utf8(bytes).map_err(|reason| Error::invalid(path, "text", "UTF-8", reason))?;
-    serde_json::from_str(text).map_err(|reason| Error::invalid(path, "text", "JSON", reason))
+    let text = str::from_utf8(bytes).map_err(|reason| Error::malformed(path, "text", "UTF-8", reason))?;
+    serde_json::from_str(text).map_err(|reason| Error::malformed(path, "text", "JSON", reason))
 }
 
 /// What a JSON value is, without quoting all of it.
@@ -357,7 +357,7 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, Vec<String>>> {
     }
     let bytes = read_bounded(path, INDEX_BYTES_MAX)?;
     let index: Index = serde_json::from_slice(&bytes)
-        .map_err(|reason| Error::invalid(path, "weight_map", "an object of tensor names and file names", reason))?;
+        .map_err(|reason| Error::malformed(path, "weight_map", "an object of tensor names and file names", reason))?;
     let mut shards = BTreeMap::<String, Vec<String>>::new();
     for (tensor, shard) in index.weight_map.0 {
         if !is_plain_name(&shard) {

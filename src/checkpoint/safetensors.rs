@@ -29,7 +29,7 @@ pub fn is_safetensors(bytes: &[u8]) -> bool {
 pub fn parse_header(bytes: &[u8], source: &Path) -> Result<Table> {
     let (header, data_start) = header(bytes, source)?;
     let UniqueMap(entries) = serde_json::from_slice::<UniqueMap<Entry>>(header)
-        .map_err(|reason| Error::invalid(source, "header", "a JSON object of tensors", reason))?;
+        .map_err(|reason| Error::malformed(source, "header", "a JSON object of tensors", reason))?;
     check_coverage(&entries, bytes.len() - data_start, source)?;
     entries
         .into_iter()

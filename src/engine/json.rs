@@ -58,7 +58,7 @@ pub fn score(score: &Score, tokenizer: &Tokenizer) -> Value {
 
 /// An error, with its kind.
 pub fn error(error: &Error) -> Value {
-    json!({"error": error.to_string(), "kind": error.kind()})
+    json!({"error": error.to_string(), "kind": error.kind().as_str()})
 }
 
 /// Choices, the likeliest first, by the sum over an answer's tokens or by their mean; each with its share of the
@@ -118,7 +118,7 @@ pub fn request(text: &[u8], place: &str, folder: &Path, limits: PromptLimits, la
         return Err(Error::limit(format!("{place}: bytes of a request"), limits.bytes_max, text.len() as u64));
     }
     let fields =
-        serde_json::from_slice(text).map_err(|error| Error::invalid(place, "request", "a JSON object", error))?;
+        serde_json::from_slice(text).map_err(|error| Error::malformed(place, "request", "a JSON object", error))?;
     let mut fields = Fields { place, fields };
     labels.id = fields.take("id", "a string")?;
     let task = fields.take::<String>("task", "a string")?;

@@ -173,7 +173,7 @@ fn check_header(path: &Path, lines: &[u8], origin: &Origin) -> Result<usize> {
         return Err(Error::invalid(path, "first lines", format!("{MAGIC:?} and a header"), "neither"));
     };
     let header: Header =
-        serde_json::from_slice(header).map_err(|reason| Error::invalid(path, "header", "a line of JSON", reason))?;
+        serde_json::from_slice(header).map_err(|reason| Error::malformed(path, "header", "a line of JSON", reason))?;
     if header.model != origin.model {
         return Err(Error::invalid(path, "model", &origin.model, header.model));
     }

@@ -62,30 +62,31 @@ fn parse<'de, T: Deserialize<'de>>(
     mut reader: serde_json::Deserializer<impl serde_json::de::Read<'de>>,
 ) -> Result<T> {
     let value = serde_path_to_error::deserialize(&mut reader);
-    let value = value.map_err(|error| malformed(place, &error.path().to_string(), error.inner()))?;
-    reader.end().map_err(|error| malformed(place, ".", &error))?;
+    let value = value.map_err(|error| malformed(place, &error.path().to_string(), error.into_inner()))?;
+    reader.end().map_err(|error| malformed(place, ".", error))?;
     Ok(value)
 }
 
 /// An error of serde in our words: "invalid type: A, expected B at line L column C".
-fn malformed(file: &Path, path: &str, error: &serde_json::Error) -> Error {
+fn malformed(file: &Path, path: &str, error: serde_json::Error) -> Error {
     if error.is_io() {
         return Error::file(file, error);
     }
-    let text = error.to_string();
     if !error.is_data() {
-        return Error::invalid(file, "text", "JSON", text);
+        return Error::malformed(file, "text", "JSON", error);
     }
+    let text = error.to_string();
     let key = if path == "." { "value" } else { path };
     let text = text.rsplit_once(" at line ").map_or(&*text, |(text, _)| text);
     let text = text.strip_prefix("invalid type: ").or(text.strip_prefix("invalid value: ")).unwrap_or(text);
     if let Some((found, expected)) = text.split_once(", expected ") {
-        return Error::invalid(file, key, expected, found);
+        return Error::invalid(file, key, expected, found).with_source(error);
     }
-    match text.strip_prefix("missing field ") {
+    let invalid = match text.strip_prefix("missing field ") {
         Some(field) => Error::invalid(file, key, format!("the field {}", field.replace('`', "\"")), "none"),
         None => Error::invalid(file, key, "a set of this format", text),
-    }
+    };
+    invalid.with_source(error)
 }
 
 /// An object. What serde derives for a struct would take an array of its fields as well.

@@ -50,5 +50,5 @@ impl Verbs {
 
 fn read_text(path: &Path, bytes_max: u64) -> Result<String> {
     let bytes = read_bounded(path, bytes_max)?;
-    String::from_utf8(bytes).map_err(|reason| Error::invalid(path, "text", "UTF-8", reason))
+    String::from_utf8(bytes).map_err(|reason| Error::malformed(path, "text", "UTF-8", reason))
 }
