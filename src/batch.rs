@@ -100,11 +100,11 @@ impl Batch {
         let Batch { mut requests, answers, before, .. } = self;
         let source = std::iter::from_fn(move || requests.next().transpose());
         let source = source.map(|line| line.map(|line| (Ticket::of(&line), line)));
-        let reader = engine.reader().clone();
-        let prepare = move |line: Line, ticket: &mut Ticket| reader.prepare(line.request(&mut ticket.labels)?);
+        let preparer = engine.preparer().clone();
+        let prepare = move |line: Line, ticket: &mut Ticket| preparer.prepare(line.request(&mut ticket.labels)?);
         let workers = Workers::start(source, prepare);
-        let reader = engine.reader().clone();
-        let mut job = Job { workers, answers, reader, summary: Summary::default(), before, each };
+        let preparer = engine.preparer().clone();
+        let mut job = Job { workers, answers, preparer, summary: Summary::default(), before, each };
         runner::run(engine, runner::usual_concurrency(engine), &mut job)?;
         job.workers.join();
         Ok(job.summary)
@@ -128,7 +128,7 @@ impl Ticket {
 struct Job<E> {
     workers: Workers<Ticket>,
     answers: Answers,
-    reader: Preparer,
+    preparer: Preparer,
     summary: Summary,
     before: u64,
     each: E,
@@ -163,7 +163,7 @@ impl<E: FnMut(u64)> Load for Job<E> {
         let report = match event {
             EventKind::Written(answer) => json::answer(&answer),
             EventKind::Classified(classification) => json::classification(&classification, ticket.labels.mean),
-            EventKind::Scored(score) => json::score(&score, self.reader.tokenizer()),
+            EventKind::Scored(score) => json::score(&score, self.preparer.tokenizer()),
             EventKind::Failed(error @ Error::NotFinite { .. }) => return self.fault(ticket, &error),
             // No fault of the request: it is left for the next start.
             EventKind::Failed(error) => return Err(error),

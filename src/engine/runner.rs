@@ -141,8 +141,8 @@ pub fn run_all<T: Send + 'static>(
     requests: impl Iterator<Item = (T, Request)> + Send + 'static,
     each: impl FnMut(&mut T, EventKind) -> Result<()>,
 ) -> Result<()> {
-    let reader = engine.preparer().clone();
-    let workers = Workers::start(requests.map(Ok), move |request, _: &mut T| reader.prepare(request));
+    let preparer = engine.preparer().clone();
+    let workers = Workers::start(requests.map(Ok), move |request, _: &mut T| preparer.prepare(request));
     let mut load = All { workers, each };
     run(engine, usual_concurrency(engine), &mut load)?;
     load.workers.join();
@@ -319,11 +319,11 @@ mod tests {
     #[test]
     fn a_panic_while_preparing_is_that_requests_error() {
         let mut engine = Engine::demo(&Options::default()).unwrap();
-        let reader = engine.preparer().clone();
+        let preparer = engine.preparer().clone();
         let prepare = move |number: u32, ticket: &mut u32| {
             *ticket += 100;
             assert!(!number.is_multiple_of(3), "on purpose");
-            reader.prepare(request(2))
+            preparer.prepare(request(2))
         };
         let workers = Workers::start((0..COUNT).map(|number| Ok((number, number))), prepare);
         let mut load = Counting { workers, numbers: Numbers::default() };
@@ -341,12 +341,12 @@ mod tests {
     #[test]
     fn an_error_of_the_source_ends_all() {
         let mut engine = Engine::demo(&Options::default()).unwrap();
-        let reader = engine.preparer().clone();
+        let preparer = engine.preparer().clone();
         let source = (0..COUNT).map(|number| match number {
             10 => Err(Error::argument("on purpose")),
             _ => Ok((number, request(2))),
         });
-        let workers = Workers::with_threads(1, source, move |request, _: &mut u32| reader.prepare(request));
+        let workers = Workers::with_threads(1, source, move |request, _: &mut u32| preparer.prepare(request));
         let mut load = Counting { workers, numbers: Numbers::default() };
         let error = run(&mut engine, 4, &mut load).unwrap_err();
         assert_eq!(error.to_string(), "on purpose");

@@ -34,7 +34,7 @@ pub fn plan(settings: &Settings) -> Result<Plan> {
 fn of_benchmark(settings: &Settings, name: &str, task: Option<Task>, query: &Source, support: &Source) -> Result<Plan> {
     let (benchmark, mut queries) = Benchmark::open(name, task, query)?;
     check_use(settings, &benchmark)?;
-    let support = support(&benchmark, &queries, query, support)?;
+    let support = support_of(&benchmark, &queries, query, support)?;
     let mut missing = Missing::default();
     let mut named = HashSet::new();
     for path in data::missing(&queries).into_iter().chain(data::missing(&support)) {
@@ -62,7 +62,7 @@ fn of_benchmark(settings: &Settings, name: &str, task: Option<Task>, query: &Sou
     let stemmer = settings.nltk.as_ref().map(Stemmer::open).transpose()?.map(Arc::new);
     let chance = match benchmark.metric {
         Metric::RocAuc => Some(50.0),
-        Metric::Accuracy => Some(chance(&queries)),
+        Metric::Accuracy => Some(odds(&queries)),
         _ => None,
     };
     let series = settings.selections_or(&[Selection::Random]).into_iter();
@@ -83,7 +83,7 @@ fn of_benchmark(settings: &Settings, name: &str, task: Option<Task>, query: &Sou
 }
 
 /// The examples to show: those that are asked, if no others are given.
-fn support(benchmark: &Benchmark, queries: &Dataset, query: &Source, support: &Source) -> Result<Dataset> {
+fn support_of(benchmark: &Benchmark, queries: &Dataset, query: &Source, support: &Source) -> Result<Dataset> {
     let apart = !support.files.is_empty() || support.media.is_some() || support.split.is_some();
     if !apart && benchmark.format.splits().is_none() {
         return Ok(queries.clone());
@@ -114,13 +114,13 @@ fn check_use(settings: &Settings, benchmark: &Benchmark) -> Result<()> {
 }
 
 /// What guessing gives, in per cent: the mean over examples of one among their names.
-fn chance(queries: &Dataset) -> f64 {
-    let odds = queries.examples.iter().map(|example| {
+fn odds(queries: &Dataset) -> f64 {
+    let each = queries.examples.iter().map(|example| {
         let choices = queries.choices_of(example);
         let right = choices.iter().filter(|choice| example.answers.contains(choice)).count();
         100.0 * right as f64 / choices.len() as f64
     });
-    odds.sum::<f64>() / queries.examples.len() as f64
+    each.sum::<f64>() / queries.examples.len() as f64
 }
 
 /// Symbols in play.
