@@ -135,13 +135,17 @@ while read -r _ stage name bound; do
         ;;
     tests)
         # Cases on one GPU follow each other. What is skipped is the emulator's alone.
-        step "$name" "$bound" "$pack/$name" --test-threads=1 \
+        case $name in
+        test-ops) program=test-kernels ;;
+        test-devices) program=test-models ;;
+        esac
+        step "$name" "$bound" "$pack/$program" "${name#test-}::" --test-threads=1 \
             --skip turns_and_copies_never_change_a_bit --skip every_kernel_is_started \
             --skip linear_forms_ask_for_what_is_reckoned --skip keys_in_common_are_read_once
         ;;
     sanitize)
         step "$name" "$bound" compute-sanitizer --tool "${name#sanitize-}" --error-exitcode 1 \
-            "$pack/test-ops" --test-threads=1 --exact every_operation_is_the_processors
+            "$pack/test-kernels" --test-threads=1 --exact ops::every_operation_is_the_processors
         ;;
     ops | models)
         case $stage in

@@ -2,16 +2,18 @@
 //! processor where there is none. Every case's answer is checked before it is timed, and timed in many copies, each
 //! with weights and pages of its own, so that no cache holds what it reads.
 
-#[path = "../tests/cases.rs"]
-mod cases;
 mod figures;
+#[path = "../tests/support"]
+mod support {
+    pub mod cases;
+}
 
 use std::time::Duration;
 
-use cases::{Case, Size};
 use criterion::{Criterion, criterion_group, criterion_main};
 use figures::{Least, figure};
 use flamant::probe::{Device, Place, Precision};
+use support::cases::{self, Case, Size};
 
 /// Copies of a case move at least so many bytes: twice the largest second-level cache.
 const ROTATED_BYTES: u64 = 128 << 20;

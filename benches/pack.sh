@@ -23,7 +23,7 @@ for line in sys.stdin:
         strip -o "$pack/files/$prefix$name" "$program"
     done
 }
-gather test test- test --release --no-run --test ops --test devices
+gather test test- test --release --no-run --test kernels --test models
 gather bench bench- bench --no-run --bench first --bench ops --bench models
 gather bin "" build --release --bin flamant
 

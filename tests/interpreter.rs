@@ -1,23 +1,25 @@
 //! The compiled kernels, executed: what nvcc makes of `kernels/` runs in the interpreter of `kernels/interpreter/`, a
 //! second reading of the assembly, on the table of cases and in whole models.
 
-mod cases;
-mod compiler;
-#[path = "common/devices.rs"]
-mod devices;
-#[path = "common/equalities.rs"]
-mod equalities;
-#[path = "common/reference.rs"]
-mod reference;
+mod support {
+    pub mod absent;
+    pub mod cases;
+    pub mod compiler;
+    pub mod devices;
+    pub mod equalities;
+    pub mod reference;
+}
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 use std::time::Instant;
 
-use compiler::ptx;
-use devices::{PRECISIONS, on_all_cores};
-use equalities::{bits, rows};
+use crate::support::cases;
+use crate::support::compiler::ptx;
+use crate::support::devices::{PRECISIONS, on_all_cores};
+use crate::support::equalities::{self, bits, rows};
+use crate::support::reference;
 use flamant::probe::emulated::{MatrixUnits, Schedule, Settings};
 use flamant::probe::{Device, Place, Precision};
 use flamant::{Generation, Options};

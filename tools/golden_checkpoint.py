@@ -1,4 +1,4 @@
-"""Writes the PyTorch archives in tests/data/checkpoint, of which tests/checkpoint.rs knows every number.
+"""Writes the PyTorch archives in tests/data/checkpoint, of which tests/formats/checkpoint.rs knows every number.
 
 All tensors count 0, 1, 2, ... (modulo 128, so that bfloat16 holds them) in the order of their storage.
 Run with torch 2: python3 tools/golden_checkpoint.py

@@ -9,7 +9,7 @@ use flamant::probe::{
     Request, Sampled,
 };
 
-use super::cases::{self, Besides, Case, Heads, Order, PLAIN, Size};
+use crate::support::cases::{self, Besides, Case, Heads, Order, PLAIN, Size};
 
 /// The emulator's modes: how threads take turns, and whether asynchronous copies land early.
 pub const MODES: [(Schedule, bool); 2] = [(Schedule::Warps, false), (Schedule::Lanes, true)];

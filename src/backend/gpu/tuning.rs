@@ -1,6 +1,6 @@
 //! Which form of a kernel serves a shape: pure functions of numbers, without a device. All forms of a kernel give the
 //! same bits, so the choice is one of time alone. Times are reckoned: no GPU has run a kernel yet. `cargo bench --bench
-//! forms` prints the choices, `tests/forms.rs` holds them to the shapes of the real models.
+//! forms` prints the choices, `tests/kernels/forms.rs` holds them to the shapes of the real models.
 
 use super::arguments::{self as args, Kernel, KernelOf};
 use crate::backend::Precision;

@@ -3,9 +3,10 @@
 //!
 //! It is a lexer: at each place the rule that reaches furthest wins, the first of equals. The rules were found by
 //! watching the original, so that no Java is needed here. Against it, none of 1500 captions with every usual mark and
-//! abbreviation is cut otherwise, 16 of 2000 strings of odd pieces glued at random (both in `tests/metrics.rs`), and 1
-//! of 30000 glosses of WordNet. Known to differ: abbreviations joined to the next word ("Co.x"), accents written as
-//! entities, names of files that begin with a digit, telephone numbers of three parts, faces in brackets.
+//! abbreviation is cut otherwise, 16 of 2000 strings of odd pieces glued at random (both in
+//! `tests/eval/metrics.rs`), and 1 of 30000 glosses of WordNet. Known to differ: abbreviations joined to the next word
+//! ("Co.x"), accents written as entities, names of files that begin with a digit, telephone numbers of three parts,
+//! faces in brackets.
 
 use std::ops::RangeInclusive;
 

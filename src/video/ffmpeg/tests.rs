@@ -1,5 +1,5 @@
 //! Against a false ffmpeg, whose videos are scripts of what it does; the true one, where there is one, is asked in
-//! tests/video.rs.
+//! tests/formats/video.rs.
 
 use std::fs;
 use std::path::{Path, PathBuf};

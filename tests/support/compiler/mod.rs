@@ -2,11 +2,9 @@
 
 #![allow(dead_code, reason = "each program that includes it uses a part")]
 
-#[path = "../common/absent.rs"]
-mod absent;
-#[path = "../../build/nvcc.rs"]
+#[path = "../../../build/nvcc.rs"]
 mod nvcc;
-#[path = "../../build/objects.rs"]
+#[path = "../../../build/objects.rs"]
 mod objects;
 pub mod ptx;
 

@@ -6,15 +6,15 @@
 //! Every build runs in a process of its own: this program again, with one test that is told which library to load.
 //! Schedules are random, from seeds that failures tell; `FLAMANT_THOROUGH=1` tries more of them.
 
-#[path = "mutants/assembly.rs"]
 mod assembly;
-#[path = "cases.rs"]
-mod cases;
-#[path = "mutants/checks.rs"]
 mod checks;
-mod compiler;
-#[path = "mutants/list.rs"]
 mod list;
+#[path = "../support"]
+mod support {
+    pub mod absent;
+    pub mod cases;
+    pub mod compiler;
+}
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -24,8 +24,8 @@ use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
+use crate::support::compiler::{self, Kind, Unit, compile, kernel_sources, kernels, ptx};
 use assembly::ASSEMBLY;
-use compiler::{Kind, Unit, compile, kernel_sources, kernels, ptx};
 use flamant::probe::emulated::Settings;
 use flamant::probe::{Device, Place, Precision};
 use list::{MUTANTS, Mutant, UNSEEN_RACE, UNSEEN_READ};

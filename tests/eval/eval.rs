@@ -1,23 +1,16 @@
 //! `flamant eval`, each kind of set: every answer is what the model says alone to the prompt that the record tells of,
 //! and every score is counted again from the records.
 
-#[path = "common/evaluation.rs"]
-#[allow(dead_code, reason = "refusals are another program's")]
-mod evaluation;
-#[path = "common/reference.rs"]
-#[allow(dead_code, reason = "models are used here, not what is expected of them")]
-mod reference;
-
 use std::collections::{HashMap, HashSet};
 use std::fs;
 
-use evaluation::{Folder, Item, Record, Words, check, check_choice, point};
+use crate::support::evaluation::{Folder, Item, Record, Words, check, check_choice, point};
+use crate::support::reference::Case;
 use flamant::demo::Random;
 use flamant::eval::data::Medium;
 use flamant::eval::metrics::{answers, cider, ptb, roc_auc, vqa};
 use flamant::eval::symbols;
 use flamant::{Flamingo, Options, Prompt};
-use reference::Case;
 use serde_json::json;
 
 const CAPTIONS: [&str; 9] =

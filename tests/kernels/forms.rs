@@ -1,14 +1,12 @@
 //! Which form of the kernel of linear layers serves the shapes of the real models, by the reckoning.
 
-#[allow(dead_code, reason = "only the list of kernels is wanted")]
-#[path = "../examples/kernel_report.rs"]
-mod kernel_report;
 #[allow(dead_code, reason = "only the models are wanted")]
-#[path = "../benches/real.rs"]
+#[path = "../../benches/real.rs"]
 mod real;
 
 use std::collections::BTreeSet;
 
+use crate::kernel_report;
 use flamant::probe::linear_layers;
 use flamant::probe::tuning::{LINEAR_FORMS, LinearForm, LinearShape, Machine, linear_form};
 
@@ -19,7 +17,7 @@ const OVER_BEST_MAX: f64 = 1.15;
 /// H200, A100, RTX PRO 6000: multiprocessors and shared memory of a block.
 const MACHINES: [(u32, u32); 3] = [(132, 227 << 10), (108, 163 << 10), (188, 99 << 10)];
 
-/// The forms whose kernels there are: what nvcc compiles is held to this list by `tests/compiled.rs`.
+/// The forms whose kernels there are: what nvcc compiles is held to this list by `tests/kernels/compiled.rs`.
 fn compiled_forms() -> Vec<LinearForm> {
     let starts = kernel_report::starts();
     let linear = starts.iter().filter(|start| start.name.starts_with("linear_") && start.name.contains("_bf16_"));

@@ -1,13 +1,9 @@
 //! Model files, good and hostile: what is read must be right to the byte, what is refused must be refused at once, in
 //! one line that names the file and the place, and without a panic.
 
-#[path = "checkpoint/build.rs"]
 mod build;
-#[path = "checkpoint/convert.rs"]
 mod convert;
-#[path = "checkpoint/hostile.rs"]
 mod hostile;
-#[path = "checkpoint/mutate.rs"]
 mod mutate;
 
 use build::{archive, state_dictionary, tensor, write};

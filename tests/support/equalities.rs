@@ -3,8 +3,8 @@
 
 #![allow(dead_code, reason = "each program that includes it uses a part")]
 
-use crate::cases::{self, Besides, Case, Family, Gated, Heads, Order, PLAIN, Seen, Size};
-use crate::devices::on_all_cores;
+use crate::support::cases::{self, Besides, Case, Family, Gated, Heads, Order, PLAIN, Seen, Size};
+use crate::support::devices::on_all_cores;
 use flamant::config::{Activation, Norm};
 use flamant::probe::{Axis, Batch, Capacity, Device, Epilogue, Graph, KvConfig, Numbers, Place, Plans, Probe, Request};
 

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::absent::without_nvcc;
 use super::{Kind, Unit, compile, kernel_sources, kernels, nvcc, objects, run};
+use crate::support::absent::without_nvcc;
 
 /// Architectures whose PTX is run: what is compiled for older cards, and for Hopper.
 pub const ARCHITECTURES: [&str; 2] = ["80", "90a"];

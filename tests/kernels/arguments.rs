@@ -1,11 +1,11 @@
 //! What build.rs makes of `kernels/arguments.h` and of the kernels' declarations, and what it refuses, with the line.
 
 #[allow(dead_code, reason = "of the sources themselves only errors are looked at")]
-#[path = "../build/header.rs"]
+#[path = "../../build/header.rs"]
 mod header;
-#[path = "../build/kernels.rs"]
+#[path = "../../build/kernels.rs"]
 mod kernels;
-#[path = "../build/tokens.rs"]
+#[path = "../../build/tokens.rs"]
 mod tokens;
 
 use header::Header;

@@ -1,14 +1,10 @@
 //! A request owns its failures: where a model makes NaN or infinity of one prompt, that request ends with an error of
 //! its own, and all others are answered as if it had never been, now and later.
 
-#[path = "common/devices.rs"]
-mod devices;
-#[path = "common/sick.rs"]
-mod sick;
-
 use std::collections::BTreeMap;
 
-use devices::{PRECISIONS, on_all_cores, with_kernels};
+use crate::support::devices::{PRECISIONS, on_all_cores, with_kernels};
+use crate::support::sick;
 use flamant::demo::{Episode, Random, Sheet};
 use flamant::{
     AsyncEngine, Device, Engine, Error, EventKind, Flamingo, Generation, Limits, Options, Precision, Prompt, Request,

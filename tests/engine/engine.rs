@@ -1,12 +1,9 @@
 //! Many requests at once: however they are scheduled, each is answered as if it were alone, to the last bit; what is
 //! shared is not computed twice; what passes a limit is refused or waits; everything is given back.
 
-#[path = "common/devices.rs"]
-mod devices;
-
 use std::collections::BTreeMap;
 
-use devices::{PRECISIONS, on_all_cores, with_kernels};
+use crate::support::devices::{PRECISIONS, on_all_cores, with_kernels};
 use flamant::demo::{Episode, Random, Sheet};
 use flamant::{
     Choice, Device, Engine, EventKind, Finish, Flamingo, Generation, Limits, Options, Precision, Prompt, Request,

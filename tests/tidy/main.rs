@@ -1,7 +1,6 @@
 //! What the tree promises: who imports whom, where `unsafe` may stand, how long lines, functions and files are, what
 //! opens a file.
 
-#[path = "tidy/tree.rs"]
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,16 +60,16 @@ const LONG: &[(&str, &str, usize)] = &[
     ("src/backend/gpu/memory.rs", "open", 86),
     ("src/cli/demo.rs", "measure", 76),
     ("src/engine/scheduler/tests.rs", "play", 92),
-    ("tests/bad_input/files.rs", "tokenizers", 78),
-    ("tests/bad_input/files.rs", "weights", 150),
-    ("tests/cases.rs", "small_attention", 88),
-    ("tests/checkpoint/convert.rs", "parts_that_do_not_fit", 338),
-    ("tests/checkpoint/hostile.rs", "pickles_that_lie", 105),
-    ("tests/checkpoint/hostile.rs", "safetensors_that_lie", 122),
-    ("tests/checkpoint/hostile.rs", "tensors_that_lie", 77),
-    ("tests/checkpoint/hostile.rs", "zip_files_that_lie", 108),
-    ("tests/eval_trouble.rs", "an_output_of_something_else_is_left_alone", 71),
-    ("tests/eval_trouble.rs", "what_makes_no_sense_is_refused_and_leaves_nothing_behind", 83),
+    ("tests/cli/bad_input/files.rs", "tokenizers", 78),
+    ("tests/cli/bad_input/files.rs", "weights", 150),
+    ("tests/support/cases.rs", "small_attention", 88),
+    ("tests/formats/checkpoint/convert.rs", "parts_that_do_not_fit", 338),
+    ("tests/formats/checkpoint/hostile.rs", "pickles_that_lie", 105),
+    ("tests/formats/checkpoint/hostile.rs", "safetensors_that_lie", 122),
+    ("tests/formats/checkpoint/hostile.rs", "tensors_that_lie", 77),
+    ("tests/formats/checkpoint/hostile.rs", "zip_files_that_lie", 108),
+    ("tests/eval/trouble.rs", "an_output_of_something_else_is_left_alone", 71),
+    ("tests/eval/trouble.rs", "what_makes_no_sense_is_refused_and_leaves_nothing_behind", 83),
     ("tests/soak.rs", "nothing_is_lost_repeated_or_changed_under_random_load", 85),
 ];
 

@@ -1,21 +1,14 @@
 //! `flamant eval` when something goes wrong: killed and started again, an output of something else, images that are
 //! missing or broken, features of another model, arguments and data that make no sense.
 
-#[path = "common/evaluation.rs"]
-#[allow(dead_code, reason = "answers are held to the model by another program")]
-mod evaluation;
-#[path = "common/reference.rs"]
-#[allow(dead_code, reason = "models are used here, not what is expected of them")]
-mod reference;
-
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evaluation::{Folder, Record, point};
-use reference::Case;
+use crate::support::evaluation::{Folder, Record, point};
+use crate::support::reference::Case;
 use serde_json::{Value, json};
 
 /// A file of lines and its images: two classes in turn.

@@ -1,16 +1,11 @@
 //! Whole models on devices that run kernels: log-probabilities and answers against the reference and the processor, the
 //! ways of computing the same thing against each other, and what is refused.
 
-#[path = "common/devices.rs"]
-mod devices;
-#[path = "common/reference.rs"]
-mod reference;
-
-use devices::{PRECISIONS, on_all_cores, with_kernels};
+use crate::support::devices::{PRECISIONS, on_all_cores, with_kernels};
+use crate::support::reference::Case;
 use flamant::demo::{Episode, Random, Sheet};
 use flamant::image::Image;
 use flamant::{Device, Engine, Flamingo, Generation, Options, Precision};
-use reference::Case;
 
 /// Largest difference of a log-probability.
 fn tolerance(precision: Precision) -> f64 {

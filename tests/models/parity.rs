@@ -1,12 +1,9 @@
 //! Whole models against transformers and open_flamingo: token ids, log-probabilities, greedy and beam answers of the
 //! folders that `tools/golden.py` makes; and the ways of computing the same thing against each other.
 
-#[path = "common/reference.rs"]
-mod reference;
-
+use crate::support::reference::Case;
 use flamant::image::Image;
 use flamant::{Engine, Generation, Options, Sampling};
-use reference::Case;
 
 /// Largest difference of a log-probability in float32; the references agree with float64 to about 1e-5.
 const TOLERANCE: f64 = 1e-4;

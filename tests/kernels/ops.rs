@@ -1,18 +1,12 @@
 //! Every operation on every device: against the oracle, against itself under other schedules, and against itself in
 //! other batches.
 
-mod cases;
-#[path = "common/devices.rs"]
-mod devices;
-#[path = "common/equalities.rs"]
-mod equalities;
-
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use cases::{Besides, Case, Heads, Order, PLAIN, Size};
-use devices::{PRECISIONS, on_all_cores, with_kernels};
-use equalities::{ATTENTION, Equality, LINEAR_BATCHES, bits, rows};
+use crate::support::cases::{self, Besides, Case, Heads, Order, PLAIN, Size};
+use crate::support::devices::{PRECISIONS, on_all_cores, with_kernels};
+use crate::support::equalities::{self, ATTENTION, Equality, LINEAR_BATCHES, bits, rows};
 use flamant::config::Norm;
 use flamant::probe::emulated::{Schedule, Settings};
 use flamant::probe::tuning::{LINEAR_FORMS, LinearShape};

@@ -1,5 +1,7 @@
 //! The folders that `tools/golden.py` makes: a model each, a prompt, and what the reference says of it.
 
+#![allow(dead_code, reason = "each program that includes it uses a part")]
+
 use std::path::{Path, PathBuf};
 
 use flamant::convert::{ConvertOptions, convert};

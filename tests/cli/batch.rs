@@ -1,8 +1,5 @@
 //! `flamant batch`: its answers are those of the single commands, whatever stops it, and it touches no other file.
 
-#[path = "common/sick.rs"]
-mod sick;
-
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::sick;
 use serde_json::{Value, json};
 
 const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/demo");

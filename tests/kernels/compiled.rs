@@ -1,18 +1,12 @@
 //! What nvcc said of the kernels: every one is there for every architecture, none spills registers or has a stack, and
 //! each can be started. Without nvcc nothing can be said; `FLAMANT_REQUIRE_KERNELS=1` makes that a failure.
-//! `cargo test --test compiled -- --nocapture` shows the table.
-
-#[path = "common/absent.rs"]
-mod absent;
-#[allow(dead_code, reason = "an example's own entry is not used here")]
-#[path = "../examples/kernel_report.rs"]
-mod kernel_report;
+//! `cargo test --test kernels compiled:: -- --nocapture` shows the table.
 
 use std::collections::BTreeSet;
 
-use absent::without_nvcc;
+use crate::kernel_report::{Compiled, compiled, multiprocessor, starts, table};
+use crate::support::absent::without_nvcc;
 use flamant::probe::tuning::{LINEAR_FORMS, Machine};
-use kernel_report::{Compiled, compiled, multiprocessor, starts, table};
 
 /// What build.rs compiles for by default, besides PTX.
 const ARCHITECTURES: [&str; 4] = ["sm_80", "sm_90a", "sm_100", "sm_120"];

@@ -7,15 +7,11 @@
 
 #![allow(dead_code, unused_imports, reason = "each program that includes the table uses a part of it")]
 
-#[path = "cases/build.rs"]
 mod build;
-#[path = "cases/copies.rs"]
 mod copies;
-#[path = "support/naive.rs"]
+#[path = "naive.rs"]
 mod naive;
-#[path = "cases/numbers.rs"]
 mod numbers;
-#[path = "cases/similar.rs"]
 mod similar;
 
 use std::sync::{Arc, Mutex};

@@ -7,17 +7,11 @@
 
 #![cfg(unix)]
 
-#[path = "bad_input/arguments.rs"]
 mod arguments;
-#[path = "bad_input/config.rs"]
 mod config;
-#[path = "bad_input/files.rs"]
 mod files;
-#[path = "bad_input/images.rs"]
 mod images;
-#[path = "bad_input/prompt.rs"]
 mod prompt;
-#[path = "bad_input/video.rs"]
 mod video;
 
 use std::fs;

@@ -1,12 +1,10 @@
 //! The emulator's own test (`kernels/emulator_test.cpp`: kernels that are right, and planted mistakes that must be
 //! reported) in three builds: plain, with AddressSanitizer, and with the compiler's hooks at each access to memory.
 
-mod compiler;
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use compiler::{Kind, Unit, compile, kernels};
+use crate::support::compiler::{Kind, Unit, compile, kernels};
 
 const PLAIN: &[&str] = &["-O2"];
 const ADDRESS: &[&str] = &["-O2", "-g", "-fsanitize=address"];

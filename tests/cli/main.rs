@@ -1,0 +1,10 @@
+//! The program, its commands and the examples.
+
+mod bad_input;
+mod batch;
+mod cli;
+mod examples;
+#[path = "../support"]
+mod support {
+    pub mod sick;
+}

@@ -1,0 +1,10 @@
+//! Engines: many requests at once, on every device and on a thread of their own.
+
+mod async_engine;
+mod engine;
+mod failures;
+#[path = "../support"]
+mod support {
+    pub mod devices;
+    pub mod sick;
+}

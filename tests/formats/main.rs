@@ -1,0 +1,5 @@
+//! Files that come from outside: weights, images, videos.
+
+mod checkpoint;
+mod images;
+mod video;

@@ -1,0 +1,11 @@
+//! Whole models: against the references, on every device.
+
+mod demo;
+mod devices;
+mod parity;
+mod semantics;
+#[path = "../support"]
+mod support {
+    pub mod devices;
+    pub mod reference;
+}
