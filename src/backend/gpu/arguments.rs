@@ -7,10 +7,24 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use super::driver::Address;
 use crate::backend::Precision as Storage;
 
 include!(concat!(env!("OUT_DIR"), "/arguments.rs"));
+
+/// A place in a device's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(transparent)]
+pub struct Address(pub u64);
+
+impl Address {
+    /// No memory: an operand that is absent.
+    pub const NULL: Address = Address(0);
+
+    /// The place so many bytes further on.
+    pub fn plus(self, bytes: u64) -> Address {
+        Address(self.0 + bytes)
+    }
+}
 
 /// A kernel that takes a struct `A`.
 #[derive(Debug, Clone, Copy)]

@@ -1,23 +1,9 @@
 //! The seam between the engine and what runs kernels: a GPU's driver, or the emulator. Memory, copies, launches and
 //! nothing else; tests stand in here to make the n-th call fail.
 
+pub use super::arguments::Address;
 use super::arguments::Kernel;
 use crate::error::Result;
-
-/// A place in a device's memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(transparent)]
-pub struct Address(pub u64);
-
-impl Address {
-    /// No memory: an operand that is absent.
-    pub const NULL: Address = Address(0);
-
-    /// The place so many bytes further on.
-    pub fn plus(self, bytes: u64) -> Address {
-        Address(self.0 + bytes)
-    }
-}
 
 /// What a device is.
 #[derive(Debug, Clone, PartialEq, Eq)]
