@@ -61,7 +61,7 @@ pub fn convert(options: &ConvertOptions, progress: &mut dyn FnMut(u64, u64)) -> 
     let mut plan = Plan::default();
     trained.plan_resampler(vision.width, &mut plan)?;
     trained.plan_gated_blocks(vision.width, &mut plan)?;
-    language.plan(&trained, tokenizer.length, &mut plan)?;
+    trained.plan_language(tokenizer.length, &mut plan)?;
     vision.plan(&mut plan)?;
 
     let mut output = Output::create(&options.output)?;

@@ -1,14 +1,11 @@
 //! The trained part of a model: what stands in OpenFlamingo's `checkpoint.pt`, under any of the names it has had.
 
 use super::Plan;
-use super::language::Language;
+use super::language::{Language, layer_and_rest};
 use crate::checkpoint::Checkpoint;
 use crate::config::OPEN_FLAMINGO_HEAD_WIDTH as HEAD_WIDTH;
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Layers that a model may have.
-pub const LAYERS_MAX: usize = 10_000;
 
 const LANGUAGE: &str = "lang_encoder.";
 const RESAMPLER: &str = "perceiver.";
@@ -29,7 +26,7 @@ pub struct Trained<'a> {
     /// By layer, then by name in the block.
     gated: BTreeMap<usize, BTreeMap<&'a str, &'a str>>,
     /// Trained tensors of the language model by its own names.
-    pub language_tensors: BTreeMap<String, &'a str>,
+    language_tensors: BTreeMap<String, &'a str>,
 }
 
 impl<'a> Trained<'a> {
@@ -86,11 +83,6 @@ impl<'a> Trained<'a> {
     pub fn embedding_rows(&self) -> Option<usize> {
         let key = self.language_tensors.get(self.language.family.embedding)?;
         self.checkpoint.shape(key)?.first().copied()
-    }
-
-    /// The file of the trained tensors.
-    pub fn checkpoint(&self) -> &'a Checkpoint {
-        self.checkpoint
     }
 
     /// Every how many layers there is a gated block: the layers k-1, 2k-1, ... and no others own one.
@@ -155,6 +147,11 @@ impl<'a> Trained<'a> {
             }
         }
         block.plan(&shapes, plan)
+    }
+
+    /// Adds the language model: trained tensors where there are any, else its own.
+    pub fn plan_language(&self, vocabulary: usize, plan: &mut Plan<'a>) -> Result<()> {
+        self.language.plan(&self.language_tensors, self.checkpoint, vocabulary, plan)
     }
 
     /// Adds the gated blocks, between a language model and a resampler of width `media_width`.
@@ -246,11 +243,4 @@ impl<'a> Block<'_, 'a> {
 /// The weight and bias of a layer norm.
 fn norm(name: &str, width: usize) -> [(String, Vec<usize>); 2] {
     ["weight", "bias"].map(|part| (format!("{name}.{part}"), vec![width]))
-}
-
-/// Splits `7.rest` into the number of a layer and the rest.
-pub fn layer_and_rest(name: &str) -> Option<(usize, &str)> {
-    let (digits, rest) = name.split_once('.')?;
-    let layer = digits.parse().ok().filter(|&layer: &usize| layer < LAYERS_MAX && layer.to_string() == digits)?;
-    Some((layer, rest))
 }

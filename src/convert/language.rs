@@ -1,13 +1,15 @@
 //! The frozen language model: which families there are, what their tensors are called, and which of them go along.
 
 use super::Plan;
-use super::flamingo::{LAYERS_MAX, Trained, layer_and_rest};
 use crate::checkpoint::{Checkpoint, read_json};
 use crate::config::CONFIG_BYTES_MAX;
 use crate::error::{Error, Result};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+
+/// Layers that a model may have.
+const LAYERS_MAX: usize = 10_000;
 
 /// A family of language models.
 pub struct Family {
@@ -241,14 +243,20 @@ impl Language {
         Ok(())
     }
 
-    /// Adds the language model: the checkpoint's tensors where it has them, this folder's otherwise. The matrices
+    /// Adds the language model: the tensors of `checkpoint` that `trained` names, this folder's otherwise. The matrices
     /// over the vocabulary lose the spare rows behind the last token.
-    pub fn plan<'a>(&'a self, trained: &Trained<'a>, vocabulary: usize, plan: &mut Plan<'a>) -> Result<()> {
+    pub fn plan<'a>(
+        &'a self,
+        trained: &BTreeMap<String, &'a str>,
+        checkpoint: &'a Checkpoint,
+        vocabulary: usize,
+        plan: &mut Plan<'a>,
+    ) -> Result<()> {
         // The head is named in any case, so that an untied model without one is refused.
         let names: BTreeSet<&str> = self.names.keys().map(String::as_str).chain([self.family.head]).collect();
         for name in names.into_iter().filter(|name| !self.is_ignored(name)) {
-            let (source, key) = match trained.language_tensors.get(name) {
-                Some(key) => (trained.checkpoint(), *key),
+            let (source, key) = match trained.get(name) {
+                Some(key) => (checkpoint, *key),
                 None => (&self.weights, self.names.get(name).map_or(name, String::as_str)),
             };
             let rows_max = self.check_shape(name, source, key, vocabulary)?;
@@ -313,4 +321,11 @@ fn positive(config: &Value, key: &str, max: usize, file: &Path) -> Result<usize>
 /// The folder of a path that may be a file.
 pub fn folder_of(path: &Path) -> PathBuf {
     if path.is_dir() { path.to_owned() } else { path.parent().unwrap_or(Path::new("")).to_owned() }
+}
+
+/// Splits `7.rest` into the number of a layer and the rest.
+pub fn layer_and_rest(name: &str) -> Option<(usize, &str)> {
+    let (digits, rest) = name.split_once('.')?;
+    let layer = digits.parse().ok().filter(|&layer: &usize| layer < LAYERS_MAX && layer.to_string() == digits)?;
+    Some((layer, rest))
 }

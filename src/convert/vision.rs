@@ -1,8 +1,7 @@
 //! CLIP's vision tower, with the names of open_clip or of transformers. The text tower beside it stays behind.
 
 use super::Plan;
-use super::flamingo::layer_and_rest;
-use super::language::folder_of;
+use super::language::{folder_of, layer_and_rest};
 use crate::checkpoint::{Checkpoint, read_json};
 use crate::config::CONFIG_BYTES_MAX;
 use crate::error::{Error, Result};

@@ -160,31 +160,37 @@ fn claims() -> String {
         flamant_engine_stats(Handle, *mut StatsView, usize) -> Status;
     }
     claims.is_spelled("(flamant_request_id)0", || 0u64);
-    for (status, name) in Status::NAMES {
-        claims.value(name.to_str().unwrap(), status as i128);
-    }
-    for (name, value) in [
-        ("FLAMANT_ABI_VERSION", ABI_VERSION),
-        ("FLAMANT_PART_TEXT", PART_TEXT),
-        ("FLAMANT_PART_IMAGE", PART_IMAGE),
-        ("FLAMANT_PART_PIXELS", PART_PIXELS),
-        ("FLAMANT_PART_VIDEO", PART_VIDEO),
-        ("FLAMANT_GENERATE", GENERATE),
-        ("FLAMANT_CLASSIFY", CLASSIFY),
-        ("FLAMANT_SCORE", SCORE),
-        ("FLAMANT_EVENT_TOKEN", EVENT_TOKEN),
-        ("FLAMANT_EVENT_LOGITS", EVENT_LOGITS),
-        ("FLAMANT_EVENT_WRITTEN", EVENT_WRITTEN),
-        ("FLAMANT_EVENT_CLASSIFIED", EVENT_CLASSIFIED),
-        ("FLAMANT_EVENT_SCORED", EVENT_SCORED),
-        ("FLAMANT_EVENT_CANCELLED", EVENT_CANCELLED),
-        ("FLAMANT_EVENT_FAILED", EVENT_FAILED),
-        ("FLAMANT_FINISH_STOP", FINISH_STOP),
-        ("FLAMANT_FINISH_LENGTH", FINISH_LENGTH),
-    ] {
-        claims.value(name, value.into());
-    }
+    claims.constants();
     claims.0
+}
+
+impl Claims {
+    fn constants(&mut self) {
+        for (status, name) in Status::NAMES {
+            self.value(name.to_str().unwrap(), status as i128);
+        }
+        for (name, value) in [
+            ("FLAMANT_ABI_VERSION", ABI_VERSION),
+            ("FLAMANT_PART_TEXT", PART_TEXT),
+            ("FLAMANT_PART_IMAGE", PART_IMAGE),
+            ("FLAMANT_PART_PIXELS", PART_PIXELS),
+            ("FLAMANT_PART_VIDEO", PART_VIDEO),
+            ("FLAMANT_GENERATE", GENERATE),
+            ("FLAMANT_CLASSIFY", CLASSIFY),
+            ("FLAMANT_SCORE", SCORE),
+            ("FLAMANT_EVENT_TOKEN", EVENT_TOKEN),
+            ("FLAMANT_EVENT_LOGITS", EVENT_LOGITS),
+            ("FLAMANT_EVENT_WRITTEN", EVENT_WRITTEN),
+            ("FLAMANT_EVENT_CLASSIFIED", EVENT_CLASSIFIED),
+            ("FLAMANT_EVENT_SCORED", EVENT_SCORED),
+            ("FLAMANT_EVENT_CANCELLED", EVENT_CANCELLED),
+            ("FLAMANT_EVENT_FAILED", EVENT_FAILED),
+            ("FLAMANT_FINISH_STOP", FINISH_STOP),
+            ("FLAMANT_FINISH_LENGTH", FINISH_LENGTH),
+        ] {
+            self.value(name, value.into());
+        }
+    }
 }
 
 /// What a C compiler says to the claims; empty: it agrees.

@@ -49,7 +49,6 @@ const UNSAFE: &[&str] = &[
 const CIRCLES: &[&[&str]] = &[
     &["backend::gpu::batch", "backend::gpu::split"],
     &["backend::gpu::launch", "backend::gpu::memory"],
-    &["convert::flamingo", "convert::language"],
     &["demo", "engine", "flamingo"],
 ];
 
@@ -57,9 +56,9 @@ const CIRCLES: &[&[&str]] = &[
 const LONG: &[(&str, &str, usize)] = &[
     ("benches/synthetic.rs", "tensors", 91),
     ("src/backend/cpu/mod.rs", "run", 73),
-    ("src/backend/gpu/memory.rs", "open", 86),
+    ("src/backend/gpu/memory.rs", "open", 85),
     ("src/cli/demo.rs", "measure", 76),
-    ("src/engine/scheduler/tests.rs", "play", 92),
+    ("src/engine/scheduler/tests.rs", "play", 86),
     ("tests/cli/bad_input/files.rs", "tokenizers", 78),
     ("tests/cli/bad_input/files.rs", "weights", 150),
     ("tests/support/cases.rs", "small_attention", 88),

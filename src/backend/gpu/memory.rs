@@ -331,17 +331,13 @@ impl Memory {
             }
         };
         // What is left goes to pages: a quarter to images, the rest to text, as far as either is of use.
-        let mut spare = (free - sum.total()) / 100 * PAGES_SHARE;
-        if properties.guarded {
-            spare = spare.min(GUARDED_PAGES_BYTES);
-        }
+        let spare_most = if properties.guarded { GUARDED_PAGES_BYTES } else { u64::MAX };
+        let spare = spare_most.min((free - sum.total()) / 100 * PAGES_SHARE);
         let taken = media.grow(kv_config.media_pages.most, spare / 4);
         text.grow(kv_config.text_pages.most, spare - taken);
 
         let matrices = uses.matrices(driver, weights, precision)?;
         let vectors = uses.vectors(driver, weights)?;
-        let slopes = upload_slopes(driver, plans)?;
-        let levels = upload_levels(driver, plans)?;
         for pool in [&mut text, &mut media] {
             pool.keys = driver.allocate(pool.bytes().max(1))?;
             pool.values = driver.allocate(pool.bytes().max(1))?;
@@ -353,8 +349,8 @@ impl Memory {
             precision,
             matrices,
             vectors,
-            slopes,
-            levels,
+            slopes: upload_slopes(driver, plans)?,
+            levels: upload_levels(driver, plans)?,
             text,
             media,
             activations: Activations::default(),

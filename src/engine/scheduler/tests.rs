@@ -225,20 +225,21 @@ fn commit(
     ended
 }
 
+/// A text and its image; some texts of odd seeds make rows that are no numbers.
+fn shot_of(random: &mut Random, seed: u64, shot: u8) -> (Vec<u32>, Hash) {
+    let mut text: Vec<u32> = (0..3 + random.below(30)).map(|_| random.below(50) as u32).collect();
+    if seed % 2 == 1 && random.below(4) == 0 {
+        let place = random.below(text.len());
+        text[place] = SICK;
+    }
+    (text, blake3::hash(&[shot % 4]))
+}
+
 /// Steps until all is done, with all that may happen on the way. Counts steps, preemptions, tokens found, and requests
 /// that failed or began again for rows that are no numbers.
 fn play(seed: u64) -> [usize; 5] {
     let mut random = Random(seed);
-    let shots: Vec<(Vec<u32>, Hash)> = (0..6)
-        .map(|shot| {
-            let mut text: Vec<u32> = (0..3 + random.below(30)).map(|_| random.below(50) as u32).collect();
-            if seed % 2 == 1 && random.below(4) == 0 {
-                let place = random.below(text.len());
-                text[place] = SICK;
-            }
-            (text, blake3::hash(&[shot % 4]))
-        })
-        .collect();
+    let shots: Vec<(Vec<u32>, Hash)> = (0..6).map(|shot| shot_of(&mut random, seed, shot)).collect();
     let context = 40 + random.below(120);
     let prefix_caching = random.below(4) > 0;
     let bounds = Bounds {
