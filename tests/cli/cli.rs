@@ -256,7 +256,7 @@ fn an_inspection_names_family_and_parts() {
     let report = json(&["inspect", DEMO]);
     assert_eq!((&report["family"], &report["language_model"]), (&json!("Idefics"), &json!("Llama")));
     assert_eq!(report["decoder"]["vocabulary"], 32);
-    assert_eq!(report["steps"]["cpu"], json!({"tokens_per_step": 256, "max_batched_images": 8}));
+    assert_eq!(report["steps"]["cpu"], json!({"max_batched_tokens": 256, "max_batched_images": 8}));
     assert_eq!(report["gates"].as_array().unwrap().len(), 3);
     let parts = report["parts"].as_object().unwrap();
     assert!(["vision", "resampler", "gated_blocks", "decoder"].iter().all(|part| parts.contains_key(*part)));
@@ -372,7 +372,7 @@ fn devices_are_chosen_by_name() {
     let names: Vec<&str> =
         devices.as_array().unwrap().iter().map(|device| device["device"].as_str().unwrap()).collect();
     assert_eq!(names[..2], ["cpu", "emulated"]);
-    let tokens: Vec<&Value> = devices.as_array().unwrap().iter().map(|device| &device["tokens_per_step"]).collect();
+    let tokens: Vec<&Value> = devices.as_array().unwrap().iter().map(|device| &device["max_batched_tokens"]).collect();
     assert_eq!((tokens[0], *tokens.last().unwrap()), (&json!(256), &json!(2048)));
     let prompt = ["--image", &image("rgb16-30x45.png"), "--text", "a"];
     let on_processor = generate(&prompt);
