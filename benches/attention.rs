@@ -9,8 +9,8 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use figures::{Least, figure};
 use flamant::probe::{
-    Axis, Batch, Capacity, Device, Graph, Keys, KvConfig, Numbers, PAGE_TOKENS, PageCopy, PageCount, Pages, Place,
-    PlanKind, Plans, Probe,
+    Axis, Batch, Capacity, Device, Graph, KvConfig, KvLayer, KvSource, KvSpace, Mask, MediaSeen, Numbers, PAGE_TOKENS,
+    PageCopy, PageCount, Place, PlanKind, Plans, PoolShape, Probe,
 };
 
 /// 16 heads of 64 columns.
@@ -34,7 +34,7 @@ impl Step {
     fn batch<R>(&self, rows: &[f32], with: impl FnOnce(&Batch) -> R) -> R {
         let tokens = self.positions.len();
         let tables: Vec<&[u32]> = self.tables.iter().map(Vec::as_slice).collect();
-        let (ids, media) = (vec![0; tokens], vec![None; tokens]);
+        let (ids, media) = (vec![0; tokens], vec![MediaSeen::NOTHING; tokens]);
         with(&Batch {
             inputs: &[&rows[..tokens * 3 * WIDTH]],
             ids: &ids,
@@ -81,12 +81,15 @@ fn attention(criterion: &mut Criterion) {
     let mut graph = Graph::new();
     let qkv = graph.input(Axis::Tokens, 1, 3 * WIDTH);
     let [query, key, value] = qkv.split();
-    graph.append(key, value, Pages::Text { layer: 0 });
-    graph.attention(query, Keys::Causal { layer: 0, slopes: None }, HEAD, 1.0 / (HEAD as f32).sqrt());
+    let layer = KvLayer { space: KvSpace::Text, layer: 0, kv_heads: WIDTH / HEAD, head_width: HEAD };
+    graph.append(key, value, layer);
+    let source = KvSource::Pages(layer, Mask::Causal { slopes: None });
+    graph.attention(query, source, layer.kv_heads, 1.0 / (HEAD as f32).sqrt());
     let plans = Plans { media: Graph::new().plan(&[], None), text: graph.plan(&[qkv], None), features: None };
     let count = SEQUENCES * (PAGES + 1);
-    let text_pages = PageCount { least: count, most: count };
-    let kv_config = KvConfig { text_layers: 1, text_width: WIDTH, text_pages, ..KvConfig::default() };
+    let pages = PageCount { least: count, most: count };
+    let text = PoolShape { layers: 1, kv_heads: layer.kv_heads, head_width: HEAD, pages };
+    let kv_config = KvConfig { text, ..KvConfig::default() };
     let capacity = Capacity { images: 0, tokens: PROMPT };
     let mut probe =
         Probe::open(&Place::new(Device::Cpu, None), Numbers::default(), plans, kv_config, capacity).expect("pages fit");

@@ -14,8 +14,9 @@ use std::sync::{Arc, Mutex};
 use flamant::config::{Activation, Norm};
 use flamant::probe::emulated::Counters;
 use flamant::probe::{
-    Axis, Batch, Capacity, Cost, Device, Epilogue, Graph, Index, Keys, KvConfig, Numbers, Op, PAGE_TOKENS, PageCount,
-    Pages, Place, Plan, PlanKind, Plans, Precision, Probe, WeightId,
+    Axis, Batch, Capacity, Cost, Device, Epilogue, Graph, ImagePages, Index, KvConfig, KvLayer, KvSource, KvSpace,
+    MEDIA_PAGE_ROWS, Mask, MediaSeen, Numbers, Op, PAGE_TOKENS, PageCount, Place, Plan, PlanKind, Plans, PoolShape,
+    Precision, Probe, WeightId,
 };
 
 /// Kernels that are bound by memory may ask for so many times the least bytes.
@@ -54,14 +55,15 @@ struct Lists {
     positions: Vec<u32>,
     sequences: Vec<u32>,
     tables: Vec<Vec<u32>>,
-    media: Vec<Option<u32>>,
+    media: Vec<MediaSeen>,
+    /// Rows that each image keeps, in pages one after the other.
     images: Vec<u32>,
 }
 
 impl Lists {
     /// So many images.
     fn images(count: usize) -> Lists {
-        Lists { images: (0..count as u32).collect(), ..Lists::default() }
+        Lists { images: vec![0; count], ..Lists::default() }
     }
 
     /// New tokens of so many sequences, each from position `from` to `to`.
@@ -72,7 +74,7 @@ impl Lists {
             positions: each().flat_map(|_| from as u32..to as u32).collect(),
             sequences: each().flat_map(|sequence| vec![sequence; to - from]).collect(),
             tables: each().map(|sequence| (sequence * pages..(sequence + 1) * pages).collect()).collect(),
-            media: vec![None; sequences * (to - from)],
+            media: vec![MediaSeen::NOTHING; sequences * (to - from)],
             ..Lists::default()
         }
     }
@@ -85,10 +87,17 @@ impl Lists {
         Lists { tables: (0..sequences as u32).map(table).collect(), ..Lists::text(sequences, to - 1, to) }
     }
 
-    /// As many tokens of one sequence, which see these many images one after the other.
-    fn seeing(tokens: usize, images: usize) -> Lists {
-        let media = (0..tokens).map(|token| Some((token * images / tokens) as u32)).collect();
-        Lists { media, ..Lists::text(1, 0, tokens) }
+    /// As many tokens of one sequence, which see these many images of so many rows one after the other.
+    fn seeing(tokens: usize, images: usize, rows: usize) -> Lists {
+        let media = (0..tokens).map(|token| MediaSeen::one((token * images / tokens) as u32)).collect();
+        Lists { media, images: vec![rows as u32; images], ..Lists::text(1, 0, tokens) }
+    }
+}
+
+impl Lists {
+    /// Pages of all images.
+    fn media_pages(&self) -> usize {
+        self.images.iter().map(|&rows| (rows as usize).div_ceil(MEDIA_PAGE_ROWS)).sum()
     }
 }
 
@@ -118,15 +127,26 @@ fn batch<R>(plan: &Plan, lists: &Lists, with: impl FnOnce(&Batch) -> R) -> R {
     let tables: Vec<&[u32]> = lists.tables.iter().map(Vec::as_slice).collect();
     let side = plan.ops.iter().find_map(|op| if let Op::Patches { side, .. } = op { Some(*side) } else { None });
     let frame = vec![100; side.map_or(0, |side| 3 * side * side)];
+    let pages: Vec<u32> = (0..lists.media_pages() as u32).collect();
+    let mut rest = &pages[..];
+    let images = lists.images.iter().map(|&rows| {
+        let (pages, after) = rest.split_at((rows as usize).div_ceil(MEDIA_PAGE_ROWS));
+        rest = after;
+        ImagePages { pages, rows }
+    });
+    let images: Vec<ImagePages> = images.collect();
+    // Images are encoded, or seen by tokens.
+    let (images, seen_images) = if lists.media.is_empty() { (images, Vec::new()) } else { (Vec::new(), images) };
     with(&Batch {
         inputs: &inputs,
         pixels: &vec![&frame[..]; if side.is_some() { lists.images.len() } else { 0 }],
-        images: &lists.images,
+        images: &images,
         frames: &[],
         ids: &lists.positions,
         positions: &lists.positions,
         sequences: &lists.sequences,
         tables: &tables,
+        seen_images: &seen_images,
         media: &lists.media,
         outputs: &lists.positions,
     })
@@ -138,16 +158,7 @@ fn run(probe: &mut Probe, which: PlanKind, plan: &Plan, lists: &Lists) {
 
 impl Trial {
     fn new(what: String, plan: Plan, numbers: Numbers, lists: Lists) -> Trial {
-        let pages = PageCount { least: 1, most: 1 };
-        let kv_config = KvConfig {
-            text_layers: 1,
-            text_width: 16,
-            text_pages: pages,
-            media_blocks: 1,
-            media_width: 16,
-            media_tokens: 1,
-            media_pages: pages,
-        };
+        let kv_config = KvConfig { text: pool(1, 16, 1), media: pool(1, 16, 1) };
         Trial { what, by_memory: true, plan, numbers, lists, before: None, kv_config }
     }
 
@@ -159,7 +170,7 @@ impl Trial {
         let most = |units: fn(&Lists) -> usize| units(&self.lists).max(units(&filled)).max(1);
         let capacity =
             Capacity { images: most(|lists| lists.images.len()), tokens: most(|lists| lists.positions.len()) };
-        let workload = batch(&self.plan, &self.lists, |batch| batch.workload(self.kv_config.media_tokens));
+        let workload = batch(&self.plan, &self.lists, |batch| batch.workload());
         let least = Cost { bytes: self.plan.bytes(&workload), flops: self.plan.flops(&workload) };
         let plans = Plans { media: media.clone(), text: self.plan.clone(), features: None };
         let mut probe = Probe::open(&place, self.numbers, plans, self.kv_config, capacity).expect("the emulator opens");
@@ -297,18 +308,29 @@ fn append(count: usize, heads: usize, head_width: usize, rotary: bool) -> Trial 
         graph.rope(query, head_width, head_width, 10_000.0);
         graph.rope(key, head_width, head_width, 10_000.0);
     }
-    graph.append(key, value, Pages::Text { layer: 0 });
+    graph.append(key, value, text_layer(width / head_width, head_width));
     let what = format!("append{}, {count} tokens of {width}", if rotary { " with rotary embedding" } else { "" });
     let trial = Trial::new(what, graph.plan(&[all], None), Numbers::default(), Lists::text(1, 0, count));
-    let kv_config = text_kv_config(width, 1, count);
+    let kv_config = KvConfig { text: text_pool(width / head_width, head_width, count), ..trial.kv_config };
     Trial { kv_config, ..trial }
 }
 
-fn text_kv_config(width: usize, sequences: usize, tokens: usize) -> KvConfig {
-    let pages = sequences * tokens.div_ceil(PAGE_TOKENS);
-    let kv_config =
-        Trial::new(String::new(), Graph::new().plan(&[], None), Numbers::default(), Lists::default()).kv_config;
-    KvConfig { text_width: width, text_pages: PageCount { least: pages, most: pages }, ..kv_config }
+fn text_layer(kv_heads: usize, head_width: usize) -> KvLayer {
+    KvLayer { space: KvSpace::Text, layer: 0, kv_heads, head_width }
+}
+
+fn media_layer(kv_heads: usize, head_width: usize) -> KvLayer {
+    KvLayer { space: KvSpace::Media, ..text_layer(kv_heads, head_width) }
+}
+
+/// One layer of so many pages.
+fn pool(kv_heads: usize, head_width: usize, pages: usize) -> PoolShape {
+    PoolShape { layers: 1, kv_heads, head_width, pages: PageCount { least: pages, most: pages } }
+}
+
+/// Pages for so many tokens.
+fn text_pool(kv_heads: usize, head_width: usize, tokens: usize) -> PoolShape {
+    pool(kv_heads, head_width, tokens.div_ceil(PAGE_TOKENS))
 }
 
 /// Attention of sequences to themselves: all tokens but the last `new` are in pages already.
@@ -317,52 +339,54 @@ fn causal(sequences: usize, tokens: usize, new: usize, heads: usize, head_width:
     let mut graph = Graph::new();
     let query = graph.input(Axis::Tokens, 1, width);
     let slopes = alibi.then(|| (0..heads).map(|head| 0.5f32.powi(head as i32 + 1)).collect());
-    graph.attention(query, Keys::Causal { layer: 0, slopes }, head_width, 1.0 / (head_width as f32).sqrt());
+    let source = KvSource::Pages(text_layer(heads, head_width), Mask::Causal { slopes });
+    graph.attention(query, source, heads, 1.0 / (head_width as f32).sqrt());
     let bias = if alibi { ", ALiBi" } else { "" };
     let what = format!("causal attention, {sequences} x {new} tokens at {tokens}, {heads} heads of {head_width}{bias}");
     let lists = Lists::text(sequences, tokens - new, tokens);
+    let trial = Trial::new(what, graph.plan(&[query], None), Numbers::default(), lists);
+    let pages = sequences * tokens.next_multiple_of(PAGE_TOKENS);
     Trial {
         by_memory: new == 1,
-        before: Some((filler(width), Lists::text(sequences, 0, tokens))),
-        kv_config: text_kv_config(width, sequences, tokens),
-        ..Trial::new(what, graph.plan(&[query], None), Numbers::default(), lists)
+        before: Some((filler(heads, head_width), Lists::text(sequences, 0, tokens))),
+        kv_config: KvConfig { text: text_pool(heads, head_width, pages), ..trial.kv_config },
+        ..trial
     }
 }
 
 /// Decoding of sequences that begin with the same pages: the least is to read these once.
 fn forked(sequences: usize, common: usize, tokens: usize, heads: usize, head_width: usize) -> Trial {
     let own = tokens - common;
-    let width = heads * head_width;
     let distinct = common + sequences * own;
     let heads_of = format!("{heads} heads of {head_width}");
     let what = format!("causal attention, {sequences} x 1 tokens at {tokens}, {common} in common, {heads_of}");
+    let trial = causal(sequences, tokens, 1, heads, head_width, false);
     // Pages are numbered one after the other: what fills them may be one long sequence.
     Trial {
         what,
         lists: Lists::forked(sequences, common, tokens),
-        before: Some((filler(width), Lists::text(1, 0, distinct))),
-        kv_config: text_kv_config(width, 1, distinct),
-        ..causal(sequences, tokens, 1, heads, head_width, false)
+        before: Some((filler(heads, head_width), Lists::text(1, 0, distinct))),
+        kv_config: KvConfig { text: text_pool(heads, head_width, distinct), ..trial.kv_config },
+        ..trial
     }
 }
 
 /// A plan that fills text pages.
-fn filler(width: usize) -> Plan {
+fn filler(kv_heads: usize, head_width: usize) -> Plan {
     let mut fill = Graph::new();
-    let [key, value] = [(); 2].map(|()| fill.input(Axis::Tokens, 1, width));
-    fill.append(key, value, Pages::Text { layer: 0 });
+    let [key, value] = [(); 2].map(|()| fill.input(Axis::Tokens, 1, kv_heads * head_width));
+    fill.append(key, value, text_layer(kv_heads, head_width));
     fill.plan(&[key, value], None)
 }
 
 /// Pages of so many images, and what fills them.
-fn media_pages(images: usize, latents: usize, inner: usize) -> (KvConfig, Option<(Plan, Lists)>) {
+fn media_pages(images: usize, rows: usize, kv_heads: usize, head_width: usize) -> (KvConfig, Option<(Plan, Lists)>) {
     let mut fill = Graph::new();
-    let [key, value] = [(); 2].map(|()| fill.input(Axis::Images, latents, inner));
-    fill.append(key, value, Pages::Media { block: 0 });
-    let pages = PageCount { least: images, most: images };
-    let kv_config =
-        KvConfig { media_width: inner, media_tokens: latents, media_pages: pages, ..text_kv_config(16, 1, 16) };
-    (kv_config, Some((fill.plan(&[key, value], None), Lists::images(images))))
+    let [key, value] = [(); 2].map(|()| fill.input(Axis::Images, rows, kv_heads * head_width));
+    fill.append(key, value, media_layer(kv_heads, head_width));
+    let lists = Lists { images: vec![rows as u32; images], ..Lists::default() };
+    let kv_config = KvConfig { text: text_pool(1, 16, 16), media: pool(kv_heads, head_width, lists.media_pages()) };
+    (kv_config, Some((fill.plan(&[key, value], None), lists)))
 }
 
 const LATENTS: usize = 64;
@@ -372,10 +396,11 @@ fn image_attention(tokens: usize, images: usize, heads: usize, head_width: usize
     let inner = heads * head_width;
     let mut graph = Graph::new();
     let query = graph.input(Axis::Tokens, 1, inner);
-    graph.attention(query, Keys::Preceding { block: 0 }, head_width, 1.0 / (head_width as f32).sqrt());
-    let (kv_config, before) = media_pages(images, LATENTS, inner);
+    let source = KvSource::Pages(media_layer(heads, head_width), Mask::Media);
+    graph.attention(query, source, heads, 1.0 / (head_width as f32).sqrt());
+    let (kv_config, before) = media_pages(images, LATENTS, heads, head_width);
     let what = format!("masked image attention, {tokens} tokens, {images} images, {heads} heads of {head_width}");
-    let lists = Lists::seeing(tokens, images);
+    let lists = Lists::seeing(tokens, images, LATENTS);
     Trial { kv_config, before, ..Trial::new(what, graph.plan(&[query], None), Numbers::default(), lists) }
 }
 
@@ -391,19 +416,20 @@ fn gated(tokens: usize, width: usize, heads: usize, head_width: usize, kind: Nor
     let y = graph.norm(x, kind, weight, bias, 1e-5);
     let weight = matrix(&mut numbers, inner, width);
     let query = graph.linear(y, weight, inner, None, Epilogue::default());
-    let y = graph.attention(query, Keys::Preceding { block: 0 }, head_width, 1.0 / (head_width as f32).sqrt());
+    let source = KvSource::Pages(media_layer(heads, head_width), Mask::Media);
+    let y = graph.attention(query, source, heads, 1.0 / (head_width as f32).sqrt());
     let weight = matrix(&mut numbers, width, inner);
     let gate = Some(vector(&mut numbers, 1));
     graph.linear(y, weight, width, None, Epilogue { gate, residual: Some(residual), ..Epilogue::default() });
     let inputs = if fused { vec![x] } else { vec![x, residual] };
-    let (kv_config, before) = media_pages(1, LATENTS, inner);
+    let (kv_config, before) = media_pages(1, LATENTS, heads, head_width);
     let form = if fused { "one launch" } else { "four launches" };
     let what = format!("gated attention, {tokens} tokens, width {width}, {heads} heads of {head_width}, {form}");
     Trial {
         by_memory: false,
         kv_config,
         before,
-        ..Trial::new(what, graph.plan(&inputs, None), numbers, Lists::seeing(tokens, 1))
+        ..Trial::new(what, graph.plan(&inputs, None), numbers, Lists::seeing(tokens, 1, LATENTS))
     }
 }
 
@@ -428,7 +454,7 @@ fn image(images: usize, rows: usize, latents: usize, heads: usize, head_width: u
             graph.norm_groups(x, head_width, Norm::Layer, weight, Some(bias), 1e-5);
         }
     }
-    graph.attention(query, Keys::Image(sources), head_width, 1.0 / (head_width as f32).sqrt());
+    graph.attention(query, KvSource::Dense(sources), heads, 1.0 / (head_width as f32).sqrt());
     let of = if latents > 0 { format!("resampler, {rows} + {latents} keys") } else { format!("vision, {rows} tokens") };
     let norms = if norms { ", norms of heads" } else { "" };
     let what = format!("attention, {of}, {images} images, {heads} heads of {head_width}{norms}");

@@ -8,7 +8,9 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use flamant::probe::{Batch, Capacity, Device, PAGE_TOKENS, PageCopy, PageCount, Place, PlanKind, Probe};
+use flamant::probe::{
+    Batch, Capacity, Device, ImagePages, MediaSeen, PAGE_TOKENS, PageCopy, PageCount, Place, PlanKind, Probe,
+};
 use flamant::{Flamingo, Generation, Options, Prompt};
 use rayon::prelude::*;
 
@@ -39,20 +41,22 @@ fn together(criterion: &mut Criterion, dtype: synthetic::Dtype) {
     let apart: Vec<Vec<u32>> = (0..SEQUENCES).map(|sequence| own(sequence).collect()).collect();
     let shared: Vec<Vec<u32>> =
         (0..SEQUENCES).map(|sequence| own(0).take(pages - 1).chain(own(sequence).skip(pages - 1)).collect()).collect();
+    let image = [ImagePages { pages: &[0], rows: config.media_tokens() as u32 }];
     let pixels = vec![100; 3 * config.vision.image_size.pow(2)];
-    probe.run(PlanKind::Media, &Batch { pixels: &[&pixels], images: &[0], ..Batch::default() }).expect("an image");
+    probe.run(PlanKind::Media, &Batch { pixels: &[&pixels], images: &image, ..Batch::default() }).expect("an image");
     let batch = |positions: &[u32], sequences: &[u32], tables: &[Vec<u32>], with: &mut dyn FnMut(&Batch)| {
         let tokens = positions.len();
         let tables: Vec<&[u32]> = tables.iter().map(Vec::as_slice).collect();
         let ids: Vec<u32> = (0..tokens).map(|token| (token * 7919 % config.decoder.vocabulary) as u32).collect();
         let outputs: Vec<u32> = (0..tokens as u32).filter(|&token| token as usize + SEQUENCES >= tokens).collect();
-        let media = vec![Some(0); tokens];
+        let media = vec![MediaSeen::one(0); tokens];
         let ids = &ids[..];
         with(&Batch {
             ids,
             positions,
             sequences,
             tables: &tables,
+            seen_images: &image,
             media: &media,
             outputs: &outputs,
             ..Batch::default()

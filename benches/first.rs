@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use flamant::probe::{
-    Axis, Batch, Capacity, Device, Epilogue, Graph, Keys, KvConfig, Numbers, PAGE_TOKENS, PageCount, Pages, Place,
-    Plan, PlanKind, Plans, Precision, Probe,
+    Axis, Batch, Capacity, Device, Epilogue, Graph, KvConfig, KvLayer, KvSource, KvSpace, Mask, MediaSeen, Numbers,
+    PAGE_TOKENS, PageCount, Place, Plan, PlanKind, Plans, PoolShape, Precision, Probe,
 };
 use serde_json::{Value, json};
 
@@ -321,7 +321,7 @@ impl Lists {
             positions: &self.positions,
             sequences: &self.sequences,
             tables: &tables,
-            media: &vec![None; count],
+            media: &vec![MediaSeen::NOTHING; count],
             outputs,
             ..Batch::default()
         })
@@ -403,18 +403,20 @@ fn open_attention(
     layers: usize,
 ) -> flamant::Result<Opened> {
     let width = heads * head_width;
+    let of_layer = |layer| KvLayer { space: KvSpace::Text, layer, kv_heads: heads, head_width };
     let mut filler = Graph::new();
     let (key, value) = (filler.input(Axis::Tokens, 1, width), filler.input(Axis::Tokens, 1, width));
-    (0..layers).for_each(|layer| filler.append(key, value, Pages::Text { layer }));
+    (0..layers).for_each(|layer| filler.append(key, value, of_layer(layer)));
     let filler = filler.plan(&[key, value], None);
 
     let mut graph = Graph::new();
     let rows = graph.input(Axis::Tokens, 1, 3 * width);
     let [query, key, value] = rows.split();
     let mut layer = |layer| {
-        graph.append(key, value, Pages::Text { layer });
-        let keys = Keys::Causal { layer, slopes: None };
-        graph.attention(query, keys, head_width, 1.0 / (head_width as f32).sqrt())
+        let layer = of_layer(layer);
+        graph.append(key, value, layer);
+        let source = KvSource::Pages(layer, Mask::Causal { slopes: None });
+        graph.attention(query, source, heads, 1.0 / (head_width as f32).sqrt())
     };
     let last = (0..layers).map(&mut layer).last().expect("there is a layer");
     let fetched = graph.select(last);
@@ -422,7 +424,8 @@ fn open_attention(
 
     let pages = keys.div_ceil(PAGE_TOKENS);
     let count = PageCount { least: sequences * pages, most: sequences * pages };
-    let kv_config = KvConfig { text_layers: layers, text_width: width, text_pages: count, ..KvConfig::default() };
+    let text_pool = PoolShape { layers, kv_heads: heads, head_width, pages: count };
+    let kv_config = KvConfig { text: text_pool, ..KvConfig::default() };
     let mut probe = opened(place, Numbers::default(), filler, text, kv_config, keys)?;
     let numbers = random(keys * width);
     let mut fill = Lists {

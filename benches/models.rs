@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use figures::{Least, figure};
-use flamant::probe::{Batch, Capacity, Device, PAGE_TOKENS, PageCount, Place, PlanKind, Precision, Probe};
+use flamant::probe::{
+    Batch, Capacity, Device, ImagePages, MEDIA_PAGE_ROWS, MediaSeen, PAGE_TOKENS, PageCount, Place, PlanKind,
+    Precision, Probe,
+};
 
 /// How much of everything.
 #[derive(Clone, Copy)]
@@ -33,33 +36,36 @@ struct Run<'a> {
     config: &'a flamant::config::ModelConfig,
     scale: Scale,
     tables: Vec<Vec<u32>>,
+    /// The pages of all images.
+    media: Vec<u32>,
 }
 
 impl Run<'_> {
     fn open<'a>(place: &Place, config: &'a flamant::config::ModelConfig, scale: Scale) -> Run<'a> {
         let pages = (scale.tokens + 1).div_ceil(PAGE_TOKENS);
         let exactly = |count| PageCount { least: count, most: count };
-        let kv_config =
-            [exactly(scale.sequences * pages), exactly(scale.sequences * scale.images.max(scale.shots + 1))];
+        let images = scale.sequences * scale.images.max(scale.shots + 1);
+        let media: Vec<u32> = (0..(images * config.media_tokens().div_ceil(MEDIA_PAGE_ROWS)) as u32).collect();
+        let kv_config = [exactly(scale.sequences * pages), exactly(media.len())];
         let capacity = Capacity { images: scale.encoded.max(scale.shots + 1), tokens: scale.tokens };
         let probe = Probe::model(place, config, kv_config, capacity).expect("the model fits");
         let table = |sequence| (sequence * pages..(sequence + 1) * pages).map(|page| page as u32).collect();
         let tables = (0..scale.sequences).map(table).collect();
-        Run { probe, config, scale, tables }
+        Run { probe, config, scale, tables, media }
     }
 
-    /// Calls `with` with a batch of the images of these media pages.
-    fn images<R>(&mut self, pages: std::ops::Range<usize>, with: impl FnOnce(&mut Probe, &Batch) -> R) -> R {
+    /// Calls `with` with a batch of these images.
+    fn images<R>(&mut self, range: std::ops::Range<usize>, with: impl FnOnce(&mut Probe, &Batch) -> R) -> R {
         let side = self.config.vision.image_size;
         let mut state = 1u32;
         let mut next = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (state >> 24) as u8
         };
-        let pixels: Vec<u8> = (0..pages.len() * 3 * side * side).map(|_| next()).collect();
+        let pixels: Vec<u8> = (0..range.len() * 3 * side * side).map(|_| next()).collect();
         let pixels: Vec<&[u8]> = pixels.chunks_exact(3 * side * side).collect();
-        let images: Vec<u32> = pages.map(|page| page as u32).collect();
-        with(&mut self.probe, &Batch { pixels: &pixels, images: &images, ..Batch::default() })
+        let images = &image_pages(&self.media, self.config)[range];
+        with(&mut self.probe, &Batch { pixels: &pixels, images, ..Batch::default() })
     }
 
     /// Calls `with` with a batch of these positions of these sequences, of which the last one gives logits. Images
@@ -80,7 +86,8 @@ impl Run<'_> {
         let vocabulary = self.config.decoder.vocabulary;
         let ids = list(&|sequence, position| (sequence * 7919 + position * 104_729) % vocabulary);
         let seen = list(&|sequence, position| sequence * images + (position * images / tokens).min(images - 1));
-        let seen: Vec<Option<u32>> = seen.into_iter().map(Some).collect();
+        let seen: Vec<MediaSeen> = seen.into_iter().map(MediaSeen::one).collect();
+        let seen_images = image_pages(&self.media, self.config);
         let outputs: Vec<u32> = (1..=sequences.len()).map(|end| (end * positions.len() - 1) as u32).collect();
         let tables: Vec<&[u32]> = self.tables.iter().map(Vec::as_slice).collect();
         let batch = Batch {
@@ -88,6 +95,7 @@ impl Run<'_> {
             positions: &list(&|_, position| position),
             sequences: &list(&|sequence, _| sequence),
             tables: &tables,
+            seen_images: &seen_images,
             media: &seen,
             outputs: &outputs,
             ..Batch::default()
@@ -125,6 +133,12 @@ impl Run<'_> {
     fn measure_images(&mut self, count: usize, runs: usize) -> f64 {
         self.images(0..count, |probe, batch| probe.measure(PlanKind::Media, batch, runs)).expect("it ran before")
     }
+}
+
+/// All images, in pages one after the other.
+fn image_pages<'a>(media: &'a [u32], config: &flamant::config::ModelConfig) -> Vec<ImagePages<'a>> {
+    let rows = config.media_tokens();
+    media.chunks(rows.div_ceil(MEDIA_PAGE_ROWS)).map(|pages| ImagePages { pages, rows: rows as u32 }).collect()
 }
 
 fn models(criterion: &mut Criterion) {

@@ -141,20 +141,20 @@ struct ImageAttentionArguments {
     uint32_t unused;
 };
 
-/// Up to 64 tokens that see one image: rows order[first..first + count] of the batch.
+/// Up to 64 tokens that see the same images: rows order[first..first + count] of the batch.
 struct MediaTile {
     uint32_t first;
     uint32_t count;  // 0: an empty tile, nothing to do
-    uint32_t page;   // media page, or NO_IMAGE: the tokens' outputs are exact zeros
-    uint32_t unused;
+    uint32_t table;  // where the images' pages begin in `tables`: for each its number and how many rows it holds
+    uint32_t pages;  // of all these images; 0: the tokens' outputs are exact zeros
 };
-constexpr uint32_t NO_IMAGE = 0xffffffff;
 
-/// masked_image_attention.cu: each token attends to the latents of the one image that precedes it.
+/// masked_image_attention.cu: each token attends to the images that it sees, page after page.
 struct MaskedImageAttentionArguments {
     Rows query;
     Rows out;
     Pages pages;
+    const uint32_t* tables;
     const uint32_t* order;
     const MediaTile* tiles;
     HeadNorm query_norm;
@@ -169,13 +169,14 @@ struct MaskedImageAttentionArguments {
 /// for 1.1 and 1.2 times; with more tokens these are the better way.
 constexpr uint32_t GATED_TOKENS_MAX = 8;
 
-/// gated_cross_attention.cu: out = x + tanh(gate) * W_out attention(W_query norm(x), image).
+/// gated_cross_attention.cu: out = x + tanh(gate) * W_out attention(W_query norm(x), images).
 struct GatedCrossAttentionArguments {
     Rows x;
     Rows out;  // may be x
     NormArguments norm;  // only weight, bias, layer, epsilon are read
     HeadNorm query_norm;
     Pages pages;
+    const uint32_t* tables;
     const uint32_t* order;
     const MediaTile* tiles;
     const void* query_weight;  // T (inner, width)
@@ -221,6 +222,7 @@ struct ClassAndPositionArguments {
 struct FramePlace {
     uint32_t number;
     uint32_t count;  // frames of the video
+    uint32_t image;  // which of the batch's images and videos that is
 };
 
 /// pointwise.cu: the embedding of a frame's place added to all rows of the frame.
@@ -247,7 +249,8 @@ struct GatherArguments {
     uint32_t table_rows;
 };
 
-/// pointwise.cu: rotary embedding of queries in place and of keys, then keys and values to their pages.
+/// pointwise.cu: rotary embedding of queries in place and of keys, then keys and values to their pages. The rows of an
+/// image that its pages have no room for go nowhere.
 struct AppendArguments {
     Rows query;  // null data: no rotary embedding of queries
     Rows key;
@@ -255,13 +258,17 @@ struct AppendArguments {
     Pages pages;
     const uint32_t* positions;  // text: of each token
     const uint32_t* table_of;   // text: where each token's page numbers begin in `tables`; null: images
-    const uint32_t* tables;     // text: page numbers; images: the page of each image
-    uint32_t count;             // rows
-    uint32_t width;             // all heads of keys; of queries too
-    uint32_t unit_rows;         // images: rows of an image
+    const uint32_t* tables;     // text: page numbers; images: for each page its number and how many rows it holds
+    const uint32_t* image_pages;  // images: where the pages of each begin in `tables`, and the end of the last
+    const FramePlace* places;     // images: units are frames; null: units are images
+    uint32_t count;               // rows
+    uint32_t query_width;         // all heads of queries
+    uint32_t width;               // all heads of keys
+    uint32_t unit_rows;           // images: rows of a unit
     uint32_t head_width;
     uint32_t rotary_width;  // entries of each head that rotate; 0: none
     float theta;
+    uint32_t unused;
 };
 
 /// pointwise.cu: whole pages of all layers copied: `from` and `to` are page numbers.

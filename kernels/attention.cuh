@@ -37,9 +37,15 @@ struct KeySource {
     const T* values;
     uint32_t key_stride;
     uint32_t value_stride;
-    uint32_t count;         // keys
-    const uint32_t* table;  // page numbers; null: keys stand in order
-    uint32_t page_rows;     // a multiple of 16
+    uint32_t count;         // keys; of images those of their pages if all were full
+    const uint32_t* table;  // text: page numbers; images: of each page its number and its rows; null: keys in order
+    uint32_t page_rows;     // text: a multiple of 16, less than KEYS; images: KEYS
+};
+
+/// A tile of keys: how many it has, and in lanes 0 to 3 the row where that stripe of it starts.
+struct TilePlace {
+    uint32_t keys;
+    uint32_t start;
 };
 
 /// A warp's queries, the left operand of the scores.
@@ -54,6 +60,9 @@ struct Visible {
     uint32_t any;     // some row sees these
     uint32_t row[2];  // this lane's rows
 };
+
+/// The sight of rows that see so many keys, all of them.
+DEVICE Visible sees_all(uint32_t count) { return {count, count, {count, count}}; }
 
 /// From products to exponents of two.
 struct Scoring {
@@ -105,23 +114,29 @@ DEVICE void copy_stripe(HeadRow<T, WIDTH>* stripe, const T* from, uint32_t strid
     }
 }
 
-/// In lanes 0 to 3, the row where that stripe of the tile at key `first` starts.
+/// The tile at key `first` of a source. A page of an image is a tile, whether full or not.
 template <typename T>
-DEVICE uint32_t stripe_starts(const KeySource<T>& source, uint32_t first) {
+DEVICE TilePlace tile_place(const KeySource<T>& source, uint32_t first) {
     const uint32_t lane = threadIdx.x % LANES, key = first + lane * STRIPE;
-    if (source.table == nullptr || lane >= STRIPES || key >= source.count) return key;
-    return load_global(source.table + key / source.page_rows) * source.page_rows + key % source.page_rows;
+    if (source.page_rows == KEYS) {
+        const bool present = lane < 2 && first < source.count;
+        const uint32_t word = present ? load_global(source.table + first / KEYS * 2 + lane) : 0;
+        return {shuffle(word, 1), shuffle(word, 0) * KEYS + lane * STRIPE};
+    }
+    const uint32_t keys = remaining(source.count, first, KEYS);
+    if (source.table == nullptr || lane >= STRIPES || key >= source.count) return {keys, key};
+    return {keys, load_global(source.table + key / source.page_rows) * source.page_rows + key % source.page_rows};
 }
 
 /// Starts copying parts `part`, `part + step` .. of a tile: 0 to 3 are its stripes of keys, 4 to 7 those of values.
 /// Stripes without a key are left as they are.
 template <typename T, uint32_t WIDTH>
-DEVICE void load_parts(KeyTile<T, WIDTH>& tile, const KeySource<T>& source, uint32_t starts, uint32_t first,
+DEVICE void load_parts(KeyTile<T, WIDTH>& tile, const KeySource<T>& source, const TilePlace& place,
                        uint32_t head_width, uint32_t part, uint32_t end, uint32_t step) {
     for (; part < end; part += step) {
         const uint32_t row = part % STRIPES * STRIPE;
-        const uint64_t start = shuffle(starts, part % STRIPES);
-        const uint32_t rows = remaining(source.count, first + row, STRIPE);
+        const uint64_t start = shuffle(place.start, part % STRIPES);
+        const uint32_t rows = remaining(place.keys, row, STRIPE);
         if (rows == 0) continue;
         const bool keys = part < STRIPES;
         const uint32_t stride = keys ? source.key_stride : source.value_stride;
@@ -130,12 +145,14 @@ DEVICE void load_parts(KeyTile<T, WIDTH>& tile, const KeySource<T>& source, uint
     }
 }
 
-/// Starts copying the tile at key `first`, a group of copies of each thread. All threads of the block take part.
+/// Starts copying the tile at key `first`, a group of copies of each thread; how many keys it has. All threads of the
+/// block take part.
 template <typename T, uint32_t WIDTH>
-DEVICE void load_tile(KeyTile<T, WIDTH>& tile, const KeySource<T>& source, uint32_t first, uint32_t head_width) {
-    const uint32_t starts = stripe_starts(source, first), warp = threadIdx.x / LANES, warps = blockDim.x / LANES;
-    load_parts(tile, source, starts, first, head_width, warp, 2 * STRIPES, warps);
+DEVICE uint32_t load_tile(KeyTile<T, WIDTH>& tile, const KeySource<T>& source, uint32_t first, uint32_t head_width) {
+    const TilePlace place = tile_place(source, first);
+    load_parts(tile, source, place, head_width, threadIdx.x / LANES, 2 * STRIPES, blockDim.x / LANES);
     copy_async_commit();
+    return place.keys;
 }
 
 /// A warp's queries from shared memory to registers.
@@ -335,18 +352,43 @@ DEVICE void attend(Accumulator<WIDTH>& attended, const Queries<WIDTH>& queries, 
     }
 }
 
+/// What rows with this sight of a source see of its tile at key `first`: of an image's page all that is in it.
+template <typename T>
+DEVICE Visible sight_of_tile(const KeySource<T>& source, const Visible& sight, uint32_t first, uint32_t keys) {
+    return source.page_rows == KEYS ? sees_all(first + keys) : sight;
+}
+
 /// Lets a warp's rows, if it has any, attend to a whole source, tile after tile, each copied while the one before it is
-/// worked on. The first is under way. All threads of the block take part.
+/// worked on. All threads of the block take part. `number` and `rows` as in load_queries. Shared memory: two tiles.
 template <typename T, uint32_t WIDTH>
-DEVICE void attend_to_source(Accumulator<WIDTH>& attended, const Queries<WIDTH>& queries, KeyTile<T, WIDTH>* tiles,
-                             const KeySource<T>& source, uint32_t head_width, const Visible& sight,
-                             const Scoring& scoring, bool present) {
+DEVICE void walk(Accumulator<WIDTH>& attended, const Rows& query, const HeadNorm& norm, uint32_t number, uint32_t rows,
+                 uint32_t head, const KeySource<T>& source, uint32_t head_width, const Visible& sight,
+                 const Scoring& scoring) {
+    // The queries land where the second tile of keys will, and are in registers before it comes.
+    KeyTile<T, WIDTH>* tiles = reinterpret_cast<KeyTile<T, WIDTH>*>(shared_memory());
+    HeadRow<T, WIDTH>* stripe = tiles[1].keys + threadIdx.x / LANES % STRIPES * STRIPE;
+    if (rows > 0) load_queries<T, WIDTH>(stripe, query, number, rows, head, head_width);
+    copy_async_commit();
+    uint32_t keys = load_tile(tiles[0], source, 0, head_width);
+
+    Queries<WIDTH> queries;
+    clear(attended);
+    copy_async_wait<1>();
+    warp_barrier();
+    if (rows > 0) {
+        if (norm.weight != nullptr) {
+            normalise_stripe<T, WIDTH>(stripe, norm, head_width);
+            warp_barrier();
+        }
+        take_queries<T, WIDTH>(queries, stripe);
+    }
     for (uint32_t first = 0; first < source.count; first += KEYS) {
         copy_async_wait<0>();
         block_barrier();
-        const uint32_t next = first + KEYS;
-        if (next < source.count) load_tile(tiles[next / KEYS % 2], source, next, head_width);
-        if (present) attend(attended, queries, tiles[first / KEYS % 2], first, sight, scoring);
+        const uint32_t next = first + KEYS, present = keys;
+        if (next < source.count) keys = load_tile(tiles[next / KEYS % 2], source, next, head_width);
+        const Visible seen = sight_of_tile(source, sight, first, present);
+        if (rows > 0) attend(attended, queries, tiles[first / KEYS % 2], first, seen, scoring);
     }
 }
 

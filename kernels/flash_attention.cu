@@ -44,26 +44,6 @@ DEVICE KeySource<T> text_keys(const Pages& pages, const uint32_t* table, uint32_
             pages.page_rows};
 }
 
-/// Lets a warp's rows, if it has any, attend to a whole source; all threads of the block take part. `number` and `rows`
-/// as in load_queries. Shared memory: two tiles.
-template <typename T, uint32_t WIDTH>
-DEVICE void walk(Accumulator<WIDTH>& attended, const Rows& query, uint32_t number, uint32_t rows, uint32_t head,
-                 const KeySource<T>& source, uint32_t head_width, const Visible& sight, const Scoring& scoring) {
-    // The queries land where the second tile of keys will, and are in registers before it comes.
-    KeyTile<T, WIDTH>* tiles = reinterpret_cast<KeyTile<T, WIDTH>*>(shared_memory());
-    HeadRow<T, WIDTH>* stripe = tiles[1].keys + threadIdx.x / LANES * STRIPE;
-    if (rows > 0) load_queries<T, WIDTH>(stripe, query, number, rows, head, head_width);
-    copy_async_commit();
-    load_tile(tiles[0], source, 0, head_width);
-
-    Queries<WIDTH> queries;
-    clear(attended);
-    copy_async_wait<1>();
-    warp_barrier();
-    if (rows > 0) take_queries<T, WIDTH>(queries, stripe);
-    attend_to_source(attended, queries, tiles, source, head_width, sight, scoring, rows > 0);
-}
-
 DEVICE Scoring causal_scoring(float scale, const float* slopes, uint32_t head) {
     return {scale * LOG2_E, slopes != nullptr ? load_global(slopes + head) / scale : 0.0f};
 }
@@ -82,7 +62,7 @@ DEVICE void flash_attention_causal(const CausalAttentionArguments& arguments) {
     const Visible sight = {position + 1, position + rows, {seen, seen + 8}};
     const Scoring scoring = causal_scoring(arguments.scale, arguments.slopes, head);
     Accumulator<WIDTH> attended;
-    walk<T>(attended, arguments.query, number, rows, head, source, head_width, sight, scoring);
+    walk<T>(attended, arguments.query, {}, number, rows, head, source, head_width, sight, scoring);
     if (rows > 0) store_rows<T, WIDTH>(attended, arguments.out, number, rows, head, head_width);
 }
 
@@ -113,10 +93,10 @@ DEVICE void attend_alone(Accumulator<WIDTH>& attended, const Rows& query, uint32
                          const Scoring& scoring) {
     SplitTile<T, WIDTH>& mine = reinterpret_cast<SplitTile<T, WIDTH>*>(shared_memory())[threadIdx.x / LANES];
     load_queries<T, WIDTH>(mine.queries, query, number, rows, head, head_width);
-    const uint32_t starts = stripe_starts(source, first);
-    load_parts(mine.tile, source, starts, first, head_width, 0, STRIPES, 1);
+    const TilePlace place = tile_place(source, first);
+    load_parts(mine.tile, source, place, head_width, 0, STRIPES, 1);
     copy_async_commit();
-    load_parts(mine.tile, source, starts, first, head_width, STRIPES, 2 * STRIPES, 1);
+    load_parts(mine.tile, source, place, head_width, STRIPES, 2 * STRIPES, 1);
     copy_async_commit();
 
     Queries<WIDTH> queries;
@@ -152,7 +132,7 @@ DEVICE void flash_attention_split(const SplitAttentionArguments& arguments) {
         text_keys<T>(arguments.pages, arguments.tables + item.table, item.keys, head * head_width);
     Accumulator<WIDTH> attended;
     if (walks) {
-        walk<T>(attended, arguments.query, number, rows, head, source, head_width, sight, scoring);
+        walk<T>(attended, arguments.query, {}, number, rows, head, source, head_width, sight, scoring);
     } else {
         attend_alone<T>(attended, arguments.query, number, rows, head, source, first, head_width, sight, scoring);
     }
@@ -224,11 +204,10 @@ DEVICE void flash_attention_full(const ImageAttentionArguments& arguments) {
     const uint32_t rows = remaining(arguments.query_rows, first_query + warp * STRIPE, STRIPE);  // this warp's
     const uint32_t index = first_query + warp * STRIPE + lane % STRIPE;
     const KeySource<T> source = image_keys<T>(arguments, 0, image, head);
-    const Visible sight = {source.count, source.count, {source.count, source.count}};
     const Scoring scoring = {arguments.scale * LOG2_E, 0.0f};
     const uint32_t number = image * arguments.query.rows + index;
     Accumulator<WIDTH> attended;
-    walk<T>(attended, arguments.query, number, rows, head, source, head_width, sight, scoring);
+    walk<T>(attended, arguments.query, {}, number, rows, head, source, head_width, sees_all(source.count), scoring);
     if (rows > 0) {
         const uint32_t out = image * arguments.out.rows + index;
         store_rows<T, WIDTH>(attended, arguments.out, out, rows, head, head_width);

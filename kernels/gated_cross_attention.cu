@@ -1,6 +1,6 @@
 // The attention half of a gated cross-attention block (Flamingo, section 2.2) for 1 to GATED_TOKENS_MAX tokens in one
 // launch:
-//   out = x + tanh(gate) * W_out attention(W_query norm(x), latents of the one preceding image).
+//   out = x + tanh(gate) * W_out attention(W_query norm(x), the images that each token sees).
 // x and out (count, width), query and attended (count, inner), W_query (inner, width), W_out (width, inner). Blocks
 // meet at two barriers over the grid: when all queries are written, and when all that was attended is. Every part adds
 // in the order of norm, linear and masked image attention: the bits are those of four launches.
@@ -157,6 +157,7 @@ DEVICE void gated_cross_attention(const GatedCrossAttentionArguments& arguments)
     attention.query = query;
     attention.out = attended;
     attention.pages = arguments.pages;
+    attention.tables = arguments.tables;
     attention.order = arguments.order;
     attention.query_norm = arguments.query_norm;
     attention.head_width = arguments.head_width;
@@ -165,6 +166,7 @@ DEVICE void gated_cross_attention(const GatedCrossAttentionArguments& arguments)
         const MediaTile* from = arguments.tiles + unit / arguments.heads;
         const Word4 tile = load_global(reinterpret_cast<const Word4*>(from));
         if (tile.y == 0) continue;
+        block_barrier();  // what the unit before left in shared memory has been read
         masked_image_attention_tile<T, WIDTH>(attention, {tile.x, tile.y, tile.z, tile.w}, unit % arguments.heads);
     }
     grid_barrier(arguments.barrier);

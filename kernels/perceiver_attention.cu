@@ -59,8 +59,7 @@ DEVICE void perceiver_attention(const ImageAttentionArguments& arguments) {
             }
             block_barrier();
         }
-        const Visible sight = {count, count, {count, count}};
-        if (rows > 0) attend(attended, queries, tiles[tile % 2], first, sight, scoring);
+        if (rows > 0) attend(attended, queries, tiles[tile % 2], first, sees_all(count), scoring);
         source = next_source;
         first = next;
     }

@@ -11,7 +11,7 @@
 //   gather_<bf16|f16>              grid divide_up(count * width / 8, 256)
 //   repeat_<bf16|f16>              grid divide_up(table_rows * width / 8, 256), all copies of a row by one thread
 // One block for each row:
-//   append_<bf16|f16>              grid count, threads min(256, round_up(width / 8, 32)), shared bytes 4 * rotary_width
+//   append_<bf16|f16>              grid count, threads min(256, round_up(query_width / 8, 32)), shared 4 * rotary_width
 // One thread for each vector of a page, of either type:
 //   copy_page                      grid (divide_up(page_size / 8, 256), layers), threads 256, shared bytes 0
 // One thread for each number in turn, as many blocks as one likes:
@@ -215,9 +215,11 @@ template <uint32_t WIDTH, typename T>
 DEVICE void rotate_row(const AppendArguments& arguments, T* query, const T* key, T* page, const float* cosines) {
     const uint32_t head_width = arguments.head_width;
     const uint32_t heads = arguments.width / head_width;
+    const uint32_t query_heads = query != nullptr ? arguments.query_width / head_width : 0;
     const uint32_t half = arguments.rotary_width / 2;
     const float* sines = cosines + half;
-    for (uint32_t unit = threadIdx.x; unit < heads * (half / WIDTH); unit += blockDim.x) {
+    const uint32_t turned = larger(heads, query_heads) * (half / WIDTH);
+    for (uint32_t unit = threadIdx.x; unit < turned; unit += blockDim.x) {
         const uint32_t entry = unit % (half / WIDTH) * WIDTH;
         const uint32_t column = unit / (half / WIDTH) * head_width + entry;
         float cosine[WIDTH], sine[WIDTH];
@@ -226,8 +228,8 @@ DEVICE void rotate_row(const AppendArguments& arguments, T* query, const T* key,
             cosine[i] = load_shared(cosines + entry + i);
             sine[i] = load_shared(sines + entry + i);
         }
-        if (query != nullptr) rotate<WIDTH>(query + column, query + column, half, cosine, sine);
-        rotate<WIDTH>(page + column, key + column, half, cosine, sine);
+        if (column < query_heads * head_width) rotate<WIDTH>(query + column, query + column, half, cosine, sine);
+        if (column < arguments.width) rotate<WIDTH>(page + column, key + column, half, cosine, sine);
     }
     const uint32_t rest = head_width - 2 * half;
     for (uint32_t unit = threadIdx.x; unit < heads * (rest / WIDTH); unit += blockDim.x) {
@@ -250,8 +252,18 @@ DEVICE void append(const AppendArguments& arguments) {
         page = load_for_warp(arguments.tables + table + position / arguments.pages.page_rows);
         page_row = position % arguments.pages.page_rows;
     } else {
-        page = load_for_warp(arguments.tables + row / arguments.unit_rows);
-        page_row = row % arguments.unit_rows;
+        uint32_t image = row / arguments.unit_rows, image_row = row % arguments.unit_rows;
+        if (arguments.places != nullptr) {
+            const uint32_t* frame = reinterpret_cast<const uint32_t*>(arguments.places + image);
+            image_row += load_for_warp(frame) * arguments.unit_rows;
+            image = load_for_warp(frame + 2);
+        }
+        const uint32_t place =
+            load_for_warp(arguments.image_pages + image) + image_row / arguments.pages.page_rows * 2;
+        if (place >= load_for_warp(arguments.image_pages + image + 1)) return;
+        page = load_for_warp(arguments.tables + place);
+        page_row = image_row % arguments.pages.page_rows;
+        if (page_row >= load_for_warp(arguments.tables + place + 1)) return;
     }
     const uint64_t offset = (uint64_t(page) * arguments.pages.page_rows + page_row) * arguments.pages.width;
     T* key_page = static_cast<T*>(arguments.pages.keys) + offset;

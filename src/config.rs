@@ -178,6 +178,8 @@ pub struct GatedConfig {
     pub first: usize,
     /// Attention heads.
     pub heads: usize,
+    /// Heads of keys and values: a divisor of `heads`, whose queries share them in equal groups.
+    pub kv_heads: usize,
     /// Width of a head.
     pub head_width: usize,
     /// Kind of its norms.
@@ -214,8 +216,10 @@ pub struct DecoderConfig {
     pub width: usize,
     /// Layers.
     pub layers: usize,
-    /// Attention heads (each with keys and values of its own).
+    /// Attention heads.
     pub heads: usize,
+    /// Heads of keys and values: a divisor of `heads`, whose queries share them in equal groups.
+    pub kv_heads: usize,
     /// Hidden width of the MLP.
     pub mlp_width: usize,
     /// Rows of the embedding: every token the model knows.
@@ -319,6 +323,7 @@ fn idefics(fields: &Fields, checkpoint: &Checkpoint) -> Result<ModelConfig> {
         width,
         layers: fields.count("num_hidden_layers", Some(32), 1024)?,
         heads,
+        kv_heads: heads,
         mlp_width,
         vocabulary,
         positions_max: fields.positions("max_position_embeddings")?,
@@ -339,6 +344,7 @@ fn idefics(fields: &Fields, checkpoint: &Checkpoint) -> Result<ModelConfig> {
         interval: fields.count("cross_layer_interval", Some(1), 1024)?,
         first: 0,
         heads,
+        kv_heads: heads,
         head_width: width / heads,
         norm: Norm::Rms,
         norm_epsilon,
@@ -413,10 +419,12 @@ fn open_flamingo(fields: &Fields, checkpoint: &Checkpoint) -> Result<ModelConfig
         activation: Activation::Gelu,
         qk_norm: false,
     };
+    let heads = heads_of(&format!("{block}.attn.to_q.weight"))?;
     let gated = GatedConfig {
         interval,
         first,
-        heads: heads_of(&format!("{block}.attn.to_q.weight"))?,
+        heads,
+        kv_heads: heads,
         head_width: OPEN_FLAMINGO_HEAD_WIDTH,
         norm: Norm::Layer,
         norm_epsilon: 1e-5,
@@ -461,6 +469,7 @@ fn llama(fields: &Fields) -> Result<DecoderConfig> {
         width,
         layers: fields.count("num_hidden_layers", Some(32), 1024)?,
         heads,
+        kv_heads: heads,
         mlp_width: fields.count("intermediate_size", Some(11_008), 1 << 20)?,
         vocabulary: 0,
         positions_max: fields.positions("max_position_embeddings")?,
@@ -486,11 +495,13 @@ fn mpt(fields: &Fields, checkpoint: &Checkpoint) -> Result<DecoderConfig> {
     }
     fields.absent("logit_scale")?;
     let width = fields.count("d_model", Some(2048), 65_536)?;
+    let heads = fields.count("n_heads", Some(16), 1024)?;
     Ok(DecoderConfig {
         architecture: Architecture::Mpt,
         width,
         layers: fields.count("n_layers", Some(24), 1024)?,
-        heads: fields.count("n_heads", Some(16), 1024)?,
+        heads,
+        kv_heads: heads,
         // transformers builds the MLP 4 times as wide whatever `expansion_ratio` says; the tensor tells.
         mlp_width: match checkpoint.shape("lang_encoder.transformer.blocks.0.ffn.up_proj.weight") {
             Some([rows, ..]) => *rows,
@@ -524,11 +535,13 @@ fn mosaic_gpt(fields: &Fields) -> Result<DecoderConfig> {
     fields.absent("logit_scale")?;
     let width = fields.count("d_model", Some(2048), 65_536)?;
     let bias = !fields.flag("no_bias", false)?;
+    let heads = fields.count("n_heads", Some(16), 1024)?;
     Ok(DecoderConfig {
         architecture: Architecture::MosaicGpt,
         width,
         layers: fields.count("n_layers", Some(24), 1024)?,
-        heads: fields.count("n_heads", Some(16), 1024)?,
+        heads,
+        kv_heads: heads,
         mlp_width: width * fields.count("mlp_ratio", Some(4), 64)?,
         vocabulary: 0,
         positions_max: fields.positions("max_seq_len")?,
@@ -572,6 +585,7 @@ fn gpt_neox(fields: &Fields) -> Result<DecoderConfig> {
         width,
         layers: fields.count("num_hidden_layers", Some(44), 1024)?,
         heads,
+        kv_heads: heads,
         mlp_width: fields.count("intermediate_size", Some(24_576), 1 << 20)?,
         vocabulary: 0,
         positions_max: fields.positions("max_position_embeddings")?,
@@ -597,11 +611,13 @@ fn opt(fields: &Fields) -> Result<DecoderConfig> {
     if fields.count("word_embed_proj_dim", Some(width), 65_536)? != width {
         return Err(fields.invalid("word_embed_proj_dim", width, "another width"));
     }
+    let heads = fields.count("num_attention_heads", Some(12), 1024)?;
     Ok(DecoderConfig {
         architecture: Architecture::Opt,
         width,
         layers: fields.count("num_hidden_layers", Some(12), 1024)?,
-        heads: fields.count("num_attention_heads", Some(12), 1024)?,
+        heads,
+        kv_heads: heads,
         mlp_width: fields.count("ffn_dim", Some(3072), 1 << 20)?,
         vocabulary: 0,
         positions_max: fields.count("max_position_embeddings", Some(2048), 1 << 20)?,

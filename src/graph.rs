@@ -8,7 +8,7 @@ mod cost;
 
 use crate::config::{Activation, Norm};
 use crate::weights::WeightId;
-pub use cost::{Cost, Seen, Workload};
+pub use cost::{Appended, Cost, Seen, Workload};
 
 /// What the rows of a tensor are counted in; bound to numbers by each batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -123,39 +123,56 @@ pub enum Index {
     },
 }
 
-/// Which page pool keys and values go to or come from.
+/// Which page pool: each layer of each has keys and values of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pages {
-    /// The sequence's own tokens, for one decoder layer.
-    Text {
-        /// Decoder layer.
-        layer: usize,
-    },
-    /// The images, for one gated block.
-    Media {
-        /// Gated block.
-        block: usize,
-    },
+pub enum KvSpace {
+    /// The sequence's own tokens; a layer is a decoder layer.
+    Text,
+    /// The images; a layer is a gated block.
+    Media,
 }
 
-/// What queries attend to.
+/// One layer of a page pool. A row of keys, or of values, is all heads side by side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvLayer {
+    /// Which pool.
+    pub space: KvSpace,
+    /// Which of its layers.
+    pub layer: usize,
+    /// Heads of keys and values.
+    pub kv_heads: usize,
+    /// Width of one.
+    pub head_width: usize,
+}
+
+impl KvLayer {
+    /// Columns of a row.
+    pub fn width(&self) -> usize {
+        self.kv_heads * self.head_width
+    }
+}
+
+/// What a row of queries may see of the keys in pages.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Keys {
-    /// All rows of the query's own image, from several (key, value) sources in order. No mask. The first source may
-    /// be in frames where queries are in images: then it is the rows of all frames of the image, in order.
-    Image(Vec<(Tensor, Tensor)>),
-    /// The query's sequence up to and with itself, from text pages; with ALiBi slopes for each head.
+pub enum Mask {
+    /// Its sequence up to and with itself, in text pages.
     Causal {
-        /// Decoder layer.
-        layer: usize,
-        /// Bias per token of distance, for each head.
+        /// ALiBi: bias per token of distance, for each head of queries.
         slopes: Option<Vec<f32>>,
     },
-    /// The one image that precedes the token, from media pages; no image gives exact zeros.
-    Preceding {
-        /// Gated block.
-        block: usize,
-    },
+    /// The images that its token sees, in media pages; none of them gives exact zeros.
+    Media,
+}
+
+/// What queries attend to. Heads of queries share a head of keys and values in equal groups of neighbours: head `h` has
+/// that of number `h / (heads / kv_heads)`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum KvSource {
+    /// All rows of the query's own image, from several (key, value) sources in order. No mask. The first source may
+    /// be in frames where queries are in images: then it is the rows of all frames of the image, in order.
+    Dense(Vec<(Tensor, Tensor)>),
+    /// Rows of pages.
+    Pages(KvLayer, Mask),
 }
 
 /// What happens to a product before it is stored: activation, then clip, then gate, then residual.
@@ -205,10 +222,10 @@ pub enum Op {
     Linear { x: Tensor, weight: WeightId, bias: Option<WeightId>, epilogue: Epilogue, out: Tensor },
     /// Rotary embedding in place, of the first `width` entries of each head.
     Rope { x: Tensor, head_width: usize, width: usize, theta: f32 },
-    /// Keys and values to their pages.
-    Append { key: Tensor, value: Tensor, pages: Pages },
+    /// Keys and values to their pages: of tokens each to its place, of images the first rows, as many as each keeps.
+    Append { key: Tensor, value: Tensor, layer: KvLayer },
     /// softmax(q kᵀ scale + bias) v, head by head.
-    Attention { query: Tensor, keys: Keys, head_width: usize, scale: f32, out: Tensor },
+    Attention { query: Tensor, source: KvSource, heads: usize, scale: f32, out: Tensor },
 }
 
 impl Op {
@@ -221,9 +238,11 @@ impl Op {
             Op::FrameEmbedding { x, .. } | Op::Select { x, .. } | Op::Norm { x, .. } | Op::Rope { x, .. } => vec![*x],
             Op::Linear { x, epilogue, .. } => [Some(*x), epilogue.residual].into_iter().flatten().collect(),
             Op::Append { key, value, .. } => vec![*key, *value],
-            Op::Attention { query, keys, .. } => match keys {
-                Keys::Image(sources) => [*query].into_iter().chain(sources.iter().flat_map(|s| [s.0, s.1])).collect(),
-                Keys::Causal { .. } | Keys::Preceding { .. } => vec![*query],
+            Op::Attention { query, source, .. } => match source {
+                KvSource::Dense(sources) => {
+                    [*query].into_iter().chain(sources.iter().flat_map(|s| [s.0, s.1])).collect()
+                }
+                KvSource::Pages(..) => vec![*query],
             },
         }
     }
@@ -371,25 +390,44 @@ impl Graph {
     }
 
     /// See [`Op::Append`].
-    pub fn append(&mut self, key: Tensor, value: Tensor, pages: Pages) {
+    pub fn append(&mut self, key: Tensor, value: Tensor, layer: KvLayer) {
         assert_eq!((key.axis, key.rows, key.width), (value.axis, value.rows, value.width));
-        self.ops.push(Op::Append { key, value, pages });
+        assert_eq!(key.width, layer.width(), "keys are as wide as the rows of their pages");
+        match layer.space {
+            KvSpace::Text => assert_eq!((key.axis, key.rows), (Axis::Tokens, 1)),
+            KvSpace::Media => assert!(matches!(key.axis, Axis::Frames | Axis::Images)),
+        }
+        self.ops.push(Op::Append { key, value, layer });
     }
 
     /// See [`Op::Attention`].
-    pub fn attention(&mut self, query: Tensor, keys: Keys, head_width: usize, scale: f32) -> Tensor {
-        assert_eq!(query.width % head_width, 0);
-        if let Keys::Image(sources) = &keys {
-            let fits = |(place, (key, value)): (usize, &(Tensor, Tensor))| {
-                let whole = key.rows == key.row_pitch && value.rows == value.row_pitch;
-                let of_frames = place == 0 && key.axis == Axis::Frames && query.axis == Axis::Images && whole;
-                let same = key.axis == value.axis && key.width == query.width && value.width == query.width;
-                same && (key.axis == query.axis || of_frames)
-            };
-            assert!(sources.iter().enumerate().all(fits));
+    pub fn attention(&mut self, query: Tensor, source: KvSource, heads: usize, scale: f32) -> Tensor {
+        assert!(query.width.is_multiple_of(heads), "{heads} heads of queries fill {} columns", query.width);
+        match &source {
+            KvSource::Dense(sources) => {
+                let fits = |(place, (key, value)): (usize, &(Tensor, Tensor))| {
+                    let whole = key.rows == key.row_pitch && value.rows == value.row_pitch;
+                    let of_frames = place == 0 && key.axis == Axis::Frames && query.axis == Axis::Images && whole;
+                    let same = key.axis == value.axis && key.width == query.width && value.width == query.width;
+                    same && (key.axis == query.axis || of_frames)
+                };
+                assert!(sources.iter().enumerate().all(fits));
+            }
+            KvSource::Pages(layer, mask) => {
+                assert_eq!((query.axis, query.rows), (Axis::Tokens, 1));
+                assert_eq!(query.width, heads * layer.head_width, "queries are as wide as their heads");
+                assert!(heads.is_multiple_of(layer.kv_heads), "{heads} heads share {} in groups", layer.kv_heads);
+                match (layer.space, mask) {
+                    (KvSpace::Text, Mask::Causal { slopes }) => {
+                        assert!(slopes.as_ref().is_none_or(|slopes| slopes.len() == heads));
+                    }
+                    (KvSpace::Media, Mask::Media) => {}
+                    _ => panic!("{mask:?} is no mask of {:?} pages", layer.space),
+                }
+            }
         }
         let out = self.like(query, query.width);
-        self.ops.push(Op::Attention { query, keys, head_width, scale, out });
+        self.ops.push(Op::Attention { query, source, heads, scale, out });
         out
     }
 
@@ -452,19 +490,6 @@ impl Plans {
 }
 
 impl Plan {
-    /// The width of the heads that attend to these pages, if any do.
-    pub fn head_width(&self, pages: Pages) -> Option<usize> {
-        self.ops.iter().find_map(|op| {
-            let Op::Attention { keys, head_width, .. } = op else { return None };
-            let read = match keys {
-                Keys::Causal { layer, .. } => Pages::Text { layer: *layer },
-                Keys::Preceding { block } => Pages::Media { block: *block },
-                Keys::Image(_) => return None,
-            };
-            (read == pages).then_some(*head_width)
-        })
-    }
-
     fn new(graph: Graph, inputs: &[Tensor], output: Option<Tensor>) -> Plan {
         let Graph { buffers, mut ops } = graph;
         let mut last_use = vec![0; buffers.len()];
@@ -543,9 +568,9 @@ impl Op {
             Op::Linear { x, epilogue, out, .. } => epilogue.residual.iter_mut().chain([x, out]).collect(),
             Op::Rope { x, .. } => vec![x],
             Op::Append { key, value, .. } => vec![key, value],
-            Op::Attention { query, keys, out, .. } => {
+            Op::Attention { query, source, out, .. } => {
                 let mut tensors = vec![query, out];
-                if let Keys::Image(sources) = keys {
+                if let KvSource::Dense(sources) = source {
                     tensors.extend(sources.iter_mut().flat_map(|(key, value)| [key, value]));
                 }
                 tensors
@@ -584,6 +609,42 @@ mod tests {
         let Op::Linear { out: b, .. } = plan.ops[1] else { unreachable!() };
         let Op::Linear { epilogue: Epilogue { residual: Some(a), .. }, .. } = plan.ops[2] else { unreachable!() };
         assert_ne!(a.buffer, b.buffer);
+    }
+
+    fn layer(space: KvSpace) -> KvLayer {
+        KvLayer { space, layer: 0, kv_heads: 2, head_width: 16 }
+    }
+
+    fn attends(heads: usize, layer: KvLayer, mask: Mask) {
+        let mut graph = Graph::new();
+        let query = graph.input(Axis::Tokens, 1, 96);
+        graph.attention(query, KvSource::Pages(layer, mask), heads, 1.0);
+    }
+
+    #[test]
+    fn queries_in_groups_fit_their_pages() {
+        attends(6, layer(KvSpace::Text), Mask::Causal { slopes: Some(vec![0.5; 6]) });
+        attends(6, layer(KvSpace::Media), Mask::Media);
+    }
+
+    #[test]
+    #[should_panic(expected = "6 heads share 4 in groups")]
+    fn groups_of_queries_are_whole() {
+        attends(6, KvLayer { kv_heads: 4, ..layer(KvSpace::Media) }, Mask::Media);
+    }
+
+    #[test]
+    #[should_panic(expected = "queries are as wide as their heads")]
+    fn queries_are_as_wide_as_keys() {
+        attends(3, layer(KvSpace::Media), Mask::Media);
+    }
+
+    #[test]
+    #[should_panic(expected = "keys are as wide as the rows of their pages")]
+    fn what_goes_to_pages_fits_them() {
+        let mut graph = Graph::new();
+        let rows = graph.input(Axis::Tokens, 1, 96);
+        graph.append(rows, rows, layer(KvSpace::Text));
     }
 
     #[test]

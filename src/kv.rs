@@ -11,6 +11,9 @@ use blake3::Hash;
 /// Tokens of one text page.
 pub const PAGE_TOKENS: usize = 16;
 
+/// Rows of one media page: keys and values of an image. An image has as many pages as its rows fill.
+pub const MEDIA_PAGE_ROWS: usize = 64;
+
 /// No page.
 const NONE: u32 = u32::MAX;
 

@@ -18,12 +18,16 @@ use crate::weights::Weights;
 
 #[cfg(feature = "emulated")]
 pub use crate::backend::emulated;
-pub use crate::backend::{Batch, Capacity, Device, KvConfig, PageCount, Precision, Request, Sampled, report, tuning};
+pub use crate::backend::{
+    Batch, Capacity, Device, ImagePages, KvConfig, MediaSeen, PageCount, PoolShape, Precision, Request, Sampled,
+    report, tuning,
+};
 pub use crate::engine::scheduler::{Bounds, RequestState, Scheduler, SequenceKind, Step, Tokens};
 pub use crate::graph::{
-    Axis, Cost, Counts, Epilogue, Graph, Index, Keys, Op, Pages, Plan, PlanKind, Plans, Tensor, Workload,
+    Axis, Cost, Counts, Epilogue, Graph, Index, KvLayer, KvSource, KvSpace, Mask, Op, Plan, PlanKind, Plans, Tensor,
+    Workload,
 };
-pub use crate::kv::{PAGE_TOKENS, PageCopy};
+pub use crate::kv::{MEDIA_PAGE_ROWS, PAGE_TOKENS, PageCopy};
 pub use crate::weights::{Values, WeightId};
 
 /// Weights of a graph under construction: each gets its numbers when it is asked for.

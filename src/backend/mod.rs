@@ -26,42 +26,49 @@ use crate::config::ModelConfig;
 #[cfg(not(feature = "emulated"))]
 use crate::error::Error;
 use crate::error::Result;
-use crate::graph::{Counts, PlanKind, Plans, Seen, Workload};
-use crate::kv::{PAGE_TOKENS, PageCopy};
+use crate::graph::{Appended, Counts, PlanKind, Plans, Seen, Workload};
+use crate::kv::{MEDIA_PAGE_ROWS, PAGE_TOKENS, PageCopy};
 use crate::weights::Weights;
 
 /// Shapes of the page pools, fixed when a model is opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KvConfig {
-    /// Decoder layers with keys and values in text pages.
-    pub text_layers: usize,
-    /// Width of a token's keys, and of its values.
-    pub text_width: usize,
-    /// Text pages at most, and the least that are of use: one sequence of full length.
-    pub text_pages: PageCount,
-    /// Gated blocks with keys and values in media pages.
-    pub media_blocks: usize,
-    /// Width of a latent's keys, and of its values.
-    pub media_width: usize,
-    /// Latents of an image.
-    pub media_tokens: usize,
-    /// Media pages at most, and the least that are of use.
-    pub media_pages: PageCount,
+    /// Pages of [`PAGE_TOKENS`] tokens; a layer for each decoder layer. The fewest are one sequence of full length.
+    pub text: PoolShape,
+    /// Pages of [`MEDIA_PAGE_ROWS`] rows of an image; a layer for each gated block.
+    pub media: PoolShape,
+}
+
+/// Shape of one page pool.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PoolShape {
+    /// Layers with keys and values of their own.
+    pub layers: usize,
+    /// Heads of keys and values.
+    pub kv_heads: usize,
+    /// Width of one.
+    pub head_width: usize,
+    /// Pages at most, and the least that are of use.
+    pub pages: PageCount,
+}
+
+impl PoolShape {
+    /// Columns of a row of keys, and of values.
+    pub fn width(&self) -> usize {
+        self.kv_heads * self.head_width
+    }
 }
 
 impl KvConfig {
     /// What a model needs: `pages` of text and of media.
     pub fn of(config: &ModelConfig, pages: [PageCount; 2]) -> KvConfig {
-        let [text_pages, media_pages] = pages;
-        KvConfig {
-            text_layers: config.decoder.layers,
-            text_width: config.decoder.width,
-            text_pages,
-            media_blocks: config.gated_blocks(),
-            media_width: config.gated.heads * config.gated.head_width,
-            media_tokens: config.media_tokens(),
-            media_pages,
-        }
+        let ModelConfig { decoder, gated, .. } = config;
+        let [text, media] = pages;
+        let (kv_heads, head_width) = (decoder.kv_heads, decoder.head_width());
+        let text = PoolShape { layers: decoder.layers, kv_heads, head_width, pages: text };
+        let (kv_heads, head_width) = (gated.kv_heads, gated.head_width);
+        let media = PoolShape { layers: config.gated_blocks(), kv_heads, head_width, pages: media };
+        KvConfig { text, media }
     }
 }
 
@@ -103,8 +110,8 @@ pub struct Batch<'a> {
     pub inputs: &'a [&'a [f32]],
     /// Of each frame its pixels (side, side, 3), 8 bits.
     pub pixels: &'a [&'a [u8]],
-    /// For each image or video, the media page to fill.
-    pub images: &'a [u32],
+    /// For each image or video, the media pages to fill with its first rows.
+    pub images: &'a [ImagePages<'a>],
     /// For each of them, how many frames it has, one after the other in `pixels`; empty: one each.
     pub frames: &'a [u32],
     /// For each token, its id.
@@ -115,13 +122,69 @@ pub struct Batch<'a> {
     pub sequences: &'a [u32],
     /// The text pages of each sequence.
     pub tables: &'a [&'a [u32]],
-    /// For each token, the media page of the image that precedes it.
-    pub media: &'a [Option<u32>],
+    /// Images that tokens see, those that one token sees side by side.
+    pub seen_images: &'a [ImagePages<'a>],
+    /// For each token, which of them it sees.
+    pub media: &'a [MediaSeen],
     /// The tokens whose logits are wanted.
     pub outputs: &'a [u32],
 }
 
-impl Batch<'_> {
+/// An image in media pages: each but the last is full.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ImagePages<'a> {
+    /// The pages, in order.
+    pub pages: &'a [u32],
+    /// Rows of keys and values in them.
+    pub rows: u32,
+}
+
+impl ImagePages<'_> {
+    /// Whether it has as many pages as its rows fill.
+    fn is_whole(&self) -> bool {
+        self.pages.len() == (self.rows as usize).div_ceil(MEDIA_PAGE_ROWS)
+    }
+
+    /// Each page with the rows that it holds.
+    fn filled(&self) -> impl Iterator<Item = (u32, usize)> {
+        let rows = self.rows as usize;
+        self.pages
+            .iter()
+            .enumerate()
+            .map(move |(place, &page)| (page, MEDIA_PAGE_ROWS.min(rows - place * MEDIA_PAGE_ROWS)))
+    }
+}
+
+/// The images that a token sees: neighbours in [`Batch::seen_images`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MediaSeen {
+    /// The first of them.
+    pub first: u32,
+    /// How many; 0: nothing is seen.
+    pub images: u32,
+}
+
+impl MediaSeen {
+    /// Nothing.
+    pub const NOTHING: MediaSeen = MediaSeen { first: 0, images: 0 };
+
+    /// One image.
+    pub fn one(image: u32) -> MediaSeen {
+        MediaSeen { first: image, images: 1 }
+    }
+
+    /// Their places.
+    fn range(&self) -> Range<usize> {
+        self.first as usize..(self.first + self.images) as usize
+    }
+}
+
+impl<'a> Batch<'a> {
+    /// The images that something is seen of, in order.
+    fn seen(&self, seen: &MediaSeen) -> &'a [ImagePages<'a>] {
+        &self.seen_images[seen.range()]
+    }
+
     /// How many units it has along each axis.
     pub fn counts(&self) -> Counts {
         let images = self.images.len();
@@ -129,8 +192,8 @@ impl Batch<'_> {
         Counts { frames, images, tokens: self.ids.len(), outputs: self.outputs.len() }
     }
 
-    /// What the costs of its operations depend on, with images of so many latents.
-    pub fn workload(&self, latents: usize) -> Workload {
+    /// What the costs of its operations depend on.
+    pub fn workload(&self) -> Workload {
         let (mut pairs, mut rows_of_page) = (0, BTreeMap::new());
         for (&position, &sequence) in self.positions.iter().zip(self.sequences) {
             let keys = position as usize + 1;
@@ -140,12 +203,16 @@ impl Batch<'_> {
                 *rows = PAGE_TOKENS.min(keys - first).max(*rows);
             }
         }
-        let images: BTreeSet<u32> = self.media.iter().flatten().copied().collect();
+        let images: BTreeSet<usize> = self.media.iter().flat_map(MediaSeen::range).collect();
+        let rows = |images: &[ImagePages]| images.iter().map(|image| image.rows as usize).sum::<usize>();
+        let keys = images.into_iter().map(|image| self.seen_images[image].rows as usize).sum();
+        let pages = self.images.iter().map(|image| image.pages.len()).sum();
         Workload {
             counts: self.counts(),
             frames_longest: self.frame_counts().max().unwrap_or(0) as usize,
             text: Seen { keys: rows_of_page.into_values().sum(), pairs },
-            media: Seen { keys: latents * images.len(), pairs: latents * self.media.iter().flatten().count() },
+            media: Seen { keys, pairs: self.media.iter().map(|seen| rows(self.seen(seen))).sum() },
+            appended: Appended { rows: rows(self.images), pages },
         }
     }
 
@@ -166,7 +233,8 @@ impl Batch<'_> {
 
     /// The place of each frame.
     fn frame_places(&self) -> impl Iterator<Item = FramePlace> {
-        self.frame_counts().flat_map(|count| (0..count).map(move |number| FramePlace { number, count }))
+        let of_image = |(image, count)| (0..count).map(move |number| FramePlace { number, count, image });
+        (0..).zip(self.frame_counts()).flat_map(of_image)
     }
 }
 
@@ -178,6 +246,8 @@ struct FramePlace {
     number: u32,
     /// Of how many.
     count: u32,
+    /// Which of the images and videos of the batch that is.
+    image: u32,
 }
 
 impl FramePlace {

@@ -369,13 +369,12 @@ impl Engine {
             positions: &step.positions,
             sequences: &step.sequences,
             tables: &tables,
-            media: &step.media,
             outputs: &outputs,
             ..Batch::default()
         };
         let running = Instant::now();
         let suppressed = self.preparer.surroundings().suppressed;
-        let results = self.executor.step(&batch, &requests, suppressed)?;
+        let results = self.executor.step(&batch, &step.media, &requests, suppressed)?;
         self.stats.text_seconds += running.elapsed().as_secs_f64();
         self.stats.tokens_computed += step.ids.len() as u64;
         self.stats.images_encoded += step.encode.len() as u64;

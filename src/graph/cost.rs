@@ -1,7 +1,7 @@
 //! What operations and plans cost at least, whoever runs them: floating-point operations of matrix products, and bytes
 //! that must come from memory or go there if each is moved once.
 
-use super::{Axis, Counts, Keys, Op, Pages, Plan, Tensor};
+use super::{Axis, Counts, KvLayer, KvSource, KvSpace, Mask, Op, Plan, Tensor};
 
 /// Bytes of a stored number.
 const STORED: usize = 2;
@@ -17,8 +17,10 @@ pub struct Workload {
     pub frames_longest: usize,
     /// What causal attention sees.
     pub text: Seen,
-    /// What attention to the preceding image sees.
+    /// What attention to images sees.
     pub media: Seen,
+    /// Rows of keys that the encoded images keep, and the pages that these fill.
+    pub appended: Appended,
 }
 
 /// What attention sees of the keys in pages.
@@ -28,6 +30,15 @@ pub struct Seen {
     pub keys: usize,
     /// Pairs of a query and a key that it sees.
     pub pairs: usize,
+}
+
+/// What goes to media pages, for each layer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Appended {
+    /// Rows of keys.
+    pub rows: usize,
+    /// Pages.
+    pub pages: usize,
 }
 
 /// What something costs at least.
@@ -60,28 +71,28 @@ impl Op {
                 let vectors = bias.map_or(0, |_| weight_rows) + usize::from(epilogue.gate.is_some());
                 (STORED * x.width * weight_rows + WORD * vectors, 2 * x.width * weight_rows * rows(out))
             }
-            // Of a token its position and page, of an image its page.
-            Op::Append { key, pages, .. } => match pages {
-                Pages::Text { .. } => (2 * STORED * size(key) + 2 * WORD * rows(key), 0),
-                Pages::Media { .. } => (2 * STORED * size(key) + WORD * workload.counts.images, 0),
+            // Of a token its position and page, of an image its pages.
+            Op::Append { key, layer, .. } => match layer.space {
+                KvSpace::Text => (2 * STORED * size(key) + 2 * WORD * rows(key), 0),
+                KvSpace::Media => (2 * STORED * workload.appended.rows * key.width + WORD * workload.appended.pages, 0),
             },
-            Op::Attention { query, keys, .. } => match keys {
+            Op::Attention { query, source, .. } => match source {
                 // Each row of a unit sees each row of the same; of frames, those of its own image's.
-                Keys::Image(sources) => {
+                KvSource::Dense(sources) => {
                     let keys: usize = sources.iter().map(|(key, _)| rows(key)).sum();
                     (0, 4 * query.width * query.rows * keys)
                 }
-                Keys::Causal { .. } => seen(query, &workload.text),
-                Keys::Preceding { .. } => seen(query, &workload.media),
+                KvSource::Pages(layer, Mask::Causal { .. }) => seen(query, layer, &workload.text),
+                KvSource::Pages(layer, Mask::Media) => seen(query, layer, &workload.media),
             },
         };
         Cost { bytes: bytes as u64, flops: flops as u64 }
     }
 }
 
-/// Bytes of keys and values, and operations, of attention to pages.
-fn seen(query: &Tensor, Seen { keys, pairs }: &Seen) -> (usize, usize) {
-    (2 * STORED * query.width * keys, 4 * query.width * pairs)
+/// Bytes of keys and values, each read once for all heads that share it, and operations, of attention to pages.
+fn seen(query: &Tensor, layer: &KvLayer, Seen { keys, pairs }: &Seen) -> (usize, usize) {
+    (2 * STORED * layer.width() * keys, 4 * query.width * pairs)
 }
 
 /// What has become of a number of a slot.
@@ -171,16 +182,18 @@ mod tests {
         let all = graph.input(Axis::Tokens, 1, 3 * 16);
         let [_, key, value] = all.split();
         graph.rope(key, 16, 16, 10_000.0);
-        graph.append(key, value, Pages::Text { layer: 0 });
+        let layer = KvLayer { space: KvSpace::Text, layer: 0, kv_heads: 1, head_width: 16 };
+        graph.append(key, value, layer);
         let stored = graph.plan(&[all], None);
         // Keys and values from rows and to pages, which turned keys go to from there; of each token position and page.
         assert_eq!(stored.bytes(&workload()), (TOKENS * (2 * 4 * 16 + 2 * 4)) as u64);
 
         let mut graph = Graph::new();
-        let query = graph.input(Axis::Tokens, 1, 16);
-        graph.attention(query, Keys::Causal { layer: 0, slopes: None }, 16, 1.0);
+        let query = graph.input(Axis::Tokens, 1, 3 * 16);
+        graph.attention(query, KvSource::Pages(layer, Mask::Causal { slopes: None }), 3, 1.0);
         let attended = graph.plan(&[query], None);
-        assert_eq!(attended.bytes(&workload()), (2 * 16 * (2 * TOKENS + 2 * 10)) as u64);
-        assert_eq!(attended.flops(&workload()), 4 * 16 * 27);
+        // Queries and results of three heads, keys and values of one.
+        assert_eq!(attended.bytes(&workload()), (2 * 16 * (2 * 3 * TOKENS + 2 * 10)) as u64);
+        assert_eq!(attended.flops(&workload()), 4 * 3 * 16 * 27);
     }
 }

@@ -4,7 +4,7 @@
 use super::{Linear, Normalise, Perceptron, added_to, gated};
 use crate::config::{DecoderConfig, ModelConfig, Position, Residual};
 use crate::error::Result;
-use crate::graph::{Epilogue, Graph, Index, Keys, Pages, Plan, Tensor};
+use crate::graph::{Epilogue, Graph, Index, KvLayer, KvSource, KvSpace, Mask, Plan, Tensor};
 use crate::weights::Weights;
 
 /// Tokens of any number of sequences to the logits (outputs, rows of the output matrix) of those that are asked for.
@@ -65,11 +65,15 @@ fn block(graph: &mut Graph, config: &DecoderConfig, weights: &mut Weights, layer
 fn attend(graph: &mut Graph, config: &DecoderConfig, weights: &mut Weights, layer: usize, x: Tensor) -> Result<Tensor> {
     let name = format!("decoder.layers.{layer}");
     let (width, head_width) = (config.width, config.head_width());
-    let qkv = Linear::find(weights, &format!("{name}.qkv"), 3 * width, width, config.linear_bias)?;
-    let [query, key, value] = qkv.apply(graph, x, Epilogue { clip: config.qkv_clip, ..Epilogue::default() }).split();
+    let pages = KvLayer { space: KvSpace::Text, layer, kv_heads: config.kv_heads, head_width };
+    let rows = width + 2 * pages.width();
+    let qkv = Linear::find(weights, &format!("{name}.qkv"), rows, width, config.linear_bias)?;
+    let qkv = qkv.apply(graph, x, Epilogue { clip: config.qkv_clip, ..Epilogue::default() });
+    let query = qkv.columns(0, width);
+    let [key, value] = qkv.columns(width, 2 * pages.width()).split();
     if config.qk_norm {
         norm(config).apply_groups(graph, weights, &format!("{name}.query_norm"), query, width)?;
-        norm(config).apply_groups(graph, weights, &format!("{name}.key_norm"), key, width)?;
+        norm(config).apply_groups(graph, weights, &format!("{name}.key_norm"), key, pages.width())?;
     }
     let mut slopes = None;
     match config.position {
@@ -80,8 +84,9 @@ fn attend(graph: &mut Graph, config: &DecoderConfig, weights: &mut Weights, laye
         Position::Alibi { bias_max, interleaved } => slopes = Some(alibi_slopes(config.heads, bias_max, interleaved)),
         Position::Learned { .. } => {}
     }
-    graph.append(key, value, Pages::Text { layer });
-    Ok(graph.attention(query, Keys::Causal { layer, slopes }, head_width, config.attention_scale()))
+    graph.append(key, value, pages);
+    let source = KvSource::Pages(pages, Mask::Causal { slopes });
+    Ok(graph.attention(query, source, config.heads, config.attention_scale()))
 }
 
 fn norm(config: &DecoderConfig) -> Normalise {

@@ -5,10 +5,15 @@
 use super::{Linear, Normalise, Perceptron};
 use crate::config::{GatedConfig, Norm};
 use crate::error::Result;
-use crate::graph::{Epilogue, Graph, Keys, Tensor};
+use crate::graph::{Epilogue, Graph, KvLayer, KvSource, KvSpace, Mask, Tensor};
 use crate::weights::Weights;
 
-/// Keys and values of one image for one block, from its latents: computed once, kept in media pages. Keys are stored
+/// Where the keys and values of a block are.
+fn layer(config: &GatedConfig, block: usize) -> KvLayer {
+    KvLayer { space: KvSpace::Media, layer: block, kv_heads: config.kv_heads, head_width: config.head_width }
+}
+
+/// Keys and values of images for one block, from their latents: computed once, kept in media pages. Keys are stored
 /// normed where the family norms them, since nothing else ever depends on the text.
 pub(super) fn keys_and_values(
     graph: &mut Graph,
@@ -16,15 +21,16 @@ pub(super) fn keys_and_values(
     weights: &mut Weights,
     block: usize,
     media: Tensor,
-) -> Result<(Tensor, Tensor)> {
-    let inner = config.heads * config.head_width;
+) -> Result<()> {
+    let layer = layer(config, block);
     let name = format!("gated.{block}");
-    let key_value = Linear::find(weights, &format!("{name}.key_value"), 2 * inner, media.width, false)?;
+    let key_value = Linear::find(weights, &format!("{name}.key_value"), 2 * layer.width(), media.width, false)?;
     let [key, value] = key_value.apply(graph, media, Epilogue::default()).split();
     if config.qk_norm {
         head_norm(config).apply_groups(graph, weights, &format!("{name}.key_norm"), key, config.head_width)?;
     }
-    Ok((key, value))
+    graph.append(key, value, layer);
+    Ok(())
 }
 
 /// x + tanh(gate) attention(x, media), then x + tanh(gate) mlp(x).
@@ -47,7 +53,8 @@ pub(super) fn apply(
     if config.qk_norm {
         head_norm(config).apply_groups(graph, weights, &format!("{name}.query_norm"), query, config.head_width)?;
     }
-    let y = graph.attention(query, Keys::Preceding { block }, config.head_width, scale);
+    let source = KvSource::Pages(layer(config, block), Mask::Media);
+    let y = graph.attention(query, source, config.heads, scale);
     let out = Linear::find(weights, &format!("{name}.out"), width, inner, false)?;
     let gate = weights.gate(&format!("{name}.gate_attention"), width)?;
     let x = out.apply(graph, y, Epilogue { gate: Some(gate), residual: Some(x), ..Epilogue::default() });

@@ -9,7 +9,7 @@ mod vision;
 
 use crate::config::{Activation, Mlp, ModelConfig, Norm};
 use crate::error::Result;
-use crate::graph::{Epilogue, Graph, Pages, Plan, Plans, Tensor};
+use crate::graph::{Epilogue, Graph, Plan, Plans, Tensor};
 use crate::weights::{WeightId, Weights};
 
 /// Records the plans; every weight they name is looked up and its shape checked. `levels` (3, 256) is what the vision
@@ -31,8 +31,7 @@ fn media(config: &ModelConfig, levels: &[f32], weights: &mut Weights) -> Result<
         media = resampler::resample(&mut graph, resampler, weights, media)?;
     }
     for block in 0..config.gated_blocks() {
-        let (key, value) = gated::keys_and_values(&mut graph, &config.gated, weights, block, media)?;
-        graph.append(key, value, Pages::Media { block });
+        gated::keys_and_values(&mut graph, &config.gated, weights, block, media)?;
     }
     Ok(graph.plan(&[], None))
 }

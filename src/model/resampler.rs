@@ -7,7 +7,7 @@
 use super::{Linear, Normalise, Perceptron, added_to};
 use crate::config::{Mlp, ResamplerConfig};
 use crate::error::Result;
-use crate::graph::{Epilogue, Graph, Keys, Tensor};
+use crate::graph::{Epilogue, Graph, KvSource, Tensor};
 use crate::weights::Weights;
 
 /// ε of all its norms in every family (PyTorch's default).
@@ -47,7 +47,7 @@ pub(super) fn resample(
                 NORM.apply_groups(graph, weights, &format!("{name}.key_norm"), key, config.head_width)?;
             }
         }
-        let x = graph.attention(query, Keys::Image(sources.to_vec()), config.head_width, scale);
+        let x = graph.attention(query, KvSource::Dense(sources.to_vec()), config.heads, scale);
         let out = Linear::find(weights, &format!("{name}.out"), width, inner, false)?;
         latents = out.apply(graph, x, added_to(latents));
 

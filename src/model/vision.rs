@@ -5,7 +5,7 @@
 use super::{Linear, Normalise, Perceptron, added_to};
 use crate::config::{Mlp, VisionConfig};
 use crate::error::Result;
-use crate::graph::{Epilogue, Graph, Keys, Plan, Tensor};
+use crate::graph::{Epilogue, Graph, KvSource, Plan, Tensor};
 use crate::weights::Weights;
 
 /// Pixels of frames to the tokens (frames * tokens, width) that a Flamingo reads.
@@ -57,7 +57,7 @@ fn tower(graph: &mut Graph, config: &VisionConfig, levels: &[f32], weights: &mut
         let qkv = Linear::find(weights, &format!("{name}.qkv"), 3 * width, width, true)?;
         let [query, key, value] = qkv.apply(graph, y, Epilogue::default()).split();
         let scale = 1.0 / (head_width as f32).sqrt();
-        let y = graph.attention(query, Keys::Image(vec![(key, value)]), head_width, scale);
+        let y = graph.attention(query, KvSource::Dense(vec![(key, value)]), heads, scale);
         let out = Linear::find(weights, &format!("{name}.out"), width, width, true)?;
         x = out.apply(graph, y, added_to(x));
 

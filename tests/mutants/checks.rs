@@ -5,8 +5,8 @@ use std::cell::OnceCell;
 use flamant::config::Norm;
 use flamant::probe::emulated::{Schedule, Settings};
 use flamant::probe::{
-    Axis, Batch, Capacity, Device, Epilogue, Graph, KvConfig, Numbers, Place, Plan, PlanKind, Plans, Precision, Probe,
-    Request, Sampled,
+    Axis, Batch, Capacity, Device, Epilogue, Graph, KvConfig, MediaSeen, Numbers, Place, Plan, PlanKind, Plans,
+    Precision, Probe, Request, Sampled,
 };
 
 use crate::support::cases::{self, Besides, Case, Heads, Order, PLAIN, Size};
@@ -101,7 +101,7 @@ fn batch<R>(input: &[f32], count: usize, with: impl FnOnce(&Batch) -> R) -> R {
         positions: &positions,
         sequences: &ids,
         tables: &[&[]],
-        media: &vec![None; count],
+        media: &vec![MediaSeen::NOTHING; count],
         outputs: &positions,
         ..Batch::default()
     })

@@ -57,6 +57,7 @@ const HEADS: [&str; 2] = ["norm.cu", "norm"];
 const POINTWISE: [&str; 2] = ["pointwise.cu", "pointwise"];
 const SAMPLE: [&str; 2] = ["sample.cu", "sample"];
 const FLASH: [&str; 2] = ["flash_attention.cu", "flash_attention"];
+const IN_MASKED: [&str; 2] = ["attention.cuh", "masked_image_attention"];
 const IN_FLASH: [&str; 2] = ["attention.cuh", "flash_attention"];
 const MASKED: [&str; 2] = ["masked_image_attention.cuh", "masked_image_attention"];
 const PERCEIVER: [&str; 2] = ["perceiver_attention.cu", "perceiver_attention"];
@@ -408,8 +409,8 @@ pub const MUTANTS: &[Mutant] = &[
         "all stripes from the first one's page",
         IN_FLASH,
         &["causal/chunks"],
-        "shuffle(starts, part % STRIPES)",
-        "shuffle(starts, 0)",
+        "shuffle(place.start, part % STRIPES)",
+        "shuffle(place.start, 0)",
     ),
     mutant(
         "rows beyond an image are read",
@@ -464,10 +465,10 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "queries used before they have landed",
-        FLASH,
+        IN_FLASH,
         &["causal/prefill/"],
-        "copy_async_wait<1>();\n    warp_barrier();\n    if (rows > 0) take_queries<T, WIDTH>(queries, stripe);",
-        "copy_async_wait<2>();\n    warp_barrier();\n    if (rows > 0) take_queries<T, WIDTH>(queries, stripe);",
+        "copy_async_wait<1>();\n    warp_barrier();\n    if (rows > 0) {",
+        "copy_async_wait<2>();\n    warp_barrier();\n    if (rows > 0) {",
     ),
     mutant(
         "split: partial results overlap",
@@ -507,24 +508,45 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "no barrier after queries are normalised",
-        MASKED,
+        IN_MASKED,
         &["masked/"],
-        "arguments.query_norm, head_width);\n            warp_barrier();",
-        "arguments.query_norm, head_width);",
+        "norm, head_width);\n            warp_barrier();",
+        "norm, head_width);",
     ),
     mutant(
-        "the next image's latents",
+        "the pages of the next image",
         MASKED,
         &["masked/"],
-        "uint64_t(tile.page) * pages.page_rows",
-        "uint64_t(tile.page + 1) * pages.page_rows",
+        "arguments.tables + tile.table",
+        "arguments.tables + tile.table + 2 * tile.pages",
     ),
     mutant(
         "the first image before any image",
         MASKED,
         &["masked/"],
-        "image ? pages.page_rows : 0,",
-        "pages.page_rows,",
+        "tile.pages * KEYS",
+        "(tile.pages > 0 ? tile.pages : 1) * KEYS",
+    ),
+    mutant(
+        "an image's last page without its last page",
+        MASKED,
+        &["masked/"],
+        "tile.pages * KEYS",
+        "(tile.pages > 1 ? tile.pages - 1 : tile.pages) * KEYS",
+    ),
+    mutant(
+        "an image's pages all full",
+        IN_MASKED,
+        &["masked/"],
+        "return {shuffle(word, 1), shuffle(word, 0) * KEYS",
+        "return {KEYS, shuffle(word, 0) * KEYS",
+    ),
+    mutant(
+        "an image's first page again and again",
+        IN_MASKED,
+        &["masked/"],
+        "source.table + first / KEYS * 2 + lane",
+        "source.table + lane",
     ),
     mutant(
         "tokens in the order of the batch",

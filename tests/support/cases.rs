@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex};
 
 use flamant::config::{Activation, Norm};
 use flamant::probe::{
-    Axis, Batch, Capacity, Counts, Keys, KvConfig, Numbers, Op, PAGE_TOKENS, PageCopy, Place, Plan, PlanKind, Plans,
-    Precision, Probe, Tensor, WeightId, Workload,
+    Axis, Batch, Capacity, Counts, ImagePages, KvConfig, MediaSeen, Numbers, Op, PageCopy, Place, Plan, PlanKind,
+    Plans, Precision, Probe, WeightId, Workload,
 };
 
 pub use build::*;
@@ -76,14 +76,33 @@ enum Step {
 #[derive(Debug, Clone)]
 struct Run {
     which: PlanKind,
-    /// Media page of each image.
-    images: Vec<u32>,
+    /// Images to encode.
+    images: Vec<Image>,
     /// Frames of each; one each if empty.
     frames: Vec<u32>,
     pieces: Vec<Piece>,
-    /// For each token; none at all if empty.
-    media: Vec<Option<u32>>,
+    /// Images that tokens see.
+    seen: Vec<Image>,
+    /// For each token which of them; nothing at all if empty.
+    media: Vec<MediaSeen>,
     outputs: Vec<u32>,
+}
+
+/// An image.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// Who it is: decides its numbers.
+    pub who: u32,
+    /// Its media pages.
+    pub pages: Vec<u32>,
+    /// Rows that it keeps.
+    pub rows: u32,
+}
+
+impl Image {
+    fn pages(&self) -> ImagePages<'_> {
+        ImagePages { pages: &self.pages, rows: self.rows }
+    }
 }
 
 /// Consecutive tokens of one sequence.
@@ -107,7 +126,7 @@ struct Lists {
     ids: Vec<u32>,
     positions: Vec<u32>,
     sequences: Vec<u32>,
-    media: Vec<Option<u32>>,
+    media: Vec<MediaSeen>,
 }
 
 /// Entries of the tables that token ids point into.
@@ -191,7 +210,7 @@ impl Case {
         if self.exact_without_image {
             let media = self.runs().filter(|run| run.which == PlanKind::Text).flat_map(|run| &run.media);
             let rows = media.zip(found.chunks_exact(width)).zip(want.chunks_exact(width));
-            for (index, ((_, found), want)) in rows.enumerate().filter(|(_, ((media, _), _))| media.is_none()) {
+            for (index, ((_, found), want)) in rows.enumerate().filter(|(_, ((media, _), _))| media.images == 0) {
                 if found != want {
                     return Err(format!("row {index} sees no image and is not exactly as without it"));
                 }
@@ -230,7 +249,7 @@ impl Case {
 
     fn workload(&self) -> Workload {
         let run = self.last();
-        run.batch(&self.indices(run), &run.outputs, |batch| batch.workload(self.kv_config.media_tokens))
+        run.batch(&self.indices(run), &run.outputs, |batch| batch.workload())
     }
 
     /// Bytes that the kernels of the last run ask memory for, after all runs, in the emulator.
@@ -305,7 +324,7 @@ impl Case {
             // Who a row belongs to.
             let units: Vec<(u32, u32)> = match input.axis {
                 Axis::Frames => frames.clone(),
-                Axis::Images => run.images.iter().map(|&page| (1000 + page, 0)).collect(),
+                Axis::Images => run.images.iter().map(|image| (1000 + image.who, 0)).collect(),
                 Axis::Tokens | Axis::Outputs => run.each_token().collect(),
             };
             let mut values = Vec::with_capacity(units.len() * input.rows * input.width);
@@ -330,7 +349,7 @@ impl Case {
             ids: run.each_token().map(id).collect(),
             positions: run.each_token().map(|(_, position)| position).collect(),
             sequences: places.flat_map(|(place, piece)| std::iter::repeat_n(place, piece.count as usize)).collect(),
-            media: if run.media.is_empty() { vec![None; run.tokens()] } else { run.media.clone() },
+            media: if run.media.is_empty() { vec![MediaSeen::NOTHING; run.tokens()] } else { run.media.clone() },
         }
     }
 }
@@ -356,15 +375,18 @@ impl Run {
         let inputs: Vec<&[f32]> = lists.inputs.iter().map(Vec::as_slice).collect();
         let pixels: Vec<&[u8]> = lists.pixels.iter().map(Vec::as_slice).collect();
         let tables: Vec<&[u32]> = self.pieces.iter().map(|piece| piece.table.as_slice()).collect();
+        let [images, seen_images]: [Vec<ImagePages>; 2] =
+            [&self.images, &self.seen].map(|images| images.iter().map(Image::pages).collect());
         with(&Batch {
             inputs: &inputs,
             pixels: &pixels,
-            images: &self.images,
+            images: &images,
             frames: &self.frames,
             ids: &lists.ids,
             positions: &lists.positions,
             sequences: &lists.sequences,
             tables: &tables,
+            seen_images: &seen_images,
             media: &lists.media,
             outputs,
         })
@@ -450,6 +472,7 @@ pub fn small() -> Vec<Case> {
     ]);
     cases.extend(small_linear());
     cases.extend(small_attention());
+    cases.extend(small_media());
     cases
 }
 
@@ -565,7 +588,7 @@ fn small_attention() -> Vec<Case> {
     cases.push(sharp(causal(Small, "decode", heads(2, 128), Order::Alibi, &filled, decodes)));
     cases.push(sharp(vision(Small, 1, 200, heads(2, 80))));
     cases.push(sharp(image(Small, 1, heads(1, 96), 9, &[150, 9], false)));
-    cases.push(sharp(masked(Small, heads(1, 64), 130, 2, &Seen::Mixed.list(9, 2), false)));
+    cases.push(sharp(masked(Small, heads(1, 64), &[130; 2], &Seen::Mixed.list(9, 2), false)));
     cases.extend([
         vision(Small, 2, 17, heads(2, 16)),
         vision(Small, 1, 257, heads(1, 64)),
@@ -582,6 +605,12 @@ fn small_attention() -> Vec<Case> {
         video(Small, &[1, 5], heads(1, 96), 65, [33, 65], true),
         video(Small, &[4], heads(2, 48), 5, [16, 5], true),
     ]);
+    cases
+}
+
+fn small_media() -> Vec<Case> {
+    use Size::Small;
+    let mut cases = Vec::new();
     for (heads, media_tokens, images, count, seen, normed) in [
         (heads(2, 64), 9, 3, 22, Seen::Interleaved, false),
         (heads(2, 96), 64, 2, 5, Seen::Mixed, true),
@@ -591,7 +620,21 @@ fn small_attention() -> Vec<Case> {
         (heads(2, 16), 3, 1, 6, Seen::Nothing, false),
         (heads(1, 112), 1, 2, 20, Seen::Interleaved, true),
     ] {
-        cases.push(masked(Small, heads, media_tokens, images, &seen.list(count, images), normed));
+        cases.push(masked(Small, heads, &vec![media_tokens; images], &seen.list(count, images), normed));
+    }
+    // Images of some pages, the last of each partly full; a token sees up to three.
+    for (heads, rows, count, normed) in [
+        (heads(2, 64), &[9u32, 70, 128, 1][..], 30, true),
+        (heads(1, 80), &[64, 200, 65], 9, false),
+        (heads(2, 96), &[150, 3, 64, 70, 129], 80, false),
+    ] {
+        cases.push(masked(Small, heads, rows, &Seen::Neighbours.list(count, rows.len()), normed));
+    }
+    for (family, width, heads, rows, count) in [
+        (Family::Idefics, 80, heads(2, 64), &[9u32, 70, 128, 1][..], 7),
+        (Family::OpenFlamingo, 48, heads(1, 128), &[65, 3, 64], 19),
+    ] {
+        cases.push(gated(Small, family, width, heads, rows, &Seen::Neighbours.list(count, rows.len())));
     }
     for (family, width, heads, media_tokens, count, seen) in [
         (Family::OpenFlamingo, 48, heads(2, 64), 9, 1, Seen::Last),
@@ -604,7 +647,7 @@ fn small_attention() -> Vec<Case> {
         (Family::Idefics, 272, heads(2, 80), 3, 2, Seen::Nothing),
         (Family::Idefics, 48, heads(2, 48), 7, 23, Seen::Mixed),
     ] {
-        cases.push(gated(Small, family, width, heads, media_tokens, 3, seen.list(count, 3)));
+        cases.push(gated(Small, family, width, heads, &[media_tokens; 3], &seen.list(count, 3)));
     }
     cases
 }
@@ -724,7 +767,7 @@ fn real_attention() -> Vec<Case> {
         for (images, count, seen) in
             [(1, 1, Seen::Last), (32, 16, Seen::Mixed), (1, 512, Seen::Last), (32, 1024, Seen::Interleaved)]
         {
-            cases.push(masked(Real, heads, 64, images, &seen.list(count, images), normed));
+            cases.push(masked(Real, heads, &vec![64; images], &seen.list(count, images), normed));
         }
     }
     for (family, width, heads) in [
@@ -735,7 +778,7 @@ fn real_attention() -> Vec<Case> {
         for (count, seen) in
             [(1, Seen::Last), (4, Seen::Mixed), (16, Seen::Mixed), (17, Seen::Mixed), (512, Seen::Interleaved)]
         {
-            cases.push(gated(Real, family, width, heads, 64, 5, seen.list(count, 5)));
+            cases.push(gated(Real, family, width, heads, &[64; 5], &seen.list(count, 5)));
         }
     }
     cases
@@ -747,7 +790,7 @@ mod tests {
 
     #[test]
     fn rows_that_must_be_exact_are() {
-        let case = masked(Size::Small, heads(1, 16), 2, 1, &[None; 3], false);
+        let case = masked(Size::Small, heads(1, 16), &[2], &[MediaSeen::NOTHING; 3], false);
         let zeros = vec![0.0; 3 * 16];
         let mut found = zeros.clone();
         assert_eq!(case.compare(&found, &zeros, Precision::Bf16), Ok(()));

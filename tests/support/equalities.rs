@@ -6,7 +6,9 @@
 use crate::support::cases::{self, Besides, Case, Family, Gated, Heads, Order, PLAIN, Seen, Size};
 use crate::support::devices::on_all_cores;
 use flamant::config::{Activation, Norm};
-use flamant::probe::{Axis, Batch, Capacity, Device, Epilogue, Graph, KvConfig, Numbers, Place, Plans, Probe, Request};
+use flamant::probe::{
+    Axis, Batch, Capacity, Device, Epilogue, Graph, KvConfig, MediaSeen, Numbers, Place, Plans, Probe, Request,
+};
 
 /// Holds devices to an equality; what fails.
 pub type Equality = fn(&[Place]) -> Vec<String>;
@@ -160,7 +162,7 @@ pub fn gated_blocks(places: &[Place]) -> Vec<String> {
     ];
     let failures = on_all_cores(&kinds, |&(family, width, heads, latents)| {
         let mut failures = Vec::new();
-        let block = |media: &[Option<u32>]| cases::gated(Size::Small, family, width, heads, latents, 3, media.to_vec());
+        let block = |media: &[MediaSeen]| cases::gated(Size::Small, family, width, heads, &[latents; 3], media);
         for seen in [Seen::Mixed, Seen::Interleaved, Seen::Last] {
             let media = seen.list(81, 3);
             let few = [1, 2, 7, 8, 9, 40].map(|count| (block(&media[..count]), 0));
@@ -179,8 +181,8 @@ pub fn images_and_tokens(places: &[Place]) -> Vec<String> {
         [3, 1].map(|images| cases::vision(Small, images, 66, Heads { count: 2, width: 80 })),
         [3, 2].map(|images| cases::image(Small, images, heads, 9, &[70, 9], true)),
         [3, 1].map(|images| cases::patches(Small, images, 56, 14, 48)),
-        [90, 1].map(|count| cases::masked(Small, heads, 65, 3, &media[..count], true)),
-        [90, 17].map(|count| cases::masked(Small, heads, 65, 3, &media[..count], false)),
+        [90, 1].map(|count| cases::masked(Small, heads, &[65; 3], &media[..count], true)),
+        [90, 17].map(|count| cases::masked(Small, heads, &[65; 3], &media[..count], false)),
         [70, 1].map(|count| cases::norm(Small, Norm::Layer, true, count, 272)),
         [70, 3].map(|count| cases::norm(Small, Norm::Rms, false, count, 4112)),
         [33, 1].map(|count| cases::norm_heads(Small, Norm::Layer, true, count, 3, 48)),
@@ -197,7 +199,7 @@ pub fn replayed_steps(places: &[Place]) -> Vec<String> {
     let media = Seen::Mixed.list(3, 3);
     let kept = [
         cases::causal(Size::Small, "decode", heads, Order::Rotary(64), &[130, 63, 5], &[decode]),
-        cases::gated(Size::Small, Family::Idefics, 112, heads, 9, 3, media),
+        cases::gated(Size::Small, Family::Idefics, 112, heads, &[9; 3], &media),
     ];
     let failures = on_all_cores(places, |place| {
         let mut failures = Vec::new();
@@ -263,7 +265,7 @@ pub fn choices(places: &[Place]) -> Vec<String> {
                 positions: &zeros,
                 sequences: &zeros,
                 tables: &[&[]],
-                media: &[None; ROWS],
+                media: &[MediaSeen::NOTHING; ROWS],
                 outputs,
                 ..Batch::default()
             };

@@ -5,7 +5,10 @@
 use std::collections::BTreeMap;
 
 use flamant::config::{Activation, Norm};
-use flamant::probe::{Axis, Batch, Epilogue, Index, Keys, Op, PAGE_TOKENS, PageCopy, Pages, Plan, Tensor, WeightId};
+use flamant::probe::{
+    Axis, Batch, Epilogue, ImagePages, Index, KvLayer, KvSource, KvSpace, MEDIA_PAGE_ROWS, Mask, Op, PAGE_TOKENS,
+    PageCopy, Plan, Tensor, WeightId,
+};
 
 /// A weight: rows one after the other.
 pub struct Weight {
@@ -20,6 +23,12 @@ type Pair = (Vec<f64>, Vec<f64>);
 /// Weights and pages.
 pub struct Naive {
     weights: Vec<Weight>,
+    stored: Stored,
+}
+
+/// What is in pages.
+#[derive(Default)]
+struct Stored {
     /// By layer, page and row.
     text: BTreeMap<(usize, u32, usize), Pair>,
     /// By block, page and row.
@@ -37,14 +46,15 @@ struct Running<'a> {
 impl Naive {
     pub fn new(weights: Vec<Weight>) -> Naive {
         assert!(weights.iter().all(|weight| weight.values.len() == weight.rows * weight.columns));
-        Naive { weights, text: BTreeMap::new(), media: BTreeMap::new() }
+        Naive { weights, stored: Stored::default() }
     }
 
     pub fn copy_text_page(&mut self, copy: PageCopy) {
-        self.text.retain(|(_, page, _), _| *page != copy.to);
-        for ((layer, page, row), pair) in self.text.clone() {
+        let text = &mut self.stored.text;
+        text.retain(|(_, page, _), _| *page != copy.to);
+        for ((layer, page, row), pair) in text.clone() {
             if page == copy.from {
-                self.text.insert((layer, copy.to, row), pair);
+                text.insert((layer, copy.to, row), pair);
             }
         }
     }
@@ -59,26 +69,14 @@ impl Naive {
             running.write(input, &values.chunks(input.width).map(<[f64]>::to_vec).collect::<Vec<_>>());
         }
         for op in &plan.ops {
-            if let Op::Append { key, value, pages } = op {
-                let rows = (0..running.count(key)).map(|index| (running.row(key, index), running.row(value, index)));
-                for (index, pair) in rows.enumerate() {
-                    match pages {
-                        Pages::Text { layer } => {
-                            let (page, row) = place_of(batch, index, batch.positions[index] as usize);
-                            self.text.insert((*layer, page, row), pair);
-                        }
-                        Pages::Media { block } => {
-                            let page = batch.images[index / key.rows];
-                            self.media.insert((*block, page, index % key.rows), pair);
-                        }
-                    }
-                }
+            if let Op::Append { key, value, layer } = op {
+                self.stored.append(&running, key, value, layer);
             } else {
                 let written = op.writes().expect("all but an append write a tensor");
                 let rows = (0..running.count(&written)).map(|index| match op {
-                    Op::Attention { query, keys, head_width, scale, .. } => {
-                        let seen = self.seen(&running, query, keys, index);
-                        attend(&running.row(query, index), &seen, *head_width, f64::from(*scale), slopes(keys))
+                    Op::Attention { query, source, heads, scale, .. } => {
+                        let seen = self.stored.seen(&running, query, source, index);
+                        attend(&running.row(query, index), &seen, *heads, f64::from(*scale), slopes(source))
                     }
                     _ => running.computed(op, index),
                 });
@@ -89,21 +87,48 @@ impl Naive {
         let output = plan.output.into_iter().flat_map(|out| (0..running.count(&out)).map(move |index| (out, index)));
         output.flat_map(|(out, index)| running.row(&out, index)).map(|value| value as f32).collect()
     }
+}
+
+impl Stored {
+    /// Keys and values to their pages.
+    fn append(&mut self, running: &Running, key: &Tensor, value: &Tensor, layer: &KvLayer) {
+        let batch = running.batch;
+        for index in 0..running.count(key) {
+            let pair = (running.row(key, index), running.row(value, index));
+            match layer.space {
+                KvSpace::Text => {
+                    let (page, row) = place_of(batch, index, batch.positions[index] as usize);
+                    self.text.insert((layer.layer, page, row), pair);
+                }
+                KvSpace::Media => {
+                    let (unit, row) = (index / key.rows, index % key.rows);
+                    let (image, unit) = if key.axis == Axis::Frames { running.image_of(unit) } else { (unit, 0) };
+                    let (image, row) = (batch.images[image], unit * key.rows + row);
+                    if row < image.rows as usize {
+                        let (page, row) = place_in(&image, row);
+                        self.media.insert((layer.layer, page, row), pair);
+                    }
+                }
+            }
+        }
+    }
 
     /// The keys and values that a row of queries sees, in order.
-    fn seen(&self, running: &Running, query: &Tensor, keys: &Keys, index: usize) -> Vec<Pair> {
+    fn seen(&self, running: &Running, query: &Tensor, source: &KvSource, index: usize) -> Vec<Pair> {
         let batch = running.batch;
-        match keys {
-            Keys::Image(sources) => running.pairs_of_image(query, sources, index),
-            Keys::Causal { layer, .. } => {
+        match source {
+            KvSource::Dense(sources) => running.pairs_of_image(query, sources, index),
+            KvSource::Pages(layer, Mask::Causal { .. }) => {
                 let places = (0..=batch.positions[index] as usize).map(|position| place_of(batch, index, position));
-                places.map(|(page, row)| self.text[&(*layer, page, row)].clone()).collect()
+                places.map(|(page, row)| self.text[&(layer.layer, page, row)].clone()).collect()
             }
-            Keys::Preceding { block } => {
-                let Some(page) = batch.media[index] else { return Vec::new() };
-                let rows = (0..).map_while(|row| self.media.get(&(*block, page, row)));
-                let seen: Vec<Pair> = rows.cloned().collect();
-                assert!(!seen.is_empty(), "nothing is in page {page}");
+            KvSource::Pages(layer, Mask::Media) => {
+                let mut seen = Vec::new();
+                for image in 0..batch.media[index].images {
+                    let image = batch.seen_images[(batch.media[index].first + image) as usize];
+                    let places = (0..image.rows as usize).map(|row| place_in(&image, row));
+                    seen.extend(places.map(|(page, row)| self.media[&(layer.layer, page, row)].clone()));
+                }
                 seen
             }
         }
@@ -111,9 +136,9 @@ impl Naive {
 }
 
 /// The slope of each head; none without ALiBi.
-fn slopes(keys: &Keys) -> &[f32] {
-    match keys {
-        Keys::Causal { slopes: Some(slopes), .. } => slopes,
+fn slopes(source: &KvSource) -> &[f32] {
+    match source {
+        KvSource::Pages(_, Mask::Causal { slopes: Some(slopes) }) => slopes,
         _ => &[],
     }
 }
@@ -136,6 +161,11 @@ fn frames(batch: &Batch, image: usize) -> usize {
 /// The page and row of a position in the sequence that a token belongs to.
 fn place_of(batch: &Batch, token: usize, position: usize) -> (u32, usize) {
     (batch.tables[batch.sequences[token] as usize][position / PAGE_TOKENS], position % PAGE_TOKENS)
+}
+
+/// The page and row of a row of an image.
+fn place_in(image: &ImagePages, row: usize) -> (u32, usize) {
+    (image.pages[row / MEDIA_PAGE_ROWS], row % MEDIA_PAGE_ROWS)
 }
 
 impl Running<'_> {
@@ -333,22 +363,25 @@ fn turned(head: &[f64], width: usize, theta: f64, position: f64) -> Vec<f64> {
     out
 }
 
-/// softmax(q kᵀ scale - slope distance) v, head by head; zeros for no keys. The last key is at distance 0.
-fn attend(query: &[f64], seen: &[Pair], head_width: usize, scale: f64, slopes: &[f32]) -> Vec<f64> {
+/// softmax(q kᵀ scale - slope distance) v, head by head; zeros for no keys. The last key is at distance 0. Where
+/// there are fewer heads of keys than of queries, neighbours share one.
+fn attend(query: &[f64], seen: &[Pair], heads: usize, scale: f64, slopes: &[f32]) -> Vec<f64> {
+    let width = query.len() / heads;
     let mut out = vec![0.0; query.len()];
-    for head in 0..query.len() / head_width {
-        let columns = head * head_width..(head + 1) * head_width;
+    for head in 0..heads {
+        let kv_heads = seen.first().map_or(heads, |(key, _)| key.len() / width);
+        let shared = head * kv_heads / heads;
         let slope = slopes.get(head).map_or(0.0, |&slope| f64::from(slope));
         let mut scores = Vec::new();
         for (at, (key, _)) in seen.iter().enumerate() {
-            let dot: f64 = columns.clone().map(|column| query[column] * key[column]).sum();
+            let dot: f64 = (0..width).map(|i| query[head * width + i] * key[shared * width + i]).sum();
             scores.push(dot * scale - slope * (seen.len() - 1 - at) as f64);
         }
         let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let total: f64 = scores.iter().map(|score| (score - largest).exp()).sum();
         for (score, (_, value)) in scores.iter().zip(seen) {
-            for column in columns.clone() {
-                out[column] += (score - largest).exp() / total * value[column];
+            for i in 0..width {
+                out[head * width + i] += (score - largest).exp() / total * value[shared * width + i];
             }
         }
     }

@@ -61,7 +61,6 @@ const LONG: &[(&str, &str, usize)] = &[
     ("src/engine/scheduler/tests.rs", "play", 86),
     ("tests/cli/bad_input/files.rs", "tokenizers", 78),
     ("tests/cli/bad_input/files.rs", "weights", 150),
-    ("tests/support/cases.rs", "small_attention", 88),
     ("tests/formats/checkpoint/convert.rs", "parts_that_do_not_fit", 338),
     ("tests/formats/checkpoint/hostile.rs", "pickles_that_lie", 105),
     ("tests/formats/checkpoint/hostile.rs", "safetensors_that_lie", 122),

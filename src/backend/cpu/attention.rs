@@ -1,6 +1,6 @@
-//! softmax(q kᵀ scale + bias) v for a few queries of one head. Keys and values lie in strips; those that all queries
-//! have in common come first and are read once for all. The sums of a query run over its own keys in order, whatever
-//! stands beside it.
+//! softmax(q kᵀ scale + bias) v for a few queries of one head of keys. Keys and values lie in strips; those that all
+//! queries have in common come first and are read once for all. The sums of a query run over its own keys in order,
+//! whatever stands beside it.
 
 use pulp::{Simd, WithSimd};
 
@@ -34,7 +34,7 @@ pub(super) struct Strip<'a> {
     pub count: usize,
 }
 
-/// `R` queries of one head.
+/// `R` queries of one head of keys.
 pub(super) struct Attend<'a, 'o, const R: usize> {
     pub queries: [&'a [f32]; R],
     /// Keys of each query, shared and own.
@@ -44,8 +44,8 @@ pub(super) struct Attend<'a, 'o, const R: usize> {
     /// The keys of each query after those.
     pub own: [&'o [Strip<'a>]; R],
     pub scale: f32,
-    /// What a score loses for each key from its own to the query's last.
-    pub slope: f32,
+    /// What a score of each query loses for each key from its own to the query's last.
+    pub slopes: [f32; R],
     pub scores: &'o mut Vec<f32>,
     pub out: [&'o mut [f32]; R],
 }
@@ -104,7 +104,7 @@ impl<'a, const R: usize> Attend<'a, '_, R> {
             let scores = &mut self.scores[query * pitch + at..][..C];
             for (c, product) in products.iter().enumerate() {
                 let distance = self.lengths[query] - 1 - (at + c);
-                scores[c] = product * self.scale - self.slope * distance as f32;
+                scores[c] = product * self.scale - self.slopes[query] * distance as f32;
             }
         }
     }
@@ -260,7 +260,7 @@ mod tests {
                 shared: &[],
                 own: [&[strip(&key, &value, width)]],
                 scale: 0.3,
-                slope: 0.1,
+                slopes: [0.1],
                 scores: &mut Vec::new(),
                 out: [&mut out],
             }
@@ -303,7 +303,7 @@ mod tests {
                     shared: &common,
                     own: std::array::from_fn(|r| &own[r][..]),
                     scale,
-                    slope,
+                    slopes: [slope; QUERIES],
                     scores,
                     out: std::array::from_fn(|_| out.next().unwrap()),
                 }
@@ -311,7 +311,7 @@ mod tests {
                 for (r, (together, length)) in together.chunks_exact(width).zip(lengths).enumerate() {
                     let mut alone = vec![f32::NAN; width];
                     let (queries, own, out) = ([query(r)], [&[cut(0, length)][..]], [&mut alone[..]]);
-                    Attend { queries, lengths: [length], shared: &[], own, scale, slope, scores, out }.run();
+                    Attend { queries, lengths: [length], shared: &[], own, scale, slopes: [slope], scores, out }.run();
                     assert_eq!(together, alone, "{shared} of {length} keys of width {width}");
                 }
             }
@@ -323,7 +323,7 @@ mod tests {
         let mut out = [f32::NAN; 20];
         let (queries, own, scores) = ([&[1.0; 20][..]], [&[][..]], &mut Vec::new());
         let out_row = [&mut out[..]];
-        Attend { queries, lengths: [0], shared: &[], own, scale: 1.0, slope: 0.0, scores, out: out_row }.run();
+        Attend { queries, lengths: [0], shared: &[], own, scale: 1.0, slopes: [0.0], scores, out: out_row }.run();
         assert_eq!(out, [0.0; 20]);
     }
 }

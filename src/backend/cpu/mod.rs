@@ -15,11 +15,11 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::devices::memory_available;
-use super::{Backend, BackendOptions, Batch, Capacity, KvConfig, PageCount};
+use super::{Backend, BackendOptions, Batch, Capacity, KvConfig, PageCount, PoolShape};
 use crate::checkpoint::{Dtype, Tensor as Stored};
 use crate::error::{Error, Result};
-use crate::graph::{Counts, Epilogue, Index, Keys, Op, Pages, PlanKind, Plans, Tensor};
-use crate::kv::{PAGE_TOKENS, PageCopy};
+use crate::graph::{Axis, Counts, Epilogue, Index, KvLayer, KvSource, KvSpace, Mask, Op, PlanKind, Plans, Tensor};
+use crate::kv::{MEDIA_PAGE_ROWS, PAGE_TOKENS, PageCopy};
 use crate::weights::{Layout, WeightId, Weights};
 use attention::{Rows, Strip};
 #[cfg(feature = "eval")]
@@ -63,7 +63,7 @@ struct Scratch {
 /// Who attends to what in a batch.
 struct Sight<'a> {
     causal: Tiles<'a>,
-    preceding: Tiles<'a>,
+    media: Tiles<'a>,
     /// See [`Batch::frame_starts`].
     frame_starts: Vec<u32>,
 }
@@ -104,16 +104,8 @@ impl Cpu {
             owned.push(if stays { None } else { Some(weights.values(id)?) });
         }
         let pages = page_counts(&kv_config, memory_available())?;
-        let text_pool = |layer| {
-            let head_width = plans.text.head_width(Pages::Text { layer }).unwrap_or(kv_config.text_width);
-            Pool::new(PAGE_TOKENS, kv_config.text_width, head_width)
-        };
-        let media_pool = |block| {
-            let head_width = plans.text.head_width(Pages::Media { block }).unwrap_or(kv_config.media_width);
-            Pool::new(kv_config.media_tokens, kv_config.media_width, head_width)
-        };
-        let text = (0..kv_config.text_layers).map(text_pool).collect();
-        let media = (0..kv_config.media_blocks).map(media_pool).collect();
+        let layers = |rows, shape: &PoolShape| (0..shape.layers).map(|_| Pool::new(rows, shape)).collect();
+        let (text, media) = (layers(PAGE_TOKENS, &kv_config.text), layers(MEDIA_PAGE_ROWS, &kv_config.media));
         let memory = Memory { weights, owned, text, media };
         Ok(Cpu {
             threads,
@@ -131,10 +123,10 @@ impl Cpu {
 /// How many text pages and media pages there may be. Where memory decides, half of what is available goes to pages: a
 /// quarter of that to images, the rest to text, as far as either is of use.
 fn page_counts(kv_config: &KvConfig, available: Option<u64>) -> Result<(usize, usize)> {
-    let bytes = |layers: usize, rows: usize, width: usize| (layers * rows * width * 2 * size_of::<f32>()).max(1) as u64;
-    let text = bytes(kv_config.text_layers, PAGE_TOKENS, kv_config.text_width);
-    let media = bytes(kv_config.media_blocks, kv_config.media_tokens, kv_config.media_width);
-    let (text_pages, media_pages) = (kv_config.text_pages, kv_config.media_pages);
+    let bytes =
+        |rows: usize, shape: &PoolShape| (shape.layers * rows * shape.width() * 2 * size_of::<f32>()).max(1) as u64;
+    let (text, media) = (bytes(PAGE_TOKENS, &kv_config.text), bytes(MEDIA_PAGE_ROWS, &kv_config.media));
+    let (text_pages, media_pages) = (kv_config.text.pages, kv_config.media.pages);
     let least = text_pages.least as u64 * text + media_pages.least as u64 * media;
     let available = available.unwrap_or(u64::MAX);
     if least > available {
@@ -164,9 +156,8 @@ impl Backend for Cpu {
         for (input, values) in plan.inputs.iter().zip(batch.inputs) {
             slots[input.buffer][..values.len()].copy_from_slice(values);
         }
-        let latents = memory.media.first().map_or(0, |pool| pool.rows);
-        let (causal, preceding) = (Tiles::causal(batch), Tiles::preceding(batch, latents));
-        let sight = Sight { causal, preceding, frame_starts: batch.frame_starts() };
+        let (causal, media) = (Tiles::causal(batch), Tiles::media(batch));
+        let sight = Sight { causal, media, frame_starts: batch.frame_starts() };
         threads.install(|| -> Result<()> {
             for op in &plan.ops {
                 memory.run(op, batch, &counts, &sight, slots, scratch)?;
@@ -269,8 +260,8 @@ impl Memory {
         slots: &mut [Vec<f32>],
         scratch: &mut Scratch,
     ) -> Result<()> {
-        if let Op::Append { key, value, pages } = op {
-            self.append(key, value, *pages, batch, counts, slots);
+        if let Op::Append { key, value, layer } = op {
+            self.append(key, value, layer, batch, sight, slots);
             return Ok(());
         }
         let written = op.writes().expect("every operation but append writes a tensor");
@@ -286,9 +277,10 @@ impl Memory {
                 let x: Vec<&[f32]> = (0..rows).map(|index| row(slots, x, index)).collect();
                 self.linear(&x, *weight, *bias, epilogue, &written, out, slots, scratch)
             }
-            Op::Attention { query, keys, head_width, scale, .. } => {
-                let heads = Heads { width: *head_width, scale: *scale, slopes: None };
-                self.attention(query, keys, heads, sight, slots, out);
+            Op::Attention { query, source, heads, scale, .. } => {
+                let group = if let KvSource::Pages(layer, _) = source { heads / layer.kv_heads } else { 1 };
+                let heads = Heads { group, width: query.width / heads, scale: *scale, slopes: None };
+                self.attention(query, source, heads, sight, slots, out);
                 Ok(())
             }
             Op::Gather { table, index, add, .. } => self.gather(*table, *index, add.as_ref(), batch, slots, out),
@@ -406,15 +398,15 @@ impl Memory {
     fn attention<'s>(
         &'s self,
         query: &Tensor,
-        keys: &Keys,
+        source: &KvSource,
         heads: Heads,
         sight: &Sight,
         slots: &'s [Vec<f32>],
         out: &mut [f32],
     ) {
         let query_row = |index| row(slots, query, index);
-        match keys {
-            Keys::Image(sources) => {
+        match source {
+            KvSource::Dense(sources) => {
                 let starts = &sight.frame_starts;
                 let units = |key: &Tensor, unit: usize| match key.axis == query.axis {
                     true => unit..unit + 1,
@@ -434,24 +426,20 @@ impl Memory {
                 let keys: Vec<usize> = (0..out.len() / (query.rows * query.width)).map(keys).collect();
                 Tiles::images(query.rows, &keys).attend(heads, query_row, strips, out);
             }
-            Keys::Causal { layer, slopes } => {
-                let pool = &self.text[*layer];
+            KvSource::Pages(layer, Mask::Causal { slopes }) => {
+                let pool = &self.text[layer.layer];
                 let heads = Heads { slopes: slopes.as_deref(), ..heads };
-                sight.causal.attend(
-                    heads,
-                    query_row,
-                    |row, head, keys, to| pool.strips(row.table, head, keys, to),
-                    out,
-                );
+                let strips = |row: &Row, head, keys, to: &mut Vec<_>| pool.strips(row.table, head, keys, to);
+                sight.causal.attend(heads, query_row, strips, out);
             }
-            Keys::Preceding { block } => {
-                let pool = &self.media[*block];
-                sight.preceding.attend(
-                    heads,
-                    query_row,
-                    |row, head, keys, to| pool.strips(row.table, head, keys, to),
-                    out,
-                );
+            KvSource::Pages(layer, Mask::Media) => {
+                let pool = &self.media[layer.layer];
+                // A row has all keys in common with the other rows of its tile.
+                let strips = |row: &Row, head, keys: Range<usize>, to: &mut Vec<_>| {
+                    let images = if keys.is_empty() { &[] } else { row.images };
+                    images.iter().for_each(|image| pool.strips(image.pages, head, 0..image.rows as usize, to));
+                };
+                sight.media.attend(heads, query_row, strips, out);
             }
         }
     }
@@ -460,21 +448,32 @@ impl Memory {
         &mut self,
         key: &Tensor,
         value: &Tensor,
-        pages: Pages,
+        layer: &KvLayer,
         batch: &Batch,
-        counts: &Counts,
+        sight: &Sight,
         slots: &[Vec<f32>],
     ) {
-        for index in 0..key.row_count(counts) {
-            let (pool, page, place) = match pages {
-                Pages::Text { layer } => {
-                    let position = batch.positions[index] as usize;
-                    let table = batch.tables[batch.sequences[index] as usize];
-                    (&mut self.text[layer], table[position / PAGE_TOKENS], position % PAGE_TOKENS)
+        let rows = |index| (row(slots, key, index), row(slots, value, index));
+        match layer.space {
+            KvSpace::Text => {
+                let pool = &mut self.text[layer.layer];
+                for (index, (&position, &sequence)) in batch.positions.iter().zip(batch.sequences).enumerate() {
+                    let (position, (key, value)) = (position as usize, rows(index));
+                    let page = batch.tables[sequence as usize][position / PAGE_TOKENS];
+                    pool.write(page, position % PAGE_TOKENS, key, value);
                 }
-                Pages::Media { block } => (&mut self.media[block], batch.images[index / key.rows], index % key.rows),
-            };
-            pool.write(page, place, row(slots, key, index), row(slots, value, index));
+            }
+            KvSpace::Media => {
+                let pool = &mut self.media[layer.layer];
+                for (place, image) in batch.images.iter().enumerate() {
+                    let unit = if key.axis == Axis::Frames { sight.frame_starts[place] as usize } else { place };
+                    let places = image.filled().flat_map(|(page, rows)| (0..rows).map(move |row| (page, row)));
+                    for (index, (page, row)) in (unit * key.rows..).zip(places) {
+                        let (key, value) = rows(index);
+                        pool.write(page, row, key, value);
+                    }
+                }
+            }
         }
     }
 

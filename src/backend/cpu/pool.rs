@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use super::attention::{Rows, Strip};
+use crate::backend::PoolShape;
 use crate::kv::PageCopy;
 
 /// Pages of keys and values, (heads, rows, head width) each. A page has memory from its first writing on.
@@ -11,19 +12,18 @@ pub(super) struct Pool {
     keys: Vec<Vec<f32>>,
     values: Vec<Vec<f32>>,
     /// Rows of a page.
-    pub rows: usize,
-    width: usize,
+    rows: usize,
+    kv_heads: usize,
     head_width: usize,
 }
 
 impl Pool {
-    /// No pages yet, of `rows` rows of `width` columns.
-    pub fn new(rows: usize, width: usize, head_width: usize) -> Self {
-        assert_eq!(width % head_width, 0, "heads fill a row");
-        Pool { keys: Vec::new(), values: Vec::new(), rows, width, head_width }
+    /// No pages yet, of `rows` rows each.
+    pub fn new(rows: usize, &PoolShape { kv_heads, head_width, .. }: &PoolShape) -> Self {
+        Pool { keys: Vec::new(), values: Vec::new(), rows, kv_heads, head_width }
     }
 
-    /// Adds keys `range` of one head, of a sequence with these pages, to `strips`.
+    /// Adds keys `range` of one head of keys, of a sequence or image with these pages, to `strips`.
     pub fn strips<'a>(&'a self, table: &[u32], head: usize, range: Range<usize>, strips: &mut Vec<Strip<'a>>) {
         let mut from = range.start;
         while from < range.end {
@@ -41,10 +41,10 @@ impl Pool {
 
     /// Writes one row of a page.
     pub fn write(&mut self, page: u32, row: usize, key: &[f32], value: &[f32]) {
-        let (size, head_size) = (self.rows * self.width, self.rows * self.head_width);
+        let head_size = self.rows * self.head_width;
         for (pages, from) in [(&mut self.keys, key), (&mut self.values, value)] {
             let page = page_of(pages, page);
-            page.resize(size, 0.0);
+            page.resize(self.kv_heads * head_size, 0.0);
             for (head, from) in page.chunks_exact_mut(head_size).zip(from.chunks_exact(self.head_width)) {
                 head[row * self.head_width..][..self.head_width].copy_from_slice(from);
             }

@@ -1,14 +1,15 @@
 //! Which rows of a batch attend together. A tile is a few rows and the number of keys that all of them begin with:
-//! tokens of one sequence, tokens of sequences that begin with the same pages, tokens that see one image, rows of one
-//! image. Tiles decide what is read once for several rows; a row's result is the same in any of them.
+//! tokens of one sequence, tokens of sequences that begin with the same pages, tokens that see the same images, rows of
+//! one image. Tiles decide what is read once for several rows, and for the heads of queries that share a head of keys;
+//! a row's result is the same in any of them.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::attention::{Attend, QUERIES_MAX, Strip};
-use crate::backend::Batch;
 use crate::backend::shared::shared_prefixes;
+use crate::backend::{Batch, ImagePages};
 use crate::kv::PAGE_TOKENS;
 
 /// Attention with fewer multiply-adds of scores stays on one thread.
@@ -19,8 +20,10 @@ const PARALLEL_MIN: usize = 1 << 16;
 pub(super) struct Row<'a> {
     /// Which one of the batch.
     pub index: usize,
-    /// The pages that its keys are in; none if they are in none.
+    /// The text pages that its keys are in, if they are in any.
     pub table: &'a [u32],
+    /// The images that its keys are those of, if they are in media pages.
+    pub images: &'a [ImagePages<'a>],
     /// How many keys it has.
     pub keys: usize,
 }
@@ -42,9 +45,11 @@ struct Tile {
 /// The heads of an operation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Heads<'a> {
+    /// Heads of queries that share a head of keys.
+    pub group: usize,
     pub width: usize,
     pub scale: f32,
-    /// [`Attend::slope`] of each head, if there are any.
+    /// [`Attend::slopes`] of each head of queries, if there are any.
     pub slopes: Option<&'a [f32]>,
 }
 
@@ -54,7 +59,7 @@ impl<'a> Tiles<'a> {
         let mut rows = vec![Vec::new(); batch.tables.len()];
         for (index, (&sequence, &position)) in batch.sequences.iter().zip(batch.positions).enumerate() {
             let table = batch.tables[sequence as usize];
-            rows[sequence as usize].push(Row { index, table, keys: position as usize + 1 });
+            rows[sequence as usize].push(Row { index, table, images: &[], keys: position as usize + 1 });
         }
         let mut tiles = Tiles::default();
         for group in shared_prefixes(batch.tables) {
@@ -69,14 +74,15 @@ impl<'a> Tiles<'a> {
         tiles
     }
 
-    /// Each token with the `latents` of the image that precedes it, in media pages.
-    pub fn preceding(batch: &Batch<'a>, latents: usize) -> Self {
-        let tables = batch.media.iter().map(Option::as_slice);
+    /// Each token with the images that it sees, in media pages.
+    pub fn media(batch: &Batch<'a>) -> Self {
+        let seen = batch.media.iter().map(|seen| batch.seen(seen)).enumerate();
+        let keys = |images: &[ImagePages]| images.iter().map(|image| image.rows as usize).sum();
         let mut rows: Vec<Row> =
-            tables.enumerate().map(|(index, table)| Row { index, table, keys: table.len() * latents }).collect();
-        rows.sort_by_key(|row| row.table);
+            seen.map(|(index, images)| Row { index, table: &[], images, keys: keys(images) }).collect();
+        rows.sort_by_key(|row| row.images);
         let mut tiles = Tiles::default();
-        for seen in rows.chunk_by(|a, b| a.table == b.table) {
+        for seen in rows.chunk_by(|a, b| a.images == b.images) {
             seen.chunks(QUERIES_MAX).for_each(|segment| tiles.push(segment, 0));
         }
         tiles
@@ -86,8 +92,8 @@ impl<'a> Tiles<'a> {
     pub fn images(rows: usize, keys: &[usize]) -> Self {
         let mut tiles = Tiles::default();
         for (image, &keys) in keys.iter().enumerate() {
-            let rows: Vec<Row> =
-                (image * rows..(image + 1) * rows).map(|index| Row { index, table: &[], keys }).collect();
+            let indices = image * rows..(image + 1) * rows;
+            let rows: Vec<Row> = indices.map(|index| Row { index, table: &[], images: &[], keys }).collect();
             rows.chunks(QUERIES_MAX).for_each(|segment| tiles.push(segment, 0));
         }
         tiles
@@ -112,8 +118,17 @@ impl<'a> Tiles<'a> {
         self.tiles.push(Tile { rows: end - segment.len()..end, shared: shortest });
     }
 
+    /// For each head of keys the queries of each tile that share it, row by row.
+    fn queries(&self, kv_heads: usize, group: usize) -> Vec<Query<'a>> {
+        let of_row = |row: Row<'a>, kv_head| {
+            let heads = kv_head * group..(kv_head + 1) * group;
+            heads.map(move |head| Query { row, head })
+        };
+        (0..kv_heads).flat_map(|kv_head| self.rows.iter().flat_map(move |&row| of_row(row, kv_head))).collect()
+    }
+
     /// Attention of all heads. `query(index)` is a row of the heads' queries; `strips(row, head, keys, to)` adds keys
-    /// of a row to a list. The rows of `out` are whole, in the order of their indices.
+    /// of a row, and of a head of keys, to a list. The rows of `out` are whole, in the order of their indices.
     pub fn attend<'k>(
         &self,
         heads: Heads,
@@ -129,38 +144,43 @@ impl<'a> Tiles<'a> {
         let parallel = self.rows.iter().map(|row| row.keys * width).sum::<usize>() >= PARALLEL_MIN;
         // Tiles are cut where there are fewer than threads.
         let threads = if parallel { rayon::current_num_threads() } else { 1 };
-        let passes = |most: usize| self.tiles.iter().map(|tile| tile.rows.len().div_ceil(most)).sum::<usize>();
+        let passes =
+            |most: usize| self.tiles.iter().map(|tile| (tile.rows.len() * heads.group).div_ceil(most)).sum::<usize>();
+        let kv_heads = head_count / heads.group;
         let mut most = QUERIES_MAX;
-        while most > 1 && passes(most) * head_count < threads {
+        while most > 1 && passes(most) * kv_heads < threads {
             most /= 2;
         }
         let mut columns: Vec<&mut [f32]> = out.chunks_exact_mut(heads.width).collect();
-        let mut tasks = Vec::with_capacity(passes(most) * head_count);
+        let mut tasks = Vec::with_capacity(passes(most) * kv_heads);
+        let queries = self.queries(kv_heads, heads.group);
+        let mut rest = &queries[..];
         // Head by head: tiles that share keys find them in the cache.
-        for head in 0..head_count {
+        for kv_head in 0..kv_heads {
             for tile in &self.tiles {
-                for rows in self.rows[tile.rows.clone()].chunks(most) {
+                let (of_tile, after) = rest.split_at(tile.rows.len() * heads.group);
+                rest = after;
+                for queries in of_tile.chunks(most) {
                     let mut out = <[&mut [f32]; QUERIES_MAX]>::default();
-                    for (out, row) in out.iter_mut().zip(rows) {
-                        *out = std::mem::take(&mut columns[row.index * head_count + head]);
+                    for (out, query) in out.iter_mut().zip(queries) {
+                        *out = std::mem::take(&mut columns[query.row.index * head_count + query.head]);
                     }
-                    tasks.push(Pass { head, rows, shared: tile.shared, out });
+                    tasks.push(Pass { kv_head, queries, shared: tile.shared, out });
                 }
             }
         }
         let run = |(found, scores): &mut (Vec<Strip<'k>>, Vec<f32>), pass: Pass| {
-            let Pass { head, rows, shared, .. } = pass;
+            let Pass { kv_head, queries, shared, .. } = pass;
             found.clear();
-            strips(&rows[0], head, 0..shared, found);
+            strips(&queries[0].row, kv_head, 0..shared, found);
             let mut ends = [found.len(); QUERIES_MAX + 1];
-            for (place, row) in rows.iter().enumerate() {
-                strips(row, head, shared..row.keys, found);
+            for (place, Query { row, .. }) in queries.iter().enumerate() {
+                strips(row, kv_head, shared..row.keys, found);
                 ends[place + 1] = found.len();
             }
-            let columns = head * heads.width..(head + 1) * heads.width;
             let found = Found { strips: found, ends, scores };
-            let query = |row: &Row| &query(row.index)[columns.clone()];
-            match rows.len() {
+            let query = |of: &Query| &query(of.row.index)[of.head * heads.width..(of.head + 1) * heads.width];
+            match queries.len() {
                 1 => pass.attend::<1>(heads, query, found),
                 2 => pass.attend::<2>(heads, query, found),
                 3 => pass.attend::<3>(heads, query, found),
@@ -181,39 +201,46 @@ impl<'a> Tiles<'a> {
     }
 }
 
-/// One head of some rows of a tile.
-struct Pass<'t, 'a, 'o> {
+/// One head of a row's queries.
+#[derive(Debug, Clone, Copy)]
+struct Query<'a> {
+    row: Row<'a>,
     head: usize,
-    rows: &'t [Row<'a>],
+}
+
+/// Some queries of a tile that share a head of keys.
+struct Pass<'t, 'a, 'o> {
+    kv_head: usize,
+    queries: &'t [Query<'a>],
     shared: usize,
-    /// Where each row's result goes.
+    /// Where each query's result goes.
     out: [&'o mut [f32]; QUERIES_MAX],
 }
 
 /// The keys of a pass, and memory for their scores.
 struct Found<'k, 'f> {
-    /// The shared ones, then each row's own.
+    /// The shared ones, then each query's own.
     strips: &'f [Strip<'k>],
-    /// Where the shared ones end, and each row's.
+    /// Where the shared ones end, and each query's.
     ends: [usize; QUERIES_MAX + 1],
     scores: &'f mut Vec<f32>,
 }
 
 impl<'a> Pass<'_, 'a, '_> {
-    /// Attends with `R` rows, which is how many there are.
+    /// Attends with `R` queries, which is how many there are.
     fn attend<'k, const R: usize>(
         mut self,
         heads: Heads,
-        query: impl Fn(&Row<'a>) -> &'k [f32],
+        query: impl Fn(&Query<'a>) -> &'k [f32],
         Found { strips, ends, scores }: Found<'k, '_>,
     ) {
         Attend::<R> {
-            queries: std::array::from_fn(|r| query(&self.rows[r])),
-            lengths: std::array::from_fn(|r| self.rows[r].keys),
+            queries: std::array::from_fn(|r| query(&self.queries[r])),
+            lengths: std::array::from_fn(|r| self.queries[r].row.keys),
             shared: &strips[..ends[0]],
             own: std::array::from_fn(|r| &strips[ends[r]..ends[r + 1]]),
             scale: heads.scale,
-            slope: heads.slopes.map_or(0.0, |slopes| slopes[self.head]),
+            slopes: std::array::from_fn(|r| heads.slopes.map_or(0.0, |slopes| slopes[self.queries[r].head])),
             scores,
             out: std::array::from_fn(|r| std::mem::take(&mut self.out[r])),
         }
@@ -224,6 +251,7 @@ impl<'a> Pass<'_, 'a, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::MediaSeen;
 
     /// Rows by index and keys in common of each tile.
     fn cut(tiles: &Tiles) -> Vec<(Vec<usize>, usize)> {
@@ -249,10 +277,14 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_a_image_stand_together() {
-        let media = [Some(2), None, Some(1), Some(2), None, Some(2)];
-        let found = cut(&Tiles::preceding(&Batch { media: &media, ..Batch::default() }, 64));
-        assert_eq!(found, [(vec![1, 4], 0), (vec![2], 64), (vec![0, 3, 5], 64)]);
+    fn tokens_of_an_image_stand_together() {
+        let image = |pages, rows| ImagePages { pages, rows };
+        let seen_images = [image(&[7], 64), image(&[1, 4], 70), image(&[2], 9)];
+        let one = MediaSeen::one;
+        let both = MediaSeen { first: 1, images: 2 };
+        let media = [one(0), MediaSeen::NOTHING, one(1), one(0), MediaSeen::NOTHING, one(0), both];
+        let found = cut(&Tiles::media(&Batch { seen_images: &seen_images, media: &media, ..Batch::default() }));
+        assert_eq!(found, [(vec![1, 4], 0), (vec![2], 70), (vec![6], 79), (vec![0, 3, 5], 64)]);
         let found = cut(&Tiles::images(9, &[70, 130]));
         assert_eq!(found, [((0..8).collect(), 70), (vec![8], 70), ((9..17).collect(), 130), (vec![17], 130)]);
     }

@@ -1,10 +1,10 @@
 //! A batch as kernels want it: tokens cut into tiles of queries that share a sequence, or, where a sequence has few,
-//! into rows whose keys are split; and into tiles that share an image. Decoded batches are filled up, so that few
+//! into rows whose keys are split; and into tiles that see the same images. Decoded batches are filled up, so that few
 //! shapes recur. Integers only.
 
-use super::arguments::{MediaTile, NO_IMAGE, QueryTile, SplitItem, SplitRow};
+use super::arguments::{MediaTile, QueryTile, SplitItem, SplitRow};
 use super::split::{Sequence, Splitting, items_most, split};
-use crate::backend::{Batch, FramePlace};
+use crate::backend::{Batch, FramePlace, ImagePages, MediaSeen};
 use crate::graph::Counts;
 use crate::kv::PAGE_TOKENS;
 
@@ -35,7 +35,7 @@ pub struct Shape {
     pub split_rows: usize,
     /// Items of work on these, empty ones included.
     pub split_items: usize,
-    /// Tiles of tokens that share an image, empty ones included.
+    /// Tiles of tokens that see the same images, empty ones included.
     pub media_tiles: usize,
     /// Whether all sequences are decoded: launches of such a shape come again and again, and are worth keeping.
     pub capturable: bool,
@@ -98,7 +98,7 @@ impl Layout {
         self.positions() + self.0.tokens
     }
 
-    /// Tokens, sorted by the image they see.
+    /// Tokens, sorted by the images they see.
     pub fn order(&self) -> usize {
         self.table_of() + self.0.tokens
     }
@@ -107,15 +107,17 @@ impl Layout {
         self.order() + self.0.tokens
     }
 
-    pub fn images(&self) -> usize {
+    /// Where the media pages of each image to encode begin in [`Layout::tables`], and the end of the last.
+    pub fn image_pages(&self) -> usize {
         self.outputs() + self.0.outputs
     }
 
     /// The first frame of each image, and the end of the last.
     pub fn frame_starts(&self) -> usize {
-        self.images() + self.0.images
+        self.image_pages() + self.0.images + 1
     }
 
+    /// Numbers of text pages; then of media pages, each with how many rows it holds.
     pub fn tables(&self) -> usize {
         self.frame_starts() + self.0.images + 1
     }
@@ -125,8 +127,7 @@ fn words_of<T>(count: usize) -> usize {
     size_of::<T>() / 4 * count
 }
 
-/// Words at most of batches of so many tokens, frames (and so at most as many images), and page numbers of all
-/// sequences.
+/// Words at most of batches of so many tokens, frames (and so at most as many images), and of all lists of pages.
 pub fn words_most(tokens: usize, images: usize, table_words: usize) -> usize {
     let most = Shape {
         frames: images,
@@ -167,13 +168,15 @@ pub fn write(batch: &Batch, nobody: u32, splitting: &Splitting, words: &mut Vec<
         tables.extend(nobody);
         positions.extend(0..padding as u32);
         table_of.resize(tokens + padding, start);
-        media.resize(tokens + padding, None);
+        media.resize(tokens + padding, MediaSeen::NOTHING);
     }
+    let image_pages = append_images(&mut tables, batch.images);
+    let seen_pages = append_images(&mut tables, batch.seen_images);
     let (few, walking) = divided(sequences, splitting);
     let capturable = decoded && (few.is_empty() || walking.is_empty());
     let query_tiles = query_tiles(&walking);
     let (rows, items) = split(&few, splitting.sharers_least);
-    let (order, media_tiles) = by_image(&media);
+    let (order, media_tiles) = by_images(&media, &seen_pages);
 
     // Tiles and items beyond those that are written are zeros: empty. There are no more tiles than tokens. An output of
     // padding is that of the first token again; where half of the tokens have an output, all have, lest these counts
@@ -205,7 +208,7 @@ pub fn write(batch: &Batch, nobody: u32, splitting: &Splitting, words: &mut Vec<
     put(layout.table_of(), &table_of);
     put(layout.order(), &order);
     put(layout.outputs(), batch.outputs);
-    put(layout.images(), batch.images);
+    put(layout.image_pages(), &image_pages);
     put(layout.frame_starts(), &batch.frame_starts());
     put(layout.tables(), &tables);
     shape
@@ -251,16 +254,30 @@ fn query_tiles(sequences: &[Sequence]) -> Vec<QueryTile> {
     tiles.collect()
 }
 
-/// Tokens sorted by the image they see, and cut into tiles.
-fn by_image(media: &[Option<u32>]) -> (Vec<u32>, Vec<MediaTile>) {
-    let page = |token: u32| media[token as usize].unwrap_or(NO_IMAGE);
+/// Adds the pages of images to a list, each with the rows that it holds; where those of each begin, and the end.
+fn append_images(tables: &mut Vec<u32>, images: &[ImagePages]) -> Vec<u32> {
+    let mut starts = vec![tables.len() as u32];
+    for image in images {
+        assert!(image.is_whole(), "an image has as many pages as its rows fill");
+        tables.extend(image.filled().flat_map(|(page, rows)| [page, rows as u32]));
+        starts.push(tables.len() as u32);
+    }
+    starts
+}
+
+/// Tokens sorted by the images they see, those that see nothing last, and cut into tiles. `pages`: where the pages of
+/// each image begin.
+fn by_images(media: &[MediaSeen], pages: &[u32]) -> (Vec<u32>, Vec<MediaTile>) {
+    let seen = |token: u32| media[token as usize];
     let mut order: Vec<u32> = (0..media.len() as u32).collect();
-    order.sort_by_key(|&token| page(token));
+    order.sort_by_key(|&token| (seen(token).images == 0, seen(token)));
     let mut tiles = Vec::new();
     let mut first = 0;
-    for seen in order.chunk_by(|&a, &b| page(a) == page(b)) {
-        for tokens in seen.chunks(TILE_ROWS) {
-            let tile = MediaTile { first, count: tokens.len() as u32, page: page(tokens[0]), unused: 0 };
+    for same in order.chunk_by(|&a, &b| seen(a) == seen(b)) {
+        let range = seen(same[0]).range();
+        let [table, end] = [range.start, range.end].map(|image| pages[image]);
+        for tokens in same.chunks(TILE_ROWS) {
+            let tile = MediaTile { first, count: tokens.len() as u32, table, pages: (end - table) / 2 };
             tiles.push(tile);
             first += tile.count;
         }
@@ -276,16 +293,19 @@ mod tests {
     const NOBODY: u32 = 999;
 
     #[test]
-    fn tokens_are_cut_by_sequence_and_sorted_by_image() {
+    fn tokens_are_cut_by_sequence_and_sorted_by_what_they_see() {
         let tokens = 70 + 3;
         let sequences: Vec<u32> = (0..tokens).map(|token| u32::from(token >= 70)).collect();
         let positions: Vec<u32> = (0..70).chain(30..33).collect();
-        let media: Vec<Option<u32>> = (0..tokens).map(|token| [None, Some(5), Some(2)][token as usize % 3]).collect();
+        let seen = [MediaSeen::NOTHING, MediaSeen { first: 1, images: 2 }, MediaSeen::one(0)];
+        let media: Vec<MediaSeen> = (0..tokens).map(|token| seen[token as usize % 3]).collect();
+        let image = |pages, rows| ImagePages { pages, rows };
         let batch = Batch {
             ids: &vec![1; tokens as usize],
             positions: &positions,
             sequences: &sequences,
             tables: &[&[7, 8, 9, 10, 11], &[3, 4, 6]],
+            seen_images: &[image(&[5], 9), image(&[6, 2], 65), image(&[8], 64)],
             media: &media,
             outputs: &[69, 72],
             ..Batch::default()
@@ -298,28 +318,30 @@ mod tests {
         let last = QueryTile { first: 70, count: 3, position: 30, table: 5 };
         assert_eq!((tiles[1].first, tiles[1].count, tiles[1].position, tiles[2]), (64, 6, 64, last));
         let tiles: &[MediaTile] = bytemuck::cast_slice(&words[layout.media_tiles()..][..12]);
-        assert_eq!([tiles[0].page, tiles[1].page, tiles[2].page], [2, 5, NO_IMAGE]);
+        assert_eq!([0, 1, 2].map(|tile| (tiles[tile].table, tiles[tile].pages)), [(8, 1), (10, 3), (8, 0)]);
         assert_eq!(words[layout.order()..][..3], [2, 5, 8]);
-        assert_eq!(words[layout.tables()..][5..], [3, 4, 6]);
+        assert_eq!(words[layout.tables()..][5..], [3, 4, 6, 5, 9, 6, 64, 2, 1, 8, 64]);
     }
 
     #[test]
     fn a_decode_step_has_the_shape_of_the_last_one() {
-        let shape = |position: u32, media: Option<u32>| {
+        let shape = |position: u32, media: MediaSeen| {
             let batch = Batch {
                 ids: &[1, 2],
                 positions: &[position, 3],
                 sequences: &[0, 1],
                 tables: &[&[0; 300], &[1]],
-                media: &[media, None],
+                seen_images: &[ImagePages { pages: &[3], rows: 64 }],
+                media: &[media, MediaSeen::NOTHING],
                 outputs: &[0, 1],
                 ..Batch::default()
             };
             write(&batch, NOBODY, &PLENTY, &mut Vec::new())
         };
-        assert!(shape(300, None).capturable);
-        assert_eq!(shape(300, None), shape(639, Some(3)));
-        assert_ne!(shape(300, None), shape(4000, None));
+        let (nothing, one) = (MediaSeen::NOTHING, MediaSeen::one(0));
+        assert!(shape(300, nothing).capturable);
+        assert_eq!(shape(300, nothing), shape(639, one));
+        assert_ne!(shape(300, nothing), shape(4000, nothing));
     }
 
     #[test]
@@ -335,6 +357,7 @@ mod tests {
     /// Padding is one more sequence, of a page that no other has; it is in each list as a token is.
     #[test]
     fn padding_is_a_sequence_of_nobody() {
+        let one = MediaSeen::one;
         for length in [20, 200] {
             let table: Vec<u32> = (0..13).collect();
             let batch = Batch {
@@ -342,7 +365,8 @@ mod tests {
                 positions: &[length; 5],
                 sequences: &[0, 1, 2, 3, 4],
                 tables: &[&table[..]; 5],
-                media: &[Some(3), None, Some(3), Some(1), None],
+                seen_images: &[ImagePages { pages: &[1], rows: 64 }, ImagePages { pages: &[3], rows: 64 }],
+                media: &[one(1), MediaSeen::NOTHING, one(1), one(0), MediaSeen::NOTHING],
                 outputs: &[4, 0, 1, 2, 3],
                 ..Batch::default()
             };
@@ -356,10 +380,10 @@ mod tests {
             assert_eq!(list(layout.outputs(), 8), [4, 0, 1, 2, 3, 0, 0, 0]);
             assert_eq!(list(layout.order(), 8), [3, 0, 2, 1, 4, 5, 6, 7]);
             assert_eq!(list(layout.table_of(), 8), [0, 13, 26, 39, 52, 65, 65, 65]);
-            assert_eq!(words[layout.tables() + 65..], [NOBODY]);
+            assert_eq!(words[layout.tables() + 65..], [NOBODY, 1, 64, 3, 64]);
             let tiles: &[MediaTile] = bytemuck::cast_slice(list(layout.media_tiles(), 32));
-            let cut = |tile: &MediaTile| (tile.first, tile.count, tile.page);
-            assert_eq!(tiles[..3].iter().map(cut).collect::<Vec<_>>(), [(0, 1, 1), (1, 2, 3), (3, 5, NO_IMAGE)]);
+            let cut = |tile: &MediaTile| (tile.first, tile.count, tile.table, tile.pages);
+            assert_eq!(tiles[..3].iter().map(cut).collect::<Vec<_>>(), [(0, 1, 66, 1), (1, 2, 68, 1), (3, 5, 66, 0)]);
             assert!(tiles[3..].iter().all(|tile| tile.count == 0));
             if length < 64 {
                 assert_eq!((shape.query_tiles, shape.split_rows, shape.split_items), (8, 0, 0));
@@ -389,7 +413,7 @@ mod tests {
             positions: &positions,
             sequences: &sequences,
             tables: &[&[0; 13], &[1; 5], &[2]],
-            media: &[None; 73],
+            media: &[MediaSeen::NOTHING; 73],
             ..Batch::default()
         };
         let written = |slots_max| {

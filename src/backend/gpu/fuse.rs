@@ -2,7 +2,7 @@
 //! tensors that join them, and what is in between never reaches memory.
 
 use crate::config::Norm;
-use crate::graph::{Epilogue, Keys, Op, Pages, Tensor};
+use crate::graph::{Epilogue, KvLayer, KvSource, Mask, Op, Tensor};
 use crate::weights::WeightId;
 
 /// A norm of each head's columns, inside an attention kernel.
@@ -27,12 +27,18 @@ pub struct Rotary {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attention {
     pub query: Tensor,
-    pub keys: Keys,
-    pub head_width: usize,
+    pub source: KvSource,
+    pub heads: usize,
     pub scale: f32,
     pub query_norm: Option<HeadNorm>,
     pub key_norm: Option<HeadNorm>,
     pub out: Tensor,
+}
+
+impl Attention {
+    pub fn head_width(&self) -> usize {
+        self.query.width / self.heads
+    }
 }
 
 /// The attention half of a gated block: out = x + tanh(gate) W_out attention(W_query norm(x)).
@@ -41,7 +47,7 @@ pub struct Gated {
     pub x: Tensor,
     pub norm: HeadNorm,
     pub query_weight: WeightId,
-    pub block: usize,
+    pub layer: KvLayer,
     pub attention: Attention,
     pub out_weight: WeightId,
     pub gate: WeightId,
@@ -54,7 +60,7 @@ pub enum Step {
     /// An operation by itself.
     Single(Op),
     /// Keys and values to their pages, rotated on the way.
-    Append { key: Tensor, value: Tensor, pages: Pages, rotary: Option<Rotary> },
+    Append { key: Tensor, value: Tensor, layer: KvLayer, rotary: Option<Rotary> },
     /// Attention with its norms.
     Attention(Attention),
     /// A gated block's attention half: in one launch for few tokens, else part by part.
@@ -78,17 +84,17 @@ pub fn steps(mut ops: &[Op]) -> Vec<Step> {
 /// [rotary embedding of queries, of keys,] keys and values to pages.
 fn append(ops: &[Op]) -> Option<(Step, usize)> {
     match ops {
-        [Op::Append { key, value, pages }, ..] => {
-            Some((Step::Append { key: *key, value: *value, pages: *pages, rotary: None }, 1))
+        [Op::Append { key, value, layer }, ..] => {
+            Some((Step::Append { key: *key, value: *value, layer: *layer, rotary: None }, 1))
         }
         [
             Op::Rope { x: query, head_width, width, theta },
             Op::Rope { x: rotated, .. },
-            Op::Append { key, value, pages },
+            Op::Append { key, value, layer },
             ..,
         ] if rotated == key => {
             let rotary = Rotary { query: *query, head_width: *head_width, width: *width, theta: *theta };
-            Some((Step::Append { key: *key, value: *value, pages: *pages, rotary: Some(rotary) }, 3))
+            Some((Step::Append { key: *key, value: *value, layer: *layer, rotary: Some(rotary) }, 3))
         }
         _ => None,
     }
@@ -97,11 +103,12 @@ fn append(ops: &[Op]) -> Option<(Step, usize)> {
 /// [norms of the heads of queries, of keys,] attention.
 fn attention(ops: &[Op]) -> Option<(Step, usize)> {
     let norms = ops.iter().take_while(|op| matches!(op, Op::Norm { x, out, .. } if x == out)).count();
-    let Op::Attention { query, keys, head_width, scale, out } = ops.get(norms)? else { return None };
+    let Op::Attention { query, source, heads, scale, out } = ops.get(norms)? else { return None };
+    let head_width = query.width / heads;
     let mut fused = Attention {
         query: *query,
-        keys: keys.clone(),
-        head_width: *head_width,
+        source: source.clone(),
+        heads: *heads,
         scale: *scale,
         query_norm: None,
         key_norm: None,
@@ -110,10 +117,10 @@ fn attention(ops: &[Op]) -> Option<(Step, usize)> {
     for op in &ops[..norms] {
         let Op::Norm { x, kind, weight, bias, epsilon, group, .. } = op else { return None };
         let norm = Some(HeadNorm { kind: *kind, weight: *weight, bias: *bias, epsilon: *epsilon });
-        let of_keys = matches!(keys, Keys::Image(sources) if sources.iter().any(|(key, _)| key == x));
-        match (group == head_width, x == query, of_keys, keys) {
+        let of_keys = matches!(source, KvSource::Dense(sources) if sources.iter().any(|(key, _)| key == x));
+        match (*group == head_width, x == query, of_keys, source) {
             // Queries of causal attention are rotated between norm and attention.
-            (_, _, _, Keys::Causal { .. }) | (false, ..) | (_, false, false, _) => return None,
+            (_, _, _, KvSource::Pages(_, Mask::Causal { .. })) | (false, ..) | (_, false, false, _) => return None,
             (true, true, ..) => fused.query_norm = norm,
             // The keys of all sources have one norm.
             (true, false, true, _) => fused.key_norm = fused.key_norm.or(norm),
@@ -122,7 +129,7 @@ fn attention(ops: &[Op]) -> Option<(Step, usize)> {
     Some((Step::Attention(fused), norms + 1))
 }
 
-/// Norm, query projection, attention to the preceding image, output projection with gate and residual.
+/// Norm, query projection, attention to images, output projection with gate and residual.
 fn gated(ops: &[Op]) -> Option<(Step, usize)> {
     let [
         Op::Norm { x, kind, weight, bias, epsilon, group, out: normed },
@@ -133,7 +140,7 @@ fn gated(ops: &[Op]) -> Option<(Step, usize)> {
         return None;
     };
     let (Step::Attention(attention), taken) = attention(rest)? else { return None };
-    let Keys::Preceding { block } = attention.keys else { return None };
+    let KvSource::Pages(layer, Mask::Media) = attention.source else { return None };
     let Op::Linear { x: attended, weight: out_weight, bias: None, epilogue: added, out } = rest.get(taken)? else {
         return None;
     };
@@ -160,7 +167,7 @@ fn gated(ops: &[Op]) -> Option<(Step, usize)> {
         x: *x,
         norm: HeadNorm { kind: *kind, weight: *weight, bias: *bias, epsilon: *epsilon },
         query_weight: *query_weight,
-        block,
+        layer,
         attention,
         out_weight: *out_weight,
         gate: *gate,

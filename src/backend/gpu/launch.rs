@@ -12,7 +12,7 @@ use super::storage::BYTES;
 use super::tuning::{LinearShape, Machine, linear_form};
 use crate::backend::{Precision, Request};
 use crate::config::{Activation, Norm};
-use crate::graph::{Counts, Index, Keys, Op, Pages, Plan, PlanKind, Tensor};
+use crate::graph::{Axis, Counts, Index, KvLayer, KvSource, KvSpace, Mask, Op, Plan, PlanKind, Tensor};
 use crate::kv::PageCopy;
 use crate::weights::{WeightId, Weights};
 
@@ -292,34 +292,35 @@ impl Launcher<'_> {
     }
 
     fn append(&self, step: &Step) -> Option<Launch> {
-        let Step::Append { key, value, pages, rotary } = step else { unreachable!("called for appends") };
-        let (pages, table_of, tables, positions) = match pages {
-            Pages::Text { layer } => (
-                self.memory.text.layer(*layer),
-                self.list(Layout::table_of),
-                self.list(Layout::tables),
-                self.list(Layout::positions),
-            ),
-            Pages::Media { block } => {
-                (self.memory.media.layer(*block), Address::NULL, self.list(Layout::images), Address::NULL)
-            }
-        };
-        let arguments = args::Append {
+        let Step::Append { key, value, layer, rotary } = step else { unreachable!("called for appends") };
+        let mut arguments = args::Append {
             query: rotary.map_or(args::Rows::default(), |rotary| self.rows(&rotary.query)),
             key: self.rows(key),
             value: self.rows(value),
-            pages,
-            positions,
-            table_of,
-            tables,
+            pages: self.memory.pages(layer),
+            tables: self.list(Layout::tables),
             count: self.count(key),
+            query_width: rotary.map_or(0, |rotary| rotary.query.width) as u32,
             width: key.width as u32,
             unit_rows: key.rows as u32,
-            head_width: rotary.map_or(key.width, |rotary| rotary.head_width) as u32,
+            head_width: layer.head_width as u32,
             rotary_width: rotary.map_or(0, |rotary| rotary.width as u32),
             theta: rotary.map_or(0.0, |rotary| rotary.theta),
+            ..args::Append::default()
         };
-        let threads = THREADS.min((arguments.width / VECTOR).next_multiple_of(32));
+        match layer.space {
+            KvSpace::Text => {
+                (arguments.positions, arguments.table_of) = (self.list(Layout::positions), self.list(Layout::table_of));
+            }
+            KvSpace::Media => {
+                arguments.image_pages = self.list(Layout::image_pages);
+                if key.axis == Axis::Frames {
+                    arguments.places = self.list(Layout::frame_places);
+                }
+            }
+        }
+        let widest = arguments.query_width.max(arguments.width);
+        let threads = THREADS.min((widest / VECTOR).next_multiple_of(32));
         launch(Kernel::append(self.storage()), [arguments.count, 1, 1], threads, 4 * arguments.rotary_width, &arguments)
     }
 
@@ -333,10 +334,10 @@ impl Launcher<'_> {
     }
 
     fn attention(&self, attention: &Attention, launches: &mut Vec<Launch>) {
-        match &attention.keys {
-            Keys::Image(sources) => launches.extend(self.image_attention(attention, sources)),
-            Keys::Causal { layer, .. } => self.causal_attention(attention, *layer, launches),
-            Keys::Preceding { block } => launches.extend(self.media_attention(attention, *block)),
+        match &attention.source {
+            KvSource::Dense(sources) => launches.extend(self.image_attention(attention, sources)),
+            KvSource::Pages(layer, Mask::Causal { .. }) => self.causal_attention(attention, layer, launches),
+            KvSource::Pages(layer, Mask::Media) => launches.extend(self.media_attention(attention, layer)),
         }
     }
 
@@ -349,8 +350,8 @@ impl Launcher<'_> {
             key_norm: self.head_norm(attention.key_norm),
             query_rows: attention.query.rows as u32,
             images: self.units(&attention.query),
-            heads: (attention.query.width / attention.head_width) as u32,
-            head_width: attention.head_width as u32,
+            heads: attention.heads as u32,
+            head_width: attention.head_width() as u32,
             scale: attention.scale,
             ..args::ImageAttention::default()
         };
@@ -363,7 +364,7 @@ impl Launcher<'_> {
             arguments.key_rows[place] = key.rows as u32;
         }
         let plain = sources.len() == 1 && attention.query_norm.is_none() && attention.key_norm.is_none();
-        let width = compiled_width(attention.head_width);
+        let width = compiled_width(attention.head_width());
         let kernel = match plain {
             true => Kernel::flash_attention_full(self.storage(), [width]),
             false => Kernel::perceiver_attention(self.storage(), [width]),
@@ -373,19 +374,20 @@ impl Launcher<'_> {
     }
 
     /// Tiles of queries, then rows whose keys are split: each token is in one of them.
-    fn causal_attention(&self, attention: &Attention, layer: usize, launches: &mut Vec<Launch>) {
-        let heads = (attention.query.width / attention.head_width) as u32;
-        let width = compiled_width(attention.head_width);
+    fn causal_attention(&self, attention: &Attention, layer: &KvLayer, launches: &mut Vec<Launch>) {
+        assert_eq!(attention.heads, layer.kv_heads, "kernels read one head of keys for each head of queries");
+        let heads = attention.heads as u32;
+        let width = compiled_width(layer.head_width);
         let arguments = args::CausalAttention {
             query: self.rows(&attention.query),
             out: self.rows(&attention.out),
-            pages: self.memory.text.layer(layer),
+            pages: self.memory.pages(layer),
             tables: self.list(Layout::tables),
             tiles: self.list(Layout::query_tiles),
-            slopes: self.memory.slopes(layer),
+            slopes: self.memory.slopes(layer.layer),
             tile_count: self.shape.query_tiles as u32,
             heads,
-            head_width: attention.head_width as u32,
+            head_width: layer.head_width as u32,
             scale: attention.scale,
         };
         let kernel = Kernel::flash_attention_causal(self.storage(), [width]);
@@ -415,20 +417,22 @@ impl Launcher<'_> {
         launches.extend(launch(kernel, grid, LANES * COMBINE_WARPS, 0, &arguments));
     }
 
-    fn media_attention(&self, attention: &Attention, block: usize) -> Option<Launch> {
+    fn media_attention(&self, attention: &Attention, layer: &KvLayer) -> Option<Launch> {
+        assert_eq!(attention.heads, layer.kv_heads, "kernels read one head of keys for each head of queries");
         let arguments = args::MaskedImageAttention {
             query: self.rows(&attention.query),
             out: self.rows(&attention.out),
-            pages: self.memory.media.layer(block),
+            pages: self.memory.pages(layer),
+            tables: self.list(Layout::tables),
             order: self.list(Layout::order),
             tiles: self.list(Layout::media_tiles),
             query_norm: self.head_norm(attention.query_norm),
             tile_count: self.shape.media_tiles as u32,
-            heads: (attention.query.width / attention.head_width) as u32,
-            head_width: attention.head_width as u32,
+            heads: attention.heads as u32,
+            head_width: layer.head_width as u32,
             scale: attention.scale,
         };
-        let width = compiled_width(attention.head_width);
+        let width = compiled_width(layer.head_width);
         let kernel = Kernel::masked_image_attention(self.storage(), [width]);
         let grid = [arguments.tile_count, arguments.heads, 1];
         launch(kernel, grid, ATTENTION_THREADS, attention_shared(width), &arguments)
@@ -437,13 +441,13 @@ impl Launcher<'_> {
     /// The whole attention half of a gated block in one launch, where blocks may wait for each other and its rows fit a
     /// block's shared memory.
     fn gated(&self, gated: &Gated) -> Option<Launch> {
-        let attention = &gated.attention;
+        let (attention, layer) = (&gated.attention, &gated.layer);
         let count = self.count(&gated.x);
         let (width, inner) = (gated.x.width as u32, attention.query.width as u32);
         if !self.cooperative || count == 0 || count > args::GATED_TOKENS_MAX {
             return None;
         }
-        let shared_bytes = gated_shared(count, width, compiled_width(attention.head_width));
+        let shared_bytes = gated_shared(count, width, compiled_width(layer.head_width));
         if shared_bytes > self.shared_bytes_max {
             return None;
         }
@@ -454,7 +458,8 @@ impl Launcher<'_> {
             out: self.rows(&gated.out),
             norm: self.norm_arguments(&gated.x, &gated.x, &gated.norm, gated.x.width),
             query_norm: self.head_norm(attention.query_norm),
-            pages: self.memory.media.layer(gated.block),
+            pages: self.memory.pages(layer),
+            tables: self.list(Layout::tables),
             order: self.list(Layout::order),
             tiles: self.list(Layout::media_tiles),
             query_weight: self.memory.matrix(gated.query_weight),
@@ -467,12 +472,12 @@ impl Launcher<'_> {
             count,
             width,
             inner,
-            heads: inner / attention.head_width as u32,
-            head_width: attention.head_width as u32,
+            heads: attention.heads as u32,
+            head_width: layer.head_width as u32,
             gate_stride: u32::from(gates > 1),
             scale: attention.scale,
         };
-        let kernel = Kernel::gated_cross_attention(self.storage(), [compiled_width(attention.head_width)]);
+        let kernel = Kernel::gated_cross_attention(self.storage(), [compiled_width(layer.head_width)]);
         let mut launch = launch(kernel, [self.multiprocessors, 1, 1], THREADS, shared_bytes, &arguments)?;
         launch.cooperative = true;
         Some(launch)

@@ -8,11 +8,11 @@ use super::arguments::{Pages, Rows, SampleRequest, SampleResult};
 use super::batch::{CAPTURED_TOKENS_MAX, TILE_KEYS, filled_up, words_most};
 use super::driver::{Address, Driver};
 use super::storage::{self, BYTES, store_rows};
-use crate::backend::{BackendOptions, Capacity, KvConfig, PageCount, Precision};
+use crate::backend::{BackendOptions, Capacity, KvConfig, PageCount, PoolShape, Precision};
 use crate::checkpoint::Dtype;
 use crate::error::{Error, Result};
-use crate::graph::{Axis, Counts, Index, Keys, Op, Plan, PlanKind, Plans, Tensor};
-use crate::kv::PAGE_TOKENS;
+use crate::graph::{Axis, Counts, Index, KvLayer, KvSource, KvSpace, Mask, Op, Plan, PlanKind, Plans, Tensor};
+use crate::kv::{MEDIA_PAGE_ROWS, PAGE_TOKENS};
 use crate::weights::{Layout as Stored, Weight, WeightId, Weights};
 
 /// Allocations start at multiples of it.
@@ -56,6 +56,12 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// The fewest pages that are of use, and `reserved` more, in no memory yet.
+    fn new(page_rows: usize, shape: &PoolShape, reserved: usize) -> Pool {
+        let &PoolShape { layers, pages: PageCount { least: pages, .. }, .. } = shape;
+        Pool { layers, pages, reserved, page_rows, width: shape.width(), ..Pool::default() }
+    }
+
     /// Numbers of one page of one layer.
     pub fn page_size(&self) -> usize {
         self.page_rows * self.width
@@ -116,7 +122,9 @@ impl Room {
     fn of(capacity: Capacity, kv_config: &KvConfig) -> Room {
         let decoded = capacity.tokens.min(CAPTURED_TOKENS_MAX);
         let tokens = capacity.tokens.max(filled_up(decoded.max(1)));
-        let words = words_most(tokens, capacity.images, decoded * kv_config.text_pages.least + 1);
+        // Each image, encoded or seen, has its pages once in a list, two words a page.
+        let pages = decoded * kv_config.text.pages.least + 1 + 4 * kv_config.media.pages.most;
+        let words = words_most(tokens, capacity.images, pages);
         Room { tokens, images: capacity.images, words }
     }
 
@@ -220,7 +228,7 @@ impl ActivationShapes {
                     Op::Linear { out, .. } if plan.output == Some(*out) => {
                         shapes.output = shapes.output.max(out.rows * out.width);
                     }
-                    Op::Attention { query, keys: Keys::Preceding { .. }, .. } => {
+                    Op::Attention { query, source: KvSource::Pages(_, Mask::Media), .. } => {
                         shapes.inner = shapes.inner.max(query.width);
                     }
                     _ => {}
@@ -290,17 +298,8 @@ impl Memory {
         let precision = options.precision.unwrap_or_else(|| suggested(weights));
         let uses = Uses::of(plans, weights);
         let shapes = ActivationShapes::new(plans);
-        let pool = |layers, page_rows, width, count: PageCount, reserved| Pool {
-            layers,
-            pages: count.least,
-            reserved,
-            page_rows,
-            width,
-            ..Pool::default()
-        };
-        let mut text = pool(kv_config.text_layers, PAGE_TOKENS, kv_config.text_width, kv_config.text_pages, 1);
-        let mut media =
-            pool(kv_config.media_blocks, kv_config.media_tokens, kv_config.media_width, kv_config.media_pages, 0);
+        let mut text = Pool::new(PAGE_TOKENS, &kv_config.text, 1);
+        let mut media = Pool::new(MEDIA_PAGE_ROWS, &kv_config.media, 0);
         let properties = driver.properties().clone();
         let reserve = if properties.guarded { 0 } else { RESERVE_BYTES };
         let free = properties.memory_free;
@@ -318,7 +317,7 @@ impl Memory {
             (room, partials_bytes, Sum { device, parts })
         };
         // Large steps that nobody asked for are not worth the pages of a few sequences more, nor a refused model.
-        let PageCount { least, most } = kv_config.text_pages;
+        let PageCount { least, most } = kv_config.text.pages;
         let beside = text.page_bytes() * (SEQUENCES_BESIDE * least).min(most.saturating_sub(least)) as u64;
         let mut capacity = options.capacity;
         let (room, partials_bytes, sum) = loop {
@@ -333,8 +332,8 @@ impl Memory {
         // What is left goes to pages: a quarter to images, the rest to text, as far as either is of use.
         let spare_most = if properties.guarded { GUARDED_PAGES_BYTES } else { u64::MAX };
         let spare = spare_most.min((free - sum.total()) / 100 * PAGES_SHARE);
-        let taken = media.grow(kv_config.media_pages.most, spare / 4);
-        text.grow(kv_config.text_pages.most, spare - taken);
+        let taken = media.grow(kv_config.media.pages.most, spare / 4);
+        text.grow(kv_config.text.pages.most, spare - taken);
 
         let matrices = uses.matrices(driver, weights, precision)?;
         let vectors = uses.vectors(driver, weights)?;
@@ -431,6 +430,14 @@ impl Memory {
         self.vectors[&id.0]
     }
 
+    /// The pages of a layer.
+    pub fn pages(&self, layer: &KvLayer) -> Pages {
+        match layer.space {
+            KvSpace::Text => self.text.layer(layer.layer),
+            KvSpace::Media => self.media.layer(layer.layer),
+        }
+    }
+
     /// ALiBi's slopes of a decoder layer; null without.
     pub fn slopes(&self, layer: usize) -> Address {
         self.slopes.get(&layer).copied().unwrap_or(Address::NULL)
@@ -473,7 +480,7 @@ fn suggested(weights: &Weights) -> Precision {
 
 /// Partial results of split attention for a usual batch that is decoded.
 fn partials_most(plans: &Plans, tokens: usize, kv_config: &KvConfig) -> u64 {
-    let key_tiles = (kv_config.text_pages.least * PAGE_TOKENS).div_ceil(TILE_KEYS);
+    let key_tiles = (kv_config.text.pages.least * PAGE_TOKENS).div_ceil(TILE_KEYS);
     (tokens.min(CAPTURED_TOKENS_MAX) * key_tiles * super::split::slot_bytes(&plans.text)) as u64
 }
 
@@ -482,7 +489,9 @@ fn upload_slopes(driver: &mut dyn Driver, plans: &Plans) -> Result<BTreeMap<usiz
     let mut known: Vec<(&[f32], Address)> = Vec::new();
     let mut found = BTreeMap::new();
     for op in &plans.text.ops {
-        let Op::Attention { keys: Keys::Causal { layer, slopes: Some(slopes) }, .. } = op else { continue };
+        let Op::Attention { source: KvSource::Pages(layer, Mask::Causal { slopes: Some(slopes) }), .. } = op else {
+            continue;
+        };
         let address = match known.iter().find(|(values, _)| values == slopes) {
             Some((_, address)) => *address,
             None => {
@@ -492,7 +501,7 @@ fn upload_slopes(driver: &mut dyn Driver, plans: &Plans) -> Result<BTreeMap<usiz
                 address
             }
         };
-        found.insert(*layer, address);
+        found.insert(layer.layer, address);
     }
     Ok(found)
 }
@@ -649,6 +658,7 @@ pub fn check_widths(device: &str, plans: &Plans, weights: &Weights) -> Result<()
     const UNIT: usize = 16;
     const HEAD_MAX: usize = 128;
     const NORM_MAX: usize = 16_384;
+    let serves_heads = |width: usize| width.is_multiple_of(UNIT) && width <= HEAD_MAX;
     let refuse = |what: String, expected: String, found: usize| {
         Err(Error::device(device, format!("{what}: expected {expected}, found {found}")))
     };
@@ -661,9 +671,9 @@ pub fn check_widths(device: &str, plans: &Plans, weights: &Weights) -> Result<()
                     let name = &weights.get(*weight).name;
                     return refuse(format!("width of the input of {name}"), format!("a multiple of {UNIT}"), x.width);
                 }
-                Op::Attention { head_width, .. } if !head_width.is_multiple_of(UNIT) || *head_width > HEAD_MAX => {
+                Op::Attention { query, heads, .. } if !serves_heads(query.width / heads) => {
                     let expected = format!("a multiple of {UNIT} up to {HEAD_MAX}");
-                    return refuse("width of an attention head".to_owned(), expected, *head_width);
+                    return refuse("width of an attention head".to_owned(), expected, query.width / heads);
                 }
                 Op::Norm { group, .. } if *group > NORM_MAX => {
                     return refuse("width of a norm".to_owned(), format!("at most {NORM_MAX}"), *group);

@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use super::arguments::{SplitItem, SplitRow};
 use super::batch::TILE_KEYS;
 use crate::backend::shared::shared_prefixes;
-use crate::graph::{Keys, Op, Plan};
+use crate::graph::{KvSource, Mask, Op, Plan};
 use crate::kv::PAGE_TOKENS;
 
 /// Tiles of keys that a block takes, one a warp, where its rows do not walk.
@@ -27,8 +27,8 @@ pub struct Splitting {
 /// Heads and width of a head of each causal attention.
 fn causal_heads(plan: &Plan) -> impl Iterator<Item = (usize, usize)> {
     plan.ops.iter().filter_map(|op| match op {
-        Op::Attention { query, keys: Keys::Causal { .. }, head_width, .. } => {
-            Some((query.width / head_width, *head_width))
+        Op::Attention { source: KvSource::Pages(layer, Mask::Causal { .. }), heads, .. } => {
+            Some((*heads, layer.head_width))
         }
         _ => None,
     })

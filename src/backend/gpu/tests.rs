@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use super::driver::{Address, Driver, GraphHandle, Launch, Properties};
 use super::emulated::{Emulator, Settings, Tally};
 use super::{Backend, BackendOptions, Batch, Gpu, KvConfig, PlanKind};
-use crate::backend::{Capacity, Device, PageCount, Precision};
+use crate::backend::{Capacity, Device, ImagePages, MediaSeen, PageCount, Precision};
 use crate::checkpoint::Folder;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
@@ -233,11 +233,14 @@ fn open(setting: Setting) -> (Arc<Calls>, Result<Gpu>) {
     (calls, Gpu::open(driver, &options, weights, KvConfig::of(&config, pages), plans))
 }
 
+/// The one image there is room for.
+const IMAGE: [ImagePages; 1] = [ImagePages { pages: &[0], rows: 5 }];
+
 /// An image, a prompt longer than there is room for at first, and the same step of two sequences three times:
 /// launched, captured, replayed. Results of the last.
 fn use_it(kernels: &mut Gpu) -> Result<Vec<f32>> {
     let pixels: Vec<u8> = (0..28 * 28 * 3).map(|i| (i % 17) as u8).collect();
-    kernels.run(PlanKind::Media, &Batch { pixels: &[&pixels], images: &[0], ..Batch::default() })?;
+    kernels.run(PlanKind::Media, &Batch { pixels: &[&pixels], images: &IMAGE, ..Batch::default() })?;
     let positions: Vec<u32> = (0..20).collect();
     kernels.run(
         PlanKind::Text,
@@ -246,7 +249,8 @@ fn use_it(kernels: &mut Gpu) -> Result<Vec<f32>> {
             positions: &positions,
             sequences: &[0; 20],
             tables: &[&[3, 1]],
-            media: &[Some(0); 20],
+            seen_images: &IMAGE,
+            media: &[MediaSeen::one(0); 20],
             outputs: &[19],
             ..Batch::default()
         },
@@ -262,7 +266,8 @@ fn decode(kernels: &mut Gpu) -> Result<Vec<f32>> {
         positions: &[20, 20],
         sequences: &[0, 1],
         tables: &[&[3, 1], &[3, 2]],
-        media: &[Some(0), None],
+        seen_images: &IMAGE,
+        media: &[MediaSeen::one(0), MediaSeen::NOTHING],
         outputs: &[0, 1],
         ..Batch::default()
     };
@@ -313,12 +318,12 @@ fn images_travel_as_bytes() {
         let before = calls.sent.load(Ordering::Relaxed);
         let pixels = vec![&frame[..]; frames as usize];
         kernels
-            .run(PlanKind::Media, &Batch { pixels: &pixels, images: &[0], frames: &[frames], ..Batch::default() })
+            .run(PlanKind::Media, &Batch { pixels: &pixels, images: &IMAGE, frames: &[frames], ..Batch::default() })
             .unwrap();
         calls.sent.load(Ordering::Relaxed) - before
     };
-    // Beside its pixels a frame has its place in its video: two words.
-    assert_eq!(send(3) - send(1), 2 * (frame.len() + 8));
+    // Beside its pixels a frame has its place in its video: three words.
+    assert_eq!(send(3) - send(1), 2 * (frame.len() + 12));
 }
 
 #[test]

@@ -2,12 +2,12 @@
 
 use flamant::config::{Activation, Norm};
 use flamant::probe::{
-    Axis, Epilogue, Graph, Index, Keys, KvConfig, Op, PAGE_TOKENS, PageCopy, PageCount, Pages, Plan, PlanKind, Tensor,
-    WeightId,
+    Axis, Epilogue, Graph, Index, KvConfig, KvLayer, KvSource, KvSpace, MEDIA_PAGE_ROWS, Mask, MediaSeen, Op,
+    PAGE_TOKENS, PageCopy, PageCount, Plan, PlanKind, PoolShape, Tensor, WeightId,
 };
 
 use super::numbers::fill;
-use super::{Case, Piece, Recipe, Run, Size, Step, VOCABULARY};
+use super::{Case, Image, Piece, Recipe, Run, Size, Step, VOCABULARY};
 
 /// A case under construction.
 struct Draft {
@@ -86,11 +86,10 @@ impl Draft {
     }
 }
 
-fn run(images: &[u32], pieces: Vec<Piece>) -> Run {
-    let outputs = 0..pieces.iter().map(|piece| piece.count).sum();
-    let images = images.to_vec();
-    let (frames, media, outputs) = (Vec::new(), Vec::new(), outputs.collect());
-    Run { which: PlanKind::Text, images, frames, pieces, media, outputs }
+fn run(pieces: Vec<Piece>) -> Run {
+    let outputs = (0..pieces.iter().map(|piece| piece.count).sum()).collect();
+    let (images, frames, seen, media) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    Run { which: PlanKind::Text, images, frames, pieces, seen, media, outputs }
 }
 
 /// Tokens that belong to no sequence with pages.
@@ -99,17 +98,20 @@ fn tokens(count: usize) -> Vec<Piece> {
 }
 
 fn on_tokens(count: usize) -> Vec<Step> {
-    vec![Step::Run(run(&[], tokens(count)))]
+    vec![Step::Run(run(tokens(count)))]
 }
 
+/// Images of which nothing is kept.
 fn on_images(count: usize) -> Vec<Step> {
-    let pages: Vec<u32> = (0..count as u32).collect();
-    vec![Step::Run(run(&pages, Vec::new()))]
+    let images = (0..count as u32).map(|who| Image { who, pages: Vec::new(), rows: 0 }).collect();
+    vec![Step::Run(Run { images, ..run(Vec::new()) })]
 }
 
 fn on_videos(frames: &[u32]) -> Vec<Step> {
-    let pages: Vec<u32> = (0..frames.len() as u32).collect();
-    vec![Step::Run(Run { frames: frames.to_vec(), ..run(&pages, Vec::new()) })]
+    let mut steps = on_images(frames.len());
+    let [Step::Run(run)] = &mut steps[..] else { unreachable!("one run") };
+    run.frames = frames.to_vec();
+    steps
 }
 
 /// Images cut into patches; `width` columns of an embedding, or the patches themselves for 0.
@@ -165,14 +167,14 @@ pub fn gather(size: Size, count: usize, width: usize, learned_positions: bool) -
         name += "/positions";
     }
     let pieces = vec![Piece { sequence: 0, table: Vec::new(), from: 10, count: count as u32 }];
-    draft.finish(name, size, &[], out, vec![Step::Run(run(&[], pieces))])
+    draft.finish(name, size, &[], out, vec![Step::Run(run(pieces))])
 }
 
 pub fn select(size: Size, count: usize, width: usize) -> Case {
     let mut draft = Draft::new();
     let x = draft.graph.input(Axis::Tokens, 1, width);
     let out = draft.graph.select(x);
-    let mut picked = run(&[], tokens(count));
+    let mut picked = run(tokens(count));
     picked.outputs = (0..count as u32).rev().step_by(3).collect();
     draft.finish(format!("select/{count}x{width}"), size, &[x], out, vec![Step::Run(picked)])
 }
@@ -325,6 +327,17 @@ impl Heads {
         self.count * self.width
     }
 
+    /// A layer of pages for their keys.
+    fn layer(self, space: KvSpace, layer: usize) -> KvLayer {
+        KvLayer { space, layer, kv_heads: self.count, head_width: self.width }
+    }
+
+    /// So many pages of such layers.
+    fn pool(self, layers: usize, pages: usize) -> PoolShape {
+        let pages = PageCount { least: pages, most: pages };
+        PoolShape { layers, kv_heads: self.count, head_width: self.width, pages }
+    }
+
     fn scale(self) -> f32 {
         1.0 / (self.width as f32).sqrt()
     }
@@ -446,25 +459,26 @@ pub fn forked(
     let pages = tables.pages;
 
     let mut draft = Draft::new();
-    let count = PageCount { least: pages as usize + 1, most: pages as usize + 1 };
-    draft.kv_config = KvConfig { text_layers: layer + 1, text_width: width, text_pages: count, ..draft.kv_config };
+    draft.kv_config = KvConfig { text: heads.pool(layer + 1, pages as usize + 1), ..draft.kv_config };
+    let of_layer = |layer| heads.layer(KvSpace::Text, layer);
     let qkv = draft.graph.input(Axis::Tokens, 1, 3 * width);
     let [query, key, value] = qkv.split();
     if let Order::Rotary(rotated) = order {
         draft.graph.rope(query, heads.width, rotated, 10_000.0);
         draft.graph.rope(key, heads.width, rotated, 10_000.0);
     }
-    draft.graph.append(key, value, Pages::Text { layer });
+    draft.graph.append(key, value, of_layer(layer));
     if layer > 0 {
         // What stands beside must not matter.
-        draft.graph.append(value, key, Pages::Text { layer: 0 });
+        draft.graph.append(value, key, of_layer(0));
     }
     let slopes = (order == Order::Alibi)
         .then(|| (1..=heads.count).map(|head| 2f32.powf(-8.0 * head as f32 / heads.count as f32)).collect());
-    let out = draft.graph.attention(query, Keys::Causal { layer, slopes }, heads.width, heads.scale());
+    let source = KvSource::Pages(of_layer(layer), Mask::Causal { slopes });
+    let out = draft.graph.attention(query, source, heads.count, heads.scale());
     let mut filler = Graph::new();
     let (key, value) = (filler.input(Axis::Tokens, 1, width), filler.input(Axis::Tokens, 1, width));
-    (0..=layer).for_each(|layer| filler.append(key, value, Pages::Text { layer }));
+    (0..=layer).for_each(|layer| filler.append(key, value, of_layer(layer)));
     draft.media = filler.plan(&[key, value], None);
 
     let mut reached: Vec<u32> = pasts.iter().map(|past| past.filled).collect();
@@ -475,10 +489,10 @@ pub fn forked(
     };
     let mut steps = Vec::new();
     for filled in tables.fill(pasts) {
-        steps.push(Step::Run(Run { which: PlanKind::Media, outputs: Vec::new(), ..run(&[], vec![filled]) }));
+        steps.push(Step::Run(Run { which: PlanKind::Media, outputs: Vec::new(), ..run(vec![filled]) }));
     }
     for pieces in runs {
-        steps.push(Step::Run(run(&[], pieces.iter().map(|&(sequence, count)| piece(sequence, count)).collect())));
+        steps.push(Step::Run(run(pieces.iter().map(|&(sequence, count)| piece(sequence, count)).collect())));
     }
     let order = match order {
         Order::None => "none".to_owned(),
@@ -556,7 +570,7 @@ fn attended(
             draft.graph.norm_groups(*key, heads.width, Norm::Layer, key_weight, Some(key_bias), 1e-5);
         }
     }
-    let out = draft.graph.attention(query, Keys::Image(pairs), heads.width, heads.scale());
+    let out = draft.graph.attention(query, KvSource::Dense(pairs), heads.count, heads.scale());
     let normed = if normed { "/normed" } else { "" };
     let name = format!("{name}/{}x{}{normed}", heads.count, heads.width);
     let inputs: Vec<Tensor> = [query].into_iter().chain(sources).collect();
@@ -568,7 +582,7 @@ pub fn vision(size: Size, images: usize, rows: usize, heads: Heads) -> Case {
     let mut draft = Draft::new();
     let qkv = draft.graph.input(Axis::Images, rows, 3 * heads.all());
     let [query, key, value] = qkv.split();
-    let out = draft.graph.attention(query, Keys::Image(vec![(key, value)]), heads.width, heads.scale());
+    let out = draft.graph.attention(query, KvSource::Dense(vec![(key, value)]), heads.count, heads.scale());
     let name = format!("vision/{images}x{rows}/{}x{}", heads.count, heads.width);
     draft.finish(name, size, &[qkv], out, on_images(images))
 }
@@ -586,31 +600,58 @@ pub fn rows_from(size: Size, images: usize, rows: usize, width: usize, out_width
     draft.finish(format!("rows_from/{images}x{rows}x{width}x{out_width}"), size, &[x], out, on_images(images))
 }
 
-/// Media pages of a block, filled, and the text plan's pools for them.
-fn media_pages(draft: &mut Draft, size: Size, heads: Heads, media_tokens: usize, images: usize) -> (usize, Step) {
+/// Images with so many rows in media pages of a block, which are dealt so that those of no image are in order.
+struct Images {
+    layer: KvLayer,
+    list: Vec<Image>,
+    fill: Step,
+}
+
+/// The images, what fills their pages, and the text plan's pools for them. Rows that an image does not keep come with
+/// it.
+fn images(draft: &mut Draft, size: Size, heads: Heads, rows: &[u32]) -> Images {
     let block = match size {
         Size::Small => 1,
         Size::Real => 0,
     };
-    let width = heads.all();
-    let count = PageCount { least: images, most: images };
-    let kv_config = draft.kv_config;
-    draft.kv_config =
-        KvConfig { media_blocks: block + 1, media_width: width, media_tokens, media_pages: count, ..kv_config };
+    let pages = |rows: u32| (rows as usize).div_ceil(MEDIA_PAGE_ROWS);
+    let mut free: Vec<u32> = (0..rows.iter().map(|&rows| pages(rows)).sum::<usize>() as u32).collect();
+    draft.kv_config = KvConfig { media: heads.pool(block + 1, free.len()), ..draft.kv_config };
+    let of_layer = |layer| heads.layer(KvSpace::Media, layer);
     let mut filler = Graph::new();
-    let key_value = filler.input(Axis::Images, media_tokens, 2 * width);
+    let longest = rows.iter().max().map_or(0, |&rows| rows as usize);
+    let key_value = filler.input(Axis::Images, longest, 2 * heads.all());
     let [key, value] = key_value.split();
-    filler.append(key, value, Pages::Media { block });
+    filler.append(key, value, of_layer(block));
     if block > 0 {
-        filler.append(value, key, Pages::Media { block: 0 });
+        filler.append(value, key, of_layer(0));
     }
     draft.media = filler.plan(&[key_value], None);
-    let pages: Vec<u32> = (0..images as u32).rev().collect();
-    let fill = Run { which: PlanKind::Media, outputs: Vec::new(), ..run(&pages, Vec::new()) };
-    (block, Step::Run(fill))
+    let image = |(who, &rows): (u32, &u32)| Image { who, pages: free.split_off(free.len() - pages(rows)), rows };
+    let mut list: Vec<Image> = (0..).zip(rows).map(image).collect();
+    list.iter_mut().for_each(|image| image.pages.reverse());
+    let images = list.iter().rev().cloned().collect();
+    let fill = Run { which: PlanKind::Media, images, outputs: Vec::new(), ..run(Vec::new()) };
+    Images { layer: of_layer(block), list, fill: Step::Run(fill) }
 }
 
-/// Which image each token sees.
+impl Images {
+    /// Tokens that see some of them, after they are in their pages.
+    fn seen_by(self, media: &[MediaSeen]) -> Vec<Step> {
+        let seen = Run { seen: self.list, media: media.to_vec(), ..run(tokens(media.len())) };
+        vec![self.fill, Step::Run(seen)]
+    }
+}
+
+/// Rows of images as a name.
+fn rows_name(rows: &[u32]) -> String {
+    match rows {
+        [first, rest @ ..] if rest.iter().all(|rows| rows == first) => format!("{}x{first}", rows.len()),
+        _ => format!("{rows:?}").replace(' ', ""),
+    }
+}
+
+/// Which images each token sees.
 #[derive(Debug, Clone, Copy)]
 pub enum Seen {
     /// Each the one before it: none at first, then blocks of tokens, in order.
@@ -619,46 +660,46 @@ pub enum Seen {
     Mixed,
     /// All of them the last.
     Last,
+    /// Each up to three that stand side by side, and none.
+    Neighbours,
     /// Nothing at all.
     Nothing,
 }
 
 impl Seen {
-    /// The image of each token.
-    pub fn list(self, tokens: usize, images: usize) -> Vec<Option<u32>> {
+    /// What each token sees of so many images.
+    pub fn list(self, tokens: usize, images: usize) -> Vec<MediaSeen> {
         let block = tokens.div_ceil(images + 1);
+        // 0: nothing.
+        let numbered = |number: usize| if number > 0 { MediaSeen::one(number as u32 - 1) } else { MediaSeen::NOTHING };
         let of = |token: usize| match self {
-            Seen::Interleaved => (token / block).checked_sub(1).map(|image| image as u32),
-            Seen::Mixed => (token * 5 % (images + 1)).checked_sub(1).map(|image| image as u32),
-            Seen::Last => Some(images as u32 - 1),
-            Seen::Nothing => None,
+            Seen::Interleaved => numbered(token / block),
+            Seen::Mixed => numbered(token * 5 % (images + 1)),
+            Seen::Last => numbered(images),
+            Seen::Neighbours => {
+                let (first, count) = (token * 7 % images, token % 4);
+                MediaSeen { first: first as u32, images: count.min(images - first) as u32 }
+            }
+            Seen::Nothing => MediaSeen::NOTHING,
         };
         (0..tokens).map(of).collect()
     }
 }
 
-/// Text tokens to the latents of the image before them.
-pub fn masked(
-    size: Size,
-    heads: Heads,
-    media_tokens: usize,
-    images: usize,
-    media: &[Option<u32>],
-    normed: bool,
-) -> Case {
+/// Text tokens to images of so many rows.
+pub fn masked(size: Size, heads: Heads, rows: &[u32], media: &[MediaSeen], normed: bool) -> Case {
     let mut draft = Draft::new();
-    let (block, fill) = media_pages(&mut draft, size, heads, media_tokens, images);
+    let images = images(&mut draft, size, heads, rows);
+    let layer = images.layer;
     let query = draft.graph.input(Axis::Tokens, 1, heads.all());
     if normed {
         let weight = draft.factors(heads.width);
         draft.graph.norm_groups(query, heads.width, Norm::Rms, weight, None, 1e-6);
     }
-    let out = draft.graph.attention(query, Keys::Preceding { block }, heads.width, heads.scale());
-    let count = media.len();
-    let attend = Step::Run(Run { media: media.to_vec(), ..run(&[], tokens(count)) });
+    let out = draft.graph.attention(query, KvSource::Pages(layer, Mask::Media), heads.count, heads.scale());
     let normed = if normed { "/normed" } else { "" };
-    let name = format!("masked/{count}to{images}x{media_tokens}/{}x{}{normed}", heads.count, heads.width);
-    Case { exact_without_image: true, ..draft.finish(name, size, &[query], out, vec![fill, attend]) }
+    let name = format!("masked/{}to{}/{}x{}{normed}", media.len(), rows_name(rows), heads.count, heads.width);
+    Case { exact_without_image: true, ..draft.finish(name, size, &[query], out, images.seen_by(media)) }
 }
 
 /// Whose gated block.
@@ -671,18 +712,10 @@ pub enum Family {
 }
 
 /// The attention half of a gated block.
-#[allow(clippy::too_many_arguments, reason = "a table's row")]
-pub fn gated(
-    size: Size,
-    family: Family,
-    width: usize,
-    heads: Heads,
-    media_tokens: usize,
-    images: usize,
-    media: Vec<Option<u32>>,
-) -> Case {
+pub fn gated(size: Size, family: Family, width: usize, heads: Heads, rows: &[u32], media: &[MediaSeen]) -> Case {
     let mut draft = Draft::new();
-    let (block, fill) = media_pages(&mut draft, size, heads, media_tokens, images);
+    let images = images(&mut draft, size, heads, rows);
+    let layer = images.layer;
     let inner = heads.all();
     let (kind, gates) = match family {
         Family::OpenFlamingo => (Norm::Layer, 1),
@@ -698,11 +731,10 @@ pub fn gated(
         let weight = draft.factors(heads.width);
         draft.graph.norm_groups(query, heads.width, Norm::Rms, weight, None, 1e-6);
     }
-    let attended = draft.graph.attention(query, Keys::Preceding { block }, heads.width, heads.scale());
+    let attended = draft.graph.attention(query, KvSource::Pages(layer, Mask::Media), heads.count, heads.scale());
     let added = Epilogue { gate: Some(gate), residual: Some(x), ..Epilogue::default() };
     let out = draft.graph.linear(attended, out_weight, width, None, added);
-    let count = media.len();
-    let attend = Step::Run(Run { media, ..run(&[], tokens(count)) });
-    let name = format!("gated/{family:?}/{count}x{width}to{images}x{media_tokens}/{}x{}", heads.count, heads.width);
-    Case { exact_without_image: true, ..draft.stored(name.to_lowercase(), size, &[x], out, vec![fill, attend]) }
+    let (count, of) = (media.len(), rows_name(rows));
+    let name = format!("gated/{family:?}/{count}x{width}to{of}/{}x{}", heads.count, heads.width);
+    Case { exact_without_image: true, ..draft.stored(name.to_lowercase(), size, &[x], out, images.seen_by(media)) }
 }

@@ -1,6 +1,6 @@
 //! A case many times over in one plan, for benches: what one operation reads, no cache still holds from the last.
 
-use flamant::probe::{Epilogue, Keys, Op, Pages, Tensor, WeightId};
+use flamant::probe::{Epilogue, KvLayer, KvSource, KvSpace, Op, Tensor, WeightId};
 
 use super::Case;
 
@@ -15,8 +15,8 @@ impl Case {
             let moved = Moved {
                 weights: copy * self.weights.len(),
                 slots: copy * self.text.slots.len(),
-                layers: copy * self.kv_config.text_layers,
-                blocks: copy * self.kv_config.media_blocks,
+                text: copy * self.kv_config.text.layers,
+                media: copy * self.kv_config.media.layers,
             };
             case.text.inputs.extend(self.text.inputs.iter().map(|input| moved.tensor(*input)));
             case.text.ops.extend(self.text.ops.iter().map(|op| moved.op(op)));
@@ -24,8 +24,8 @@ impl Case {
             let filled = Moved { weights: 0, slots: 0, ..moved };
             case.media.ops.extend(self.media.ops.iter().map(|op| filled.op(op)));
         }
-        case.kv_config.text_layers *= times;
-        case.kv_config.media_blocks *= times;
+        case.kv_config.text.layers *= times;
+        case.kv_config.media.layers *= times;
         case
     }
 }
@@ -34,8 +34,8 @@ impl Case {
 struct Moved {
     weights: usize,
     slots: usize,
-    layers: usize,
-    blocks: usize,
+    text: usize,
+    media: usize,
 }
 
 impl Moved {
@@ -45,6 +45,13 @@ impl Moved {
 
     fn weight(&self, weight: WeightId) -> WeightId {
         WeightId(weight.0 + self.weights)
+    }
+
+    fn layer(&self, layer: &mut KvLayer) {
+        layer.layer += match layer.space {
+            KvSpace::Text => self.text,
+            KvSpace::Media => self.media,
+        };
     }
 
     fn op(&self, op: &Op) -> Op {
@@ -79,19 +86,17 @@ impl Moved {
                 bias.iter_mut().chain(gate).chain([matrix]).for_each(weight);
             }
             Op::Rope { x, .. } => tensor(x),
-            Op::Append { key, value, pages } => {
+            Op::Append { key, value, layer } => {
                 [key, value].into_iter().for_each(tensor);
-                match pages {
-                    Pages::Text { layer } => *layer += self.layers,
-                    Pages::Media { block } => *block += self.blocks,
-                }
+                self.layer(layer);
             }
-            Op::Attention { query, keys, out, .. } => {
+            Op::Attention { query, source, out, .. } => {
                 [query, out].into_iter().for_each(tensor);
-                match keys {
-                    Keys::Image(sources) => sources.iter_mut().flat_map(|(key, value)| [key, value]).for_each(tensor),
-                    Keys::Causal { layer, .. } => *layer += self.layers,
-                    Keys::Preceding { block } => *block += self.blocks,
+                match source {
+                    KvSource::Dense(sources) => {
+                        sources.iter_mut().flat_map(|(key, value)| [key, value]).for_each(tensor);
+                    }
+                    KvSource::Pages(layer, _) => self.layer(layer),
                 }
             }
         }

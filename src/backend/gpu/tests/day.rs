@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::{Setting, open};
 use crate::backend::gpu::PlanKind;
 use crate::backend::gpu::batch::{self, Layout, Shape};
-use crate::backend::{Backend, Batch, Capacity, PageCount};
+use crate::backend::{Backend, Batch, Capacity, ImagePages, MediaSeen, PageCount};
 use crate::kv::PAGE_TOKENS;
 
 /// SplitMix64.
@@ -27,6 +27,9 @@ impl Random {
     }
 }
 
+/// Images that sequences see, of a page each.
+const IMAGES: usize = 100;
+
 /// A sequence of a random day.
 struct Talk {
     /// Tokens so far.
@@ -36,7 +39,7 @@ struct Talk {
     /// Tokens that it will still write.
     left: usize,
     table: Vec<u32>,
-    media: Option<u32>,
+    media: MediaSeen,
 }
 
 /// Sequences that come and go, and what became of them.
@@ -80,7 +83,11 @@ impl Day {
             table.extend(&prefix[..prefix.len().min((prompt - 1) / PAGE_TOKENS)]);
         }
         let new = prompt - table.len() * PAGE_TOKENS;
-        let media = self.random.happens(2, 3).then(|| self.random.below(100) as u32);
+        let media = if self.random.happens(2, 3) {
+            MediaSeen::one(self.random.below(IMAGES) as u32)
+        } else {
+            MediaSeen::NOTHING
+        };
         self.talks.push(Talk { length: prompt, new, left, table, media });
     }
 
@@ -119,11 +126,14 @@ impl Day {
             counts.push(count);
         }
         let tables: Vec<&[u32]> = self.talks.iter().map(|talk| &talk.table[..]).collect();
+        let pages: Vec<u32> = (0..IMAGES as u32).collect();
+        let seen_images: Vec<ImagePages> = pages.chunks(1).map(|pages| ImagePages { pages, rows: 64 }).collect();
         run(&Batch {
             ids: &ids,
             positions: &positions,
             sequences: &sequences,
             tables: &tables,
+            seen_images: &seen_images,
             media: &media,
             outputs: &outputs,
             ..Batch::default()
