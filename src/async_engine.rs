@@ -1,41 +1,53 @@
 //! An engine on a thread of its own, for programs whose requests come from many threads or tasks.
 //!
-//! The thread owns the [`Engine`]. Between two steps it takes all commands that wait; without requests it sleeps. What
-//! happens to a request comes out of its [`Events`], in a loop that waits or as a stream that any runtime can poll.
-//! Whoever drops a request's events before the last has no more use for it: the request is cancelled.
+//! The thread owns the [`Engine`] and steps it while there is something to do; everybody else has an [`EngineHandle`],
+//! with which nothing waits for a step. What happens to a request comes out of its [`Events`], in a loop that waits or
+//! as a stream that any runtime can poll. Whoever drops a request's events before the last has no more use for it: the
+//! request is cancelled.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::thread;
 
+use async_channel::Receiver;
 use futures_core::Stream;
 
-use crate::engine::{Engine, EventKind, PreparedRequest, Preparer, Request, RequestId, Stats};
+use crate::engine::{Engine, EngineHandle, EventKind, PreparedRequest, Preparer, Request, RequestId, Stats};
 use crate::error::{Error, Result, said};
+use crate::image::Image;
 
 /// A handle to an engine that runs on a thread of its own; clones are handles to the same engine.
 ///
 /// When all handles are gone, requests whose [`Events`] are still held run to their end; the thread ends, and the model
-/// is closed, once nobody holds a handle or events any more.
+/// is closed, once nobody holds a handle, events or [`PendingFeatures`] any more.
 #[derive(Clone)]
 pub struct AsyncEngine {
-    commands: Sender<Command>,
-    failure: Arc<OnceLock<Error>>,
-    preparer: Preparer,
+    inner: Arc<Inner>,
 }
 
-enum Command {
-    Submit { prepared: Box<PreparedRequest>, events: EventSender, reply: Reply<Result<RequestId>> },
-    Cancel(RequestId),
-    Ask(Box<dyn FnOnce(&Engine) + Send>),
+struct Inner {
+    handle: EngineHandle,
+    senders: Arc<Senders>,
 }
 
-/// Takes one answer, and is dropped without one if the thread ends.
-type Reply<T> = SyncSender<T>;
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.handle.desert();
+    }
+}
+
+/// Where the events of each request go.
+#[derive(Default)]
+struct Senders(Mutex<HashMap<RequestId, async_channel::Sender<EventKind>>>);
+
+impl Senders {
+    fn lock(&self) -> MutexGuard<'_, HashMap<RequestId, async_channel::Sender<EventKind>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl AsyncEngine {
     /// Starts the thread.
@@ -43,72 +55,69 @@ impl AsyncEngine {
     /// # Errors
     /// The system cannot start one.
     pub fn new(engine: Engine) -> Result<AsyncEngine> {
-        let (commands, waiting) = channel();
-        let failure = Arc::new(OnceLock::new());
-        let preparer = engine.preparer().clone();
-        let told = failure.clone();
+        let senders = Arc::<Senders>::default();
+        let inner = Inner { handle: engine.handle(), senders: senders.clone() };
         thread::Builder::new()
             .name("flamant-engine".to_owned())
-            .spawn(move || run(engine, waiting, &told))
+            .spawn(move || run(engine, &senders))
             .map_err(|error| Error::device("the engine", format!("its thread cannot be started: {error}")))?;
-        Ok(AsyncEngine { commands, failure, preparer })
+        Ok(AsyncEngine { inner: Arc::new(inner) })
     }
 
-    /// Prepares a request on this thread, submits it and waits until the engine has taken it: up to one step.
+    /// Prepares a request on this thread and submits it, without waiting for a step.
     ///
     /// # Errors
-    /// What [`Engine::submit`] refuses; a panic while preparing, which harms nobody else; an engine that has failed.
+    /// As for [`EngineHandle::submit`]. A panic while preparing harms nobody else.
     pub fn submit(&self, request: Request) -> Result<Events> {
-        self.submit_prepared(self.preparer.prepare(request)?)
+        self.submit_prepared(self.preparer().prepare(request)?)
     }
 
-    /// Submits a request that [`AsyncEngine::reader`] has prepared; waits as [`AsyncEngine::submit`] does.
+    /// Submits a request that [`AsyncEngine::reader`] has prepared, without waiting for a step.
     ///
     /// # Errors
-    /// A full queue; an engine that has failed.
+    /// As for [`EngineHandle::submit_prepared`].
     pub fn submit_prepared(&self, prepared: PreparedRequest) -> Result<Events> {
         // Without a bound, so that a slow reader never holds up the engine; what waits is at most one answer.
         let (events, receiver) = async_channel::unbounded();
-        let prepared = Box::new(prepared);
-        let id = self.request(|reply| Command::Submit { prepared, events, reply })??;
+        let announce = |id| drop(self.inner.senders.lock().insert(id, events));
+        let id = self.inner.handle.submit_announced(prepared, announce)?;
         Ok(Events { id, receiver: Box::pin(receiver), engine: self.clone(), ended: false })
     }
 
-    /// Counters since the engine was opened, and states now. Waits for the end of a step.
+    /// Whether there is room for a request now; see [`EngineHandle::has_room`].
+    pub fn has_room(&self, prepared: &PreparedRequest) -> bool {
+        self.inner.handle.has_room(prepared)
+    }
+
+    /// Features of images and videos, as [`Engine::features`] finds them. They are prepared on this thread, and encoded
+    /// between steps, in batches with those of other callers, while requests go on.
+    ///
+    /// # Errors
+    /// As for [`EngineHandle::features`]; what else can go wrong comes as the result.
+    pub fn features(&self, media: &[&[Image]]) -> Result<PendingFeatures> {
+        let (sender, receiver) = async_channel::bounded(1);
+        // Whoever has dropped the other end does not want them any more.
+        let reply = move |found| drop(sender.try_send(found));
+        self.inner.handle.features(media, reply)?;
+        Ok(PendingFeatures { receiver: Box::pin(receiver), engine: self.clone() })
+    }
+
+    /// Counts since the engine was opened, and states as the last step began or ended. Waits for nothing.
     ///
     /// # Errors
     /// An engine that has failed.
     pub fn stats(&self) -> Result<Stats> {
-        self.ask(Engine::stats)
+        self.inner.handle.stats()
     }
 
     /// Prepares requests on any thread.
     pub fn preparer(&self) -> &Preparer {
-        &self.preparer
-    }
-
-    /// What `question` finds when it looks at the engine between two steps.
-    fn ask<T: Send + 'static>(&self, question: impl FnOnce(&Engine) -> T + Send + 'static) -> Result<T> {
-        self.request(|reply| {
-            Command::Ask(Box::new(move |engine| {
-                // Whoever asked is waiting.
-                let _ = reply.send(question(engine));
-            }))
-        })
-    }
-
-    /// Sends a command and waits for the reply to it.
-    fn request<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T> {
-        let (reply, answer) = sync_channel(1);
-        // A thread that has failed takes nothing and drops what waits; it has said why before.
-        let _ = self.commands.send(command(reply));
-        answer.recv().map_err(|_| self.reason())
+        self.inner.handle.preparer()
     }
 
     /// Why the thread has ended while somebody wanted something of it.
     fn reason(&self) -> Error {
-        // It ends early by a panic only; what it held goes first, and what it says of it comes then.
-        self.failure.wait().clone()
+        self.inner.handle.reason()
     }
 }
 
@@ -118,7 +127,7 @@ impl AsyncEngine {
 /// have a `next` in programs that use them together.) Dropped before the last event was read, it cancels the request.
 pub struct Events {
     id: RequestId,
-    receiver: Pin<Box<async_channel::Receiver<EventKind>>>,
+    receiver: Pin<Box<Receiver<EventKind>>>,
     engine: AsyncEngine,
     ended: bool,
 }
@@ -140,8 +149,7 @@ impl Events {
 
     /// Asks for the request to be cancelled. Unless it ends before that, its last event is [`EventKind::Cancelled`].
     pub fn cancel(&self) {
-        // An engine that has failed has told so by an event.
-        let _ = self.engine.commands.send(Command::Cancel(self.id));
+        self.engine.inner.handle.cancel(self.id);
     }
 
     /// Passes on what has come. Every request has a last event: a channel that was closed before means a failure.
@@ -191,60 +199,60 @@ impl Drop for Events {
     }
 }
 
-type Senders = HashMap<RequestId, EventSender>;
+/// Features on their way: a [`Future`] for tasks, and [`PendingFeatures::wait`] for threads.
+pub struct PendingFeatures {
+    receiver: Pin<Box<Receiver<Result<Vec<Vec<f32>>>>>>,
+    engine: AsyncEngine,
+}
 
-/// Where a request's events go.
-type EventSender = async_channel::Sender<EventKind>;
+impl PendingFeatures {
+    /// Waits for them: a unit vector for each image or video.
+    ///
+    /// # Errors
+    /// [`Error::FeaturesNotFinite`]; a device, or an engine, that has failed.
+    pub fn wait(self) -> Result<Vec<Vec<f32>>> {
+        self.receiver.recv_blocking().unwrap_or_else(|_| Err(self.engine.reason()))
+    }
+}
 
-/// The thread: works until nobody can send commands any more, or until it panics; then everybody is told why.
-fn run(engine: Engine, commands: Receiver<Command>, failure: &OnceLock<Error>) {
-    let mut senders = Senders::new();
-    let outcome = catch_unwind(AssertUnwindSafe(|| work(engine, &commands, &mut senders)));
+impl Future for PendingFeatures {
+    type Output = Result<Vec<Vec<f32>>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let found = self.receiver.as_mut().poll_next(context);
+        found.map(|found| found.unwrap_or_else(|| Err(self.engine.reason())))
+    }
+}
+
+/// The thread: works until nobody is left who could want anything, or until it panics; then everybody is told why.
+fn run(mut engine: Engine, senders: &Senders) {
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        while engine.handle().wait(None) {
+            hand_out(&mut engine, senders);
+        }
+    }));
     if let Err(panic) = outcome {
         // Said before the channels close: whoever waits at one of them reads it then.
         let why = format!("it has panicked: {}", said(panic.as_ref()));
-        failure.set(Error::device("the engine", why)).expect("a thread ends once");
+        engine.handle().close(Error::device("the engine", why));
+        drop(engine);
+        senders.lock().clear();
     }
 }
 
-fn work(mut engine: Engine, commands: &Receiver<Command>, senders: &mut Senders) {
-    loop {
-        if engine.is_idle() {
-            let Ok(command) = commands.recv() else { return };
-            obey(command, &mut engine, senders);
+/// Runs a step; its events go to those who wait for them.
+fn hand_out(engine: &mut Engine, senders: &Senders) {
+    let events = engine.step();
+    let mut senders = senders.lock();
+    for event in events {
+        let last = event.kind.is_last();
+        if let Some(sender) = senders.get(&event.id) {
+            // Whoever dropped the other end has cancelled the request.
+            let _ = sender.try_send(event.kind);
         }
-        // If nobody is left to send more, what they cancelled as they went still has to end.
-        while let Ok(command) = commands.try_recv() {
-            obey(command, &mut engine, senders);
+        if last {
+            senders.remove(&event.id);
         }
-        for event in engine.step() {
-            let last = event.kind.is_last();
-            if let Some(sender) = senders.get(&event.id) {
-                // Whoever dropped the other end has cancelled the request.
-                let _ = sender.try_send(event.kind);
-            }
-            if last {
-                senders.remove(&event.id);
-            }
-        }
-    }
-}
-
-fn obey(command: Command, engine: &mut Engine, senders: &mut Senders) {
-    match command {
-        Command::Submit { prepared, events, reply } => {
-            let submitted = engine.submit_prepared(*prepared);
-            if let Ok(id) = submitted {
-                senders.insert(id, events);
-            }
-            // Whoever submitted is waiting.
-            let _ = reply.send(submitted);
-        }
-        Command::Cancel(id) => {
-            // One that has ended meanwhile is not there any more.
-            engine.cancel(id);
-        }
-        Command::Ask(question) => question(engine),
     }
 }
 
@@ -263,12 +271,15 @@ mod tests {
     /// Those that run, those that wait and those that come later all hear of it.
     #[test]
     fn a_panic_of_the_thread_is_an_error_for_all() {
-        let engine = AsyncEngine::new(Engine::demo(&Options::default()).unwrap()).unwrap();
+        let mut engine = Engine::demo(&Options::default()).unwrap();
+        let mut steps = 0;
+        engine.before_run(Box::new(move || {
+            steps += 1;
+            assert!(steps < 20, "on purpose");
+        }));
+        let engine = AsyncEngine::new(engine).unwrap();
         let running: Vec<Events> = (0..3).map(|_| engine.submit(request(200)).unwrap()).collect();
-        let other = engine.clone();
-        let waiting = thread::spawn(move || other.ask(|_| -> () { panic!("on purpose") }));
-        let error = waiting.join().unwrap().unwrap_err().to_string();
-        assert!(error.contains("the engine: it has panicked: on purpose"), "{error}");
+        let error = "the engine: it has panicked: on purpose";
         for events in running {
             let last = events.into_iter().last().unwrap();
             assert!(matches!(&last, EventKind::Failed(found) if found.to_string() == error), "{last:?}");
@@ -292,16 +303,16 @@ mod tests {
     #[test]
     fn the_thread_ends_when_nobody_is_left() {
         let engine = Engine::demo(&Options::default()).unwrap();
-        let prepared = Box::new(engine.preparer().prepare(request(200)).unwrap());
-        let (commands, waiting) = channel();
-        let (events, receiver) = async_channel::unbounded();
-        let (reply, answer) = sync_channel(1);
-        commands.send(Command::Submit { prepared, events, reply }).unwrap();
-        let thread = thread::spawn(move || run(engine, waiting, &OnceLock::new()));
-        commands.send(Command::Cancel(answer.recv().unwrap().unwrap())).unwrap();
-        drop(commands);
+        let (handle, senders) = (engine.handle(), Senders::default());
+        let id = handle.submit(request(200)).unwrap();
+        let (sender, receiver) = async_channel::unbounded();
+        senders.lock().insert(id, sender);
+        let thread = thread::spawn(move || run(engine, &senders));
+        assert!(handle.cancel(id));
+        handle.desert();
         thread.join().unwrap();
         let events: Vec<EventKind> = std::iter::from_fn(|| receiver.try_recv().ok()).collect();
         assert_eq!(events.last(), Some(&EventKind::Cancelled));
+        assert!(handle.stats().unwrap_err().to_string().ends_with("the engine was closed"));
     }
 }

@@ -53,6 +53,16 @@ pub enum Error {
         /// What was asked for.
         found: u64,
     },
+    /// An engine has too much to do: what was asked for would be taken if others were over.
+    #[non_exhaustive]
+    QueueFull {
+        /// What is limited, with its unit.
+        what: String,
+        /// The limit.
+        limit: u64,
+        /// What it would come to.
+        found: u64,
+    },
     /// A device is not there, is full, or has failed.
     #[non_exhaustive]
     Device {
@@ -70,6 +80,12 @@ pub enum Error {
         request: u64,
         /// The position of the token they follow.
         token: usize,
+    },
+    /// What a model makes of an image, for comparing it, is not finite. Other images may be compared.
+    #[non_exhaustive]
+    FeaturesNotFinite {
+        /// Which of the images and videos asked about, from 0.
+        image: usize,
     },
     /// A fault of this library at its work for one request: a panic that was caught. Other requests go on.
     #[non_exhaustive]
@@ -91,11 +107,13 @@ pub enum ErrorKind {
     InvalidFile,
     /// [`Error::Limit`]
     Limit,
+    /// [`Error::QueueFull`]
+    QueueFull,
     /// [`Error::Device`]
     Device,
     /// [`Error::Argument`]
     Argument,
-    /// [`Error::NotFinite`]
+    /// [`Error::NotFinite`], [`Error::FeaturesNotFinite`]
     NotFinite,
     /// [`Error::Internal`]
     Internal,
@@ -108,6 +126,7 @@ impl ErrorKind {
             ErrorKind::File => "file",
             ErrorKind::InvalidFile => "invalid_file",
             ErrorKind::Limit => "limit",
+            ErrorKind::QueueFull => "queue_full",
             ErrorKind::Device => "device",
             ErrorKind::Argument => "argument",
             ErrorKind::NotFinite => "not_finite",
@@ -129,13 +148,20 @@ impl Display for Error {
             Error::Invalid { file, key, expected, found, .. } => {
                 write!(formatter, "{file}: {key}: expected {expected}, found {found}")
             }
-            Error::Limit { what, limit, found } => write!(formatter, "{what}: {found} is over the limit of {limit}"),
+            Error::Limit { what, limit, found } | Error::QueueFull { what, limit, found } => {
+                write!(formatter, "{what}: {found} is over the limit of {limit}")
+            }
             Error::Device { device, message } => write!(formatter, "{device}: {message}"),
             Error::Argument(message) => formatter.write_str(message),
             Error::NotFinite { request, token } => write!(
                 formatter,
                 "logits of request {request} at token {token} are not finite: weights that are not usable, or numbers \
                  beyond the range of the precision"
+            ),
+            Error::FeaturesNotFinite { image } => write!(
+                formatter,
+                "features of image {image} are not finite: weights that are not usable, or numbers beyond the range of the \
+                 precision"
             ),
             Error::Internal { doing, message } => {
                 write!(formatter, "a fault of the library while {doing}: {message}")
@@ -171,9 +197,10 @@ impl Error {
             Error::File { .. } => ErrorKind::File,
             Error::Invalid { .. } => ErrorKind::InvalidFile,
             Error::Limit { .. } => ErrorKind::Limit,
+            Error::QueueFull { .. } => ErrorKind::QueueFull,
             Error::Device { .. } => ErrorKind::Device,
             Error::Argument(_) => ErrorKind::Argument,
-            Error::NotFinite { .. } => ErrorKind::NotFinite,
+            Error::NotFinite { .. } | Error::FeaturesNotFinite { .. } => ErrorKind::NotFinite,
             Error::Internal { .. } => ErrorKind::Internal,
         }
     }
@@ -239,6 +266,11 @@ impl Error {
     /// `found` of `what` where at most `limit` is allowed.
     pub fn limit(what: impl Display, limit: u64, found: u64) -> Self {
         Error::Limit { what: one_line(what), limit, found }
+    }
+
+    /// As [`Error::limit`], of what would be within the limit if others were over.
+    pub fn queue_full(what: impl Display, limit: u64, found: u64) -> Self {
+        Error::QueueFull { what: one_line(what), limit, found }
     }
 }
 

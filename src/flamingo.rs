@@ -7,7 +7,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::engine::{Answer, Classification, Engine, EventKind, Generation, Options, Score, Task};
 use crate::error::Result;
-use crate::image::Preprocessor;
+use crate::image::{Image, Preprocessor};
 use crate::prompt::Prompt;
 use crate::tokenizer::Tokenizer;
 
@@ -66,6 +66,14 @@ impl Flamingo {
     /// Floating-point operations of the matrix products of a prompt: encoding its images, and reading its tokens.
     pub fn prompt_flops(&self, images: usize, tokens: usize) -> [u64; 2] {
         self.engine.flops(images, tokens)
+    }
+
+    /// What the vision tower compares images and videos by; see [`Engine::features`].
+    ///
+    /// # Errors
+    /// As for [`Engine::features`].
+    pub fn features(&mut self, media: &[&[Image]]) -> Result<Vec<Vec<f32>>> {
+        self.engine.features(media)
     }
 
     /// Writes after a prompt. `on_text` gets the text piece by piece as it is settled, all of it in the end; that of a

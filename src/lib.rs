@@ -59,11 +59,11 @@ mod tokenizer;
 mod weights;
 
 #[cfg(feature = "async")]
-pub use async_engine::{AsyncEngine, Blocking, Events};
+pub use async_engine::{AsyncEngine, Blocking, Events, PendingFeatures};
 pub use backend::{Device, DeviceInfo, Precision, devices};
 pub use engine::{
-    Answer, Builder, Choice, Classification, Engine, Event, EventKind, Finish, Generation, Limits, Options, PagesNow,
-    PreparedRequest, Preparer, Request, RequestId, Score, Stats, Task, Timings, Usage, json, runner,
+    Answer, Builder, Choice, Classification, Engine, EngineHandle, Event, EventKind, Finish, Generation, Limits,
+    Options, PagesNow, PreparedRequest, Preparer, Request, RequestId, Score, Stats, Task, Timings, Usage, json, runner,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use flamingo::Flamingo;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::backend::{self, Backend, BackendOptions};
 use crate::checkpoint::Folder;
 use crate::config::ModelConfig;
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::family;
 use crate::image::{Crop, Preprocessor};
@@ -108,6 +109,11 @@ fn levels(config: &ModelConfig) -> Vec<f32> {
 pub struct Probe {
     backend: Box<dyn Backend>,
     plans: Arc<Plans>,
+}
+
+/// Has `work` called in each step of an engine before its device runs, on the thread that steps.
+pub fn before_run(engine: &mut Engine, work: impl FnMut() + Send + 'static) {
+    engine.before_run(Box::new(work));
 }
 
 /// Where and how a probe runs.

@@ -201,7 +201,7 @@ impl Soak {
                 self.order.push(id);
                 self.accepted += 1;
             }
-            Err(Error::Limit { what, .. }) if what == "requests that wait" => {
+            Err(Error::QueueFull { what, .. }) if what == "requests that wait" => {
                 // More wait than the queue takes when running ones have given way.
                 assert!(waiting >= self.engine.limits().queue, "refused while there is room");
                 self.full += 1;

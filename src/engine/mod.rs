@@ -3,6 +3,9 @@
 //!
 //! A row never depends on its batch, so how a request is scheduled never changes its answer.
 
+mod budget;
+mod embed;
+mod handle;
 pub mod json;
 mod limits;
 mod preparer;
@@ -12,6 +15,7 @@ pub mod scheduler;
 mod stats;
 mod tasks;
 
+pub use handle::EngineHandle;
 pub use limits::{Builder, Limits, Options};
 #[cfg(test)]
 pub(crate) use preparer::panicking;
@@ -22,12 +26,10 @@ pub use request::{
 };
 pub use stats::{PagesNow, Stats};
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-
-use blake3::Hash;
 
 use crate::backend::{BackendOptions, Batch, Capacity, Device, Precision};
 use crate::checkpoint::Folder;
@@ -35,10 +37,11 @@ use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::executor::{Executor, RowResult};
 use crate::family;
-use crate::image::Image;
 use crate::preprocessor;
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
+use budget::Share;
+use handle::{Cancelled, Inbox, Submitted};
 use preparer::Pixels;
 use scheduler::{Bounds, RequestState, Rows, Scheduler, SequenceKind, Step};
 use tasks::{Ending, Place};
@@ -65,8 +68,10 @@ use tasks::{Ending, Place};
 /// # Ok(())
 /// # }
 /// ```
+///
+/// Other threads talk to it through its [`Engine::handle`], also while it steps.
 pub struct Engine {
-    preparer: Preparer,
+    handle: EngineHandle,
     executor: Executor,
     folder: Option<PathBuf>,
     precision: Option<Precision>,
@@ -76,19 +81,23 @@ pub struct Engine {
     scheduler: Scheduler<HostState>,
     /// Events that happened between steps.
     events: Vec<Event>,
-    /// Images of requests that are not finished, and how many of these have each.
-    images: HashMap<Hash, usize>,
-    /// Bytes of all requests that are not finished.
-    bytes: u64,
+    /// Calls for features that are not answered.
+    calls: VecDeque<embed::Call>,
+    /// How many requests the budget believes to wait in the scheduler.
+    waiting: usize,
     stats: Stats,
+    /// What comes in is taken out by exchange with this one; kept for its memory.
+    inbox: Inbox,
     /// The step under way; kept for its memory.
     step: Step,
+    /// Called before the device runs a step; for tests and benches.
+    before_run: Option<Box<dyn FnMut() + Send>>,
 }
 
 /// What the engine keeps of a request beside its numbers.
 struct HostState {
     task: tasks::Task,
-    pixels: Vec<Arc<Pixels>>,
+    share: Share,
     submitted: Instant,
     /// When its first token ran, and when its prompt was read.
     begun: Option<Instant>,
@@ -150,8 +159,13 @@ impl Engine {
         (limits.max_batched_tokens, limits.max_batched_images) = (Some(tokens), Some(images));
         let bounds =
             Bounds { requests: limits.max_sequences, tokens, frames: images, prefix_caching: limits.prefix_caching };
+        let no_features = (!executor.has_features()).then(|| {
+            let file = checkpoint.file_of("vision.norm_post");
+            Error::invalid(file, "vision tower", "its last norm, for features", "none")
+        });
+        let preparer = Preparer::new(config, tokenizer, preprocessor, checkpoint, context_max);
         Ok(Engine {
-            preparer: Preparer::new(config, tokenizer, preprocessor, checkpoint, context_max),
+            handle: EngineHandle::new(preparer, &limits, no_features),
             executor,
             folder: None,
             precision: options.precision,
@@ -160,11 +174,25 @@ impl Engine {
             limits,
             scheduler: Scheduler::new(bounds, text_pages, media_pages),
             events: Vec::new(),
-            images: HashMap::new(),
-            bytes: 0,
+            calls: VecDeque::new(),
+            waiting: 0,
             stats: Stats::default(),
+            inbox: Inbox::default(),
             step: Step::default(),
-        })
+            before_run: None,
+        }
+        .published())
+    }
+
+    /// With its counts where handles find them.
+    fn published(mut self) -> Engine {
+        self.publish(&[]);
+        self
+    }
+
+    /// Has `work` called in each step before the device runs it; for tests and benches.
+    pub(crate) fn before_run(&mut self, work: Box<dyn FnMut() + Send>) {
+        self.before_run = Some(work);
     }
 
     /// Where it runs; for [`Device::Auto`], what was found.
@@ -192,19 +220,24 @@ impl Engine {
         &self.limits
     }
 
+    /// What other threads may do with it while it steps.
+    pub fn handle(&self) -> EngineHandle {
+        self.handle.clone()
+    }
+
     /// What prepares its requests, on any thread; also what the model has besides its device.
     pub fn preparer(&self) -> &Preparer {
-        &self.preparer
+        self.handle.preparer()
     }
 
     /// What the model is made of.
     pub fn config(&self) -> &ModelConfig {
-        self.preparer.config()
+        self.preparer().config()
     }
 
     /// Its tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
-        self.preparer.tokenizer()
+        self.preparer().tokenizer()
     }
 
     /// Floating-point operations of the matrix products of a prompt: encoding its images, and reading its tokens.
@@ -212,103 +245,107 @@ impl Engine {
         self.executor.flops(images, tokens)
     }
 
-    /// What the model's own vision tower compares images by (paper, appendix B.2): the class token after the tower's
-    /// last norm, projected where the checkpoint has CLIP's projection; of a video the mean of its frames. Each is a
-    /// unit vector, so that the dot product of two is how alike they are.
-    ///
-    /// # Errors
-    /// A checkpoint without the tower's last norm; a video without frames; a device that is lost or full.
-    pub fn features(&mut self, media: &[&[Image]]) -> Result<Vec<Vec<f32>>> {
-        if !self.executor.has_features() {
-            let file = self.preparer.checkpoint().file_of("vision.norm_post");
-            return Err(Error::invalid(file, "vision tower", "its last norm, for features", "none"));
-        }
-        if media.iter().any(|frames| frames.is_empty()) {
-            return Err(Error::argument(
-                "features: expected images, or videos of at least one frame, found one of none",
-            ));
-        }
-        let pixels: Vec<Arc<Pixels>> = media.iter().map(|frames| self.preparer.pixels(frames)).collect();
-        let frames: Vec<&[u8]> = pixels.iter().flat_map(|pixels| pixels.frames()).collect();
-        let mut values = Vec::new();
-        // No more frames at a time than any step encodes.
-        for frames in frames.chunks(self.executor.capacity().images) {
-            self.executor.features(frames, &mut values)?;
-        }
-        let width = values.len() / frames.len().max(1);
-        let mut frames = values.chunks_exact_mut(width.max(1));
-        let mean = |pixels: &Arc<Pixels>| {
-            let mut sum = Vec::new();
-            for frame in frames.by_ref().take(pixels.frames().len()) {
-                unit(frame);
-                sum.resize(frame.len(), 0.0);
-                sum.iter_mut().zip(frame).for_each(|(sum, value)| *sum += *value);
-            }
-            unit(&mut sum);
-            sum
-        };
-        Ok(pixels.iter().map(mean).collect())
-    }
-
     /// Takes a request; its events come with the next steps.
     ///
     /// # Errors
-    /// As for [`Preparer::prepare`] and [`Engine::submit_prepared`].
+    /// As for [`EngineHandle::submit`].
     pub fn submit(&mut self, request: Request) -> Result<RequestId> {
-        self.submit_prepared(self.preparer.prepare(request)?)
+        self.handle.submit(request)
     }
 
     /// Takes a request that was prepared by this engine's [`Preparer`].
     ///
     /// # Errors
-    /// [`Error::Limit`] when too many requests wait or hold too much; a request that another model prepared.
+    /// As for [`EngineHandle::submit_prepared`].
     pub fn submit_prepared(&mut self, prepared: PreparedRequest) -> Result<RequestId> {
-        if !prepared.preparer.is_same(&self.preparer) {
-            return Err(Error::argument("request: expected one prepared by this engine's reader, found another's"));
-        }
-        self.bytes = self.bytes_with(&prepared)?;
-        prepared.pixels.iter().for_each(|pixels| *self.images.entry(pixels.content).or_default() += 1);
-        let id = RequestId::next();
-        let PreparedRequest { prompt, pixels, task, kind, wanted, max_new_tokens, .. } = prepared;
-        let host = HostState { task, pixels, submitted: Instant::now(), begun: None, read: None, media_seconds: 0.0 };
-        let nothing_to_write = kind != SequenceKind::Prefill && max_new_tokens == prompt.ids.len();
-        let request = RequestState::new(id.number(), prompt, kind, wanted, max_new_tokens, host);
-        if nothing_to_write {
-            self.release(&request);
-            let ending = Ending::Written { text: String::new(), ids: vec![], logprobs: vec![], finish: Finish::Length };
-            let kind = self.finish(request, ending);
-            self.events.push(Event { id, kind });
-        } else {
-            self.scheduler.add(request);
-        }
-        Ok(id)
+        self.handle.submit_prepared(prepared)
     }
 
     /// Whether there is room for a request now: whether [`Engine::submit_prepared`] would not refuse it for a limit.
     pub fn has_room(&self, prepared: &PreparedRequest) -> bool {
-        self.bytes_with(prepared).is_ok()
+        self.handle.has_room(prepared)
     }
 
     /// Ends a request early; its last event, [`EventKind::Cancelled`], comes with the next step. False if there is no
     /// such request, or not any more.
     pub fn cancel(&mut self, id: RequestId) -> bool {
-        let Some(request) = self.scheduler.remove(id.number()) else { return false };
-        self.release(&request);
+        self.take_inbox();
+        let found = self.cancel_taken(id);
+        self.publish(&[]);
+        found
+    }
+
+    /// Takes what has come in since the last step.
+    fn take_inbox(&mut self) {
+        let mut inbox = std::mem::take(&mut self.inbox);
+        self.handle.collect(&mut inbox);
+        inbox.submitted.drain(..).for_each(|submitted| self.take(submitted));
+        for cancelled in inbox.cancelled.drain(..) {
+            match cancelled {
+                Cancelled::Untaken(id) => self.cancelled(id),
+                // One that a step has ended meanwhile is not there any more.
+                Cancelled::Taken(id) => drop(self.cancel_taken(id)),
+            }
+        }
+        self.calls.append(&mut inbox.features);
+        self.inbox = inbox;
+    }
+
+    fn take(&mut self, Submitted { id, prepared, share, at }: Submitted) {
+        let PreparedRequest { prompt, task, kind, wanted, max_new_tokens, .. } = prepared;
+        let host = HostState { task, share, submitted: at, begun: None, read: None, media_seconds: 0.0 };
+        let nothing_to_write = kind != SequenceKind::Prefill && max_new_tokens == prompt.ids.len();
+        let request = RequestState::new(id.number(), prompt, kind, wanted, max_new_tokens, host);
+        self.waiting += 1;
+        if nothing_to_write {
+            let ending = Ending::Written { text: String::new(), ids: vec![], logprobs: vec![], finish: Finish::Length };
+            let kind = self.finish(request, ending);
+            self.handle.forget(id);
+            self.events.push(Event { id, kind });
+        } else {
+            self.scheduler.add(request);
+        }
+    }
+
+    /// Whether there was such a request.
+    fn cancel_taken(&mut self, id: RequestId) -> bool {
+        let found = self.scheduler.remove(id.number()).is_some();
+        if found {
+            self.cancelled(id);
+        }
+        found
+    }
+
+    fn cancelled(&mut self, id: RequestId) {
+        self.handle.forget(id);
         self.stats.requests_cancelled += 1;
         self.events.push(Event { id, kind: EventKind::Cancelled });
-        true
+    }
+
+    /// Tells handles how the engine stands, and of events that are about to be handed out.
+    fn publish(&mut self, events: &[Event]) {
+        let waiting = self.scheduler.waiting.len();
+        self.handle.budget().moved(self.waiting, waiting);
+        self.waiting = waiting;
+        self.handle.publish(self.stats(), self.has_work(), events);
     }
 
     /// Whether no request waits or runs, and no event is due.
     pub fn is_idle(&self) -> bool {
-        self.scheduler.waiting.is_empty() && self.scheduler.running.is_empty() && self.events.is_empty()
+        !self.has_work() && !self.handle.has_mail()
+    }
+
+    /// Whether something is to be done of what was taken from the inbox.
+    fn has_work(&self) -> bool {
+        let Scheduler { waiting, running, .. } = &self.scheduler;
+        !(waiting.is_empty() && running.is_empty() && self.events.is_empty() && self.calls.is_empty())
     }
 
     /// Counts since the engine was opened, and what it holds now.
     pub fn stats(&self) -> Stats {
-        let Scheduler { text, media, waiting, running, preemptions, .. } = &self.scheduler;
+        let Scheduler { text, media, running, preemptions, .. } = &self.scheduler;
         Stats {
-            requests_waiting: waiting.len(),
+            requests_waiting: self.handle.budget().waiting(),
             requests_running: running.len(),
             preemptions: *preemptions,
             text_pages: PagesNow::of(text),
@@ -320,12 +357,17 @@ impl Engine {
 
     /// Runs one step of all that run; what has happened since the last one. If the device fails, so do the requests of
     /// the step, and nothing else; what is wrong with one request's logits ends that request alone.
+    ///
+    /// Calls for features that other threads made have one batch of images encoded before.
     pub fn step(&mut self) -> Vec<Event> {
+        self.take_inbox();
         let mut events = std::mem::take(&mut self.events);
+        self.answer_calls();
         let begun = Instant::now();
         let mut step = std::mem::take(&mut self.step);
         self.scheduler.schedule(&mut step);
         self.stats.schedule_seconds += begun.elapsed().as_secs_f64();
+        self.publish(&events);
         if !step.ids.is_empty() {
             self.stats.steps += 1;
             match self.run(&step, begun) {
@@ -338,11 +380,13 @@ impl Engine {
             }
         }
         self.step = step;
+        self.publish(&events);
         events
     }
 
     /// Copies pages, encodes images, runs tokens; what came of each row that was wanted.
     fn run(&mut self, step: &Step, begun: Instant) -> Result<Vec<RowResult>> {
+        self.before_run.iter_mut().for_each(|work| work());
         for copy in &step.copies {
             self.executor.copy_text_page(*copy)?;
         }
@@ -373,7 +417,7 @@ impl Engine {
             ..Batch::default()
         };
         let running = Instant::now();
-        let suppressed = self.preparer.surroundings().suppressed;
+        let suppressed = self.handle.preparer().surroundings().suppressed;
         let results = self.executor.step(&batch, &step.media, &requests, suppressed)?;
         self.stats.text_seconds += running.elapsed().as_secs_f64();
         self.stats.tokens_computed += step.ids.len() as u64;
@@ -395,18 +439,19 @@ impl Engine {
         if step.encode.is_empty() {
             return Ok(());
         }
-        let encodes = step.encode.iter();
-        let pixels: Vec<Arc<Pixels>> =
-            encodes.map(|encode| self.running(encode.request).work.pixels[encode.image as usize].clone()).collect();
+        let mut pixels: Vec<Arc<Pixels>> = Vec::new();
+        for encode in &step.encode {
+            pixels.push(self.running(encode.request).work.share.pixels[encode.image as usize].clone());
+        }
         let frames: Vec<&[u8]> = pixels.iter().flat_map(|pixels| pixels.frames()).collect();
-        let workload: Vec<u32> = pixels.iter().map(|pixels| pixels.frames().len() as u32).collect();
+        let counts: Vec<u32> = pixels.iter().map(|pixels| pixels.frames().len() as u32).collect();
         let pages: Vec<u32> = step.encode.iter().map(|encode| encode.page).collect();
-        self.executor.encode(&frames, &workload, &pages)
+        self.executor.encode(&frames, &counts, &pages)
     }
 
     /// Hands the rows to their tasks, and lets the sequences go on. A row that is not finite ends its own request.
     fn commit(&mut self, step: &Step, results: Vec<RowResult>, events: &mut Vec<Event>) {
-        let preparer = self.preparer.clone();
+        let preparer = self.preparer().clone();
         let around = preparer.surroundings();
         let mut results = results.into_iter();
         let mut ended = Vec::new();
@@ -441,7 +486,6 @@ impl Engine {
                 continue;
             }
             let request = self.scheduler.remove_running(place);
-            self.release(&request);
             let id = RequestId::from(request.number);
             let kind = match ending {
                 Ok(ending) => self.finish(request, ending),
@@ -460,7 +504,7 @@ impl Engine {
     /// The last event of a request.
     fn finish(&mut self, request: RequestState<HostState>, ending: Ending) -> EventKind {
         let RequestState { prompt, tokens_reused, images_encoded, work: host, .. } = request;
-        let images = host.pixels.len();
+        let images = host.share.pixels.len();
         let completion_tokens = match &ending {
             Ending::Written { ids, .. } => ids.len(),
             Ending::Classified { tokens, .. } => *tokens,
@@ -498,46 +542,14 @@ impl Engine {
     /// A step has failed, and with it all requests that were in it.
     fn fail(&mut self, step: &Step, error: &Error, events: &mut Vec<Event>) {
         for request in self.scheduler.fail(step) {
-            self.release(&request);
             events.push(Event { id: RequestId::from(request.number), kind: self.failed(error.clone()) });
         }
     }
+}
 
-    /// Bytes of all requests with one more.
-    fn bytes_with(&self, prepared: &PreparedRequest) -> Result<u64> {
-        let waiting = self.scheduler.waiting.len();
-        if waiting >= self.limits.queue {
-            return Err(Error::limit("requests that wait", self.limits.queue as u64, waiting as u64 + 1));
-        }
-        let bytes = self.bytes + self.bytes_of(prepared);
-        if bytes > self.limits.queue_bytes {
-            return Err(Error::limit("bytes of all requests", self.limits.queue_bytes, bytes));
-        }
-        Ok(bytes)
-    }
-
-    /// Bytes that a request adds to those held: an image that others hold too is there once.
-    fn bytes_of(&self, prepared: &PreparedRequest) -> u64 {
-        let tokens = size_of_val(&prepared.prompt.ids[..]) + size_of_val(&prepared.prompt.sees[..]);
-        let mut images: Vec<&Arc<Pixels>> = prepared.pixels.iter().collect();
-        images.sort_unstable_by_key(|pixels| *pixels.content.as_bytes());
-        images.dedup_by_key(|pixels| pixels.content);
-        let new = images.iter().filter(|pixels| !self.images.contains_key(&pixels.content));
-        (tokens + new.map(|pixels| pixels.rgb.len()).sum::<usize>()) as u64
-    }
-
-    /// Counts the bytes of a request off again.
-    fn release(&mut self, request: &RequestState<HostState>) {
-        let prompt = &request.prompt;
-        self.bytes -= (size_of_val(&prompt.ids[..]) + size_of_val(&prompt.sees[..])) as u64;
-        for pixels in &request.work.pixels {
-            let holders = self.images.get_mut(&pixels.content).expect("its images are counted");
-            *holders -= 1;
-            if *holders == 0 {
-                self.images.remove(&pixels.content);
-                self.bytes -= pixels.rgb.len() as u64;
-            }
-        }
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.handle.close(Error::device(self.device, "the engine was closed"));
     }
 }
 
@@ -545,12 +557,4 @@ impl Engine {
 fn places<'a>(step: &'a Step, rows: &'a Rows) -> impl Iterator<Item = (usize, Place)> + 'a {
     let end = rows.first + rows.count;
     (end - rows.wanted..end).map(|row| (row, Place { sequence: rows.sequence, position: step.positions[row] as usize }))
-}
-
-/// Brings a vector to length 1, if it has any.
-fn unit(vector: &mut [f32]) {
-    let length = vector.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
-    if length > 0.0 {
-        vector.iter_mut().for_each(|value| *value = (f64::from(*value) / length) as f32);
-    }
 }

@@ -64,6 +64,16 @@ pub(super) struct Pixels {
 }
 
 impl Pixels {
+    /// So many frames, one after the other.
+    pub fn new(content: Hash, rgb: Vec<u8>, count: usize) -> Pixels {
+        Pixels { content, rgb, count }
+    }
+
+    /// Bytes of its frames.
+    pub fn bytes(&self) -> u64 {
+        self.rgb.len() as u64
+    }
+
     /// Each frame: (side, side, 3).
     pub fn frames(&self) -> ChunksExact<'_, u8> {
         self.rgb.chunks_exact(self.rgb.len() / self.count)
@@ -253,6 +263,18 @@ impl Preparer {
         choices.into_iter().map(tokens_of).collect()
     }
 
+    /// Images and videos whose features are wanted, at the encoder's size.
+    ///
+    /// # Errors
+    /// A video without frames; a panic on the way.
+    pub(super) fn media(&self, media: &[&[Image]]) -> Result<Vec<Arc<Pixels>>> {
+        if media.iter().any(|frames| frames.is_empty()) {
+            let expected = "features: expected images, or videos of at least one frame";
+            return Err(Error::argument(format!("{expected}, found one of none")));
+        }
+        Error::catch("preparing images", || Ok(media.iter().map(|frames| self.pixels(frames)).collect()))
+    }
+
     /// An image, or the frames of a video, at the encoder's size; what was made before, if it is there.
     pub(super) fn pixels(&self, frames: &[Image]) -> Arc<Pixels> {
         let content = match frames {
@@ -271,7 +293,7 @@ impl Preparer {
         }
         // Not under the lock: others may resize theirs meanwhile.
         let rgb = frames.iter().flat_map(|frame| self.inner.preprocessor.rgb(frame)).collect();
-        let pixels = Arc::new(Pixels { content, rgb, count: frames.len() });
+        let pixels = Arc::new(Pixels::new(content, rgb, frames.len()));
         kept().keep(pixels.clone());
         pixels
     }

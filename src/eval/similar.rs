@@ -68,18 +68,23 @@ fn features(
     for together in examples.chunks(TOGETHER) {
         let frames: Vec<_> = together.par_iter().map(|example| media.frames(&example.medium)).collect();
         let read: Vec<&[Image]> = frames.iter().flatten().map(|frames| &frames[..]).collect();
-        let mut found = engine.features(&read)?.into_iter();
+        let mut found = features_of_each(engine, &read)?.into_iter();
         for frames in frames {
-            // Numbers that are none are like no other.
-            let row = frames.as_ref().ok().and_then(|_| found.next());
-            rows.push(row.filter(|row: &Vec<f32>| row.iter().all(|value| value.is_finite())));
-            unread.extend(frames.err());
+            let row = frames.and_then(|_| found.next().expect("there is one for each that was read"));
+            match row {
+                Ok(row) => rows.push(Some(row)),
+                Err(error) => {
+                    // It is like no other.
+                    rows.push(None);
+                    unread.push(error);
+                }
+            }
         }
         observer(Progress::Features { done: rows.len(), total: examples.len() });
     }
     if let Some(first) = unread.first() {
         let (count, all) = (unread.len(), examples.len());
-        observer(Progress::Note(&format!("{count} of {all} images or videos could not be read, first {first}")));
+        observer(Progress::Note(&format!("{count} of {all} images or videos cannot be compared, first {first}")));
     }
     let Some(dimension) = rows.iter().flatten().map(Vec::len).next() else {
         let message = format!("expected at least 1 of {} images that can be read, found 0", examples.len());
@@ -89,6 +94,19 @@ fn features(
     let features = Features::normalised(values, dimension)?;
     features.write(path, &origin)?;
     Ok(features)
+}
+
+/// Features of each image or video; of those whose numbers are none, that they are not finite.
+fn features_of_each(engine: &mut Engine, media: &[&[Image]]) -> Result<Vec<Result<Vec<f32>>>> {
+    match engine.features(media) {
+        Ok(rows) => Ok(rows.into_iter().map(Ok).collect()),
+        Err(error @ Error::FeaturesNotFinite { .. }) if media.len() == 1 => Ok(vec![Err(error)]),
+        Err(Error::FeaturesNotFinite { .. }) => {
+            let alone = media.iter().map(|frames| features_of_each(engine, &[frames]));
+            Ok(alone.collect::<Result<Vec<_>>>()?.concat())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// What tells an example's image from others, and from itself before it was changed.

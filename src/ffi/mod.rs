@@ -76,9 +76,10 @@ impl From<Error> for Failure {
             Error::File { .. } => Status::File,
             Error::Invalid { .. } => Status::InvalidFile,
             Error::Limit { .. } => Status::Limit,
+            Error::QueueFull { .. } => Status::QueueFull,
             Error::Device { .. } => Status::Device,
             Error::Argument(_) => Status::InvalidArgument,
-            Error::NotFinite { .. } => Status::NotFinite,
+            Error::NotFinite { .. } | Error::FeaturesNotFinite { .. } => Status::NotFinite,
             Error::Internal { .. } => Status::Internal,
         };
         Failure { status, message: error.to_string() }

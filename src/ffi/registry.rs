@@ -12,7 +12,6 @@ use super::layout::{EventView, Handle, Status};
 use super::show::Shown;
 use super::{Failure, Outcome};
 use crate::engine::{Engine, Event, Request, RequestId, Stats};
-use crate::error::Error;
 
 static SLOTS: Mutex<BTreeMap<usize, Arc<Slot>>> = Mutex::new(BTreeMap::new());
 /// Handles count on from here. No memory is ever there, so a program that follows one faults at once.
@@ -105,11 +104,7 @@ pub(super) fn cancel(handle: Handle, request: u64) -> Outcome {
 impl Desk {
     pub(super) fn submit(&mut self, request: Request) -> Result<RequestId, Failure> {
         let prepared = self.engine.preparer().prepare(request)?;
-        let id = self.engine.submit_prepared(prepared).map_err(|error| match error {
-            // What does not fit beside others is another matter than what never fits.
-            Error::Limit { .. } if !self.engine.is_idle() => Failure::new(Status::QueueFull, error),
-            other => other.into(),
-        })?;
+        let id = self.engine.submit_prepared(prepared)?;
         lock(&self.requests).live.insert(id.number());
         Ok(id)
     }

@@ -1,14 +1,18 @@
-//! An engine on a thread of its own: the same answers, from many threads; what is dropped is cancelled.
+//! An engine on a thread of its own: the same answers, from many threads; what is dropped is cancelled; nobody waits
+//! for a step.
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use flamant::demo::{Episode, Random, Sheet};
+use flamant::image::Image;
 use flamant::{
-    AsyncEngine, Engine, EventKind, Events, Flamingo, Generation, Limits, Options, Prompt, Request, Sampling,
+    AsyncEngine, Engine, Error, EventKind, Events, Flamingo, Generation, Limits, Options, Prompt, Request, RequestId,
+    Sampling, probe,
 };
 use futures_core::Stream;
 
@@ -185,4 +189,148 @@ fn a_stream_gives_what_the_iterator_gives() {
     assert_eq!(streamed, waited);
     assert_eq!(streamed.len(), 21);
     assert_eq!(next(&mut stream), None, "nothing after the last");
+}
+
+/// Steps that wait for the test: each says that it has begun and goes on when it is told to, or once nobody is left to
+/// tell.
+struct Gate {
+    begun: Receiver<()>,
+    go: Sender<()>,
+}
+
+fn gated(limits: Limits) -> (AsyncEngine, Gate) {
+    let mut engine = Engine::demo(&Options { limits, ..Options::default() }).unwrap();
+    let ((begins, begun), (go, told)) = (channel(), channel());
+    probe::before_run(&mut engine, move || {
+        // Nobody may be left at the other end.
+        let _ = begins.send(());
+        let _ = told.recv();
+    });
+    (AsyncEngine::new(engine).unwrap(), Gate { begun, go })
+}
+
+/// The step under way ends only when it is told to, after all these calls have returned.
+#[test]
+fn nobody_waits_for_a_step() {
+    let prompts = prompts(5);
+    let request = |number: usize| Request::generate(prompts[number].clone(), generation(4));
+    let (engine, gate) = gated(Limits { queue: 2, ..Limits::default() });
+    let mut all = vec![engine.submit(request(0)).unwrap()];
+    gate.begun.recv().unwrap();
+    let stats = engine.stats().unwrap();
+    assert_eq!((stats.requests_running, stats.requests_waiting, stats.requests_finished), (1, 0, 0));
+    assert!(stats.text_pages.held > 0, "{stats:?}");
+
+    all.push(engine.submit(request(1)).unwrap());
+    all.push(engine.submit(request(2)).unwrap());
+    assert!(!engine.has_room(&engine.preparer().prepare(request(3)).unwrap()));
+    let error = engine.submit(request(3)).err().unwrap();
+    assert!(matches!(&error, Error::QueueFull { limit: 2, found: 3, .. }), "{error:?}");
+    assert_eq!(
+        (error.kind(), error.to_string().as_str()),
+        ("queue_full", "requests that wait: 3 is over the limit of 2")
+    );
+    assert_eq!(engine.stats().unwrap().requests_waiting, 2);
+
+    // One that is still on its way makes room at once; one that runs is told so by the next step.
+    all[1].cancel();
+    all.push(engine.submit(request(3)).unwrap());
+    all[0].cancel();
+    let media: Vec<&[Image]> = prompts.iter().flat_map(Prompt::media).collect();
+    let features = engine.features(&media).unwrap();
+    assert_eq!(engine.stats().unwrap().steps, 0, "the first is not over");
+
+    drop(gate);
+    let ids: Vec<RequestId> = all.iter().map(Events::id).collect();
+    assert!(ids.is_sorted(), "{ids:?}");
+    let last: Vec<EventKind> = all.into_iter().map(|events| events.into_iter().last().unwrap()).collect();
+    assert_eq!(&last[..2], [EventKind::Cancelled, EventKind::Cancelled]);
+    let mut flamingo = Flamingo::demo(&Options::default()).unwrap();
+    for (event, number) in last[2..].iter().zip(2..) {
+        let alone = flamingo.generate(&prompts[number], &generation(4), &mut |_| {}).unwrap();
+        assert!(matches!(event, EventKind::Written(answer) if answer.ids == alone.ids), "{event:?}");
+    }
+    assert_eq!(features.wait().unwrap(), flamingo.features(&media).unwrap());
+    assert_eq!(engine.stats().unwrap().requests_cancelled, 2);
+    // What was refused is taken now.
+    let last = engine.submit(request(4)).unwrap().into_iter().last();
+    assert!(matches!(last, Some(EventKind::Written(_))));
+}
+
+/// Room is there as soon as a step has begun with those that waited, not only when it ends.
+#[test]
+fn a_place_in_the_queue_is_free_when_a_request_runs() {
+    let (engine, gate) = gated(Limits { queue: 1, sequences: 2, ..Limits::default() });
+    let mut all = vec![engine.submit(long()).unwrap()];
+    gate.begun.recv().unwrap();
+    all.push(engine.submit(long()).unwrap());
+    assert!(matches!(engine.submit(long()).err(), Some(Error::QueueFull { .. })));
+    gate.go.send(()).unwrap();
+    gate.begun.recv().unwrap();
+    let stats = engine.stats().unwrap();
+    assert_eq!((stats.requests_running, stats.requests_waiting), (2, 0));
+    all.push(engine.submit(long()).unwrap());
+    assert!(matches!(engine.submit(long()).err(), Some(Error::QueueFull { .. })));
+    drop(all);
+    drop(gate);
+    eventually("three are cancelled", || engine.stats().unwrap().requests_cancelled == 3);
+}
+
+/// Calls for features share batches, a video may need several, and requests go on beside them.
+#[test]
+fn features_are_those_of_an_engine_that_does_nothing_else() {
+    let prompts = prompts(12);
+    let mut flamingo = Flamingo::demo(&Options::default()).unwrap();
+    let (engine, gate) = gated(Limits { max_batched_images: Some(3), ..Limits::default() });
+    let running = engine.submit(Request::generate(prompts[0].clone(), generation(12))).unwrap();
+    gate.begun.recv().unwrap();
+    let all: Vec<Image> = prompts.iter().flat_map(Prompt::media).flatten().cloned().collect();
+    let asked: Vec<Vec<&[Image]>> = vec![
+        vec![&all[..1]],
+        vec![&all[1..2], &all[2..9], &all[9..10]],
+        vec![],
+        vec![&all[3..4], &all[3..4]],
+        vec![&all[10..12]],
+    ];
+    let found: Vec<_> = asked.iter().map(|media| engine.features(media).unwrap()).collect();
+    drop(gate);
+    for (media, mut found) in asked.iter().zip(found) {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut polled = None;
+        eventually("features", || match Pin::new(&mut found).poll(&mut context) {
+            Poll::Ready(found) => {
+                polled = Some(found);
+                true
+            }
+            Poll::Pending => false,
+        });
+        assert_eq!(polled.unwrap().unwrap(), flamingo.features(media).unwrap());
+    }
+    let alone = flamingo.generate(&prompts[0], &generation(12), &mut |_| {}).unwrap();
+    let last = running.into_iter().last();
+    assert!(matches!(&last, Some(EventKind::Written(answer)) if answer.ids == alone.ids), "{last:?}");
+    let error = engine.features(&[&[]]).err().unwrap().to_string();
+    assert!(error.contains("at least one frame, found one of none"), "{error}");
+}
+
+#[test]
+fn calls_for_features_have_a_budget_and_give_it_back() {
+    let prompts = prompts(2);
+    let images: Vec<&[Image]> = prompts.iter().flat_map(Prompt::media).take(3).collect();
+    let engine = start(Limits::default());
+    let bytes = engine.preparer().preprocessor().rgb(&images[0][0]).len() as u64;
+    let (engine, gate) = gated(Limits { queue: 2, queue_bytes: 2 * bytes + 1000, ..Limits::default() });
+    let running = engine.submit(long()).unwrap();
+    gate.begun.recv().unwrap();
+    assert!(matches!(engine.features(&images).err(), Some(Error::Limit { .. })));
+    let first = engine.features(&images[..2]).unwrap();
+    let error = engine.features(&images[2..]).err().unwrap();
+    assert!(matches!(&error, Error::QueueFull { what, .. } if what == "bytes of all requests"), "{error:?}");
+    // An image that is held already costs nothing more.
+    let second = engine.features(&images[1..2]).unwrap();
+    let error = engine.features(&images[1..2]).err().unwrap();
+    assert!(matches!(&error, Error::QueueFull { limit: 2, found: 3, .. }), "{error:?}");
+    drop((gate, running));
+    assert_eq!(first.wait().unwrap()[1..], second.wait().unwrap());
+    assert_eq!(engine.features(&images[2..]).unwrap().wait().unwrap().len(), 1);
 }

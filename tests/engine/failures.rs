@@ -208,3 +208,22 @@ fn an_engine_on_a_thread_goes_on() {
     assert!(matches!((&ended[0].1, &ended[2].1), (Last::Answer(..), Last::Answer(..))));
     assert!(matches!(last(submit("abc").into_iter().last().unwrap()), Last::Answer(..)));
 }
+
+/// A norm that only features go through: they are refused, and requests with the same images are answered.
+#[test]
+fn features_that_are_not_finite_are_an_error_of_their_own() {
+    for (device, precision) in devices() {
+        let folder = sick::with_row("model.vision_model.post_layernorm.weight", 5, BITS[0]);
+        let open = || Engine::open(folder.path(), &options(device, precision, Limits::default())).unwrap();
+        let (mut direct, engine) = (open(), AsyncEngine::new(open()).unwrap());
+        let prompt = with_image("ku");
+        let media: Vec<_> = prompt.media().collect();
+        let error = direct.features(&media).unwrap_err();
+        assert!(matches!(error, Error::FeaturesNotFinite { image: 0 }), "{device}: {error}");
+        assert_eq!((error.kind(), error.to_string().lines().count()), ("not_finite", 1));
+        let events = engine.submit(Request { prompt: prompt.clone(), task: greedy(5) }).unwrap();
+        assert_eq!(engine.features(&media).unwrap().wait(), Err(error));
+        assert!(matches!(last(events.into_iter().last().unwrap()), Last::Answer(..)));
+        assert_eq!(engine.stats().unwrap().requests_failed, 0);
+    }
+}

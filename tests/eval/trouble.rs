@@ -160,7 +160,7 @@ fn images_that_are_missing_or_broken_are_counted_and_never_shown() {
     let set = [case.model.to_str().unwrap(), "--benchmark", "jsonl", "--data", "own.jsonl"];
     let told = folder.run(&[&set[..], &["--shots", "0,2", "--selection", "random,fixed,rices"]].concat());
     assert!(told.contains("flamant: 1 images or videos are missing, the first is ./media/own2.png\n"), "{told}");
-    assert!(told.contains("flamant: 2 of 8 images or videos could not be read, first ./media/own5.png: "), "{told}");
+    assert!(told.contains("flamant: 2 of 8 images or videos cannot be compared, first ./media/own5.png: "), "{told}");
     assert!(told.contains("; it is never shown\n"), "{told}");
     for broken in ["own5", "own7"] {
         let lines = told.lines().filter(|line| line.starts_with(&format!("flamant: ./media/{broken}.png: ")));
