@@ -7,20 +7,39 @@
  *     flamant_request_init(&request, sizeof request);
  *     request.parts = parts, request.part_count = 3;              text, images and videos, in order
  *     flamant_engine_submit(engine, &request, &id);               any number of them run together
- *     flamant_engine_run(engine, on_event, user);                 or: flamant_engine_step, flamant_engine_next_event
+ *     flamant_engine_run(engine, on_event, user);                 or: flamant_engine_step, flamant_engine_next_event,
+ *                                                                 flamant_event_release
  *     flamant_engine_free(engine);
  *
  * Statuses. Every function that can go wrong returns a flamant_status: FLAMANT_OK, a small number that is no failure
  * (1 to 9), or a failure (10 and above), of which flamant_last_error() says more in one line. A function that fails
  * has changed nothing, and what it would have written is left as it was.
  *
- * Memory. What you pass in is read during the call and never kept. What you get out (events and all they point to)
- * belongs to the engine and stays until the next call on that engine by any thread, flamant_engine_cancel excepted.
- * The one thing to give back is the engine itself.
+ * Memory. What you pass in is read during the call and never kept. What you get out is given back by you: an engine by
+ * flamant_engine_free, an event by flamant_event_release. Until then an event and all it points to stay as they are,
+ * whatever any thread calls, also when its engine is freed. An event that a callback gets is its for that call.
  *
- * Threads. Different engines are independent. An engine may be used from any thread, by one at a time: while one call
- * is at work, others on the same engine, from another thread or from its own callback, are answered FLAMANT_BUSY.
- * Only flamant_engine_cancel may always be called, from any thread and from the callback.
+ * Threads. Different engines are independent. Of one engine:
+ *
+ *     call                                      from                            waits for
+ *     flamant_engine_step, flamant_engine_run   one thread at a time, any       the device; while one is at work, others
+ *                                                                               are answered FLAMANT_BUSY
+ *     flamant_engine_submit, _cancel, _stats,   any thread, any number          nothing: never for a step
+ *     _next_event, flamant_event_release
+ *     flamant_engine_wait                       any thread, any number          work or an event, at most the time given
+ *     flamant_engine_free                       any thread, once                nothing: a step at work goes on to its end,
+ *                                                                               and the call that does it frees the engine
+ *
+ * The callback of flamant_engine_run may call all of them; step and run are answered FLAMANT_BUSY there. When an engine
+ * is freed, its requests end without events, calls that wait or step return FLAMANT_INVALID_HANDLE, and events that were
+ * not taken are gone. A server is three kinds of threads: many that submit, one that steps, one that takes events.
+ *
+ *     while (flamant_engine_wait(engine, FLAMANT_WAIT_WORK, FLAMANT_FOREVER) == FLAMANT_OK)         steps
+ *         flamant_engine_step(engine, NULL);
+ *     while (flamant_engine_wait(engine, FLAMANT_WAIT_EVENT, FLAMANT_FOREVER) == FLAMANT_OK)        takes events
+ *         while (flamant_engine_next_event(engine, &event) == FLAMANT_OK)
+ *             answer(event), flamant_event_release(event);
+ *     flamant_engine_free(engine);                                                                  ends both
  *
  * Handles are numbers, not addresses: none is ever used twice, and each is looked up. A handle that is null, made up or
  * freed is answered by FLAMANT_INVALID_HANDLE, also if two threads free it at once. Other pointers must be null or
@@ -54,14 +73,15 @@ typedef int32_t flamant_status;
 enum {
     FLAMANT_OK = 0,
 
-    FLAMANT_NO_EVENT = 1, /* flamant_engine_next_event: none is due; step first */
-    FLAMANT_IDLE = 2,     /* flamant_engine_step: no request is waiting or running, no event is due */
+    FLAMANT_NO_EVENT = 1, /* flamant_engine_next_event: none is due; step first, or wait */
+    FLAMANT_IDLE = 2,     /* flamant_engine_step: there was nothing to do */
     FLAMANT_STOPPED = 3,  /* flamant_engine_run: the callback wanted to stop */
+    FLAMANT_TIMEOUT = 4,  /* flamant_engine_wait: the time is over */
 
     FLAMANT_INVALID_ARGUMENT = 10, /* null, a size, text that is not UTF-8, a prompt or a setting that is not usable */
-    FLAMANT_INVALID_HANDLE = 11,   /* no engine: null, made up, or freed */
+    FLAMANT_INVALID_HANDLE = 11,   /* no engine, or no event: null, made up, or given back */
     FLAMANT_NOT_FOUND = 12,        /* no such request in this engine: made up, another engine's, over, or cancelled */
-    FLAMANT_BUSY = 13,             /* another call on this engine is at work */
+    FLAMANT_BUSY = 13,             /* flamant_engine_step and _run: another call steps this engine */
 
     FLAMANT_LIMIT = 20,        /* a limit would be passed */
     FLAMANT_FILE = 21,         /* a file could not be read */
@@ -165,6 +185,15 @@ enum {
     FLAMANT_EVENT_CANCELLED = 6,  /* last */
     FLAMANT_EVENT_FAILED = 7      /* last: failure, and the message as text */
 };
+
+/* What flamant_engine_wait waits for. */
+enum {
+    FLAMANT_WAIT_WORK = 1, /* a step has something to do: a request was submitted, runs, or was cancelled */
+    FLAMANT_WAIT_EVENT = 2 /* an event can be taken */
+};
+
+/* A time without end, in milliseconds. */
+#define FLAMANT_FOREVER UINT32_MAX
 
 /* Why an answer ended. */
 enum {
@@ -275,28 +304,41 @@ flamant_status flamant_request_init(flamant_request *request, size_t struct_size
 /* Opens a model. Options may be null: all defaults, with the small model in the library. */
 flamant_status flamant_engine_open(const flamant_engine_options *options, flamant_engine **engine);
 
-/* Drops an engine with all its requests; their events do not come any more. Null is allowed and does nothing. */
+/* Frees an engine with all its requests; their events do not come any more. If a call steps it, from another thread or
+   around the callback that this is called from, that call frees it when its step is over, before it returns. Null is
+   allowed and does nothing. */
 flamant_status flamant_engine_free(flamant_engine *engine);
 
-/* Queues a request. Whatever is wrong with it is said here, not later. */
+/* Queues a request, without waiting for a step. Whatever is wrong with it is said here; what the device or the model
+   makes of it is said by its last event. FLAMANT_QUEUE_FULL: it would be taken if others were over. */
 flamant_status flamant_engine_submit(flamant_engine *engine, const flamant_request *request, flamant_request_id *id);
 
 /* Ends a request; from here on its number is not known. Its last event still comes: FLAMANT_EVENT_CANCELLED, or how it
-   ended by itself if a step at work was faster. From any thread, at any time. */
+   ended by itself if a step at work was faster. */
 flamant_status flamant_engine_cancel(flamant_engine *engine, flamant_request_id id);
 
 /* Does one step for all requests. Its events are added to those not yet taken; event_count, if not null, gets how many
-   there are. FLAMANT_IDLE: there was nothing to do, and no event is left. */
+   there are. FLAMANT_IDLE: there was nothing to do. */
 flamant_status flamant_engine_step(flamant_engine *engine, size_t *event_count);
 
-/* Takes the next event. FLAMANT_NO_EVENT: all are taken, and event gets null. */
+/* Waits until a step has something to do (FLAMANT_WAIT_WORK) or an event can be taken (FLAMANT_WAIT_EVENT), at most so
+   many milliseconds; 0 only looks. It does no step itself: whoever waits for events needs another thread that steps.
+   FLAMANT_TIMEOUT: there is nothing yet. FLAMANT_INVALID_HANDLE: the engine was freed meanwhile. */
+flamant_status flamant_engine_wait(flamant_engine *engine, uint32_t what, uint32_t timeout_ms);
+
+/* Takes the next event, the caller's until it gives it back. FLAMANT_NO_EVENT: all are taken, and event gets null. */
 flamant_status flamant_engine_next_event(flamant_engine *engine, const flamant_event **event);
 
-/* Steps until all requests are over, and hands each event to the callback. FLAMANT_STOPPED: the callback wanted so; the
-   requests stay, and so do the events after the one it got. */
+/* Gives an event back, on any thread. Null is allowed and does nothing. */
+flamant_status flamant_event_release(const flamant_event *event);
+
+/* Steps until all requests are over, and hands each event to the callback; those that another thread takes meanwhile
+   are that thread's. FLAMANT_STOPPED: the callback wanted so; the requests stay, and so do the events after the one it
+   got. */
 flamant_status flamant_engine_run(flamant_engine *engine, flamant_callback callback, void *user);
 
-/* Fills a struct of struct_size bytes with what the engine has done and how it stands. */
+/* Fills a struct of struct_size bytes with what the engine has done, and how it stood when its last step began or ended,
+   without waiting for a step. */
 flamant_status flamant_engine_stats(flamant_engine *engine, flamant_stats *stats, size_t struct_size);
 
 #ifdef __cplusplus

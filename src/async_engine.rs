@@ -199,9 +199,12 @@ impl Drop for Events {
     }
 }
 
+/// A unit vector for each image or video.
+type FoundFeatures = Result<Vec<Vec<f32>>>;
+
 /// Features on their way: a [`Future`] for tasks, and [`PendingFeatures::wait`] for threads.
 pub struct PendingFeatures {
-    receiver: Pin<Box<Receiver<Result<Vec<Vec<f32>>>>>>,
+    receiver: Pin<Box<Receiver<FoundFeatures>>>,
     engine: AsyncEngine,
 }
 

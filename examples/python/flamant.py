@@ -96,6 +96,7 @@ class Library:
         self.declare("flamant_engine_cancel", c_int32, c_void_p, c_uint64)
         self.declare("flamant_engine_step", c_int32, c_void_p, POINTER(c_size_t))
         self.declare("flamant_engine_next_event", c_int32, c_void_p, POINTER(POINTER(Event)))
+        self.declare("flamant_event_release", c_int32, POINTER(Event))
         found = self.functions.flamant_abi_version()
         if found != ABI_VERSION:
             raise ImportError(f"{path}: expected ABI version {ABI_VERSION}, found {found}")
@@ -169,21 +170,30 @@ class Engine:
         for name, value in settings.items():
             setattr(request, name, value)
         self.library.call("flamant_engine_submit", self.handle, byref(request), byref(number))
-        event, over = POINTER(Event)(), False
+        over = False
         try:
             while self.library.call("flamant_engine_step", self.handle, None) != IDLE:
-                while self.library.call("flamant_engine_next_event", self.handle, byref(event)) == OK:
+                for event in self.due():
                     # Events of a request that was given up may still be due.
-                    if event.contents.request != number.value:
+                    if event.request != number.value:
                         continue
-                    over = bool(event.contents.is_last)
-                    if event.contents.kind == FAILED:
-                        raise FlamantError(event.contents.failure, str(event.contents.text))
-                    yield event.contents
+                    over = bool(event.is_last)
+                    if event.kind == FAILED:
+                        raise FlamantError(event.failure, str(event.text))
+                    yield event
         finally:
             # Given up, unless its last event was just not taken; then, or after close(), there is nothing to cancel.
             if not over:
                 self.library.functions.flamant_engine_cancel(self.handle, number)
+
+    def due(self):
+        """Takes the events that are due, and gives each back after the next was asked for."""
+        event = POINTER(Event)()
+        while self.library.call("flamant_engine_next_event", self.handle, byref(event)) == OK:
+            try:
+                yield event.contents
+            finally:
+                self.library.call("flamant_event_release", event)
 
 
 def texts(strings):

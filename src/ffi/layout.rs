@@ -14,6 +14,7 @@ pub(super) enum Status {
     NoEvent = 1,
     Idle = 2,
     Stopped = 3,
+    Timeout = 4,
     InvalidArgument = 10,
     InvalidHandle = 11,
     NotFound = 12,
@@ -29,11 +30,12 @@ pub(super) enum Status {
 
 impl Status {
     /// All of them with the names that C has for them.
-    pub(super) const NAMES: [(Status, &'static CStr); 15] = [
+    pub(super) const NAMES: [(Status, &'static CStr); 16] = [
         (Status::Ok, c"FLAMANT_OK"),
         (Status::NoEvent, c"FLAMANT_NO_EVENT"),
         (Status::Idle, c"FLAMANT_IDLE"),
         (Status::Stopped, c"FLAMANT_STOPPED"),
+        (Status::Timeout, c"FLAMANT_TIMEOUT"),
         (Status::InvalidArgument, c"FLAMANT_INVALID_ARGUMENT"),
         (Status::InvalidHandle, c"FLAMANT_INVALID_HANDLE"),
         (Status::NotFound, c"FLAMANT_NOT_FOUND"),
@@ -66,6 +68,10 @@ pub(super) const EVENT_CLASSIFIED: u32 = 4;
 pub(super) const EVENT_SCORED: u32 = 5;
 pub(super) const EVENT_CANCELLED: u32 = 6;
 pub(super) const EVENT_FAILED: u32 = 7;
+
+pub(super) const WAIT_WORK: u32 = 1;
+pub(super) const WAIT_EVENT: u32 = 2;
+pub(super) const FOREVER: u32 = u32::MAX;
 
 pub(super) const FINISH_STOP: u32 = 1;
 pub(super) const FINISH_LENGTH: u32 = 2;

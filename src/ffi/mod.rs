@@ -1,6 +1,6 @@
 //! The C interface: the functions of `include/flamant.h`, which documents them.
 //!
-//! Each entry reads its arguments (`memory`, `ask`), visits the engine of a handle (`registry`), and shows what came of
+//! Each entry reads its arguments (`memory`, `ask`), finds the engine of a handle (`registry`), and shows what came of
 //! it (`show`). What goes wrong is a status with a line of text for the thread; a panic is caught and becomes one.
 
 #![allow(unsafe_code)]
@@ -19,13 +19,14 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use serde_json::json;
 
 use crate::backend::ARCHITECTURES;
 use crate::engine::Engine;
 use crate::error::{Error, said};
-use layout::{ABI_VERSION, Callback, EngineOptions, EventView, Handle, RequestOptions, StatsView, Status};
+use layout::{ABI_VERSION, Callback, EngineOptions, EventView, FOREVER, Handle, RequestOptions, StatsView, Status};
 
 #[cfg(panic = "abort")]
 compile_error!("the C interface answers a fault of the library by a status, which needs panic = \"unwind\"");
@@ -52,13 +53,17 @@ impl Failure {
         Failure::new(Status::InvalidHandle, "engine: expected an open one, found null, one that is freed, or none")
     }
 
+    fn no_event() -> Failure {
+        Failure::new(Status::InvalidHandle, "event: expected one that was taken and not released, found another")
+    }
+
     fn no_request(number: u64) -> Failure {
         let expected = "one of this engine that is neither over nor cancelled";
         Failure::new(Status::NotFound, format!("request: expected {expected}, found {number}"))
     }
 
     fn busy() -> Failure {
-        Failure::new(Status::Busy, "engine: another call is at work on it")
+        Failure::new(Status::Busy, "engine: another call steps it")
     }
 
     fn broken() -> Failure {
@@ -198,12 +203,8 @@ extern "C" fn flamant_engine_submit(engine: Handle, request: *const RequestOptio
     answer(|| {
         let place = memory::place("id", id)?;
         let asked = memory::read(request, ask::default_request())?;
-        registry::visit(engine, |desk| {
-            // A panic on the way is this request's failure, not the engine's.
-            let request = Error::catch("reading a request", || ask::request(&asked))?;
-            place.write(desk.submit(request)?.number());
-            Ok(Status::Ok)
-        })
+        place.write(registry::submit(engine, || ask::request(&asked))?.number());
+        Ok(Status::Ok)
     })
 }
 
@@ -218,13 +219,20 @@ extern "C" fn flamant_engine_cancel(engine: Handle, id: u64) -> Status {
 extern "C" fn flamant_engine_step(engine: Handle, event_count: *mut usize) -> Status {
     answer(|| {
         let place = if event_count.is_null() { None } else { Some(memory::place("event_count", event_count)?) };
-        registry::visit(engine, |desk| {
-            let (busy, events) = desk.step();
-            if let Some(place) = place {
-                place.write(events);
-            }
-            Ok(if busy { Status::Ok } else { Status::Idle })
-        })
+        let (status, events) = registry::step(engine)?;
+        if let Some(place) = place {
+            place.write(events);
+        }
+        Ok(status)
+    })
+}
+
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+extern "C" fn flamant_engine_wait(engine: Handle, what: u32, timeout_ms: u32) -> Status {
+    answer(|| {
+        let timeout = (timeout_ms != FOREVER).then(|| Duration::from_millis(timeout_ms.into()));
+        registry::wait(engine, what, timeout)
     })
 }
 
@@ -233,12 +241,16 @@ extern "C" fn flamant_engine_step(engine: Handle, event_count: *mut usize) -> St
 extern "C" fn flamant_engine_next_event(engine: Handle, event: *mut *const EventView) -> Status {
     answer(|| {
         let place = memory::place("event", event)?;
-        registry::visit(engine, |desk| {
-            let next = desk.next_event();
-            place.write(next.map_or(std::ptr::null(), std::ptr::from_ref));
-            Ok(if next.is_some() { Status::Ok } else { Status::NoEvent })
-        })
+        let next = registry::next_event(engine)?;
+        place.write(next);
+        Ok(if next.is_null() { Status::NoEvent } else { Status::Ok })
     })
+}
+
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+extern "C" fn flamant_event_release(event: *const EventView) -> Status {
+    answer(|| if event.is_null() { Ok(Status::Ok) } else { registry::release(event) })
 }
 
 // SAFETY: as above.
@@ -246,7 +258,7 @@ extern "C" fn flamant_engine_next_event(engine: Handle, event: *mut *const Event
 extern "C" fn flamant_engine_run(engine: Handle, callback: Option<Callback>, user: *mut c_void) -> Status {
     answer(|| {
         let callback = callback.ok_or_else(|| Error::argument("callback: expected a function, found null"))?;
-        registry::visit(engine, |desk| Ok(desk.run(|event| callback(event, user) != 0)))
+        registry::run(engine, |event| callback(event, user) != 0)
     })
 }
 
@@ -254,9 +266,7 @@ extern "C" fn flamant_engine_run(engine: Handle, callback: Option<Callback>, use
 #[unsafe(no_mangle)]
 extern "C" fn flamant_engine_stats(engine: Handle, stats: *mut StatsView, struct_size: usize) -> Status {
     answer(|| {
-        registry::visit(engine, |desk| {
-            memory::fill(stats, struct_size, show::stats(&desk.stats()))?;
-            Ok(Status::Ok)
-        })
+        memory::fill(stats, struct_size, show::stats(&registry::stats(engine)?))?;
+        Ok(Status::Ok)
     })
 }

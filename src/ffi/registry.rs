@@ -1,44 +1,50 @@
-//! Open engines by handle. A handle is a number that looks like a pointer: it is looked up, never followed, and none is
-//! given twice, so one that is freed, made up or damaged is found out.
+//! Open engines and events by handle. A handle is a number that looks like a pointer: it is looked up, never followed,
+//! and no engine's is given twice, so one that is freed, made up or damaged is found out.
 //!
-//! An engine is visited by one call at a time, others are turned away. Which requests it has stands beside it, so that
-//! one can be cancelled at any time: the visitor at work, or else the next one, passes that on to the engine.
+//! One call at a time steps an engine, others that would are turned away. Everything else goes through the engine's
+//! [`EngineHandle`] and the queue of its events, and waits for no step. An engine that is freed cannot be found from
+//! then on; who is at work in it drops it on the way out.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
-use super::layout::{EventView, Handle, Status};
+use super::layout::{EventView, Handle, Status, WAIT_EVENT, WAIT_WORK};
 use super::show::Shown;
 use super::{Failure, Outcome};
-use crate::engine::{Engine, Event, Request, RequestId, Stats};
+use crate::engine::{Engine, EngineHandle, Event, Request, RequestId, Stats};
+use crate::error::{Error, said};
 
 static SLOTS: Mutex<BTreeMap<usize, Arc<Slot>>> = Mutex::new(BTreeMap::new());
 /// Handles count on from here. No memory is ever there, so a program that follows one faults at once.
 static NEXT: AtomicUsize = AtomicUsize::new(0xF1A7_0000_0000_0001);
+/// Events that callers hold, by the address of what they see.
+static SHOWN: Mutex<BTreeMap<usize, Box<Shown>>> = Mutex::new(BTreeMap::new());
 
 /// The place of an engine.
 struct Slot {
-    /// None once it was freed.
-    desk: Mutex<Option<Desk>>,
-    requests: Arc<Mutex<Requests>>,
+    handle: EngineHandle,
+    /// Whoever steps it has the lock. None once it was freed.
+    engine: Mutex<Option<Engine>>,
+    outbox: Mutex<Outbox>,
+    /// There is an event, or there will be none.
+    arrived: Condvar,
 }
 
-/// Requests that can be cancelled, and those that were, but the engine does not know it yet.
 #[derive(Default)]
-struct Requests {
-    live: HashSet<u64>,
-    cancelled: Vec<u64>,
-}
-
-/// An engine and what its caller is being given.
-pub(super) struct Desk {
-    engine: Engine,
+struct Outbox {
     /// Events that were not taken.
     events: VecDeque<Event>,
-    /// The event that was taken last, while the caller may look at it.
-    shown: Option<Box<Shown>>,
-    requests: Arc<Mutex<Requests>>,
+    over: Option<Over>,
+}
+
+/// Why an engine answers no more.
+#[derive(Clone, Copy)]
+enum Over {
+    Freed,
+    Broken,
 }
 
 /// These locks are held for a moment in which nothing can panic.
@@ -48,111 +54,188 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Gives an engine a handle.
 pub(super) fn add(engine: Engine) -> Handle {
-    let requests = Arc::<Mutex<Requests>>::default();
-    let desk = Desk { engine, events: VecDeque::new(), shown: None, requests: requests.clone() };
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    lock(&SLOTS).insert(number, Arc::new(Slot { desk: Mutex::new(Some(desk)), requests }));
+    let slot = Slot {
+        handle: engine.handle(),
+        engine: Mutex::new(Some(engine)),
+        outbox: Mutex::default(),
+        arrived: Condvar::new(),
+    };
+    lock(&SLOTS).insert(number, Arc::new(slot));
     Handle::new(number)
 }
 
-fn find(slots: &BTreeMap<usize, Arc<Slot>>, handle: Handle) -> Result<Arc<Slot>, Failure> {
-    slots.get(&handle.number()).cloned().ok_or_else(Failure::no_engine)
+/// Takes an engine's handle away and drops the engine, at once or when the step at work is over.
+pub(super) fn remove(handle: Handle) -> Outcome {
+    let slot = lock(&SLOTS).remove(&handle.number()).ok_or_else(Failure::no_engine)?;
+    slot.end(Over::Freed);
+    let engine = slot.engine.try_lock().ok().and_then(|mut engine| engine.take());
+    drop(engine);
+    Ok(Status::Ok)
 }
 
-/// Visits an engine. What its caller was shown before is dropped.
-pub(super) fn visit(handle: Handle, work: impl FnOnce(&mut Desk) -> Outcome) -> Outcome {
-    let slot = find(&lock(&SLOTS), handle)?;
-    let mut desk = match slot.desk.try_lock() {
-        Ok(desk) => desk,
+fn find(handle: Handle) -> Result<Arc<Slot>, Failure> {
+    let slot = lock(&SLOTS).get(&handle.number()).cloned().ok_or_else(Failure::no_engine)?;
+    slot.check()?;
+    Ok(slot)
+}
+
+/// Submits what `read` makes of a request; the number of the request.
+pub(super) fn submit(handle: Handle, read: impl FnOnce() -> Result<Request, Error>) -> Result<RequestId, Failure> {
+    let slot = find(handle)?;
+    // A panic on the way is this request's failure, not the engine's.
+    let request = Error::catch("reading a request", read)?;
+    slot.handle.submit(request).map_err(|error| slot.failure(error))
+}
+
+pub(super) fn cancel(handle: Handle, request: u64) -> Outcome {
+    let slot = find(handle)?;
+    match slot.handle.cancel(RequestId::from(request)) {
+        true => Ok(Status::Ok),
+        false => Err(Failure::no_request(request)),
+    }
+}
+
+pub(super) fn stats(handle: Handle) -> Result<Stats, Failure> {
+    let slot = find(handle)?;
+    slot.handle.stats().map_err(|error| slot.failure(error))
+}
+
+/// Waits for something to do or an event to take, for ever if no time is given.
+pub(super) fn wait(handle: Handle, what: u32, timeout: Option<Duration>) -> Outcome {
+    let slot = find(handle)?;
+    let found = match what {
+        WAIT_WORK => slot.handle.wait(timeout),
+        WAIT_EVENT => slot.wait_for_event(timeout),
+        other => {
+            let expected = "FLAMANT_WAIT_WORK or FLAMANT_WAIT_EVENT";
+            return Err(Error::argument(format!("what: expected {expected}, found {other}")).into());
+        }
+    };
+    // It may have been freed meanwhile.
+    slot.check()?;
+    Ok(if found { Status::Ok } else { Status::Timeout })
+}
+
+/// The next event, from now on its caller's until [`release`]; null if there is none.
+pub(super) fn next_event(handle: Handle) -> Result<*const EventView, Failure> {
+    let slot = find(handle)?;
+    let Some(event) = slot.pop() else { return Ok(std::ptr::null()) };
+    let shown = Shown::new(event);
+    let address = std::ptr::from_ref(shown.view()).addr();
+    let mut all = lock(&SHOWN);
+    let shown = all.entry(address).or_insert(shown);
+    Ok(shown.view())
+}
+
+/// Takes back an event that a caller had.
+pub(super) fn release(event: *const EventView) -> Outcome {
+    let shown = lock(&SHOWN).remove(&event.addr());
+    shown.map(|_| Status::Ok).ok_or_else(Failure::no_event)
+}
+
+/// Runs a step if there is something to do; how many events are not taken after it.
+pub(super) fn step(handle: Handle) -> Result<(Status, usize), Failure> {
+    visit(handle, |slot, engine| {
+        let idle = engine.is_idle();
+        if !idle {
+            slot.post(engine.step());
+        }
+        Ok((if idle { Status::Idle } else { Status::Ok }, lock(&slot.outbox).events.len()))
+    })
+}
+
+/// Steps until nothing is left to do, or `stop` says so of an event.
+pub(super) fn run(handle: Handle, mut stop: impl FnMut(&EventView) -> bool) -> Outcome {
+    visit(handle, |slot, engine| {
+        loop {
+            while let Some(event) = slot.pop() {
+                if stop(Shown::new(event).view()) {
+                    return Ok(Status::Stopped);
+                }
+            }
+            slot.check()?;
+            if engine.is_idle() {
+                return Ok(Status::Ok);
+            }
+            slot.post(engine.step());
+        }
+    })
+}
+
+/// Works with an engine that nobody else works with. If that has a fault, the engine can only be freed.
+fn visit<T>(handle: Handle, work: impl FnOnce(&Slot, &mut Engine) -> Result<T, Failure>) -> Result<T, Failure> {
+    let slot = find(handle)?;
+    let mut place = match slot.engine.try_lock() {
+        Ok(engine) => engine,
         Err(TryLockError::WouldBlock) => return Err(Failure::busy()),
         Err(TryLockError::Poisoned(_)) => return Err(Failure::broken()),
     };
-    // It may have been freed since it was found.
-    let desk = desk.as_mut().ok_or_else(Failure::no_engine)?;
-    desk.shown = None;
-    desk.pass_on_cancelled();
-    work(desk)
-}
-
-/// Takes an engine's handle away and drops the engine.
-pub(super) fn remove(handle: Handle) -> Outcome {
-    let mut slots = lock(&SLOTS);
-    let slot = find(&slots, handle)?;
-    let desk = match slot.desk.try_lock() {
-        Ok(mut desk) => desk.take(),
-        Err(TryLockError::WouldBlock) => return Err(Failure::busy()),
-        Err(TryLockError::Poisoned(broken)) => broken.into_inner().take(),
-    };
-    slots.remove(&handle.number());
-    // Others need not wait while memory is given back.
-    drop(slots);
-    drop(desk);
-    Ok(Status::Ok)
-}
-
-/// Cancels a request, whoever visits its engine meanwhile.
-pub(super) fn cancel(handle: Handle, request: u64) -> Outcome {
-    let slot = find(&lock(&SLOTS), handle)?;
-    let mut requests = lock(&slot.requests);
-    if !requests.live.remove(&request) {
-        return Err(Failure::no_request(request));
-    }
-    requests.cancelled.push(request);
-    Ok(Status::Ok)
-}
-
-impl Desk {
-    pub(super) fn submit(&mut self, request: Request) -> Result<RequestId, Failure> {
-        let prepared = self.engine.preparer().prepare(request)?;
-        let id = self.engine.submit_prepared(prepared)?;
-        lock(&self.requests).live.insert(id.number());
-        Ok(id)
-    }
-
-    /// Runs a step if there is something to do; whether there was, or an event is left. Then how many are left.
-    pub(super) fn step(&mut self) -> (bool, usize) {
-        self.pass_on_cancelled();
-        let busy = !self.engine.is_idle();
-        if busy {
-            let events = self.engine.step();
-            let mut requests = lock(&self.requests);
-            for event in events.iter().filter(|event| event.kind.is_last()) {
-                requests.live.remove(&event.id.number());
+    let engine = place.as_mut().ok_or_else(Failure::no_engine)?;
+    let outcome = catch_unwind(AssertUnwindSafe(|| work(&slot, engine)));
+    match outcome {
+        Ok(outcome) => match slot.check() {
+            Ok(()) => outcome,
+            Err(over) => {
+                drop(place.take());
+                Err(over)
             }
-            self.events.extend(events);
+        },
+        Err(panic) => {
+            slot.end(Over::Broken);
+            Err(Failure::panicked(&*panic))
         }
-        (busy || !self.events.is_empty(), self.events.len())
     }
+}
 
-    /// The next event, kept until the next visit.
-    pub(super) fn next_event(&mut self) -> Option<&EventView> {
-        self.shown = self.events.pop_front().map(Shown::new);
-        self.shown.as_ref().map(|shown| shown.view())
-    }
-
-    /// Steps until nothing is left to do, or `stop` says so of an event.
-    pub(super) fn run(&mut self, mut stop: impl FnMut(&EventView) -> bool) -> Status {
-        loop {
-            while let Some(event) = self.events.pop_front() {
-                if stop(Shown::new(event).view()) {
-                    return Status::Stopped;
-                }
-            }
-            if let (false, _) = self.step() {
-                return Status::Ok;
-            }
+impl Slot {
+    fn check(&self) -> Result<(), Failure> {
+        match lock(&self.outbox).over {
+            None => Ok(()),
+            Some(Over::Freed) => Err(Failure::no_engine()),
+            Some(Over::Broken) => Err(Failure::broken()),
         }
     }
 
-    pub(super) fn stats(&self) -> Stats {
-        self.engine.stats()
+    /// What to say of an error, which an engine that is gone explains.
+    fn failure(&self, error: Error) -> Failure {
+        self.check().err().unwrap_or_else(|| error.into())
     }
 
-    fn pass_on_cancelled(&mut self) {
-        let cancelled = std::mem::take(&mut lock(&self.requests).cancelled);
-        for request in cancelled {
-            // One that a step has ended meanwhile is not there any more.
-            self.engine.cancel(RequestId::from(request));
+    /// Nothing is answered from now on; those who wait are woken.
+    fn end(&self, over: Over) {
+        let mut outbox = lock(&self.outbox);
+        outbox.over = Some(over);
+        let events = std::mem::take(&mut outbox.events);
+        self.arrived.notify_all();
+        drop(outbox);
+        drop(events);
+        self.handle.close(Error::argument("engine: expected an open one"));
+    }
+
+    /// Events for those who take them.
+    fn post(&self, events: Vec<Event>) {
+        let mut outbox = lock(&self.outbox);
+        if outbox.over.is_none() && !events.is_empty() {
+            outbox.events.extend(events);
+            self.arrived.notify_all();
         }
+    }
+
+    fn pop(&self) -> Option<Event> {
+        lock(&self.outbox).events.pop_front()
+    }
+
+    fn wait_for_event(&self, timeout: Option<Duration>) -> bool {
+        let none = |outbox: &mut Outbox| outbox.events.is_empty() && outbox.over.is_none();
+        let outbox = lock(&self.outbox);
+        let outbox = match timeout {
+            None => self.arrived.wait_while(outbox, none).unwrap_or_else(PoisonError::into_inner),
+            Some(timeout) => {
+                let waited = self.arrived.wait_timeout_while(outbox, timeout, none);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        !outbox.events.is_empty()
     }
 }

@@ -7,10 +7,11 @@ use std::fmt::Write as _;
 use std::mem::offset_of;
 use std::process::Command;
 use std::ptr;
+use std::sync::mpsc::channel;
 
 use super::layout::*;
 use super::*;
-use crate::engine::{Event, EventKind, panicking};
+use crate::engine::{Engine, Event, EventKind, Options, panicking};
 
 /// A type as C spells it.
 trait Spelled {
@@ -155,7 +156,9 @@ fn claims() -> String {
         flamant_engine_submit(Handle, *const RequestOptions, *mut u64) -> Status;
         flamant_engine_cancel(Handle, u64) -> Status;
         flamant_engine_step(Handle, *mut usize) -> Status;
+        flamant_engine_wait(Handle, u32, u32) -> Status;
         flamant_engine_next_event(Handle, *mut *const EventView) -> Status;
+        flamant_event_release(*const EventView) -> Status;
         flamant_engine_run(Handle, Option<Callback>, *mut c_void) -> Status;
         flamant_engine_stats(Handle, *mut StatsView, usize) -> Status;
     }
@@ -185,6 +188,9 @@ impl Claims {
             ("FLAMANT_EVENT_SCORED", EVENT_SCORED),
             ("FLAMANT_EVENT_CANCELLED", EVENT_CANCELLED),
             ("FLAMANT_EVENT_FAILED", EVENT_FAILED),
+            ("FLAMANT_WAIT_WORK", WAIT_WORK),
+            ("FLAMANT_WAIT_EVENT", WAIT_EVENT),
+            ("FLAMANT_FOREVER", FOREVER),
             ("FLAMANT_FINISH_STOP", FINISH_STOP),
             ("FLAMANT_FINISH_LENGTH", FINISH_LENGTH),
         ] {
@@ -279,30 +285,119 @@ fn a_panic_becomes_a_status() {
     assert_eq!(last_error(), "");
 }
 
+/// The model in the program, whose steps do some work first.
+fn open_with(work: impl FnMut() + Send + 'static) -> Handle {
+    let mut engine = Engine::demo(&Options::default()).unwrap();
+    engine.before_run(Box::new(work));
+    registry::add(engine)
+}
+
+/// Submits a text to write after.
+fn submit(engine: Handle, max_new_tokens: usize) -> (Status, u64) {
+    let text = "kep.";
+    let (data, length) = (text.as_ptr().cast(), text.len());
+    let part = Part { kind: PART_TEXT, data, length, ..bytemuck::Zeroable::zeroed() };
+    let asked = RequestOptions { parts: &part, part_count: 1, max_new_tokens, ignore_eos: 1, ..ask::default_request() };
+    let mut id = 0;
+    (flamant_engine_submit(engine, &asked, &mut id), id)
+}
+
+fn stats(engine: Handle) -> (Status, StatsView) {
+    let mut stats = bytemuck::Zeroable::zeroed();
+    (flamant_engine_stats(engine, &mut stats, size_of::<StatsView>()), stats)
+}
+
+fn next_event<'a>(engine: Handle) -> (Status, Option<&'a EventView>) {
+    let mut event = ptr::null();
+    let status = flamant_engine_next_event(engine, &mut event);
+    // SAFETY: null, or an event that stays until it is released, which the tests do last.
+    (status, unsafe { event.as_ref() })
+}
+
 #[test]
 fn an_engine_that_had_a_fault_can_only_be_freed() {
-    let mut engine = Handle::new(0);
-    assert_eq!(flamant_engine_open(ptr::null(), &mut engine), Status::Ok);
-    assert_eq!(answer(|| registry::visit(engine, |_| panic!("in the middle of a step"))), Status::Internal);
+    let engine = open_with(|| panic!("in the middle of a step"));
+    assert_eq!(submit(engine, 2).0, Status::Ok);
     assert_eq!(flamant_engine_step(engine, ptr::null_mut()), Status::Internal);
+    assert_eq!(last_error(), "a fault of the library: in the middle of a step");
+    let after = [
+        flamant_engine_step(engine, ptr::null_mut()),
+        flamant_engine_wait(engine, WAIT_WORK, FOREVER),
+        flamant_engine_wait(engine, WAIT_EVENT, FOREVER),
+        next_event(engine).0,
+        submit(engine, 2).0,
+        stats(engine).0,
+        flamant_engine_cancel(engine, 1),
+    ];
+    assert_eq!(after, [Status::Internal; 7]);
     assert!(last_error().contains("can only be freed"), "{}", last_error());
     assert_eq!(flamant_engine_free(engine), Status::Ok);
     assert_eq!(flamant_engine_free(engine), Status::InvalidHandle);
+}
+
+/// A step ends only when it is told to, after all these calls have returned; then the one that does it finds that the
+/// engine was freed.
+#[test]
+fn nobody_waits_for_a_step() {
+    let ((begins, begun), (go, told)) = (channel(), channel::<()>());
+    let engine = open_with(move || {
+        begins.send(()).unwrap();
+        told.recv().unwrap();
+    });
+    // A handle is made to look like an address, which is not sent to other threads.
+    let number = engine.number();
+    let step = || flamant_engine_step(Handle::new(number), ptr::null_mut());
+    let wait_for_event = || flamant_engine_wait(Handle::new(number), WAIT_EVENT, FOREVER);
+    assert_eq!(flamant_engine_wait(engine, WAIT_WORK, 0), Status::Timeout);
+    let (status, first) = submit(engine, 3);
+    assert_eq!((status, flamant_engine_wait(engine, WAIT_WORK, FOREVER)), (Status::Ok, Status::Ok));
+    std::thread::scope(|scope| {
+        let stepping = scope.spawn(step);
+        begun.recv().unwrap();
+        assert_eq!(step(), Status::Busy);
+        assert_eq!(submit(engine, 3).0, Status::Ok);
+        let (_, counts) = stats(engine);
+        assert_eq!((counts.requests_running, counts.requests_waiting, counts.steps), (1, 1, 0));
+        assert_eq!(
+            (next_event(engine).0, flamant_engine_wait(engine, WAIT_EVENT, 1)),
+            (Status::NoEvent, Status::Timeout)
+        );
+        let waiting = scope.spawn(wait_for_event);
+        go.send(()).unwrap();
+        assert_eq!((stepping.join().unwrap(), waiting.join().unwrap()), (Status::Ok, Status::Ok));
+    });
+    let (status, event) = next_event(engine);
+    assert_eq!(status, Status::Ok);
+    let event = event.unwrap();
+    assert_eq!((event.request, event.kind), (first, EVENT_TOKEN));
+    let seen = (event.token, event.logprob.to_bits());
+
+    // Freed in the middle of the next step, the event lives on.
+    std::thread::scope(|scope| {
+        let stepping = scope.spawn(step);
+        begun.recv().unwrap();
+        assert_eq!(flamant_engine_cancel(engine, first), Status::Ok);
+        let waiting = scope.spawn(wait_for_event);
+        assert_eq!(flamant_engine_free(engine), Status::Ok);
+        assert_eq!((waiting.join().unwrap(), submit(engine, 3).0), (Status::InvalidHandle, Status::InvalidHandle));
+        go.send(()).unwrap();
+        assert_eq!(stepping.join().unwrap(), Status::InvalidHandle);
+    });
+    // The engine is gone, and with it who would say that a step begins.
+    assert!(begun.recv().is_err());
+    assert_eq!((event.token, event.logprob.to_bits()), seen);
+    assert_eq!(flamant_event_release(event), Status::Ok);
+    assert_eq!(flamant_event_release(ptr::null()), Status::Ok);
 }
 
 #[test]
 fn a_panic_while_preparing_leaves_the_engine_whole() {
     let mut engine = Handle::new(0);
     assert_eq!(flamant_engine_open(ptr::null(), &mut engine), Status::Ok);
-    let text = "kep.";
-    let (data, length) = (text.as_ptr().cast(), text.len());
-    let part = Part { kind: PART_TEXT, data, length, ..bytemuck::Zeroable::zeroed() };
-    let asked = RequestOptions { parts: &part, part_count: 1, max_new_tokens: 2, ..ask::default_request() };
-    let mut id = 0;
-    assert_eq!(panicking(|| flamant_engine_submit(engine, &asked, &mut id)), Status::Internal);
-    assert_eq!((last_error().as_str(), id), ("a fault of the library while preparing a request: on purpose", 0));
-    assert_eq!(flamant_engine_submit(engine, &asked, &mut id), Status::Ok);
-    assert_ne!(id, 0);
+    assert_eq!(panicking(|| submit(engine, 2)), (Status::Internal, 0));
+    assert_eq!(last_error(), "a fault of the library while preparing a request: on purpose");
+    let (status, id) = submit(engine, 2);
+    assert!(status == Status::Ok && id != 0);
     assert_eq!(flamant_engine_step(engine, ptr::null_mut()), Status::Ok);
     assert_eq!(flamant_engine_free(engine), Status::Ok);
 }

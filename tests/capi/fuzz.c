@@ -2,7 +2,7 @@
    what must hold says which status is right. Arguments: how many calls, and a seed. */
 #include "check.h"
 
-enum { ENGINES = 4, REQUESTS = 64, HANDLES = 4096 };
+enum { ENGINES = 4, REQUESTS = 64, HANDLES = 4096, HELD = 16 };
 
 struct engine {
     flamant_engine *handle;
@@ -12,6 +12,7 @@ struct engine {
 
 static struct engine engines[ENGINES];
 static flamant_engine *freed[HANDLES];
+static const flamant_event *held[HELD]; /* taken and not given back, whatever became of their engines */
 static size_t freed_count, last_events, submitted, lost;
 static uint64_t state;
 
@@ -30,14 +31,9 @@ static flamant_request_id *find(flamant_request_id *list, flamant_request_id id)
     return NULL;
 }
 
-static void take(struct engine *engine, const flamant_event *event)
+/* Reads all that an event points to. */
+static void look(const flamant_event *event)
 {
-    flamant_request_id *live = find(engine->live, event->request);
-    flamant_request_id *cancelled = find(engine->cancelled, event->request);
-    CHECK(event->request != 0 && (live != NULL) != (cancelled != NULL));
-    CHECK(event->kind != FLAMANT_EVENT_CANCELLED || cancelled != NULL);
-    CHECK(event->kind != FLAMANT_EVENT_FAILED);
-    /* All that it points to can be read. */
     double sum = 0;
     for (size_t i = 0; i < event->text.length + (event->text.data != NULL); i++)
         sum += event->text.data[i];
@@ -49,10 +45,30 @@ static void take(struct engine *engine, const flamant_event *event)
         for (size_t j = 0; j <= event->choices[i].text.length; j++)
             sum += event->choices[i].text.data[j] + event->choices[i].ids[0];
     CHECK(sum == sum || event->kind == FLAMANT_EVENT_SCORED);
+}
+
+static void take(struct engine *engine, const flamant_event *event)
+{
+    flamant_request_id *live = find(engine->live, event->request);
+    flamant_request_id *cancelled = find(engine->cancelled, event->request);
+    CHECK(event->request != 0 && (live != NULL) != (cancelled != NULL));
+    CHECK(event->kind != FLAMANT_EVENT_CANCELLED || cancelled != NULL);
+    CHECK(event->kind != FLAMANT_EVENT_FAILED);
+    look(event);
     if (event->is_last) {
         *(live != NULL ? live : cancelled) = 0;
         last_events++;
     }
+}
+
+/* Gives back what was held in a place, and holds another event there. */
+static void hold(const flamant_event *event)
+{
+    const flamant_event **place = &held[below(HELD)];
+    if (*place != NULL)
+        look(*place);
+    EXPECT(FLAMANT_OK, flamant_event_release(*place));
+    *place = event;
 }
 
 static void cancel(struct engine *engine)
@@ -199,10 +215,22 @@ static void call(struct engine *engine)
         EXPECT(FLAMANT_INVALID_ARGUMENT, flamant_engine_next_event(engine->handle, NULL));
         EXPECT(FLAMANT_INVALID_ARGUMENT, flamant_engine_run(engine->handle, NULL, NULL));
         break;
+    case 12: {
+        /* Work that was waited for is there, and so is an event. */
+        flamant_status work = flamant_engine_wait(engine->handle, FLAMANT_WAIT_WORK, 0);
+        EXPECT(work == FLAMANT_OK ? FLAMANT_OK : FLAMANT_IDLE, flamant_engine_step(engine->handle, NULL));
+        flamant_status due = flamant_engine_wait(engine->handle, FLAMANT_WAIT_EVENT, 0);
+        EXPECT(due == FLAMANT_OK ? FLAMANT_OK : FLAMANT_NO_EVENT, flamant_engine_next_event(engine->handle, &event));
+        if (event != NULL)
+            take(engine, event);
+        hold(event);
+        break;
+    }
     default:
         EXPECT_EITHER(FLAMANT_OK, FLAMANT_NO_EVENT, flamant_engine_next_event(engine->handle, &event));
         if (event != NULL)
             take(engine, event);
+        hold(event);
     }
 }
 
@@ -216,12 +244,14 @@ static void call_nothing(void)
         handle = freed[below((uint32_t)freed_count)];
     else if (below(2))
         handle = (flamant_engine *)((uintptr_t)below(UINT32_MAX) << below(33));
-    switch (below(5)) {
+    switch (below(7)) {
     case 0: EXPECT_EITHER(handle ? FLAMANT_INVALID_HANDLE : FLAMANT_OK, FLAMANT_INVALID_HANDLE,
                           flamant_engine_free(handle)); break;
     case 1: EXPECT(FLAMANT_INVALID_HANDLE, flamant_engine_step(handle, NULL)); break;
     case 2: EXPECT(FLAMANT_INVALID_HANDLE, flamant_engine_next_event(handle, &event)); break;
     case 3: EXPECT(FLAMANT_INVALID_HANDLE, flamant_engine_cancel(handle, below(100))); break;
+    case 4: EXPECT(FLAMANT_INVALID_HANDLE, flamant_engine_wait(handle, 1 + below(2), FLAMANT_FOREVER)); break;
+    case 5: EXPECT(FLAMANT_INVALID_HANDLE, flamant_event_release((const flamant_event *)&stats)); break;
     default: EXPECT(FLAMANT_INVALID_HANDLE, flamant_engine_stats(handle, &stats, sizeof stats));
     }
 }
@@ -249,6 +279,11 @@ int main(int count, char **arguments)
         for (int j = 0; j < REQUESTS; j++)
             CHECK(engines[i].live[j] == 0 && engines[i].cancelled[j] == 0);
         free_engine(&engines[i]);
+    }
+    for (int i = 0; i < HELD; i++) {
+        if (held[i] != NULL)
+            look(held[i]);
+        EXPECT(FLAMANT_OK, flamant_event_release(held[i]));
     }
     CHECK(submitted == last_events + lost);
     printf("%ld calls, %zu requests, %zu engines\n", calls, submitted, freed_count);

@@ -8,22 +8,35 @@
 static int callbacks;
 static flamant_engine *running;
 
-/* Calls back into the engine that is calling. */
+/* Calls back into the engine that is calling: all but stepping is served. */
 static int reenter(const flamant_event *event, void *user)
 {
     flamant_request_id id;
     flamant_stats stats;
-    const flamant_event *other;
+    if (event->kind == FLAMANT_EVENT_CANCELLED)
+        return 0;
     callbacks++;
     EXPECT(FLAMANT_BUSY, flamant_engine_step(running, NULL));
-    EXPECT(FLAMANT_BUSY, flamant_engine_next_event(running, &other));
     EXPECT(FLAMANT_BUSY, flamant_engine_run(running, reenter, user));
-    EXPECT(FLAMANT_BUSY, flamant_engine_submit(running, user, &id));
-    EXPECT(FLAMANT_BUSY, flamant_engine_stats(running, &stats, sizeof stats));
-    EXPECT(FLAMANT_BUSY, flamant_engine_free(running));
+    EXPECT(FLAMANT_OK, flamant_engine_submit(running, user, &id));
+    EXPECT(FLAMANT_OK, flamant_engine_wait(running, FLAMANT_WAIT_WORK, FLAMANT_FOREVER));
+    EXPECT(FLAMANT_OK, flamant_engine_stats(running, &stats, sizeof stats));
+    CHECK(stats.requests_waiting == 1);
+    EXPECT(FLAMANT_OK, flamant_engine_cancel(running, id));
     if (event->is_last)
         EXPECT(FLAMANT_NOT_FOUND, flamant_engine_cancel(running, event->request));
     return callbacks == 2;
+}
+
+/* Frees the engine that is calling. */
+static int free_it(const flamant_event *event, void *user)
+{
+    flamant_engine *engine = user;
+    callbacks++;
+    EXPECT(FLAMANT_OK, flamant_engine_free(engine));
+    EXPECT(FLAMANT_INVALID_HANDLE, flamant_engine_cancel(engine, event->request));
+    CHECK(event->struct_size == sizeof *event);
+    return 0;
 }
 
 static void engines(void)
@@ -78,6 +91,7 @@ static void engines(void)
         EXPECT(FLAMANT_INVALID_HANDLE, flamant_engine_submit(none[i], &request, &id));
         EXPECT(FLAMANT_INVALID_HANDLE, flamant_engine_cancel(none[i], 1));
         EXPECT(FLAMANT_INVALID_HANDLE, flamant_engine_step(none[i], &count));
+        EXPECT(FLAMANT_INVALID_HANDLE, flamant_engine_wait(none[i], FLAMANT_WAIT_EVENT, FLAMANT_FOREVER));
         EXPECT(FLAMANT_INVALID_HANDLE, flamant_engine_next_event(none[i], &event));
         EXPECT(FLAMANT_INVALID_HANDLE, flamant_engine_run(none[i], reenter, NULL));
         EXPECT(FLAMANT_INVALID_HANDLE, flamant_engine_stats(none[i], &stats, sizeof stats));
@@ -98,7 +112,17 @@ static void engines(void)
     EXPECT(FLAMANT_INVALID_ARGUMENT, flamant_engine_submit(engine, NULL, &id));
     EXPECT(FLAMANT_INVALID_ARGUMENT, flamant_engine_submit(engine, &request, NULL));
 
-    /* Nothing to do. */
+    /* Events that are none. */
+    EXPECT(FLAMANT_OK, flamant_event_release(NULL));
+    EXPECT(FLAMANT_INVALID_HANDLE, flamant_event_release((const flamant_event *)&stats));
+    EXPECT(FLAMANT_INVALID_HANDLE, flamant_event_release((const flamant_event *)UINTPTR_MAX));
+    CHECK(strstr(flamant_last_error(), "event: ") == flamant_last_error());
+
+    /* Nothing to do, and nothing to wait for. */
+    EXPECT(FLAMANT_TIMEOUT, flamant_engine_wait(engine, FLAMANT_WAIT_WORK, 0));
+    EXPECT(FLAMANT_TIMEOUT, flamant_engine_wait(engine, FLAMANT_WAIT_EVENT, 1));
+    EXPECT(FLAMANT_INVALID_ARGUMENT, flamant_engine_wait(engine, 0, 0));
+    EXPECT(FLAMANT_INVALID_ARGUMENT, flamant_engine_wait(engine, FLAMANT_WAIT_WORK | FLAMANT_WAIT_EVENT, 0));
     EXPECT(FLAMANT_NOT_FOUND, flamant_engine_cancel(engine, 0));
     EXPECT(FLAMANT_IDLE, flamant_engine_step(engine, &count));
     CHECK(count == 0);
@@ -264,12 +288,14 @@ static void requests(void)
             cancelled += event->kind == FLAMANT_EVENT_CANCELLED && event->request == id && event->is_last;
             written += event->kind == FLAMANT_EVENT_WRITTEN && event->token_count == 3 && event->is_last;
             tokens += event->kind == FLAMANT_EVENT_TOKEN && !event->is_last;
+            EXPECT(FLAMANT_OK, flamant_event_release(event));
+            EXPECT(FLAMANT_INVALID_HANDLE, flamant_event_release(event));
         }
     }
     CHECK(cancelled == 1 && written == 2 && tokens == 6);
     EXPECT(FLAMANT_NOT_FOUND, flamant_engine_cancel(engine, second));
 
-    /* From within a callback nothing but cancelling is done, and it can stop the run. */
+    /* A callback can stop the run, and do all but stepping. */
     running = engine;
     EXPECT(FLAMANT_OK, flamant_engine_submit(engine, &request, &id));
     EXPECT(FLAMANT_STOPPED, flamant_engine_run(engine, reenter, &request));
@@ -278,17 +304,27 @@ static void requests(void)
     CHECK(callbacks == 4);
     flamant_stats stats;
     EXPECT(FLAMANT_OK, flamant_engine_stats(engine, &stats, sizeof stats));
-    CHECK(stats.requests_finished == 3 && stats.requests_cancelled == 1 && stats.requests_waiting == 0);
+    CHECK(stats.requests_finished == 3 && stats.requests_cancelled == 5 && stats.requests_waiting == 0);
     CHECK(stats.tokens_written == 9 && stats.text_pages_total > 0 && stats.text_pages_held == 0);
 
-    /* Freed with work and events left, and another engine goes on. */
+    /* Freed with work and events left, and another engine goes on; so does an event that was taken before. */
     EXPECT(FLAMANT_OK, flamant_engine_submit(engine, &request, &id));
     EXPECT(FLAMANT_OK, flamant_engine_step(engine, NULL));
+    EXPECT(FLAMANT_OK, flamant_engine_wait(engine, FLAMANT_WAIT_EVENT, FLAMANT_FOREVER));
+    EXPECT(FLAMANT_OK, flamant_engine_next_event(engine, &event));
+    EXPECT(FLAMANT_OK, flamant_engine_step(engine, NULL));
     EXPECT(FLAMANT_OK, flamant_engine_free(engine));
+    CHECK(event->request == id && event->kind == FLAMANT_EVENT_TOKEN && event->text.data[event->text.length] == 0);
+    EXPECT(FLAMANT_OK, flamant_event_release(event));
     EXPECT(FLAMANT_INVALID_HANDLE, flamant_engine_cancel(engine, id));
     EXPECT(FLAMANT_NOT_FOUND, flamant_engine_cancel(other, id));
     EXPECT(FLAMANT_OK, flamant_engine_submit(other, &request, &id));
-    EXPECT(FLAMANT_OK, flamant_engine_free(other));
+
+    /* Freed from within its own callback. */
+    callbacks = 0;
+    EXPECT(FLAMANT_INVALID_HANDLE, flamant_engine_run(other, free_it, other));
+    CHECK(callbacks == 1);
+    EXPECT(FLAMANT_INVALID_HANDLE, flamant_engine_free(other));
 }
 
 int main(void)
