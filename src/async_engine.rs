@@ -72,7 +72,7 @@ impl AsyncEngine {
         self.submit_prepared(self.preparer().prepare(request)?)
     }
 
-    /// Submits a request that [`AsyncEngine::reader`] has prepared, without waiting for a step.
+    /// Submits a request that [`AsyncEngine::preparer`] has prepared, without waiting for a step.
     ///
     /// # Errors
     /// As for [`EngineHandle::submit_prepared`].

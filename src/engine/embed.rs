@@ -16,16 +16,25 @@ pub(super) struct Call {
     work: Work,
     reply: Reply,
     /// Held until it is answered.
-    _share: Share,
+    share: Share,
 }
 
 impl Call {
     pub fn new(share: Share, reply: Reply) -> Call {
-        Call { work: Work::new(share.pixels.clone()), reply, _share: share }
+        Call { work: Work::new(share.pixels.clone()), reply, share }
     }
 
     fn answer(self) {
-        (self.reply)(self.work.finish());
+        let Call { work, reply, share } = self;
+        let found = work.finish();
+        // Whoever gets the answer may ask again.
+        drop(share);
+        reply(found);
+    }
+
+    fn fail(self, error: Error) {
+        drop(self.share);
+        (self.reply)(Err(error));
     }
 }
 
@@ -112,7 +121,7 @@ impl Engine {
         let frames = self.frames_of(calls.iter().map(|call| &call.work));
         let mut works: Vec<&mut Work> = calls.iter_mut().map(|call| &mut call.work).take(frames.len()).collect();
         if let Err(error) = self.embed(&mut works, &frames) {
-            calls.drain(..frames.len()).for_each(|call| (call.reply)(Err(error.clone())));
+            calls.drain(..frames.len()).for_each(|call| call.fail(error.clone()));
         }
         while let Some(call) = calls.pop_front_if(|call| call.work.left() == 0) {
             call.answer();
@@ -123,15 +132,15 @@ impl Engine {
     /// How many frames of each go into the next batch: no more in all than any step encodes.
     fn frames_of<'a>(&self, works: impl Iterator<Item = &'a Work>) -> Vec<usize> {
         let mut room = self.executor.capacity().images;
-        let mut workload = Vec::new();
+        let mut frames = Vec::new();
         for work in works {
             if room == 0 {
                 break;
             }
-            workload.push(work.left().min(room));
+            frames.push(work.left().min(room));
             room -= work.left().min(room);
         }
-        workload
+        frames
     }
 
     /// Runs so many frames of each together.

@@ -99,7 +99,7 @@ impl EngineHandle {
         self.submit_prepared(self.preparer().prepare(request)?)
     }
 
-    /// Submits a request that was prepared by [`EngineHandle::reader`].
+    /// Submits a request that was prepared by [`EngineHandle::preparer`].
     ///
     /// # Errors
     /// [`Error::QueueFull`] when too many requests wait or hold too much; [`Error::Limit`] of one that holds too much
@@ -252,7 +252,7 @@ impl EngineHandle {
     }
 
     /// A request that the engine has ended itself cannot be cancelled any more.
-    pub(super) fn forget(&self, id: RequestId) {
+    pub(super) fn ended(&self, id: RequestId) {
         self.state().live.remove(&id);
     }
 

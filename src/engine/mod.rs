@@ -164,7 +164,7 @@ impl Engine {
             Error::invalid(file, "vision tower", "its last norm, for features", "none")
         });
         let preparer = Preparer::new(config, tokenizer, preprocessor, checkpoint, context_max);
-        Ok(Engine {
+        let mut engine = Engine {
             handle: EngineHandle::new(preparer, &limits, no_features),
             executor,
             folder: None,
@@ -180,14 +180,9 @@ impl Engine {
             inbox: Inbox::default(),
             step: Step::default(),
             before_run: None,
-        }
-        .published())
-    }
-
-    /// With its counts where handles find them.
-    fn published(mut self) -> Engine {
-        self.publish(&[]);
-        self
+        };
+        engine.publish(&[]);
+        Ok(engine)
     }
 
     /// Has `work` called in each step before the device runs it; for tests and benches.
@@ -300,7 +295,7 @@ impl Engine {
         if nothing_to_write {
             let ending = Ending::Written { text: String::new(), ids: vec![], logprobs: vec![], finish: Finish::Length };
             let kind = self.finish(request, ending);
-            self.handle.forget(id);
+            self.handle.ended(id);
             self.events.push(Event { id, kind });
         } else {
             self.scheduler.add(request);
@@ -317,7 +312,7 @@ impl Engine {
     }
 
     fn cancelled(&mut self, id: RequestId) {
-        self.handle.forget(id);
+        self.handle.ended(id);
         self.stats.requests_cancelled += 1;
         self.events.push(Event { id, kind: EventKind::Cancelled });
     }

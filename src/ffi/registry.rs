@@ -15,7 +15,7 @@ use super::layout::{EventView, Handle, Status, WAIT_EVENT, WAIT_WORK};
 use super::show::Shown;
 use super::{Failure, Outcome};
 use crate::engine::{Engine, EngineHandle, Event, Request, RequestId, Stats};
-use crate::error::{Error, said};
+use crate::error::Error;
 
 static SLOTS: Mutex<BTreeMap<usize, Arc<Slot>>> = Mutex::new(BTreeMap::new());
 /// Handles count on from here. No memory is ever there, so a program that follows one faults at once.

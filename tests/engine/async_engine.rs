@@ -228,7 +228,7 @@ fn nobody_waits_for_a_step() {
     assert!(matches!(&error, Error::QueueFull { limit: 2, found: 3, .. }), "{error:?}");
     assert_eq!(
         (error.kind(), error.to_string().as_str()),
-        ("queue_full", "requests that wait: 3 is over the limit of 2")
+        (flamant::ErrorKind::QueueFull, "requests that wait: 3 is over the limit of 2")
     );
     assert_eq!(engine.stats().unwrap().requests_waiting, 2);
 
@@ -260,7 +260,7 @@ fn nobody_waits_for_a_step() {
 /// Room is there as soon as a step has begun with those that waited, not only when it ends.
 #[test]
 fn a_place_in_the_queue_is_free_when_a_request_runs() {
-    let (engine, gate) = gated(Limits { queue: 1, sequences: 2, ..Limits::default() });
+    let (engine, gate) = gated(Limits { queue: 1, max_sequences: 2, ..Limits::default() });
     let mut all = vec![engine.submit(long()).unwrap()];
     gate.begun.recv().unwrap();
     all.push(engine.submit(long()).unwrap());
