@@ -20,7 +20,7 @@ const TOKENS: usize = 128;
 const STEPS: usize = 16;
 
 fn timed(flamingo: &mut Flamingo, prompt: &Prompt, max_new_tokens: usize) -> flamant::Timings {
-    let options = Generation { max_new_tokens, ignore_eos: true, ..Generation::default() };
+    let options = Generation::default().max_new_tokens(max_new_tokens).ignore_eos(true);
     flamingo.generate(prompt, &options, &mut |_| {}).expect("the synthetic model runs").timings
 }
 

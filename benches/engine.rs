@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use flamant::image::Image;
-use flamant::{Engine, EventKind, Generation, Prompt, Request, Stats};
+use flamant::{Engine, EventKind, Generation, Limits, Options, Prompt, Request, Stats};
 use serde_json::json;
 
 /// Rounds of each figure.
@@ -50,7 +50,9 @@ fn main() {
 
 fn open(prefix_caching: bool) -> Engine {
     let folder = synthetic::folder(synthetic::Dtype::F32);
-    Engine::builder().prefix_caching(prefix_caching).context_max(512).open(folder).expect("the synthetic model opens")
+    let limits = Limits::default().prefix_caching(prefix_caching);
+    let options = Options::default().context_max(Some(512)).limits(limits);
+    Engine::open(folder, &options).expect("the synthetic model opens")
 }
 
 /// An image of noise that no other number gives.
@@ -101,11 +103,9 @@ fn timed(engine: &mut Engine, requests: Vec<Request>) -> (f64, Stats) {
         }
     }
     let (seconds, after) = (begun.elapsed().as_secs_f64(), engine.stats());
-    let grown = Stats {
-        images_encoded: after.images_encoded - before.images_encoded,
-        tokens_computed: after.tokens_computed - before.tokens_computed,
-        ..after
-    };
+    let mut grown = after;
+    grown.images_encoded -= before.images_encoded;
+    grown.tokens_computed -= before.tokens_computed;
     (seconds, grown)
 }
 
@@ -151,7 +151,7 @@ fn few_shot() {
         way("shared, an image each", true, QUERIES, 1),
         way("shared, 4 questions an image", true, QUERIES, 4),
     ];
-    let generation = Generation { max_new_tokens: ANSWER, ignore_eos: true, ..Generation::default() };
+    let generation = Generation::default().max_new_tokens(ANSWER).ignore_eos(true);
     for round in 0..ROUNDS {
         for (number, way) in ways.iter_mut().enumerate() {
             let engine = if way.prefix_caching { &mut shared } else { &mut alone };
@@ -195,7 +195,7 @@ fn write_for_peer(engine: &Engine) {
 /// Tokens a second of so many sequences that all write.
 fn decoding(engine: &mut Engine, sequences: usize, round: usize) -> f64 {
     const STEPS: usize = 24;
-    let generation = Generation { max_new_tokens: 200, ignore_eos: true, ..Generation::default() };
+    let generation = Generation::default().max_new_tokens(200).ignore_eos(true);
     let mut ids = Vec::new();
     for sequence in 0..sequences {
         let mut prompt = Prompt::new();
@@ -218,7 +218,8 @@ fn decoding(engine: &mut Engine, sequences: usize, round: usize) -> f64 {
 fn decode() {
     for dtype in [synthetic::Dtype::F32, synthetic::Dtype::Bf16] {
         let folder = synthetic::folder(dtype);
-        let mut engine = Engine::builder().context_max(512).open(folder).expect("the synthetic model opens");
+        let options = Options::default().context_max(Some(512));
+        let mut engine = Engine::open(folder, &options).expect("the synthetic model opens");
         let counts = [1, 4, 16, 64];
         let mut rates = counts.map(|_| Vec::new());
         for round in 0..ROUNDS {

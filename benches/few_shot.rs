@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use flamant::demo::{Drawing, Episode, Random, Sheet};
 use flamant::image::Image;
-use flamant::{Engine, EventKind, Prompt, Request};
+use flamant::{Engine, EventKind, Limits, Options, Prompt, Request};
 
 const QUERIES: usize = 1000;
 const WAYS: usize = 5;
@@ -39,8 +39,9 @@ fn main() {
         let episode = Episode::draw(&mut Random::new(round as u64), &sheets[round % 5], WAYS, SHOTS);
         let mut chosen: Vec<Vec<usize>> = Vec::new();
         for (way, seconds) in WAYS_TO_ASK.iter().zip(&mut seconds) {
-            let builder = Engine::builder().max_sequences(way.sequences).prefix_caching(way.prefix_caching);
-            let mut engine = builder.max_batched_images(16).max_batched_tokens(1024).demo().expect("it is there");
+            let limits = Limits::default().max_sequences(way.sequences).prefix_caching(way.prefix_caching);
+            let limits = limits.max_batched_images(Some(16)).max_batched_tokens(Some(1024));
+            let mut engine = Engine::demo(&Options::default().limits(limits)).expect("it is there");
             let queries = queries(&sheets, &episode, way.queries);
             let begun = Instant::now();
             chosen.push(match way.trie {

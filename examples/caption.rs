@@ -17,7 +17,7 @@ fn main() -> flamant::Result<()> {
     let mut images = images.into_iter();
 
     let mut engine = Engine::open(model, &Options::default())?;
-    let generation = Generation { max_new_tokens: 20, stop: vec!["\n".to_owned()], ..Generation::default() };
+    let generation = Generation::default().max_new_tokens(20).stop(vec!["\n".to_owned()]);
     let mut open = HashMap::new();
     loop {
         // As many are in memory as the engine runs, however many there are in the folder.

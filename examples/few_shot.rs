@@ -22,7 +22,7 @@ fn main() -> flamant::Result<()> {
         _ => return Err(Error::argument("usage: few_shot [MODEL SHOTS.json IMAGE QUESTION...]")),
     };
     let stop = vec![".".to_owned(), "\n".to_owned(), "Question".to_owned()];
-    let generation = Generation { max_new_tokens: 12, stop, ..Generation::default() };
+    let generation = Generation::default().max_new_tokens(12).stop(stop);
     let mut asked = Vec::new();
     for (question, prompt) in prompts {
         asked.push((engine.submit(Request::generate(prompt, generation.clone()))?, question));

@@ -17,8 +17,7 @@ fn main() -> flamant::Result<()> {
         if submitted.len() < 8 {
             let mut prompt = Prompt::new();
             prompt.text(format!("{} is", char::from(b'a' + submitted.len() as u8)))?;
-            let generation =
-                Generation { max_new_tokens: 10 + submitted.len(), ignore_eos: true, ..Generation::default() };
+            let generation = Generation::default().max_new_tokens(10 + submitted.len()).ignore_eos(true);
             submitted.push(engine.submit(Request::generate(prompt, generation))?);
         }
         // The third has lost interest.

@@ -24,7 +24,7 @@ fn main() -> flamant::Result<()> {
         _ => return Err(Error::argument("usage: stream [MODEL TEXT IMAGE...]")),
     };
     let engine = AsyncEngine::new(engine)?;
-    let generation = Generation { max_new_tokens: 60, ..Generation::default() };
+    let generation = Generation::default().max_new_tokens(60);
     for event in engine.submit(Request::generate(prompt, generation))? {
         match event {
             EventKind::Token { text, .. } => {

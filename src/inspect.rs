@@ -14,6 +14,7 @@ use crate::weights::{WeightId, Weights};
 
 /// A part of the model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Part {
     /// Numbers in its weights.
     pub parameters: u64,
@@ -25,6 +26,7 @@ pub struct Part {
 
 /// The gates of one gated block.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Gate {
     /// The decoder layer it stands before, from 0.
     pub layer: usize,
@@ -36,6 +38,7 @@ pub struct Gate {
 
 /// A model folder, looked into.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Inspection {
     /// What `config.json` and shapes say.
     pub config: ModelConfig,

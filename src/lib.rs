@@ -22,7 +22,23 @@
 //! Everything that comes from outside (files, prompts, images, settings) is answered by an [`Error`] of one line that
 //! names the file, key or limit; nothing here panics on it.
 
+//! # Features
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `cli` (on by default) | the program `flamant`; turns `eval` on |
+//! | `eval` | [`eval`]: few-shot evaluation on published sets or one's own |
+//! | `async` | [`AsyncEngine`]: an engine on a thread of its own, for many threads or tasks |
+//! | `capi` | the C interface of `include/flamant.h`; cargo-c turns it on |
+//! | `tracing` | events for [`tracing`](https://docs.rs/tracing): opening, steps, requests, and what is slow |
+//! | `emulated` | the device [`Device::Emulated`]: the GPU's kernels on the processor, for their tests; needs a C++ compiler |
+//! | `unstable-probe` | single operations and synthetic models, for tests and benches; it may change with any version |
+//!
+//! Without any, the library has models, engines, batches and all devices: whether there is a GPU is found when a model
+//! is opened.
+
 #![warn(missing_docs)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod batch;
 pub mod checkpoint;
@@ -32,7 +48,7 @@ pub mod demo;
 #[cfg(feature = "eval")]
 pub mod eval;
 pub mod image;
-#[doc(hidden)]
+#[cfg(feature = "unstable-probe")]
 pub mod probe;
 pub mod sample;
 pub mod search;
@@ -54,7 +70,12 @@ mod inspect;
 mod kv;
 mod model;
 mod preprocessor;
+// Always there, so that what it uses is no dead code.
+#[cfg(not(feature = "unstable-probe"))]
+#[allow(dead_code, unused_imports)]
+mod probe;
 mod prompt;
+mod setters;
 mod tokenizer;
 mod weights;
 
@@ -62,8 +83,8 @@ mod weights;
 pub use async_engine::{AsyncEngine, Blocking, Events, PendingFeatures};
 pub use backend::{Device, DeviceInfo, Precision, devices};
 pub use engine::{
-    Answer, Builder, Choice, Classification, Engine, EngineHandle, Event, EventKind, Finish, Generation, Limits,
-    Options, PagesNow, PreparedRequest, Preparer, Request, RequestId, Score, Stats, Task, Timings, Usage, json, runner,
+    Answer, Choice, Classification, Engine, EngineHandle, Event, EventKind, Finish, Generation, Limits, Options,
+    PagesNow, PreparedRequest, Preparer, Request, RequestId, Score, Stats, Task, Timings, Usage, json, runner,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use flamingo::Flamingo;

@@ -69,6 +69,16 @@ impl Numbers {
     }
 }
 
+#[cfg(feature = "emulated")]
+impl crate::engine::Options {
+    /// What the emulator does besides running kernels.
+    #[must_use]
+    pub fn emulated(mut self, settings: emulated::Settings) -> Self {
+        self.emulated = settings;
+        self
+    }
+}
+
 /// A linear layer of a model's plans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LinearLayer {

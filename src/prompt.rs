@@ -10,11 +10,13 @@ use crate::checkpoint::{kind, read_bounded};
 use crate::config::Family;
 use crate::error::{Error, Result};
 use crate::image::{self, Image};
+use crate::setters::setters;
 use crate::tokenizer::{END_OF_UTTERANCE, FENCE, MEDIA, Tokenizer};
 use crate::video::{self, FrameSampling, Video};
 
 /// What a prompt may hold; passed limits are errors that name them.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct PromptLimits {
     /// Bytes of a prompt file, data URIs included.
     pub bytes_max: u64,
@@ -48,6 +50,17 @@ impl Default for PromptLimits {
         }
     }
 }
+
+setters!(PromptLimits {
+    bytes_max: u64,
+    parts_max: usize,
+    images_max: usize,
+    frames_max: usize,
+    pixels_max: u64,
+    text_bytes_max: usize,
+    image: image::Limits,
+    video: video::Limits,
+});
 
 /// Most images and videos that a model can read in one prompt.
 pub(crate) const IMAGES_MAX: usize = 256;
@@ -318,6 +331,7 @@ impl Prompt {
 
 /// A prompt as the model reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Rendered {
     /// The text with all markers, for people.
     pub text: String,

@@ -7,9 +7,11 @@ use std::collections::BTreeSet;
 use pulp::{Arch, NullaryFnOnce};
 
 use crate::error::{Error, Result};
+use crate::setters::setters;
 
 /// How the next token is chosen.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Sampling {
     /// 0: always the most likely token. Else logits are divided by it.
     pub temperature: f32,
@@ -30,6 +32,8 @@ impl Default for Sampling {
         Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 }
     }
 }
+
+setters!(Sampling { temperature: f32, top_k: usize, top_p: f32, min_p: f32, repetition_penalty: f32, seed: u64 });
 
 impl Sampling {
     /// Whether every number is usable.

@@ -157,13 +157,9 @@ fn models_answer_as_the_reference_on_modelled_cards() {
     let places = modelled_cards(libraries);
     let all: Vec<_> = models.iter().flat_map(|model| places.iter().map(move |place| (model, place))).collect();
     on_all_cores(&all, |(model, place)| {
-        let options = Options {
-            device: Device::Emulated,
-            precision: place.precision,
-            emulated: place.emulated.clone(),
-            ..Options::default()
-        };
-        let greedy = Generation { max_new_tokens: TOKENS, ignore_eos: true, ..Generation::default() };
+        let options =
+            Options::default().device(Device::Emulated).precision(place.precision).emulated(place.emulated.clone());
+        let greedy = Generation::default().max_new_tokens(TOKENS).ignore_eos(true);
         let answer = model.flamingo(&options).generate(&model.prompt(), &greedy, &mut |_| {}).unwrap();
         assert_eq!(answer.ids, model.ids("greedy"), "{}, {options:?}", model.name);
     });

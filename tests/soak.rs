@@ -90,11 +90,9 @@ impl Maker {
     fn request(&mut self) -> (Request, Kind) {
         let prompt = self.prompt();
         let max_new_tokens = 1 + self.random.below(60);
-        let generation = Generation { max_new_tokens, ignore_eos: self.random.below(2) == 0, ..Generation::default() };
+        let generation = Generation::default().max_new_tokens(max_new_tokens).ignore_eos(self.random.below(2) == 0);
         match self.random.below(8) {
-            0 => {
-                (Request::generate(prompt, Generation { num_beams: 4, max_new_tokens: 10, ..generation }), Kind::Search)
-            }
+            0 => (Request::generate(prompt, generation.num_beams(4).max_new_tokens(10)), Kind::Search),
             1 => {
                 let choices = 1 + self.random.below(12);
                 let names = (0..choices).map(|name| format!("{name:b}bo{name:b}").replace(['0', '1'], "a")).collect();
@@ -102,17 +100,15 @@ impl Maker {
             }
             2 => {
                 let logits = self.random.below(2) == 0;
-                (Request { prompt, task: Task::Score { logits } }, Kind::Score { logits })
+                (Request::new(prompt, Task::score(logits)), Kind::Score { logits })
             }
             3 | 4 => {
-                let sampling = Sampling {
-                    temperature: 1.5,
-                    top_k: self.random.below(20),
-                    min_p: 0.05 * self.random.below(2) as f32,
-                    seed: self.random.below(1 << 20) as u64,
-                    ..Sampling::default()
-                };
-                (Request::generate(prompt, Generation { sampling, ..generation }), Kind::Write { max_new_tokens })
+                let sampling = Sampling::default()
+                    .temperature(1.5)
+                    .top_k(self.random.below(20))
+                    .min_p(0.05 * self.random.below(2) as f32)
+                    .seed(self.random.below(1 << 20) as u64);
+                (Request::generate(prompt, generation.sampling(sampling)), Kind::Write { max_new_tokens })
             }
             _ => (Request::generate(prompt, generation), Kind::Write { max_new_tokens }),
         }
@@ -124,8 +120,8 @@ impl Maker {
         let mut text = Prompt::new();
         match self.random.below(5) {
             0 => {
-                let sampling = Sampling { temperature: f32::NAN, ..Sampling::default() };
-                (Request::generate(prompt, Generation { sampling, ..Generation::default() }), "temperature")
+                let sampling = Sampling::default().temperature(f32::NAN);
+                (Request::generate(prompt, Generation::default().sampling(sampling)), "temperature")
             }
             1 => {
                 text.text("a".repeat(CONTEXT + 1)).unwrap();
@@ -138,7 +134,7 @@ impl Maker {
             3 => (Request::classify(prompt, vec![String::new()]), "choice"),
             _ => {
                 let stop = vec![String::new()];
-                (Request::generate(prompt, Generation { stop, ..Generation::default() }), "stop")
+                (Request::generate(prompt, Generation::default().stop(stop)), "stop")
             }
         }
     }
@@ -151,12 +147,12 @@ fn canaries() -> Vec<Request> {
         let sheet = &maker.sheets[2];
         Episode::draw(&mut maker.random, sheet, 5, 8).prompt().unwrap()
     };
-    let generation = Generation { max_new_tokens: 40, ignore_eos: true, ..Generation::default() };
-    let sampling = Sampling { temperature: 2.0, top_p: 0.9, seed: 4, ..Sampling::default() };
+    let generation = Generation::default().max_new_tokens(40).ignore_eos(true);
+    let sampling = Sampling::default().temperature(2.0).top_p(0.9).seed(4);
     vec![
         Request::generate(prompt(), generation.clone()),
-        Request::generate(prompt(), Generation { sampling, ..generation.clone() }),
-        Request::generate(prompt(), Generation { num_beams: 3, max_new_tokens: 8, ..generation }),
+        Request::generate(prompt(), generation.clone().sampling(sampling)),
+        Request::generate(prompt(), generation.num_beams(3).max_new_tokens(8)),
         Request::classify(prompt(), ["mo.", "kep.", "zut.", "k"].map(str::to_owned).to_vec()),
         Request::score(prompt()),
     ]
@@ -164,7 +160,8 @@ fn canaries() -> Vec<Request> {
 
 /// What each canary answers alone, with room for everything.
 fn songs(canaries: &[Request]) -> Vec<Song> {
-    let mut engine = Engine::builder().context_max(CONTEXT).prefix_caching(false).demo().unwrap();
+    let limits = Limits::default().prefix_caching(false);
+    let mut engine = Engine::demo(&Options::default().context_max(Some(CONTEXT)).limits(limits)).unwrap();
     let mut songs = Vec::new();
     for canary in canaries {
         engine.submit(canary.clone()).unwrap();
@@ -231,7 +228,7 @@ impl Soak {
     }
 
     fn step(&mut self) {
-        for Event { id, kind: event } in self.engine.step() {
+        for Event { id, kind: event, .. } in self.engine.step() {
             let open = self.open.get_mut(&id).unwrap_or_else(|| panic!("request {id} is over, and then {event:?}"));
             assert!(!open.cancelled || event.is_last(), "request {id} is cancelled, and then {event:?}");
             match (open.kind, &event) {
@@ -276,16 +273,14 @@ fn nothing_is_lost_repeated_or_changed_under_random_load() {
     let seed = setting("FLAMANT_SOAK_SEED", 1);
     let canaries = canaries();
     let songs = songs(&canaries);
-    let limits = Limits {
-        max_sequences: 6,
-        max_batched_tokens: Some(40),
-        max_batched_images: Some(2),
-        text_pages: Some(TEXT_PAGES),
-        media_pages: Some(MEDIA_PAGES),
-        queue: 24,
-        ..Limits::default()
-    };
-    let engine = Engine::demo(&Options { context_max: Some(CONTEXT), limits, ..Options::default() }).unwrap();
+    let limits = Limits::default()
+        .max_sequences(6)
+        .max_batched_tokens(Some(40))
+        .max_batched_images(Some(2))
+        .text_pages(Some(TEXT_PAGES))
+        .media_pages(Some(MEDIA_PAGES))
+        .queue(24);
+    let engine = Engine::demo(&Options::default().context_max(Some(CONTEXT)).limits(limits)).unwrap();
     // Images are few, so that all of them were seen before memory is measured.
     let sheets = Sheet::all().unwrap().into_iter().take(2).collect();
     let maker = Maker { random: Random::new(seed), sheets };

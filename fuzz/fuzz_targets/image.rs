@@ -5,12 +5,14 @@
 use flamant::image::{Crop, Limits, Preprocessor, decode};
 
 /// Small enough for many images a second, large enough for every path.
-const LIMITS: Limits = Limits { side_max: 2048, pixels_max: 1 << 18, bytes_max: 1 << 20 };
+fn limits() -> Limits {
+    Limits::default().side_max(2048).pixels_max(1 << 18).bytes_max(1 << 20)
+}
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let Ok(image) = decode(bytes, "fuzzed", &LIMITS) else { return };
+    let Ok(image) = decode(bytes, "fuzzed", &limits()) else { return };
     let pixels = image.width() as usize * image.height() as usize;
-    assert!(pixels > 0 && pixels as u64 <= LIMITS.pixels_max);
+    assert!(pixels > 0 && pixels as u64 <= limits().pixels_max);
     assert_eq!(image.pixels().len(), pixels * image.mode().bytes_per_pixel());
     for crop in [Crop::Stretch, Crop::ShortestEdgeCentreCrop] {
         assert_eq!(Preprocessor::clip(crop, 28).rgb(&image).len(), 28 * 28 * 3);

@@ -55,21 +55,21 @@ pub struct Generate {
 
 impl Generate {
     pub fn run(self) -> Outcome {
-        let options = Generation {
-            max_new_tokens: self.max_new_tokens,
-            sampling: Sampling {
-                temperature: self.temperature,
-                top_k: self.top_k,
-                top_p: self.top_p,
-                min_p: self.min_p,
-                repetition_penalty: self.repetition_penalty,
-                seed: self.seed,
-            },
-            num_beams: self.num_beams,
-            length_penalty: self.length_penalty,
-            stop: self.stop,
-            ignore_eos: self.ignore_eos,
-        };
+        let options = Generation::default()
+            .max_new_tokens(self.max_new_tokens)
+            .sampling(
+                Sampling::default()
+                    .temperature(self.temperature)
+                    .top_k(self.top_k)
+                    .top_p(self.top_p)
+                    .min_p(self.min_p)
+                    .repetition_penalty(self.repetition_penalty)
+                    .seed(self.seed),
+            )
+            .num_beams(self.num_beams)
+            .length_penalty(self.length_penalty)
+            .stop(self.stop)
+            .ignore_eos(self.ignore_eos);
         let prompt = self.prompt.read()?;
         let mut flamingo = self.model.open()?;
         if self.json {

@@ -44,7 +44,7 @@ impl DeviceArguments {
         if self.device == Device::Auto {
             eprintln!("flamant: device {device}{}", refused.map_or(String::new(), |reason| format!(" ({reason})")));
         }
-        Options { device, precision: self.dtype, threads: self.threads, limits, ..Options::default() }
+        Options::default().device(device).precision(self.dtype).threads(self.threads).limits(limits)
     }
 }
 
@@ -73,15 +73,13 @@ pub struct LimitArguments {
 
 impl LimitArguments {
     fn limits(&self) -> Limits {
-        Limits {
-            max_sequences: self.max_sequences,
-            max_batched_tokens: self.max_batched_tokens,
-            max_batched_images: self.max_batched_images,
-            text_pages: self.text_pages,
-            media_pages: self.media_pages,
-            prefix_caching: !self.no_prefix_caching,
-            ..Limits::default()
-        }
+        Limits::default()
+            .max_sequences(self.max_sequences)
+            .max_batched_tokens(self.max_batched_tokens)
+            .max_batched_images(self.max_batched_images)
+            .text_pages(self.text_pages)
+            .media_pages(self.media_pages)
+            .prefix_caching(!self.no_prefix_caching)
     }
 }
 
@@ -120,7 +118,7 @@ pub struct VideoArguments {
 impl VideoArguments {
     /// As the library takes it.
     pub fn sampling(&self) -> FrameSampling {
-        FrameSampling { per_second: self.fps, frames_max: self.frames }
+        FrameSampling::default().per_second(self.fps).frames_max(self.frames)
     }
 }
 

@@ -1,15 +1,14 @@
 //! How an engine is opened, and what bounds it.
 
-use std::path::Path;
-
-use super::Engine;
 use crate::backend::{Capacity, Device, PageCount, Precision};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::kv::PAGE_TOKENS;
+use crate::setters::setters;
 
 /// What an engine may use; checked when it is opened. Whatever would pass a limit waits or is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Requests that run at a time; the others wait.
     pub max_sequences: usize,
@@ -73,7 +72,7 @@ impl Limits {
 
     /// Fills in what depends on the device: steps of 2048 tokens and 32 images on a GPU, of 256 and 8 elsewhere. A
     /// GPU on which a model does not fit with so many takes half of them, a quarter, and so on down to 256 and 8:
-    /// [`Engine::limits`] says what it took.
+    /// [`Engine::limits`](super::Engine::limits) says what it took.
     pub fn on(&self, device: Device) -> Limits {
         let capacity = self.steps(device.resolve().0.capacity());
         Limits { max_batched_tokens: Some(capacity.tokens), max_batched_images: Some(capacity.images), ..self.clone() }
@@ -111,6 +110,7 @@ impl Limits {
 
 /// How a model is opened.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Options {
     /// Where it runs.
     pub device: Device,
@@ -123,10 +123,9 @@ pub struct Options {
     pub context_max: Option<usize>,
     /// What it may use.
     pub limits: Limits,
-    /// What the emulator does besides running kernels; not part of the library's interface.
+    /// What the emulator does besides running kernels; `probe` sets it.
     #[cfg(feature = "emulated")]
-    #[doc(hidden)]
-    pub emulated: crate::backend::emulated::Settings,
+    pub(crate) emulated: crate::backend::emulated::Settings,
 }
 
 impl Options {
@@ -140,83 +139,24 @@ impl Options {
     }
 }
 
-/// Opens an engine, one setting after the other: what is not set is as in [`Options::default`].
-#[derive(Debug, Clone, Default)]
-pub struct Builder {
-    options: Options,
-}
+setters!(Limits {
+    max_sequences: usize,
+    max_batched_tokens: Option<usize>,
+    max_batched_images: Option<usize>,
+    text_pages: Option<usize>,
+    media_pages: Option<usize>,
+    queue: usize,
+    queue_bytes: u64,
+    prefix_caching: bool,
+});
 
-impl Builder {
-    /// Where it runs.
-    pub fn device(mut self, device: Device) -> Self {
-        self.options.device = device;
-        self
-    }
-
-    /// How a device that runs kernels stores numbers.
-    pub fn precision(mut self, precision: Precision) -> Self {
-        self.options.precision = Some(precision);
-        self
-    }
-
-    /// Worker threads on the processor.
-    pub fn threads(mut self, threads: usize) -> Self {
-        self.options.threads = threads;
-        self
-    }
-
-    /// Most tokens of a sequence, prompt and answer.
-    pub fn context_max(mut self, tokens: usize) -> Self {
-        self.options.context_max = Some(tokens);
-        self
-    }
-
-    /// All limits at once.
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.options.limits = limits;
-        self
-    }
-
-    /// See [`Limits::max_sequences`].
-    pub fn max_sequences(mut self, count: usize) -> Self {
-        self.options.limits.max_sequences = count;
-        self
-    }
-
-    /// See [`Limits::max_batched_tokens`].
-    pub fn max_batched_tokens(mut self, count: usize) -> Self {
-        self.options.limits.max_batched_tokens = Some(count);
-        self
-    }
-
-    /// See [`Limits::max_batched_images`].
-    pub fn max_batched_images(mut self, count: usize) -> Self {
-        self.options.limits.max_batched_images = Some(count);
-        self
-    }
-
-    /// See [`Limits::prefix_caching`].
-    pub fn prefix_caching(mut self, prefix_caching: bool) -> Self {
-        self.options.limits.prefix_caching = prefix_caching;
-        self
-    }
-
-    /// Opens a model folder; see [`Engine::open`].
-    ///
-    /// # Errors
-    /// As for [`Engine::open`].
-    pub fn open(self, folder: impl AsRef<Path>) -> Result<Engine> {
-        Engine::open(folder, &self.options)
-    }
-
-    /// Opens the model in the program; see [`Engine::demo`].
-    ///
-    /// # Errors
-    /// As for [`Engine::open`].
-    pub fn demo(self) -> Result<Engine> {
-        Engine::demo(&self.options)
-    }
-}
+setters!(Options {
+    device: Device,
+    precision: Option<Precision>,
+    threads: usize,
+    context_max: Option<usize>,
+    limits: Limits,
+});
 
 #[cfg(test)]
 mod tests {

@@ -16,7 +16,7 @@ mod stats;
 mod tasks;
 
 pub use handle::EngineHandle;
-pub use limits::{Builder, Limits, Options};
+pub use limits::{Limits, Options};
 #[cfg(test)]
 pub(crate) use preparer::panicking;
 pub use preparer::{PreparedRequest, Preparer};
@@ -49,10 +49,11 @@ use tasks::{Ending, Place};
 /// An open model that serves many requests.
 ///
 /// ```no_run
-/// use flamant::{Engine, EventKind, Generation, Prompt, Request};
+/// use flamant::{Engine, EventKind, Generation, Limits, Options, Prompt, Request};
 ///
 /// # fn main() -> flamant::Result<()> {
-/// let mut engine = Engine::builder().sequences(16).open("idefics-9b-instruct")?;
+/// let options = Options::default().limits(Limits::default().max_sequences(16));
+/// let mut engine = Engine::open("idefics-9b-instruct", &options)?;
 /// for file in ["a.png", "b.png"] {
 ///     let mut prompt = Prompt::new();
 ///     prompt.image_file(file)?.text("An image of")?;
@@ -106,11 +107,6 @@ struct HostState {
 }
 
 impl Engine {
-    /// An engine with settings of one's own.
-    pub fn builder() -> Builder {
-        Builder::default()
-    }
-
     /// Opens a model folder: IDEFICS as transformers saves it, or OpenFlamingo as `flamant convert` writes it. Weights
     /// stay mapped.
     ///

@@ -7,12 +7,14 @@ use super::limits::within;
 use crate::error::{Error, Result};
 use crate::prompt::Prompt;
 use crate::sample::Sampling;
+use crate::setters::setters;
 
 /// Most beams of a search.
 const BEAMS_MAX: usize = 64;
 
 /// A prompt and what to do with it.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Request {
     /// The prompt.
     pub prompt: Prompt,
@@ -26,37 +28,57 @@ pub struct Request {
 pub enum Task {
     /// Write after it.
     Generate(Generation),
-    /// Weigh answers by their likelihood after it.
+    /// Weigh answers by their likelihood after it; see [`Task::classify`].
+    #[non_exhaustive]
     Classify {
         /// The answers.
         choices: Vec<String>,
     },
-    /// Weigh its own tokens.
+    /// Weigh its own tokens; see [`Task::score`].
+    #[non_exhaustive]
     Score {
         /// Whether every row of logits is wanted as an event.
         logits: bool,
     },
 }
 
+impl Task {
+    /// Weigh choices by their likelihood after a prompt.
+    pub fn classify(choices: Vec<String>) -> Task {
+        Task::Classify { choices }
+    }
+
+    /// Weigh a prompt's own tokens; with `logits`, every row of them is an event.
+    pub fn score(logits: bool) -> Task {
+        Task::Score { logits }
+    }
+}
+
 impl Request {
+    /// Do something with a prompt.
+    pub fn new(prompt: Prompt, task: Task) -> Request {
+        Request { prompt, task }
+    }
+
     /// Write after a prompt.
     pub fn generate(prompt: Prompt, generation: Generation) -> Request {
-        Request { prompt, task: Task::Generate(generation) }
+        Request::new(prompt, Task::Generate(generation))
     }
 
     /// Weigh choices as the continuation of a prompt.
     pub fn classify(prompt: Prompt, choices: Vec<String>) -> Request {
-        Request { prompt, task: Task::Classify { choices } }
+        Request::new(prompt, Task::classify(choices))
     }
 
     /// Weigh a prompt's own tokens.
     pub fn score(prompt: Prompt) -> Request {
-        Request { prompt, task: Task::Score { logits: false } }
+        Request::new(prompt, Task::score(false))
     }
 }
 
 /// What to write after a prompt.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Generation {
     /// Most tokens to write.
     pub max_new_tokens: usize,
@@ -84,6 +106,15 @@ impl Default for Generation {
         }
     }
 }
+
+setters!(Generation {
+    max_new_tokens: usize,
+    sampling: Sampling,
+    num_beams: usize,
+    length_penalty: f32,
+    stop: Vec<String>,
+    ignore_eos: bool,
+});
 
 impl Generation {
     /// Whether every number is usable.
@@ -135,6 +166,7 @@ impl fmt::Display for RequestId {
 
 /// Something that happened to a request.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Event {
     /// Which request.
     pub id: RequestId,
@@ -147,6 +179,7 @@ pub struct Event {
 #[non_exhaustive]
 pub enum EventKind {
     /// A token was written; not by a beam search, which knows its tokens only in the end.
+    #[non_exhaustive]
     Token {
         /// The token.
         id: u32,
@@ -156,6 +189,7 @@ pub enum EventKind {
         text: String,
     },
     /// A row of logits of a prompt that is scored.
+    #[non_exhaustive]
     Logits {
         /// The position of the token they follow.
         position: usize,
@@ -183,6 +217,7 @@ impl EventKind {
 
 /// Why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Finish {
     /// A stop token or a stop text.
     Stop,
@@ -192,6 +227,7 @@ pub enum Finish {
 
 /// What a request took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Usage {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
@@ -207,6 +243,7 @@ pub struct Usage {
 
 /// Seconds spent.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Timings {
     /// Waiting to run.
     pub queue: f64,
@@ -220,6 +257,7 @@ pub struct Timings {
 
 /// What the model wrote.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Answer {
     /// The text, without special tokens and without the stop text.
     pub text: String,
@@ -237,6 +275,7 @@ pub struct Answer {
 
 /// A prompt's own log-probabilities.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Score {
     /// Its tokens.
     pub ids: Vec<u32>,
@@ -250,6 +289,7 @@ pub struct Score {
 
 /// One of the answers offered.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Choice {
     /// The answer.
     pub text: String,
@@ -263,6 +303,7 @@ pub struct Choice {
 
 /// Choices, weighed.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Classification {
     /// In the order given.
     pub choices: Vec<Choice>,

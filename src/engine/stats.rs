@@ -4,6 +4,7 @@ use crate::kv::PagePool;
 
 /// Counts since an engine was opened, and what it holds now.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Stats {
     /// Requests that wait now.
     pub requests_waiting: usize,
@@ -47,6 +48,7 @@ pub struct Stats {
 
 /// The pages of a pool.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PagesNow {
     /// All.
     pub total: usize,

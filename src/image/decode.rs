@@ -19,9 +19,11 @@ use image::metadata::Orientation;
 
 use super::{Image, Mode};
 use crate::error::{Error, Result};
+use crate::setters::setters;
 
 /// What an image may cost at most. The peak of memory is 12 bytes a pixel (a 16-bit RGBA PNG), usually 3 or 4.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Width and height, in pixels.
     pub side_max: u32,
@@ -36,6 +38,8 @@ impl Default for Limits {
         Limits { side_max: 16_384, pixels_max: 64 << 20, bytes_max: 64 << 20 }
     }
 }
+
+setters!(Limits { side_max: u32, pixels_max: u64, bytes_max: u64 });
 
 impl Limits {
     /// Whether an image may have so many pixels; `source` names it in messages.

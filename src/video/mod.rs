@@ -20,6 +20,7 @@ use std::time::Duration;
 use crate::checkpoint::{open_regular, read_bounded};
 use crate::error::{Error, Result};
 use crate::image::{self, Format, Image};
+use crate::setters::setters;
 use sampling::Thinning;
 
 /// Most frames of a video.
@@ -27,6 +28,7 @@ pub const FRAMES_MAX: usize = 128;
 
 /// What a video may cost at most, beyond what one of its frames may: that is [`image::Limits`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Frames looked at, and frames of an animation.
     pub frames_max: u64,
@@ -48,6 +50,8 @@ impl Default for Limits {
         }
     }
 }
+
+setters!(Limits { frames_max: u64, pixels_max: u64, pixels_drawn_max: u64, time_max: Duration });
 
 /// The frames of a video in the order of time, from 1 to [`FRAMES_MAX`] of them.
 #[derive(Clone, Debug, PartialEq, Eq)]

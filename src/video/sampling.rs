@@ -5,6 +5,7 @@
 
 use super::FRAMES_MAX;
 use crate::error::{Error, Result};
+use crate::setters::setters;
 
 /// How frames are taken from a video.
 ///
@@ -15,6 +16,7 @@ use crate::error::{Error, Result};
 /// 0 to `frames_max - 1`, halves rounded up: the first, the last of these, and others evenly
 /// between; for a `frames_max` of 1 the first.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct FrameSampling {
     /// Frames looked at for a second of video: from 0.001 to 1000. Flamingo was trained at 1 and evaluated at 3
     /// (paper 2.1, A.1.1).
@@ -28,6 +30,8 @@ impl Default for FrameSampling {
         FrameSampling { per_second: 1.0, frames_max: 8 }
     }
 }
+
+setters!(FrameSampling { per_second: f64, frames_max: usize });
 
 impl FrameSampling {
     /// # Errors

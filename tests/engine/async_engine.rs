@@ -17,7 +17,7 @@ use flamant::{
 use futures_core::Stream;
 
 fn start(limits: Limits) -> AsyncEngine {
-    AsyncEngine::new(Engine::demo(&Options { limits, ..Options::default() }).unwrap()).unwrap()
+    AsyncEngine::new(Engine::demo(&Options::default().limits(limits)).unwrap()).unwrap()
 }
 
 fn prompts(count: usize) -> Vec<Prompt> {
@@ -27,7 +27,7 @@ fn prompts(count: usize) -> Vec<Prompt> {
 }
 
 fn generation(max_new_tokens: usize) -> Generation {
-    Generation { max_new_tokens, ignore_eos: true, ..Generation::default() }
+    Generation::default().max_new_tokens(max_new_tokens).ignore_eos(true)
 }
 
 /// A request without an end in sight.
@@ -59,14 +59,11 @@ fn many_threads_get_the_answers_of_the_simple_face() {
     let prompts = prompts(24);
     let settings = |number: usize| match number % 3 {
         0 => generation(6),
-        1 => Generation { num_beams: 3, ..generation(5) },
-        _ => Generation {
-            sampling: Sampling { temperature: 2.0, seed: number as u64, ..Sampling::default() },
-            ..generation(12)
-        },
+        1 => generation(5).num_beams(3),
+        _ => generation(12).sampling(Sampling::default().temperature(2.0).seed(number as u64)),
     };
     let mut flamingo = Flamingo::demo(&Options::default()).unwrap();
-    let engine = start(Limits { max_sequences: 7, ..Limits::default() });
+    let engine = start(Limits::default().max_sequences(7));
     thread::scope(|scope| {
         let threads: Vec<_> = prompts
             .iter()
@@ -100,7 +97,7 @@ fn many_threads_get_the_answers_of_the_simple_face() {
 
 #[test]
 fn what_is_dropped_is_cancelled_and_gives_its_pages_back() {
-    let engine = start(Limits { max_sequences: 4, ..Limits::default() });
+    let engine = start(Limits::default().max_sequences(4));
     let mut all: Vec<Events> = (0..6).map(|_| engine.submit(long()).unwrap()).collect();
     assert!(matches!(all[0].wait(), Some(EventKind::Token { .. })));
     let held = engine.stats().unwrap();
@@ -140,7 +137,7 @@ fn requests_outlive_the_handles() {
 
 #[test]
 fn what_the_engine_refuses_is_refused_here() {
-    let engine = start(Limits { max_sequences: 1, queue: 2, ..Limits::default() });
+    let engine = start(Limits::default().max_sequences(1).queue(2));
     let error = engine.submit(Request::classify(Prompt::new(), Vec::new())).err().unwrap();
     assert!(error.to_string().contains("choice: expected at least one"), "{error}");
     let mut open = Vec::new();

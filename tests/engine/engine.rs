@@ -36,7 +36,9 @@ fn alone(flamingo: &mut Flamingo, request: &Request) -> Outcome {
             let answer = flamingo.generate(&request.prompt, generation, &mut |_| {}).unwrap();
             outcome(EventKind::Written(answer))
         }
-        Task::Classify { choices } => Outcome::Classified(flamingo.classify(&request.prompt, choices).unwrap().choices),
+        Task::Classify { choices, .. } => {
+            Outcome::Classified(flamingo.classify(&request.prompt, choices).unwrap().choices)
+        }
         Task::Score { .. } => Outcome::Scored(flamingo.score(&request.prompt).unwrap().logprobs),
         other => panic!("{other:?} is not known here"),
     }
@@ -59,46 +61,42 @@ fn requests(random: &mut Random, sheets: &[Sheet], count: usize, shown_max: usiz
             prompt.text(["a", "ba.", "ced", "f."][random.below(4)]).unwrap();
         }
         let max_new_tokens = random.below(24);
-        let greedy = Generation { max_new_tokens, ignore_eos: random.below(2) == 0, ..Generation::default() };
+        let greedy = Generation::default().max_new_tokens(max_new_tokens).ignore_eos(random.below(2) == 0);
         let task = match random.below(6) {
-            0 => Task::Classify { choices: episode.names.iter().map(|name| format!("{name}.")).collect() },
-            1 => Task::Score { logits: false },
-            2 => Task::Generate(Generation { num_beams: 2 + random.below(3), ..greedy }),
+            0 => Task::classify(episode.names.iter().map(|name| format!("{name}.")).collect()),
+            1 => Task::score(false),
+            2 => Task::Generate(greedy.num_beams(2 + random.below(3))),
             3 => {
-                let sampling = Sampling {
-                    temperature: 0.5 + random.below(3) as f32,
-                    top_k: random.below(3) * 5,
-                    seed: random.below(1000) as u64,
-                    ..Sampling::default()
-                };
-                Task::Generate(Generation { sampling, ..greedy })
+                let sampling = Sampling::default()
+                    .temperature(0.5 + random.below(3) as f32)
+                    .top_k(random.below(3) * 5)
+                    .seed(random.below(1000) as u64);
+                Task::Generate(greedy.sampling(sampling))
             }
             4 => {
-                let sampling = Sampling { repetition_penalty: 1.3, ..Sampling::default() };
-                Task::Generate(Generation { sampling, stop: vec!["ba".to_owned(), "u".to_owned()], ..greedy })
+                let sampling = Sampling::default().repetition_penalty(1.3);
+                Task::Generate(greedy.sampling(sampling).stop(vec!["ba".to_owned(), "u".to_owned()]))
             }
             _ => Task::Generate(greedy),
         };
-        Request { prompt, task }
+        Request::new(prompt, task)
     };
     (0..count).map(|_| request()).collect()
 }
 
 fn options(device: Device, precision: Option<Precision>, limits: Limits) -> Options {
     // A context that a few pages can hold.
-    Options { device, precision, threads: 1, context_max: Some(120), limits, ..Options::default() }
+    Options::default().device(device).precision(precision).threads(1).context_max(Some(120)).limits(limits)
 }
 
 fn random_limits(random: &mut Random) -> Limits {
-    Limits {
-        max_sequences: 1 + random.below(12),
-        max_batched_tokens: Some(1 + random.below(100)),
-        max_batched_images: Some(1 + random.below(6)),
-        text_pages: Some(9 + random.below(12)),
-        media_pages: Some(1 + random.below(10)),
-        prefix_caching: random.below(4) > 0,
-        ..Limits::default()
-    }
+    Limits::default()
+        .max_sequences(1 + random.below(12))
+        .max_batched_tokens(Some(1 + random.below(100)))
+        .max_batched_images(Some(1 + random.below(6)))
+        .text_pages(Some(9 + random.below(12)))
+        .media_pages(Some(1 + random.below(10)))
+        .prefix_caching(random.below(4) > 0)
 }
 
 /// Requests that come, and some of them go, at random; what the others came to.
@@ -152,7 +150,7 @@ fn scheduling_never_changes_an_answer_on_the_processor() {
     let counts = on_all_cores(&seeds, |&seed| {
         let mut random = Random::new(seed);
         let requests = requests(&mut random, &sheets, 24, 6);
-        let unshared = Limits { prefix_caching: false, ..Limits::default() };
+        let unshared = Limits::default().prefix_caching(false);
         let mut flamingo = Flamingo::demo(&options(Device::Cpu, None, unshared)).unwrap();
         let want: Vec<Outcome> = requests.iter().map(|request| alone(&mut flamingo, request)).collect();
         let limits = random_limits(&mut random);
@@ -178,10 +176,10 @@ fn scheduling_never_changes_an_answer_of_the_kernels() {
     on_all_cores(&all, |&(device, precision)| {
         let mut random = Random::new(3);
         let requests = requests(&mut random, &sheets, 8, 2);
-        let unshared = Limits { prefix_caching: false, ..Limits::default() };
+        let unshared = Limits::default().prefix_caching(false);
         let mut flamingo = Flamingo::demo(&options(device, Some(precision), unshared)).unwrap();
         let want: Vec<Outcome> = requests.iter().map(|request| alone(&mut flamingo, request)).collect();
-        let limits = Limits { text_pages: Some(12), ..Limits::default() };
+        let limits = Limits::default().text_pages(Some(12));
         let mut engine = Engine::demo(&options(device, Some(precision), limits)).unwrap();
         for (index, found) in run(&mut engine, &mut random, &requests) {
             assert_eq!(found, want[index], "{precision} on {device}, {:?}", requests[index].task);
@@ -202,7 +200,7 @@ fn few_shot(sheet: &Sheet) -> Vec<Prompt> {
 }
 
 fn greedy(max_new_tokens: usize) -> Generation {
-    Generation { max_new_tokens, ignore_eos: true, ..Generation::default() }
+    Generation::default().max_new_tokens(max_new_tokens).ignore_eos(true)
 }
 
 fn answers(engine: &mut Engine, prompts: &[Prompt]) -> Vec<flamant::Answer> {
@@ -244,7 +242,7 @@ fn questions_behind_one_prefix_compute_their_own_tail_alone() {
 fn without_sharing_everything_is_computed() {
     let sheets = Sheet::all().unwrap();
     let prompts = few_shot(&sheets[0]);
-    let mut engine = Engine::builder().prefix_caching(false).demo().unwrap();
+    let mut engine = Engine::demo(&Options::default().limits(Limits::default().prefix_caching(false))).unwrap();
     for answer in answers(&mut engine, &prompts) {
         assert_eq!((answer.usage.cached_tokens, answer.usage.images_encoded), (0, 7));
     }
@@ -256,7 +254,7 @@ fn a_prompt_is_one_step_with_the_limits_of_a_gpu() {
     let prompt = Episode::draw(&mut Random::new(3), &Sheet::all().unwrap()[0], 5, 31).prompt().unwrap();
     let device = if cfg!(feature = "emulated") { Device::Emulated } else { Device::Cpu };
     let found = [Limits::default(), Limits::default().on(Device::Cuda(0))].map(|limits| {
-        let options = Options { device, limits: limits.clone(), ..Options::default() };
+        let options = Options::default().device(device).limits(limits.clone());
         let mut engine = Engine::demo(&options).unwrap();
         assert_eq!(engine.limits().max_batched_tokens, limits.on(device).max_batched_tokens);
         let answer = answers(&mut engine, std::slice::from_ref(&prompt)).remove(0);
@@ -273,7 +271,8 @@ fn a_long_prompt_does_not_keep_a_short_one_waiting() {
     let sheets = Sheet::all().unwrap();
     let long = Episode::draw(&mut Random::new(1), &sheets[0], 5, 32).prompt().unwrap();
     let short = Episode::draw(&mut Random::new(2), &sheets[1], 2, 0).prompt().unwrap();
-    let mut engine = Engine::builder().max_batched_tokens(32).max_batched_images(2).demo().unwrap();
+    let limits = Limits::default().max_batched_tokens(Some(32)).max_batched_images(Some(2));
+    let mut engine = Engine::demo(&Options::default().limits(limits)).unwrap();
     let writing = engine.submit(Request::generate(short.clone(), greedy(40))).unwrap();
     engine.step();
     let long = engine.submit(Request::generate(long, greedy(1))).unwrap();
@@ -338,34 +337,34 @@ fn what_passes_a_limit_is_refused_in_a_line() {
     let prompt = Episode::draw(&mut Random::new(4), &sheets[0], 2, 2).prompt().unwrap();
     let request = || Request::generate(prompt.clone(), greedy(2));
     let refused = |limits: Limits, context_max: Option<usize>| {
-        let options = Options { limits, context_max, ..Options::default() };
+        let options = Options::default().limits(limits).context_max(context_max);
         Engine::demo(&options).map(|_| ()).unwrap_err().to_string()
     };
     let limits = Limits::default;
     for (wrong, line) in [
-        (Limits { max_sequences: 0, ..limits() }, "max-sequences: expected 1 to 1024, found 0"),
-        (Limits { max_batched_tokens: Some(0), ..limits() }, "max-batched-tokens: expected 1 to 8192, found 0"),
-        (Limits { max_batched_images: Some(65), ..limits() }, "max-batched-images: expected 1 to 64, found 65"),
-        (Limits { queue: 0, ..limits() }, "queue: expected 1 to"),
-        (Limits { media_pages: Some(0), ..limits() }, "media-pages: expected 1 to"),
-        (Limits { text_pages: Some(2), ..limits() }, "text-pages: expected 8 to"),
+        (limits().max_sequences(0), "max-sequences: expected 1 to 1024, found 0"),
+        (limits().max_batched_tokens(Some(0)), "max-batched-tokens: expected 1 to 8192, found 0"),
+        (limits().max_batched_images(Some(65)), "max-batched-images: expected 1 to 64, found 65"),
+        (limits().queue(0), "queue: expected 1 to"),
+        (limits().media_pages(Some(0)), "media-pages: expected 1 to"),
+        (limits().text_pages(Some(2)), "text-pages: expected 8 to"),
     ] {
         let found = refused(wrong, Some(100));
         assert!(found.starts_with(line) && !found.contains('\n'), "{found}");
     }
     // Pages that are asked for by number must fit memory.
-    let found = refused(Limits { text_pages: Some(1 << 27), ..limits() }, None);
+    let found = refused(limits().text_pages(Some(1 << 27)), None);
     assert!(found.starts_with("cpu: ") && found.contains("GiB"), "{found}");
 
-    let mut engine = Engine::demo(&Options { limits: Limits { queue: 2, ..limits() }, ..Options::default() }).unwrap();
+    let mut engine = Engine::demo(&Options::default().limits(limits().queue(2))).unwrap();
     let ids = [engine.submit(request()).unwrap(), engine.submit(request()).unwrap()];
     let error = engine.submit(request()).unwrap_err().to_string();
     assert_eq!(error, "requests that wait: 3 is over the limit of 2");
     assert!(engine.cancel(ids[0]));
     engine.submit(request()).unwrap();
 
-    let small = Limits { queue_bytes: 1 << 14, ..limits() };
-    let mut engine = Engine::demo(&Options { limits: small, ..Options::default() }).unwrap();
+    let small = limits().queue_bytes(1 << 14);
+    let mut engine = Engine::demo(&Options::default().limits(small)).unwrap();
     let mut taken = 0;
     let error = loop {
         let other = Episode::draw(&mut Random::new(taken), &sheets[1], 2, 1).prompt().unwrap();
@@ -395,7 +394,7 @@ fn an_answer_of_no_tokens_costs_nothing() {
     let prompt = Episode::draw(&mut Random::new(4), &sheets[0], 2, 2).prompt().unwrap();
     let mut engine = Engine::demo(&Options::default()).unwrap();
     for beams in [1, 3] {
-        let generation = Generation { max_new_tokens: 0, num_beams: beams, ..Generation::default() };
+        let generation = Generation::default().max_new_tokens(0).num_beams(beams);
         engine.submit(Request::generate(prompt.clone(), generation)).unwrap();
         let events = engine.step();
         let [EventKind::Written(answer)] = &events.into_iter().map(|event| event.kind).collect::<Vec<_>>()[..] else {
@@ -424,15 +423,15 @@ fn no_more_is_fetched_than_was_asked_for() {
         prompt.text("kepmul").unwrap();
         prompt
     };
-    let generate = |generation: Generation| Request::generate(prompt(), Generation { ignore_eos: true, ..generation });
-    let sampling = Sampling { repetition_penalty: 1.3, ..Sampling::default() };
+    let generate = |generation: Generation| Request::generate(prompt(), generation.ignore_eos(true));
+    let sampling = Sampling::default().repetition_penalty(1.3);
     // Rows that are found in, and whole rows.
     let requests = [
         (generate(greedy(4)), 4, 0),
         (Request::score(prompt()), TOKENS, 0),
-        (Request { prompt: prompt(), task: Task::Score { logits: true } }, 0, TOKENS),
-        (generate(Generation { sampling, ..greedy(4) }), 0, 4),
-        (generate(Generation { num_beams: 3, ..greedy(4) }), 0, 1 + 3 * 3),
+        (Request::new(prompt(), Task::score(true)), 0, TOKENS),
+        (generate(greedy(4).sampling(sampling)), 0, 4),
+        (generate(greedy(4).num_beams(3)), 0, 1 + 3 * 3),
         (Request::classify(prompt(), vec!["ab".to_owned(), "ac".to_owned()]), 0, 2),
     ];
     for device in with_kernels().into_iter().chain([Device::Cpu]) {

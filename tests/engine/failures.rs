@@ -39,22 +39,22 @@ fn with_image(text: &str) -> Prompt {
 }
 
 fn greedy(max_new_tokens: usize) -> Task {
-    Task::Generate(Generation { max_new_tokens, ignore_eos: true, ..Generation::default() })
+    Task::Generate(Generation::default().max_new_tokens(max_new_tokens).ignore_eos(true))
 }
 
 /// Every kind of task.
 fn tasks() -> Vec<Task> {
-    let generation = Generation { max_new_tokens: 6, ignore_eos: true, ..Generation::default() };
-    let drawn = Sampling { temperature: 0.9, top_k: 9, seed: 5, ..Sampling::default() };
-    let penalised = Sampling { repetition_penalty: 1.3, ..Sampling::default() };
+    let generation = Generation::default().max_new_tokens(6).ignore_eos(true);
+    let drawn = Sampling::default().temperature(0.9).top_k(9).seed(5);
+    let penalised = Sampling::default().repetition_penalty(1.3);
     vec![
         Task::Generate(generation.clone()),
-        Task::Generate(Generation { num_beams: 3, ..generation.clone() }),
-        Task::Classify { choices: ["kep.", "mul.", "ku."].map(str::to_owned).to_vec() },
-        Task::Score { logits: false },
-        Task::Generate(Generation { sampling: drawn, ..generation.clone() }),
-        Task::Generate(Generation { sampling: penalised, ..generation }),
-        Task::Score { logits: true },
+        Task::Generate(generation.clone().num_beams(3)),
+        Task::classify(["kep.", "mul.", "ku."].map(str::to_owned).to_vec()),
+        Task::score(false),
+        Task::Generate(generation.clone().sampling(drawn)),
+        Task::Generate(generation.sampling(penalised)),
+        Task::score(true),
     ]
 }
 
@@ -98,13 +98,13 @@ fn alone(flamingo: &mut Flamingo, request: &Request) -> Last {
         Task::Generate(generation) => {
             EventKind::Written(flamingo.generate(&request.prompt, generation, &mut |_| {}).unwrap())
         }
-        Task::Classify { choices } => EventKind::Classified(flamingo.classify(&request.prompt, choices).unwrap()),
+        Task::Classify { choices, .. } => EventKind::Classified(flamingo.classify(&request.prompt, choices).unwrap()),
         _ => EventKind::Scored(flamingo.score(&request.prompt).unwrap()),
     })
 }
 
 fn options(device: Device, precision: Option<Precision>, limits: Limits) -> Options {
-    Options { device, precision, threads: 1, context_max: Some(120), limits, ..Options::default() }
+    Options::default().device(device).precision(precision).threads(1).context_max(Some(120)).limits(limits)
 }
 
 fn is_sick(id: RequestId, last: &Last) -> bool {
@@ -119,19 +119,19 @@ fn a_request_that_is_not_finite_fails_alone() {
         cases.extend(devices.iter().map(|&(device, precision)| (device, precision, bits)));
     }
     let healthy: Vec<Request> =
-        [0, 1, 2, 3, 4].map(|task| Request { prompt: with_image("ku"), task: tasks()[task].clone() }).to_vec();
+        [0, 1, 2, 3, 4].map(|task| Request::new(with_image("ku"), tasks()[task].clone())).to_vec();
     on_all_cores(&cases, |&(device, precision, bits)| {
         let folder = sick::model(bits);
-        let unshared = options(device, precision, Limits { prefix_caching: false, ..Limits::default() });
+        let unshared = options(device, precision, Limits::default().prefix_caching(false));
         let mut flamingo = Flamingo::open(folder.path(), &unshared).unwrap();
         let want: Vec<Last> = healthy.iter().map(|request| alone(&mut flamingo, request)).collect();
         // So few pages that those of the sick are taken by others.
-        let limits = Limits { text_pages: Some(20), media_pages: Some(4), ..Limits::default() };
+        let limits = Limits::default().text_pages(Some(20)).media_pages(Some(4));
         let mut engine = Engine::open(folder.path(), &options(device, precision, limits)).unwrap();
         for (number, task) in tasks().into_iter().enumerate() {
             let mut requests = healthy.clone();
             let place = number % (healthy.len() + 1);
-            requests.insert(place, Request { prompt: with_image("kuze"), task: task.clone() });
+            requests.insert(place, Request::new(with_image("kuze"), task.clone()));
             let mut found = run(&mut engine, &requests);
             let (id, sick) = found.remove(place);
             assert!(is_sick(id, &sick), "{device}, {bits:x}, {task:?}: {sick:?}");
@@ -153,10 +153,10 @@ fn pages_that_a_sick_prompt_has_spoilt_are_not_found() {
     on_all_cores(&devices(), |&(device, precision)| {
         let folder = sick::model(BITS[0]);
         // Steps of 10 tokens: the second has the end of the first page and, with the first token, the sick one.
-        let limits = Limits { max_batched_tokens: Some(10), ..Limits::default() };
+        let limits = Limits::default().max_batched_tokens(Some(10));
         let open = || Engine::open(folder.path(), &options(device, precision, limits.clone())).unwrap();
-        let healthy = Request { prompt: prompt(BEGINNING), task: greedy(4) };
-        let sick = Request { prompt: prompt(&format!("{}z{}", &BEGINNING[..16], &BEGINNING[17..])), task: greedy(4) };
+        let healthy = Request::new(prompt(BEGINNING), greedy(4));
+        let sick = Request::new(prompt(&format!("{}z{}", &BEGINNING[..16], &BEGINNING[17..])), greedy(4));
         let want = run(&mut open(), std::slice::from_ref(&healthy)).remove(0).1;
         assert!(matches!(want, Last::Answer(..)));
 
@@ -185,7 +185,7 @@ fn pages_that_a_sick_prompt_has_spoilt_are_not_found() {
 fn the_error_names_the_request_and_the_token() {
     let folder = sick::model(BITS[0]);
     let mut engine = Engine::open(folder.path(), &Options::default()).unwrap();
-    let request = Request { prompt: prompt("abzc"), task: Task::Score { logits: false } };
+    let request = Request::new(prompt("abzc"), Task::score(false));
     let (id, found) = run(&mut engine, &[request]).remove(0);
     let Last::Failed(error) = found else { panic!("{found:?}") };
     // The first token begins the text; a token's own row is the first that is sick.
@@ -201,7 +201,7 @@ fn the_error_names_the_request_and_the_token() {
 fn an_engine_on_a_thread_goes_on() {
     let folder = sick::model(BITS[0]);
     let engine = AsyncEngine::new(Engine::open(folder.path(), &Options::default()).unwrap()).unwrap();
-    let submit = |text: &str| engine.submit(Request { prompt: prompt(text), task: greedy(5) }).unwrap();
+    let submit = |text: &str| engine.submit(Request::new(prompt(text), greedy(5))).unwrap();
     let events = ["abc", "abz", "abd"].map(submit);
     let ended = events.map(|events| (events.id(), last(events.into_iter().last().unwrap())));
     assert!(is_sick(ended[1].0, &ended[1].1));

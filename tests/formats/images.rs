@@ -118,7 +118,7 @@ fn sizes_over_the_limits_are_refused_from_the_header() {
     bmp[18..26].copy_from_slice(&[0x20, 0x4e, 0, 0, 0x20, 0x4e, 0, 0]);
     assert!(refused("huge.bmp", &bmp).contains("20000 is over the limit"));
 
-    let tight = Limits { bytes_max: 10, ..Limits::default() };
+    let tight = Limits::default().bytes_max(10);
     let text = decode(&bmp, "long.bmp", &tight).unwrap_err().to_string();
     assert!(text.starts_with("long.bmp: bytes of the file") && text.ends_with("over the limit of 10"), "{text}");
 }
@@ -170,7 +170,7 @@ fn damaged_files_never_panic() {
             if random.below(4) == 0 {
                 damaged.truncate(random.below(bytes.len()));
             }
-            match decode(&damaged, &name, &Limits { pixels_max: 1 << 20, ..Limits::default() }) {
+            match decode(&damaged, &name, &Limits::default().pixels_max(1 << 20)) {
                 Ok(image) => {
                     for crop in [Crop::Stretch, Crop::ShortestEdgeCentreCrop] {
                         assert_eq!(Preprocessor::clip(crop, 28).rgb(&image).len(), 28 * 28 * 3);

@@ -43,7 +43,7 @@ fn every_frame_is_pillows_to_the_last_bit() {
         let mut words = line.split(' ');
         let mut word = || words.next().unwrap();
         let path = data("exact").join(word());
-        let sampling = FrameSampling { per_second: word().parse().unwrap(), frames_max: word().parse().unwrap() };
+        let sampling = FrameSampling::default().per_second(word().parse().unwrap()).frames_max(word().parse().unwrap());
         let hashes: Vec<&str> = words.collect();
         let video = open(&path, &sampling).unwrap();
         let hash = |frame: &Image| format!("{:016x}", fnv1a(frame.to_rgb().iter().copied().chain(rgba(frame))));
@@ -78,7 +78,7 @@ fn lossy_frames_are_within_a_few_levels_of_pillow() {
 #[test]
 fn what_is_cut_short_or_damaged_is_never_taken_for_whole() {
     let folder = tempfile::tempdir().unwrap();
-    let sampling = FrameSampling { per_second: 10.0, frames_max: FRAMES_MAX };
+    let sampling = FrameSampling::default().per_second(10.0).frames_max(FRAMES_MAX);
     let mut refused = 0;
     for entry in fs::read_dir(data("exact")).unwrap() {
         let whole = fs::read(entry.unwrap().path()).unwrap();
@@ -108,25 +108,25 @@ fn limits_are_kept() {
     let path = data("exact/mixed0.webp");
     let limits = Limits::default;
     for (limits, expected) in [
-        (Limits { frames_max: 3, ..limits() }, "frames of an animation: 4 is over the limit of 3"),
-        (Limits { pixels_drawn_max: 100, ..limits() }, "pixels of all frames of an animation: "),
-        (Limits { pixels_max: 200, ..limits() }, "pixels of all frames held: 234 is over the limit of 200"),
+        (limits().frames_max(3), "frames of an animation: 4 is over the limit of 3"),
+        (limits().pixels_drawn_max(100), "pixels of all frames of an animation: "),
+        (limits().pixels_max(200), "pixels of all frames held: 234 is over the limit of 200"),
     ] {
         let read = Video::open(&path, &FrameSampling::default(), &limits, &image::Limits::default());
         let error = read.unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
     // Few frames, looked at often.
-    let often = FrameSampling { per_second: 1000.0, frames_max: 1 };
-    let few = Limits { frames_max: 100, ..limits() };
+    let often = FrameSampling::default().per_second(1000.0).frames_max(1);
+    let few = limits().frames_max(100);
     let error = Video::open(&data("exact/delays.gif"), &often, &few, &image::Limits::default()).unwrap_err();
     assert!(error.to_string().contains("frames: 101 is over the limit of 100"), "{error}");
-    let tight = image::Limits { side_max: 8, ..image::Limits::default() };
+    let tight = image::Limits::default().side_max(8);
     let error = Video::open(&path, &FrameSampling::default(), &Limits::default(), &tight).unwrap_err().to_string();
     assert!(error.contains("width in pixels: 13 is over the limit of 8"), "{error}");
     assert!(Video::new(vec![]).is_err() && Video::new(vec![dot(1); FRAMES_MAX + 1]).is_err());
     for sampling in [(0.0, 8), (-1.0, 8), (f64::NAN, 8), (f64::INFINITY, 8), (1001.0, 8), (1.0, 0), (1.0, 129)] {
-        let sampling = FrameSampling { per_second: sampling.0, frames_max: sampling.1 };
+        let sampling = FrameSampling::default().per_second(sampling.0).frames_max(sampling.1);
         assert!(open(&path, &sampling).is_err(), "{sampling:?}");
     }
 }
@@ -156,7 +156,7 @@ fn a_folder_is_its_files_in_the_order_of_their_numbers() {
     }
     fs::write(folder.path().join(".DS_Store"), "passed over").unwrap();
     let taken = |frames_max| {
-        let sampling = FrameSampling { frames_max, ..FrameSampling::default() };
+        let sampling = FrameSampling::default().frames_max(frames_max);
         levels(open(folder.path(), &sampling).unwrap().frames())
     };
     assert_eq!(taken(12), (0..12).collect::<Vec<u8>>());
@@ -202,10 +202,10 @@ fn a_video_is_one_image_of_a_prompt() {
     let mut forged = Prompt::new();
     forged.text("<image>").unwrap().video(Video::new(vec![dot(0)]).unwrap()).unwrap();
     assert!(forged.render(tokenizer).is_err());
-    let mut small = Prompt::with_limits(PromptLimits { pixels_max: 3, ..PromptLimits::default() });
+    let mut small = Prompt::with_limits(PromptLimits::default().pixels_max(3));
     small.video(Video::new(vec![dot(0); 3]).unwrap()).unwrap();
     assert!(small.image(dot(0)).unwrap_err().to_string().contains("4 is over the limit of 3"));
-    let mut single = Prompt::with_limits(PromptLimits { images_max: 1, ..PromptLimits::default() });
+    let mut single = Prompt::with_limits(PromptLimits::default().images_max(1));
     single.video(Video::new(vec![dot(0); 3]).unwrap()).unwrap();
     assert!(single.video(Video::new(vec![dot(0)]).unwrap()).is_err());
 }
@@ -256,7 +256,7 @@ fn the_true_ffmpeg_gives_the_frames_of_the_times() {
         ),
         (12.0, 5, &[0, 13, 26, 33, 46]),
     ] {
-        let video = open(&path, &FrameSampling { per_second, frames_max }).unwrap();
+        let video = open(&path, &FrameSampling::default().per_second(per_second).frames_max(frames_max)).unwrap();
         assert_eq!(levels(video.frames()), expected, "{per_second} {frames_max}");
         let last = video.frames().last().unwrap();
         let level = last.pixels()[0];

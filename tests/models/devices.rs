@@ -28,11 +28,11 @@ fn served() -> Vec<Case> {
 
 /// A device on one thread: cases run side by side.
 fn options(device: Device, precision: Option<Precision>) -> Options {
-    Options { device, precision, threads: 1, ..Options::default() }
+    Options::default().device(device).precision(precision).threads(1)
 }
 
 fn greedy(max_new_tokens: usize) -> Generation {
-    Generation { max_new_tokens, ignore_eos: true, ..Generation::default() }
+    Generation::default().max_new_tokens(max_new_tokens).ignore_eos(true)
 }
 
 /// `task` of each model, opened on each device in each storage type.
@@ -106,7 +106,7 @@ fn greedy_answers_are_the_processors_as_long_as_its_choice_is_clear() {
 #[test]
 fn beams_repeat_themselves_and_are_no_worse_than_greedy() {
     on_each(|case, mut flamingo, _, what| {
-        let beams = Generation { num_beams: 3, length_penalty: 0.0, ..greedy(8) };
+        let beams = greedy(8).num_beams(3).length_penalty(0.0);
         let searched = flamingo.generate(&case.prompt(), &beams, &mut |_| {}).unwrap();
         let again = flamingo.generate(&case.prompt(), &beams, &mut |_| {}).unwrap();
         assert_eq!((&searched.ids, &searched.logprobs), (&again.ids, &again.logprobs), "{what}");

@@ -10,11 +10,11 @@ const TOLERANCE: f64 = 1e-4;
 
 /// Cases are many and small.
 fn single() -> Options {
-    Options { threads: 1, ..Options::default() }
+    Options::default().threads(1)
 }
 
 fn greedy(max_new_tokens: usize) -> Generation {
-    Generation { max_new_tokens, ignore_eos: true, ..Generation::default() }
+    Generation::default().max_new_tokens(max_new_tokens).ignore_eos(true)
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn greedy_and_beam_answers_are_the_references() {
         let answer = flamingo.generate(&case.prompt(), &greedy(12), &mut |_| {}).unwrap();
         assert_eq!(answer.ids, case.ids("greedy"), "{}: greedy", case.name);
         if case.expected.get("beam3").is_some() {
-            let beams = Generation { num_beams: 3, length_penalty: 0.0, ..greedy(8) };
+            let beams = greedy(8).num_beams(3).length_penalty(0.0);
             let answer = flamingo.generate(&case.prompt(), &beams, &mut |_| {}).unwrap();
             assert_eq!(answer.ids, case.ids("beam3"), "{}: beam 3", case.name);
         }
@@ -102,7 +102,7 @@ fn batches_and_threads_never_change_a_result() {
             let alone = flamingo.classify(&case.prompt(), std::slice::from_ref(&choice.text)).unwrap().choices;
             assert_eq!(alone[0], *choice, "{name}");
         }
-        let mut threaded = case.flamingo(&Options { threads: 3, ..Options::default() });
+        let mut threaded = case.flamingo(&Options::default().threads(3));
         assert_eq!(threaded.classify(&case.prompt(), &choices).unwrap().choices, together, "{name}");
     }
 }
@@ -115,7 +115,7 @@ fn beams_find_texts_at_least_as_likely_as_greedy() {
         let mut flamingo = case.flamingo(&single());
         let sum = |answer: &flamant::Answer| answer.logprobs.iter().sum::<f64>();
         let plain = flamingo.generate(&case.prompt(), &greedy(8), &mut |_| {}).unwrap();
-        let beams = Generation { num_beams: 5, length_penalty: 0.0, ..greedy(8) };
+        let beams = greedy(8).num_beams(5).length_penalty(0.0);
         let searched = flamingo.generate(&case.prompt(), &beams, &mut |_| {}).unwrap();
         assert!(sum(&searched) >= sum(&plain) - 1e-6, "{name}");
     }
@@ -126,8 +126,8 @@ fn sampling_repeats_with_its_seed_and_changes_with_another() {
     let case = Case::open("idefics-base");
     let mut flamingo = case.flamingo(&single());
     let mut draw = |seed| {
-        let sampling = Sampling { temperature: 1.5, top_k: 50, top_p: 0.95, seed, ..Sampling::default() };
-        let options = Generation { sampling, ..greedy(12) };
+        let sampling = Sampling::default().temperature(1.5).top_k(50).top_p(0.95).seed(seed);
+        let options = greedy(12).sampling(sampling);
         flamingo.generate(&case.prompt(), &options, &mut |_| {}).unwrap().ids
     };
     assert_eq!(draw(1), draw(1));

@@ -29,14 +29,13 @@ fn cuts_keep_what_transformers_keeps() {
     for case in list(&fixture("sampling.json")["cases"]) {
         let setting =
             |key: &str, default: f64| case["settings"].get(key).map_or(default, |value| value.as_f64().unwrap());
-        let sampling = Sampling {
-            temperature: setting("temperature", 1.0) as f32,
-            top_k: setting("top_k", 0.0) as usize,
-            top_p: setting("top_p", 1.0) as f32,
-            min_p: setting("min_p", 0.0) as f32,
-            repetition_penalty: setting("repetition_penalty", 1.0) as f32,
-            seed: 0,
-        };
+        let sampling = Sampling::default()
+            .temperature(setting("temperature", 1.0) as f32)
+            .top_k(setting("top_k", 0.0) as usize)
+            .top_p(setting("top_p", 1.0) as f32)
+            .min_p(setting("min_p", 0.0) as f32)
+            .repetition_penalty(setting("repetition_penalty", 1.0) as f32)
+            .seed(0);
         let mut found = sampling.candidates(&floats(&case["logits"]), &ids(&case["history"]));
         found.sort_by_key(|(token, _)| *token);
         let kept: Vec<u32> = found.iter().map(|(token, _)| *token).collect();

@@ -207,7 +207,7 @@ pub fn check(records: &[Record], queries: &[Item], support: &[Item], words: &Wor
             let stop = words.stop.iter().map(|stop| (*stop).to_owned()).collect();
             let max_new_tokens = words.max_new_tokens;
             let settings =
-                Generation { max_new_tokens, num_beams: 3, length_penalty: 0.0, stop, ..Generation::default() };
+                Generation::default().max_new_tokens(max_new_tokens).num_beams(3).length_penalty(0.0).stop(stop);
             let answer = flamingo.generate(&prompt, &settings, &mut |_| ()).unwrap();
             assert_eq!(record.text.as_ref(), Some(&answer.text), "{record:?}");
             answers.push(answer.text);

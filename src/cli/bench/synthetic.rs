@@ -73,7 +73,7 @@ impl Synthetic {
         }
         prompt.image(self.image(&mut self.random(Purpose::Asked, number / reuse))?)?;
         prompt.text(self.text(&mut self.random(Purpose::Question, number)))?;
-        Ok(Request::generate(prompt, Generation { max_new_tokens, ignore_eos: true, ..Generation::default() }))
+        Ok(Request::generate(prompt, Generation::default().max_new_tokens(max_new_tokens).ignore_eos(true)))
     }
 
     fn random(&self, purpose: Purpose, number: u64) -> Random {
