@@ -18,6 +18,7 @@ use futures_core::Stream;
 use crate::engine::{Engine, EngineHandle, EventKind, PreparedRequest, Preparer, Request, RequestId, Stats};
 use crate::error::{Error, Result, said};
 use crate::image::Image;
+use crate::trace::event;
 
 /// A handle to an engine that runs on a thread of its own; clones are handles to the same engine.
 ///
@@ -237,6 +238,7 @@ fn run(mut engine: Engine, senders: &Senders) {
     if let Err(panic) = outcome {
         // Said before the channels close: whoever waits at one of them reads it then.
         let why = format!("it has panicked: {}", said(panic.as_ref()));
+        event!(ERROR, %why, "the engine has failed");
         engine.handle().close(Error::device("the engine", why));
         drop(engine);
         senders.lock().clear();

@@ -77,6 +77,7 @@ mod probe;
 mod prompt;
 mod setters;
 mod tokenizer;
+mod trace;
 mod weights;
 
 #[cfg(feature = "async")]

@@ -39,6 +39,7 @@ use crate::executor::{Executor, RowResult};
 use crate::family;
 use crate::preprocessor;
 use crate::tokenizer::Tokenizer;
+use crate::trace::event;
 use crate::weights::Weights;
 use budget::Share;
 use handle::{Cancelled, Inbox, Submitted};
@@ -116,7 +117,7 @@ impl Engine {
     pub fn open(folder: impl AsRef<Path>, options: &Options) -> Result<Self> {
         let mut engine = Self::open_files(Folder::Disk(folder.as_ref()), options)?;
         engine.folder = Some(folder.as_ref().to_owned());
-        Ok(engine)
+        Ok(engine.opened())
     }
 
     /// Opens the model that is part of the program: small, and made to learn names of drawn symbols from a prompt.
@@ -124,7 +125,24 @@ impl Engine {
     /// # Errors
     /// As for [`Engine::open`].
     pub fn demo(options: &Options) -> Result<Self> {
-        Self::open_files(crate::demo::MODEL, options)
+        Ok(Self::open_files(crate::demo::MODEL, options)?.opened())
+    }
+
+    /// Tells what was opened.
+    fn opened(self) -> Self {
+        event!(
+            INFO,
+            model = ?self.folder,
+            device = %self.device,
+            weights_bytes = self.preparer.checkpoint().bytes(),
+            text_pages = self.limits.text_pages,
+            media_pages = self.limits.media_pages,
+            max_batched_tokens = self.limits.max_batched_tokens,
+            max_batched_images = self.limits.max_batched_images,
+            fallback = self.fallback.as_deref(),
+            "open"
+        );
+        self
     }
 
     fn open_files(folder: Folder, options: &Options) -> Result<Self> {
@@ -310,6 +328,7 @@ impl Engine {
     fn cancelled(&mut self, id: RequestId) {
         self.handle.ended(id);
         self.stats.requests_cancelled += 1;
+        event!(DEBUG, request = id.number(), "request cancelled");
         self.events.push(Event { id, kind: EventKind::Cancelled });
     }
 
@@ -369,6 +388,15 @@ impl Engine {
                 }
                 Err(error) => self.fail(&step, &error, &mut events),
             }
+            event!(
+                DEBUG,
+                number = self.stats.steps,
+                tokens = step.ids.len(),
+                sequences = step.rows.len(),
+                images = step.encode.len(),
+                seconds = begun.elapsed().as_secs_f64(),
+                "step"
+            );
         }
         self.step = step;
         self.publish(&events);
@@ -478,18 +506,18 @@ impl Engine {
             }
             let request = self.scheduler.remove_running(place);
             let id = RequestId::from(request.number);
-            let kind = match ending {
-                Ok(ending) => self.finish(request, ending),
-                Err(token) => self.failed(Error::NotFinite { request: request.number, token }),
-            };
-            events.push(Event { id, kind });
+            events.push(match ending {
+                Ok(ending) => Event { id, kind: self.finish(request, ending) },
+                Err(token) => self.failed(id, Error::NotFinite { request: id.number(), token }),
+            });
         }
     }
 
     /// The last event of a request that failed.
-    fn failed(&mut self, error: Error) -> EventKind {
+    fn failed(&mut self, id: RequestId, error: Error) -> Event {
         self.stats.requests_failed += 1;
-        EventKind::Failed(error)
+        event!(WARN, request = id.number(), %error, "request failed");
+        Event { id, kind: EventKind::Failed(error) }
     }
 
     /// The last event of a request.
@@ -517,6 +545,19 @@ impl Engine {
             prompt: (seconds(begun, read) - host.media_seconds).max(0.0),
             decode: seconds(read, now),
         };
+        event!(
+            INFO,
+            request = request.number,
+            prompt_tokens = usage.prompt_tokens,
+            cached_tokens = usage.cached_tokens,
+            completion_tokens,
+            images,
+            queue_seconds = timings.queue,
+            media_seconds = timings.media,
+            prompt_seconds = timings.prompt,
+            decode_seconds = timings.decode,
+            "request done"
+        );
         self.stats.requests_finished += 1;
         self.stats.tokens_cached += tokens_reused as u64;
         self.stats.tokens_written += completion_tokens as u64;
@@ -533,7 +574,7 @@ impl Engine {
     /// A step has failed, and with it all requests that were in it.
     fn fail(&mut self, step: &Step, error: &Error, events: &mut Vec<Event>) {
         for request in self.scheduler.fail(step) {
-            events.push(Event { id: RequestId::from(request.number), kind: self.failed(error.clone()) });
+            events.push(self.failed(RequestId::from(request.number), error.clone()));
         }
     }
 }

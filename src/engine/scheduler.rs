@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use blake3::Hash;
 
 use crate::kv::{PAGE_TOKENS, PageCopy, PagePool, PageTable};
+use crate::trace::event;
 
 /// What a step may hold.
 #[derive(Debug, Clone, Copy)]
@@ -625,6 +626,7 @@ impl<T> Scheduler<T> {
         let later = self.running.iter().skip(request + 1).rposition(|later| !later.is_scheduled());
         if let Some(place) = later {
             let victim = self.remove_running(request + 1 + place);
+            event!(DEBUG, request = victim.number, "request preempted");
             let place = self.waiting.partition_point(|waiting| waiting.number < victim.number);
             self.waiting.insert(place, victim);
             self.preemptions += 1;

@@ -13,7 +13,7 @@ use tree::{Tree, circles};
 /// Modules from the ground up. A module may use what stands on a lower step, and others of its own step where noted.
 const STEPS: &[&[&str]] = &[
     &["error"],
-    &["files", "setters"],
+    &["files", "setters", "trace"],
     &["checkpoint"],
     &["config", "image", "kv", "sample", "weights"],
     &["family", "tokenizer", "search", "preprocessor", "video"],

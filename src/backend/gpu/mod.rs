@@ -22,6 +22,7 @@ use super::{Backend, BackendOptions, Batch, Capacity, KvConfig, Request, Sampled
 use crate::error::{Error, Result};
 use crate::graph::{Counts, PlanKind, Plans};
 use crate::kv::PageCopy;
+use crate::trace::event;
 use crate::weights::Weights;
 use arguments::{NO_TOKEN, SampleRequest, SampleResult};
 use batch::Shape;
@@ -79,6 +80,9 @@ impl Gpu {
         let device = options.device.to_string();
         memory::check_widths(&device, &plans, &weights)?;
         let memory = Memory::open(driver.as_mut(), &device, options, &weights, &kv_config, &plans)?;
+        if memory.capacity != options.capacity {
+            event!(WARN, capacity = ?memory.capacity, "smaller steps: the device has little memory");
+        }
         let splitting = Splitting::new(&plans.text, memory.partials_bytes, driver.properties().multiprocessors);
         let steps = plans.all().map(|(kind, plan)| (kind, fuse::steps(&plan.ops))).collect();
         Ok(Gpu {
@@ -147,11 +151,15 @@ impl Gpu {
         cached.runs += 1;
         if cached.graph.is_none() && cached.runs.is_power_of_two() {
             cached.graph = self.driver.capture(&cached.launches)?;
+            if cached.graph.is_none() {
+                event!(WARN, ?kind, runs = cached.runs, "capture refused: each launch is started by itself");
+            }
         }
         if let Some(graph) = cached.graph {
             if self.driver.replay(graph)? {
                 return Ok(());
             }
+            event!(WARN, ?kind, runs = cached.runs, "captured launches refused");
             self.driver.drop_graph(graph);
             cached.graph = None;
         }
@@ -214,6 +222,7 @@ impl Backend for Gpu {
         let mut outcome = self.feed(kind, batch).and_then(|shape| self.start(kind, shape));
         if outcome.is_err() && cooperative && !self.driver.properties().cooperative {
             // A cooperative launch was refused: the whole batch once more, without any from now on.
+            event!(WARN, "cooperative launch refused: gated blocks are several launches from now on");
             self.forget_all();
             outcome = self.feed(kind, batch).and_then(|shape| self.start(kind, shape));
         }
