@@ -31,7 +31,7 @@
 //! | `async` | [`AsyncEngine`]: an engine on a thread of its own, for many threads or tasks |
 //! | `capi` | the C interface of `include/flamant.h`; cargo-c turns it on |
 //! | `tracing` | events for [`tracing`](https://docs.rs/tracing): opening, steps, requests, and what is slow |
-//! | `emulated` | the device [`Device::Emulated`]: the GPU's kernels on the processor, for their tests; needs a C++ compiler |
+//! | `emulated` | [`Device::Emulated`]: the GPU's kernels on the processor, for tests; needs a C++ compiler |
 //! | `unstable-probe` | single operations and synthetic models, for tests and benches; it may change with any version |
 //!
 //! Without any, the library has models, engines, batches and all devices: whether there is a GPU is found when a model

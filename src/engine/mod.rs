@@ -14,6 +14,8 @@ pub mod runner;
 pub mod scheduler;
 mod stats;
 mod tasks;
+#[cfg(all(test, feature = "tracing"))]
+mod tests;
 
 pub use handle::EngineHandle;
 pub use limits::{Limits, Options};
