@@ -21,7 +21,7 @@ const MOST: Duration = Duration::from_micros(100);
 fn request(number: usize) -> Request {
     let mut prompt = Prompt::new();
     prompt.text(format!("a question, the {number}th")).expect("few parts");
-    let generation = Generation { max_new_tokens: 200, ignore_eos: true, ..Generation::default() };
+    let generation = Generation::default().max_new_tokens(200).ignore_eos(true);
     Request::generate(prompt, generation)
 }
 
@@ -58,8 +58,8 @@ impl Samples {
 }
 
 fn main() {
-    let limits = Limits { max_sequences: 8, queue: 4 * ROUNDS, ..Limits::default() };
-    let options = Options { limits, threads: 1, ..Options::default() };
+    let limits = Limits::default().max_sequences(8).queue(4 * ROUNDS);
+    let options = Options::default().limits(limits).threads(1);
     let mut engine = Engine::demo(&options).expect("the model in the program opens");
     probe::before_run(&mut engine, || thread::sleep(STEP));
     let engine = AsyncEngine::new(engine).expect("a thread starts");

@@ -136,7 +136,7 @@ impl Engine {
             INFO,
             model = ?self.folder,
             device = %self.device,
-            weights_bytes = self.preparer.checkpoint().bytes(),
+            weights_bytes = self.preparer().checkpoint().bytes(),
             text_pages = self.limits.text_pages,
             media_pages = self.limits.media_pages,
             max_batched_tokens = self.limits.max_batched_tokens,

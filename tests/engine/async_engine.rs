@@ -196,7 +196,7 @@ struct Gate {
 }
 
 fn gated(limits: Limits) -> (AsyncEngine, Gate) {
-    let mut engine = Engine::demo(&Options { limits, ..Options::default() }).unwrap();
+    let mut engine = Engine::demo(&Options::default().limits(limits)).unwrap();
     let ((begins, begun), (go, told)) = (channel(), channel());
     probe::before_run(&mut engine, move || {
         // Nobody may be left at the other end.
@@ -211,7 +211,7 @@ fn gated(limits: Limits) -> (AsyncEngine, Gate) {
 fn nobody_waits_for_a_step() {
     let prompts = prompts(5);
     let request = |number: usize| Request::generate(prompts[number].clone(), generation(4));
-    let (engine, gate) = gated(Limits { queue: 2, ..Limits::default() });
+    let (engine, gate) = gated(Limits::default().queue(2));
     let mut all = vec![engine.submit(request(0)).unwrap()];
     gate.begun.recv().unwrap();
     let stats = engine.stats().unwrap();
@@ -257,7 +257,7 @@ fn nobody_waits_for_a_step() {
 /// Room is there as soon as a step has begun with those that waited, not only when it ends.
 #[test]
 fn a_place_in_the_queue_is_free_when_a_request_runs() {
-    let (engine, gate) = gated(Limits { queue: 1, max_sequences: 2, ..Limits::default() });
+    let (engine, gate) = gated(Limits::default().queue(1).max_sequences(2));
     let mut all = vec![engine.submit(long()).unwrap()];
     gate.begun.recv().unwrap();
     all.push(engine.submit(long()).unwrap());
@@ -278,7 +278,7 @@ fn a_place_in_the_queue_is_free_when_a_request_runs() {
 fn features_are_those_of_an_engine_that_does_nothing_else() {
     let prompts = prompts(12);
     let mut flamingo = Flamingo::demo(&Options::default()).unwrap();
-    let (engine, gate) = gated(Limits { max_batched_images: Some(3), ..Limits::default() });
+    let (engine, gate) = gated(Limits::default().max_batched_images(Some(3)));
     let running = engine.submit(Request::generate(prompts[0].clone(), generation(12))).unwrap();
     gate.begun.recv().unwrap();
     let all: Vec<Image> = prompts.iter().flat_map(Prompt::media).flatten().cloned().collect();
@@ -316,7 +316,7 @@ fn calls_for_features_have_a_budget_and_give_it_back() {
     let images: Vec<&[Image]> = prompts.iter().flat_map(Prompt::media).take(3).collect();
     let engine = start(Limits::default());
     let bytes = engine.preparer().preprocessor().rgb(&images[0][0]).len() as u64;
-    let (engine, gate) = gated(Limits { queue: 2, queue_bytes: 2 * bytes + 1000, ..Limits::default() });
+    let (engine, gate) = gated(Limits::default().queue(2).queue_bytes(2 * bytes + 1000));
     let running = engine.submit(long()).unwrap();
     gate.begun.recv().unwrap();
     assert!(matches!(engine.features(&images).err(), Some(Error::Limit { .. })));

@@ -221,7 +221,7 @@ fn features_that_are_not_finite_are_an_error_of_their_own() {
         let error = direct.features(&media).unwrap_err();
         assert!(matches!(error, Error::FeaturesNotFinite { image: 0, .. }), "{device}: {error}");
         assert_eq!((error.kind(), error.to_string().lines().count()), (flamant::ErrorKind::NotFinite, 1));
-        let events = engine.submit(Request { prompt: prompt.clone(), task: greedy(5) }).unwrap();
+        let events = engine.submit(Request::new(prompt.clone(), greedy(5))).unwrap();
         assert_eq!(engine.features(&media).unwrap().wait(), Err(error));
         assert!(matches!(last(events.into_iter().last().unwrap()), Last::Answer(..)));
         assert_eq!(engine.stats().unwrap().requests_failed, 0);
