@@ -21,18 +21,19 @@
  *
  * Threads. Different engines are independent. Of one engine:
  *
- *     call                                      from                            waits for
- *     flamant_engine_step, flamant_engine_run   one thread at a time, any       the device; while one is at work, others
- *                                                                               are answered FLAMANT_BUSY
- *     flamant_engine_submit, _cancel, _stats,   any thread, any number          nothing: never for a step
+ *     call                                    from                        waits for
+ *     flamant_engine_step, flamant_engine_run one thread at a time, any   the device; while one is at work, others
+ *                                                                         are answered FLAMANT_BUSY
+ *     flamant_engine_submit, _cancel, _stats, any thread, any number      nothing: never for a step
  *     _next_event, flamant_event_release
- *     flamant_engine_wait                       any thread, any number          work or an event, at most the time given
- *     flamant_engine_free                       any thread, once                nothing: a step at work goes on to its end,
- *                                                                               and the call that does it frees the engine
+ *     flamant_engine_wait                     any thread, any number      work or an event, at most the time given
+ *     flamant_engine_free                     any thread, once            nothing: a step at work goes on to its end,
+ *                                                                         and the call that does it frees the engine
  *
- * The callback of flamant_engine_run may call all of them; step and run are answered FLAMANT_BUSY there. When an engine
- * is freed, its requests end without events, calls that wait or step return FLAMANT_INVALID_HANDLE, and events that were
- * not taken are gone. A server is three kinds of threads: many that submit, one that steps, one that takes events.
+ * The callback of flamant_engine_run may call all of them; step and run are answered FLAMANT_BUSY there. When an
+ * engine is freed, its requests end without events, calls that wait or step return FLAMANT_INVALID_HANDLE, and events
+ * that were not taken are gone. A server is three kinds of threads: many that submit, one that steps, one that takes
+ * events.
  *
  *     while (flamant_engine_wait(engine, FLAMANT_WAIT_WORK, FLAMANT_FOREVER) == FLAMANT_OK)         steps
  *         flamant_engine_step(engine, NULL);
@@ -337,8 +338,8 @@ flamant_status flamant_event_release(const flamant_event *event);
    got. */
 flamant_status flamant_engine_run(flamant_engine *engine, flamant_callback callback, void *user);
 
-/* Fills a struct of struct_size bytes with what the engine has done, and how it stood when its last step began or ended,
-   without waiting for a step. */
+/* Fills a struct of struct_size bytes with what the engine has done, and how it stood when its last step began or
+   ended, without waiting for a step. */
 flamant_status flamant_engine_stats(flamant_engine *engine, flamant_stats *stats, size_t struct_size);
 
 #ifdef __cplusplus
