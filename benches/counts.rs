@@ -16,7 +16,7 @@ use flamant::probe::emulated::Counters;
 use flamant::probe::{
     Axis, Batch, Capacity, Cost, Device, Epilogue, Graph, ImagePages, Index, KvConfig, KvLayer, KvSource, KvSpace,
     MEDIA_PAGE_ROWS, Mask, MediaSeen, Numbers, Op, PAGE_TOKENS, PageCount, Place, Plan, PlanKind, Plans, PoolShape,
-    Precision, Probe, WeightId,
+    Precision, Probe, Weight,
 };
 
 /// Kernels that are bound by memory may ask for so many times the least bytes.
@@ -199,12 +199,12 @@ impl Trial {
     }
 }
 
-fn matrix(numbers: &mut Numbers, rows: usize, columns: usize) -> WeightId {
+fn matrix(numbers: &mut Numbers, rows: usize, columns: usize) -> Weight {
     let values = Random(2).values(rows * columns);
     numbers.matrix(rows, columns, values)
 }
 
-fn vector(numbers: &mut Numbers, count: usize) -> WeightId {
+fn vector(numbers: &mut Numbers, count: usize) -> Weight {
     numbers.vector(vec![1.0; count])
 }
 
@@ -244,7 +244,7 @@ fn linear(count: usize, columns: usize, width: usize, around: Around) -> Trial {
         }
     }
     let weight = matrix(&mut numbers, epilogue.weight_rows(width), columns);
-    graph.linear(x, weight, width, bias, epilogue);
+    graph.linear(x, weight, bias, epilogue);
     let what = format!("linear, {count} rows, {columns} to {width}{words}");
     Trial { by_memory: count <= 16, ..Trial::new(what, graph.plan(&inputs, None), numbers, Lists::text(1, 0, count)) }
 }
@@ -258,7 +258,7 @@ fn norm(kind: Norm, count: usize, width: usize, group: usize) -> Trial {
         graph.norm(x, kind, weight, bias, 1e-5);
         format!("{kind:?} norm, {count} rows of {width}")
     } else {
-        graph.norm_groups(x, group, kind, weight, bias, 1e-5);
+        graph.norm_groups(x, kind, weight, bias, 1e-5);
         format!("{kind:?} norm of heads, {count} rows of {} x {group}", width / group)
     };
     Trial::new(what, graph.plan(&[x], None), numbers, Lists::text(1, 0, count))
@@ -267,7 +267,7 @@ fn norm(kind: Norm, count: usize, width: usize, group: usize) -> Trial {
 fn gather(count: usize, width: usize) -> Trial {
     let (mut graph, mut numbers) = (Graph::new(), Numbers::default());
     let table = matrix(&mut numbers, count, width);
-    graph.gather(table, width, Index::TokenId, None);
+    graph.gather(table, Index::TokenId, None);
     let what = format!("gather, {count} rows of {width}");
     Trial::new(what, graph.plan(&[], None), numbers, Lists::text(1, 0, count))
 }
@@ -294,7 +294,7 @@ fn class_and_position(images: usize, patches: usize, width: usize) -> Trial {
 fn broadcast(images: usize, latents: usize, width: usize) -> Trial {
     let (mut graph, mut numbers) = (Graph::new(), Numbers::default());
     let rows = matrix(&mut numbers, latents, width);
-    graph.broadcast(rows, latents, width);
+    graph.broadcast(rows);
     let what = format!("broadcast, {latents} rows of {width} to {images} images");
     Trial::new(what, graph.plan(&[], None), numbers, Lists::images(images))
 }
@@ -415,12 +415,12 @@ fn gated(tokens: usize, width: usize, heads: usize, head_width: usize, kind: Nor
     let bias = (kind == Norm::Layer).then(|| vector(&mut numbers, width));
     let y = graph.norm(x, kind, weight, bias, 1e-5);
     let weight = matrix(&mut numbers, inner, width);
-    let query = graph.linear(y, weight, inner, None, Epilogue::default());
+    let query = graph.linear(y, weight, None, Epilogue::default());
     let source = KvSource::Pages(media_layer(heads, head_width), Mask::Media);
     let y = graph.attention(query, source, heads, 1.0 / (head_width as f32).sqrt());
     let weight = matrix(&mut numbers, width, inner);
     let gate = Some(vector(&mut numbers, 1));
-    graph.linear(y, weight, width, None, Epilogue { gate, residual: Some(residual), ..Epilogue::default() });
+    graph.linear(y, weight, None, Epilogue { gate, residual: Some(residual), ..Epilogue::default() });
     let inputs = if fused { vec![x] } else { vec![x, residual] };
     let (kv_config, before) = media_pages(1, LATENTS, heads, head_width);
     let form = if fused { "one launch" } else { "four launches" };
@@ -451,7 +451,7 @@ fn image(images: usize, rows: usize, latents: usize, heads: usize, head_width: u
     if norms {
         let [weight, bias] = [(); 2].map(|()| vector(&mut numbers, head_width));
         for x in [query].into_iter().chain(sources.iter().map(|(key, _)| *key)) {
-            graph.norm_groups(x, head_width, Norm::Layer, weight, Some(bias), 1e-5);
+            graph.norm_groups(x, Norm::Layer, weight, Some(bias), 1e-5);
         }
     }
     graph.attention(query, KvSource::Dense(sources), heads, 1.0 / (head_width as f32).sqrt());

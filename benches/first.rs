@@ -379,7 +379,7 @@ fn open_linear(place: &Place, [rows, columns, width]: [usize; 3], layers: usize)
     let x = graph.input(Axis::Tokens, 1, columns);
     let mut layer = || {
         let weight = numbers.made_up(width, columns);
-        graph.linear(x, weight, width, None, Epilogue::default())
+        graph.linear(x, weight, None, Epilogue::default())
     };
     let last = (0..layers).map(|_| layer()).last().expect("there is a layer");
     // Fetched once, to see that there are numbers; timed without.

@@ -198,6 +198,7 @@ fn mosaic(architecture: Architecture, width: usize, layers: usize, heads: usize,
         qkv_clip: None,
         softmax_scale: None,
         tied: true,
+        unpredicted: 0,
     }
 }
 
@@ -211,6 +212,7 @@ fn llama(width: usize, layers: usize, heads: usize, mlp_width: usize, vocabulary
         mlp: Mlp::Gated(Activation::Silu),
         qk_norm: false,
         tied: false,
+        unpredicted: 0,
         ..mosaic(Architecture::Llama, width, layers, heads, vocabulary)
     }
 }
@@ -223,6 +225,7 @@ fn red_pajama() -> DecoderConfig {
         position: Position::Rope { width: 80, theta: 10_000.0 },
         qk_norm: false,
         tied: false,
+        unpredicted: 0,
         ..mosaic(Architecture::GptNeoX, 2560, 32, 32, 50_280)
     }
 }

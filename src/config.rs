@@ -9,12 +9,17 @@ mod fields;
 
 use crate::checkpoint::{Checkpoint, Folder};
 use crate::error::{Error, Result};
+pub use crate::graph::{Activation, Norm};
 use fields::{Fields, quoted};
 
 /// Largest configuration file that is read.
 pub(crate) const CONFIG_BYTES_MAX: u64 = 4 << 20;
 /// Width of one head in OpenFlamingo's resampler and gated blocks, whatever the model's width (`helpers.py`).
 pub(crate) const OPEN_FLAMINGO_HEAD_WIDTH: usize = 64;
+
+/// Tokens that OpenFlamingo adds to a language model's: end of chunk, image, padding. LLaMA's output matrix is not
+/// saved with rows for them.
+const OPEN_FLAMINGO_ADDED_TOKENS: usize = 3;
 
 /// Who trained the model: decides prompt, preprocessing and tensor names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,32 +43,6 @@ pub enum Architecture {
     GptNeoX,
     /// OPT.
     Opt,
-}
-
-/// Pointwise nonlinearity of a multilayer perceptron.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Activation {
-    /// x Φ(x), with the exact error function.
-    Gelu,
-    /// Its approximation by a hyperbolic tangent.
-    GeluTanh,
-    /// x σ(1.702 x), OpenAI CLIP's.
-    QuickGelu,
-    /// max(x, 0).
-    Relu,
-    /// max(x, 0)², the paper's own choice.
-    SquaredRelu,
-    /// x σ(x).
-    Silu,
-}
-
-/// Which normalisation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Norm {
-    /// (x - mean) / sqrt(var + ε) w + b.
-    Layer,
-    /// x / sqrt(mean(x²) + ε) w.
-    Rms,
 }
 
 /// The multilayer perceptron of a block.
@@ -248,6 +227,8 @@ pub struct DecoderConfig {
     pub softmax_scale: Option<f32>,
     /// Whether the output matrix is the embedding.
     pub tied: bool,
+    /// Rows, at the end of the embedding, that an output matrix of its own may lack: tokens that are never written.
+    pub unpredicted: usize,
 }
 
 impl DecoderConfig {
@@ -338,6 +319,7 @@ fn idefics(fields: &Fields, checkpoint: &Checkpoint) -> Result<ModelConfig> {
         qkv_clip: None,
         softmax_scale: None,
         tied: fields.flag("tie_word_embeddings", false)?,
+        unpredicted: 0,
     };
     fields.rotates("num_attention_heads", heads, width)?;
     let gated = GatedConfig {
@@ -374,6 +356,7 @@ fn open_flamingo(fields: &Fields, checkpoint: &Checkpoint) -> Result<ModelConfig
     let vision = clip(&fields.section("vision_config")?, ClipKeys::TRANSFORMERS, false)?;
     let mut decoder = language_model(&fields.section("text_config")?, checkpoint)?;
     decoder.vocabulary = fields.count("vocab_size", None, 1 << 24)?;
+    decoder.unpredicted = OPEN_FLAMINGO_ADDED_TOKENS;
     let interval = fields.count("cross_attn_every_n_layers", None, 1024)?;
     let first = interval - 1;
     let container = match decoder.architecture {
@@ -484,6 +467,7 @@ fn llama(fields: &Fields) -> Result<DecoderConfig> {
         qkv_clip: None,
         softmax_scale: None,
         tied: fields.flag("tie_word_embeddings", false)?,
+        unpredicted: 0,
     })
 }
 
@@ -524,6 +508,7 @@ fn mpt(fields: &Fields, checkpoint: &Checkpoint) -> Result<DecoderConfig> {
         qkv_clip: attention.optional_number("clip_qkv", 0.0..=1e6)?,
         softmax_scale: attention.optional_number("softmax_scale", 1e-6..=1e3)?,
         tied: true,
+        unpredicted: 0,
     })
 }
 
@@ -559,6 +544,7 @@ fn mosaic_gpt(fields: &Fields) -> Result<DecoderConfig> {
         qkv_clip: fields.optional_number("attn_clip_qkv", 0.0..=1e6)?,
         softmax_scale: fields.optional_number("softmax_scale", 1e-6..=1e3)?,
         tied: true,
+        unpredicted: 0,
     })
 }
 
@@ -600,6 +586,7 @@ fn gpt_neox(fields: &Fields) -> Result<DecoderConfig> {
         qkv_clip: None,
         softmax_scale: None,
         tied: fields.flag("tie_word_embeddings", false)?,
+        unpredicted: 0,
     })
 }
 
@@ -632,6 +619,7 @@ fn opt(fields: &Fields) -> Result<DecoderConfig> {
         qkv_clip: None,
         softmax_scale: None,
         tied: fields.flag("tie_word_embeddings", true)?,
+        unpredicted: 0,
     })
 }
 

@@ -6,9 +6,44 @@
 
 mod cost;
 
-use crate::config::{Activation, Norm};
-use crate::weights::WeightId;
 pub use cost::{Appended, Cost, Seen, Workload};
+
+/// Pointwise nonlinearity of a multilayer perceptron.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Activation {
+    /// x Φ(x), with the exact error function.
+    Gelu,
+    /// Its approximation by a hyperbolic tangent.
+    GeluTanh,
+    /// x σ(1.702 x), OpenAI CLIP's.
+    QuickGelu,
+    /// max(x, 0).
+    Relu,
+    /// max(x, 0)², the paper's own choice.
+    SquaredRelu,
+    /// x σ(x).
+    Silu,
+}
+
+/// Which normalisation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Norm {
+    /// (x - mean) / sqrt(var + ε) w + b.
+    Layer,
+    /// x / sqrt(mean(x²) + ε) w.
+    Rms,
+}
+
+/// A weight: which one, and its shape. A vector is one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Weight {
+    /// Its place in the list of all weights.
+    pub id: usize,
+    /// Output features of a matrix, entries of a table, 1 for a vector.
+    pub rows: usize,
+    /// Input features, or the length of a vector.
+    pub columns: usize,
+}
 
 /// What the rows of a tensor are counted in; bound to numbers by each batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -186,7 +221,7 @@ pub struct Epilogue {
     /// Bound on the absolute value.
     pub clip: Option<f32>,
     /// Factor tanh(gate): a scalar, or one for each column.
-    pub gate: Option<WeightId>,
+    pub gate: Option<Weight>,
     /// Added last.
     pub residual: Option<Tensor>,
 }
@@ -206,20 +241,20 @@ pub enum Op {
     /// row. A level of a channel becomes what the table (3, 256) of levels has for it.
     Patches { levels: Vec<f32>, out: Tensor, side: usize, patch: usize },
     /// The class row before the patches of each frame, and the position embedding added to all.
-    ClassAndPosition { patches: Tensor, class: WeightId, position: WeightId, out: Tensor },
+    ClassAndPosition { patches: Tensor, class: Weight, position: Weight, out: Tensor },
     /// The same learned rows for each image.
-    Broadcast { rows: WeightId, out: Tensor },
+    Broadcast { rows: Weight, out: Tensor },
     /// To all rows of a frame the embedding of its place in its video (paper 2.1): row i of the table for frame i, or,
     /// of a video with more frames than the table has rows, the table stretched linearly over all of them.
-    FrameEmbedding { x: Tensor, table: WeightId, out: Tensor },
+    FrameEmbedding { x: Tensor, table: Weight, out: Tensor },
     /// Rows of a table, picked by token; `add` is added.
-    Gather { table: WeightId, index: Index, add: Option<Tensor>, out: Tensor },
+    Gather { table: Weight, index: Index, add: Option<Tensor>, out: Tensor },
     /// The rows of tokens whose logits are wanted.
     Select { x: Tensor, out: Tensor },
     /// Normalisation over each `group` of consecutive columns.
-    Norm { x: Tensor, kind: Norm, weight: WeightId, bias: Option<WeightId>, epsilon: f32, group: usize, out: Tensor },
+    Norm { x: Tensor, kind: Norm, weight: Weight, bias: Option<Weight>, epsilon: f32, group: usize, out: Tensor },
     /// x Wᵀ + b, then the epilogue.
-    Linear { x: Tensor, weight: WeightId, bias: Option<WeightId>, epilogue: Epilogue, out: Tensor },
+    Linear { x: Tensor, weight: Weight, bias: Option<Weight>, epilogue: Epilogue, out: Tensor },
     /// Rotary embedding in place, of the first `width` entries of each head.
     Rope { x: Tensor, head_width: usize, width: usize, theta: f32 },
     /// Keys and values to their pages: of tokens each to its place, of images the first rows, as many as each keeps.
@@ -309,30 +344,33 @@ impl Graph {
     }
 
     /// See [`Op::ClassAndPosition`].
-    pub fn class_and_position(&mut self, patches: Tensor, class: WeightId, position: WeightId) -> Tensor {
+    pub fn class_and_position(&mut self, patches: Tensor, class: Weight, position: Weight) -> Tensor {
+        assert_eq!((class.rows, class.columns), (1, patches.width));
+        assert_eq!((position.rows, position.columns), (patches.rows + 1, patches.width));
         let out = self.input(patches.axis, patches.rows + 1, patches.width);
         self.ops.push(Op::ClassAndPosition { patches, class, position, out });
         out
     }
 
     /// See [`Op::Broadcast`].
-    pub fn broadcast(&mut self, rows: WeightId, count: usize, width: usize) -> Tensor {
-        let out = self.input(Axis::Images, count, width);
+    pub fn broadcast(&mut self, rows: Weight) -> Tensor {
+        let out = self.input(Axis::Images, rows.rows, rows.columns);
         self.ops.push(Op::Broadcast { rows, out });
         out
     }
 
     /// See [`Op::FrameEmbedding`].
-    pub fn frame_embedding(&mut self, x: Tensor, table: WeightId) -> Tensor {
-        assert_eq!(x.axis, Axis::Frames);
+    pub fn frame_embedding(&mut self, x: Tensor, table: Weight) -> Tensor {
+        assert_eq!((x.axis, x.width), (Axis::Frames, table.columns));
         let out = self.like(x, x.width);
         self.ops.push(Op::FrameEmbedding { x, table, out });
         out
     }
 
     /// See [`Op::Gather`].
-    pub fn gather(&mut self, table: WeightId, width: usize, index: Index, add: Option<Tensor>) -> Tensor {
-        let out = self.input(Axis::Tokens, 1, width);
+    pub fn gather(&mut self, table: Weight, index: Index, add: Option<Tensor>) -> Tensor {
+        assert!(add.is_none_or(|add| (add.axis, add.rows, add.width) == (Axis::Tokens, 1, table.columns)));
+        let out = self.input(Axis::Tokens, 1, table.columns);
         self.ops.push(Op::Gather { table, index, add, out });
         out
     }
@@ -346,35 +384,29 @@ impl Graph {
     }
 
     /// See [`Op::Norm`], over whole rows.
-    pub fn norm(&mut self, x: Tensor, kind: Norm, weight: WeightId, bias: Option<WeightId>, epsilon: f32) -> Tensor {
+    pub fn norm(&mut self, x: Tensor, kind: Norm, weight: Weight, bias: Option<Weight>, epsilon: f32) -> Tensor {
+        assert_vectors(x.width, [Some(weight), bias]);
         let out = self.like(x, x.width);
         self.ops.push(Op::Norm { x, kind, weight, bias, epsilon, group: x.width, out });
         out
     }
 
-    /// See [`Op::Norm`], in place, over groups of columns (the heads of queries or keys, or all of them).
-    pub fn norm_groups(
-        &mut self,
-        x: Tensor,
-        group: usize,
-        kind: Norm,
-        weight: WeightId,
-        bias: Option<WeightId>,
-        epsilon: f32,
-    ) {
+    /// See [`Op::Norm`], in place, over groups of as many columns as the weight has (the heads of queries or keys, or
+    /// all of them).
+    pub fn norm_groups(&mut self, x: Tensor, kind: Norm, weight: Weight, bias: Option<Weight>, epsilon: f32) {
+        let group = weight.columns;
         assert_eq!(x.width % group, 0);
+        assert_vectors(group, [Some(weight), bias]);
         self.ops.push(Op::Norm { x, kind, weight, bias, epsilon, group, out: x });
     }
 
-    /// See [`Op::Linear`]; `width` is that of the result.
-    pub fn linear(
-        &mut self,
-        x: Tensor,
-        weight: WeightId,
-        width: usize,
-        bias: Option<WeightId>,
-        epilogue: Epilogue,
-    ) -> Tensor {
+    /// See [`Op::Linear`]. The result is as wide as the weight has rows, or half as wide where it is paired.
+    pub fn linear(&mut self, x: Tensor, weight: Weight, bias: Option<Weight>, epilogue: Epilogue) -> Tensor {
+        let width = if epilogue.paired { weight.rows / 2 } else { weight.rows };
+        assert_eq!((weight.rows, weight.columns), (epilogue.weight_rows(width), x.width));
+        assert_vectors(weight.rows, [bias]);
+        let gates = epilogue.gate.filter(|gate| gate.columns > 1);
+        assert_vectors(width, [gates]);
         if let Some(residual) = epilogue.residual {
             assert_eq!((residual.axis, residual.rows, residual.width), (x.axis, x.rows, width));
         }
@@ -434,6 +466,13 @@ impl Graph {
     /// Closes the graph: `inputs` are what the batch fills in, `output` is what it fetches.
     pub fn plan(self, inputs: &[Tensor], output: Option<Tensor>) -> Plan {
         Plan::new(self, inputs, output)
+    }
+}
+
+/// Asserts that weights are vectors of this length.
+fn assert_vectors(length: usize, weights: impl IntoIterator<Item = Option<Weight>>) {
+    for Weight { rows, columns, .. } in weights.into_iter().flatten() {
+        assert_eq!((rows, columns), (1, length), "rows and columns of a vector");
     }
 }
 
@@ -586,12 +625,13 @@ mod tests {
     #[test]
     fn buffers_that_never_live_together_share_a_slot() {
         let mut graph = Graph::new();
-        let (weight, gate) = (WeightId(0), Epilogue::default());
+        let [up, down] = [(0, 32, 8), (1, 8, 32)].map(|(id, rows, columns)| Weight { id, rows, columns });
+        let plain = Epilogue::default();
         let x = graph.input(Axis::Tokens, 1, 8);
-        let hidden = graph.linear(x, weight, 32, None, gate);
-        let sum = graph.linear(hidden, weight, 8, None, Epilogue { residual: Some(x), ..gate });
-        let hidden = graph.linear(sum, weight, 32, None, gate);
-        let sum = graph.linear(hidden, weight, 8, None, Epilogue { residual: Some(sum), ..gate });
+        let hidden = graph.linear(x, up, None, plain);
+        let sum = graph.linear(hidden, down, None, Epilogue { residual: Some(x), ..plain });
+        let hidden = graph.linear(sum, up, None, plain);
+        let sum = graph.linear(hidden, down, None, Epilogue { residual: Some(sum), ..plain });
         let plan = graph.plan(&[x], Some(sum));
         // The stream is summed in place in the input's slot; both hidden layers share another.
         assert_eq!(plan.slots.iter().map(|slot| slot.size).collect::<Vec<_>>(), [8, 32]);
@@ -601,10 +641,11 @@ mod tests {
     #[test]
     fn a_buffer_in_use_is_not_given_away() {
         let mut graph = Graph::new();
+        let weight = Weight { id: 0, rows: 8, columns: 8 };
         let x = graph.input(Axis::Tokens, 1, 8);
-        let a = graph.linear(x, WeightId(0), 8, None, Epilogue::default());
-        let b = graph.linear(x, WeightId(0), 8, None, Epilogue { residual: Some(a), ..Epilogue::default() });
-        let c = graph.linear(b, WeightId(0), 8, None, Epilogue { residual: Some(a), ..Epilogue::default() });
+        let a = graph.linear(x, weight, None, Epilogue::default());
+        let b = graph.linear(x, weight, None, Epilogue { residual: Some(a), ..Epilogue::default() });
+        let c = graph.linear(b, weight, None, Epilogue { residual: Some(a), ..Epilogue::default() });
         let plan = graph.plan(&[x], Some(c));
         let Op::Linear { out: b, .. } = plan.ops[1] else { unreachable!() };
         let Op::Linear { epilogue: Epilogue { residual: Some(a), .. }, .. } = plan.ops[2] else { unreachable!() };

@@ -1,6 +1,6 @@
 //! What a model folder holds, from its headers: no device is opened, and of the weights only the gates are read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::family;
 use crate::model;
 use crate::preprocessor;
-use crate::weights::{WeightId, Weights};
+use crate::weights::Weights;
 
 /// A part of the model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,26 +66,23 @@ impl Inspection {
         let levels = preprocessor::open(folder, &config)?.levels();
         model::record(&config, &levels, &mut weights)?;
         let mut parts: BTreeMap<&'static str, Part> = BTreeMap::new();
-        let mut used = BTreeSet::new();
         let mut gates = vec![[0.0; 2]; config.gated_blocks()];
-        for (index, weight) in weights.list().iter().enumerate() {
-            let part = match weight.name.split('.').next() {
+        for stored in weights.list() {
+            let part = match stored.name.split('.').next() {
                 Some("vision") => "vision",
                 Some("resampler") => "resampler",
                 Some("gated") => "gated blocks",
                 _ => "decoder",
             };
             let part = parts.entry(part).or_default();
-            for (name, tensor) in weight.parts.iter().zip(weights.tensors(WeightId(index))?) {
-                // A tied output matrix is asked for twice.
-                if used.insert(name.clone()) {
-                    part.parameters += (tensor.bytes.len() / tensor.dtype.size()) as u64;
-                    part.bytes += tensor.bytes.len() as u64;
-                    *part.dtypes.entry(tensor.dtype.to_string()).or_default() += 1;
-                }
+            part.parameters += (stored.weight.rows * stored.weight.columns) as u64;
+            // Tensors of one weight may be of several formats.
+            for tensor in weights.tensors(stored.weight)? {
+                part.bytes += tensor.bytes.len() as u64;
+                *part.dtypes.entry(tensor.dtype.to_string()).or_default() += 1;
             }
-            if let Some((block, which)) = gate_of(&weight.name) {
-                let values = weights.values(WeightId(index))?;
+            if let Some((block, which)) = gate_of(&stored.name) {
+                let values = weights.values(stored.weight)?;
                 gates[block][which] = values.iter().map(|gate| gate.tanh()).sum::<f32>() / values.len() as f32;
             }
         }
@@ -93,6 +90,7 @@ impl Inspection {
         let gates = gates.into_iter().enumerate();
         let gates =
             gates.map(|(block, [attention, dense])| Gate { layer: layer_of(block), attention, dense }).collect();
+        let used = weights.used();
         let unused = checkpoint.names().filter(|name| !used.contains(*name)).count() as u64;
         Ok(Inspection { config, parts, gates, unused, bytes: checkpoint.bytes() })
     }

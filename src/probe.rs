@@ -26,44 +26,57 @@ pub use crate::backend::{
 pub use crate::engine::scheduler::{Bounds, RequestState, Scheduler, SequenceKind, Step, Tokens};
 pub use crate::graph::{
     Axis, Cost, Counts, Epilogue, Graph, Index, KvLayer, KvSource, KvSpace, Mask, Op, Plan, PlanKind, Plans, Tensor,
-    Workload,
+    Weight, Workload,
 };
 pub use crate::kv::{MEDIA_PAGE_ROWS, PAGE_TOKENS, PageCopy};
-pub use crate::weights::{Values, WeightId};
+pub use crate::weights::{Kind, Values};
 
 /// Weights of a graph under construction: each gets its numbers when it is asked for.
 #[derive(Default)]
 pub struct Numbers {
     tensors: BTreeMap<String, Values>,
-    asked: Vec<(String, [usize; 2])>,
+    asked: Vec<(String, Kind, Weight)>,
 }
 
 impl Numbers {
     /// A matrix (rows, columns).
-    pub fn matrix(&mut self, rows: usize, columns: usize, values: Vec<f32>) -> WeightId {
+    pub fn matrix(&mut self, rows: usize, columns: usize, values: Vec<f32>) -> Weight {
+        self.weight(Kind::Matrix, rows, columns, values)
+    }
+
+    /// A matrix (rows, columns), or a vector: one row.
+    pub fn weight(&mut self, kind: Kind, rows: usize, columns: usize, values: Vec<f32>) -> Weight {
         assert_eq!(values.len(), rows * columns);
-        let name = format!("w{}", self.asked.len());
-        self.tensors.insert(name.clone(), Values { shape: vec![rows, columns], values });
-        self.asked.push((name, [rows, columns]));
-        WeightId(self.asked.len() - 1)
+        let weight = self.ask(kind, rows, columns);
+        self.tensors.insert(self.asked[weight.id].0.clone(), Values { shape: vec![rows, columns], values });
+        weight
+    }
+
+    fn ask(&mut self, kind: Kind, rows: usize, columns: usize) -> Weight {
+        let weight = Weight { id: self.asked.len(), rows, columns };
+        self.asked.push((format!("w{}", weight.id), kind, weight));
+        weight
     }
 
     /// A matrix (rows, columns) whose numbers the device makes up. All weights of a graph are such, or none is.
-    pub fn made_up(&mut self, rows: usize, columns: usize) -> WeightId {
-        self.asked.push((format!("w{}", self.asked.len()), [rows, columns]));
-        WeightId(self.asked.len() - 1)
+    pub fn made_up(&mut self, rows: usize, columns: usize) -> Weight {
+        self.ask(Kind::Matrix, rows, columns)
     }
 
     /// A vector.
-    pub fn vector(&mut self, values: Vec<f32>) -> WeightId {
-        self.matrix(1, values.len(), values)
+    pub fn vector(&mut self, values: Vec<f32>) -> Weight {
+        self.weight(Kind::Vector, 1, values.len(), values)
     }
 
     fn weights(self) -> Result<Weights> {
         let made_up = self.tensors.is_empty() && !self.asked.is_empty();
         let mut weights = if made_up { Weights::random() } else { Weights::from_values(self.tensors) };
-        for (name, [rows, columns]) in self.asked {
-            weights.matrix(&name, rows, columns)?;
+        for (name, kind, weight) in self.asked {
+            let asked = match kind {
+                Kind::Matrix => weights.matrix(&name, weight.rows, weight.columns)?,
+                Kind::Vector => weights.vector(&name, weight.columns)?,
+            };
+            assert_eq!(asked, weight);
         }
         Ok(weights)
     }

@@ -1,41 +1,74 @@
 //! The weights a model asks for, under the model's names, found in a checkpoint under its own names.
 //!
-//! Model code says `weights.matrix("decoder.layers.3.qkv", 3 * width, width)`; the [`Names`] of its family say of which
-//! tensors of the checkpoint that matrix is made. Quirks of layout (separate q, k and v; queries, keys and values
-//! interleaved head by head) end here. Nothing is copied: a weight is a list of references until a device wants it.
+//! Model code says `weights.stacked("decoder.layers.3.qkv", &[width, width, width], width)`; the [`Names`] of its family
+//! say of which tensors of the checkpoint that matrix is made. Quirks of layout (separate q, k and v; queries, keys and
+//! values interleaved head by head) end here. Nothing is copied: a weight is a list of references until a device wants
+//! it.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::checkpoint::{Checkpoint, Dtype, Tensor};
 use crate::error::{Error, Result};
+use crate::graph::Weight;
 
-/// A weight that the model asked for.
+/// How the numbers of one weight are kept, in a file or on a device. Activations have a format of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct WeightId(pub usize);
+pub enum Format {
+    /// IEEE single precision.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// The upper half of a single.
+    Bf16,
+}
 
-/// A matrix (or a vector: one row) made of one or more tensors, stacked by rows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Weight {
-    /// Our name for it.
-    pub name: String,
-    /// Rows: output features, table entries, or 1 for a vector.
-    pub rows: usize,
-    /// Columns: input features, or the length of a vector.
-    pub columns: usize,
-    /// The checkpoint's tensors, from the first row to the last.
-    pub parts: Vec<String>,
-    /// How its values stand in the file.
-    pub layout: Layout,
+impl Format {
+    /// Bytes of a matrix.
+    pub fn bytes(self, rows: usize, columns: usize) -> u64 {
+        let number = match self {
+            Format::F32 => 4,
+            Format::F16 | Format::Bf16 => 2,
+        };
+        (rows * columns) as u64 * number
+    }
+
+    /// The one that has the numbers of both.
+    fn common(self, other: Format) -> Format {
+        if self == other { self } else { Format::F32 }
+    }
+}
+
+impl From<Dtype> for Format {
+    fn from(dtype: Dtype) -> Format {
+        match dtype {
+            Dtype::F32 => Format::F32,
+            Dtype::F16 => Format::F16,
+            Dtype::Bf16 => Format::Bf16,
+        }
+    }
+}
+
+/// What a weight is to those who read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Rows that are multiplied or picked, as many as there may be.
+    Matrix,
+    /// A bias, factors of a norm, a gate: few numbers, which devices keep as f32.
+    Vector,
 }
 
 /// What a checkpoint calls the weights of a model. A family makes it.
 pub trait Names: fmt::Debug + Send + Sync {
     /// What the weight `name` is made of, or the bias `name.bias`; none if models of the family have no such weight.
     fn sources(&self, name: &str) -> Option<Sources>;
+
+    /// Whether a tensor is one of the model's own, so that there is something wrong if the model does not use it.
+    fn owns(&self, tensor: &str) -> bool;
 }
 
 /// Of what a weight is made.
@@ -64,6 +97,10 @@ impl Names for Plain {
     fn sources(&self, name: &str) -> Option<Sources> {
         Some(Sources { parts: vec![Part { tensor: name.to_owned(), optional: false }], layout: Layout::Rows })
     }
+
+    fn owns(&self, _: &str) -> bool {
+        true
+    }
 }
 
 /// How the values of a weight stand in the file.
@@ -77,12 +114,31 @@ pub enum Layout {
     Transposed,
 }
 
+/// A weight that the model asked for, and where it is stored: in one or more tensors, stacked by rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The model's name for it.
+    pub name: String,
+    /// What plans call it.
+    pub weight: Weight,
+    /// What it is to those who read it.
+    pub kind: Kind,
+    /// That of its tensors.
+    pub format: Format,
+    /// The checkpoint's tensors, from the first row to the last.
+    pub parts: Vec<String>,
+    /// How its values stand in the file.
+    pub layout: Layout,
+}
+
 /// The checkpoint and the list of what the model takes from it.
 #[derive(Debug)]
 pub struct Weights {
     source: Source,
     names: Box<dyn Names>,
-    list: Vec<Weight>,
+    list: Vec<Stored>,
+    /// Tensors that the model knows of and has no use for.
+    known: BTreeSet<String>,
 }
 
 /// Where weights come from.
@@ -92,7 +148,7 @@ enum Source {
     Checkpoint(Arc<Checkpoint>),
     /// Nowhere: whatever shape is asked for is there, and a device makes up its numbers. For measurements.
     Random,
-    /// Memory: tensors under our own names. For tests of single operations.
+    /// Memory: tensors under the names of the weights. For tests of single operations.
     Values(BTreeMap<String, Values>),
 }
 
@@ -105,20 +161,32 @@ pub struct Values {
     pub values: Vec<f32>,
 }
 
+/// How many rows a matrix is to have, or values a vector.
+enum Wanted<'a> {
+    /// These blocks, one after the other. Where each is a tensor, each must have its rows.
+    Blocks(&'a [usize]),
+    /// As many as the file has, within bounds.
+    Between(RangeInclusive<usize>),
+}
+
 impl Weights {
     /// No weights yet, of this checkpoint, whose tensors have these names.
     pub fn new(checkpoint: Arc<Checkpoint>, names: Box<dyn Names>) -> Self {
-        Weights { source: Source::Checkpoint(checkpoint), names, list: Vec::new() }
+        Weights::of(Source::Checkpoint(checkpoint), names)
     }
 
     /// Random numbers in whatever shape is asked for.
     pub fn random() -> Self {
-        Weights { source: Source::Random, names: Box::new(Plain), list: Vec::new() }
+        Weights::of(Source::Random, Box::new(Plain))
     }
 
     /// Tensors in memory.
     pub fn from_values(values: BTreeMap<String, Values>) -> Self {
-        Weights { source: Source::Values(values), names: Box::new(Plain), list: Vec::new() }
+        Weights::of(Source::Values(values), Box::new(Plain))
+    }
+
+    fn of(source: Source, names: Box<dyn Names>) -> Self {
+        Weights { source, names, list: Vec::new(), known: BTreeSet::new() }
     }
 
     /// Whether a device is to make up the numbers.
@@ -126,8 +194,8 @@ impl Weights {
         matches!(self.source, Source::Random)
     }
 
-    /// Every weight asked for so far; a [`WeightId`] is an index into it.
-    pub fn list(&self) -> &[Weight] {
+    /// Every weight asked for so far, each at the place that its handle names.
+    pub fn list(&self) -> &[Stored] {
         &self.list
     }
 
@@ -140,97 +208,188 @@ impl Weights {
         }
     }
 
-    /// The weight itself.
-    pub fn get(&self, id: WeightId) -> &Weight {
-        &self.list[id.0]
+    /// Where a weight is stored.
+    pub fn get(&self, weight: Weight) -> &Stored {
+        &self.list[weight.id]
     }
 
     /// Asks for the matrix `name` of exactly (rows, columns).
     ///
     /// # Errors
     /// A part that is missing, or shapes that do not add up: file, tensor, expected, found.
-    pub fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<WeightId> {
-        if self.are_random() {
-            return Ok(self.push_whole(name, rows, columns));
-        }
-        let id = self.table(name, columns)?;
-        self.expect_rows(id, rows)?;
-        Ok(id)
+    pub fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<Weight> {
+        self.stacked(name, &[rows], columns)
     }
 
-    /// Asks for the matrix `name` with as many rows as the file has; `usual` where there is no file.
-    pub fn table_of(&mut self, name: &str, usual: usize, columns: usize) -> Result<WeightId> {
-        if self.are_random() { Ok(self.push_whole(name, usual, columns)) } else { self.table(name, columns) }
+    /// Asks for the matrix `name` that is blocks of so many rows, one after the other.
+    ///
+    /// # Errors
+    /// As for [`Weights::matrix`].
+    pub fn stacked(&mut self, name: &str, blocks: &[usize], columns: usize) -> Result<Weight> {
+        self.ask(name, Kind::Matrix, Wanted::Blocks(blocks), columns)
     }
 
-    /// Asks for the matrix `name` with as many rows as the file has.
-    pub fn table(&mut self, name: &str, columns: usize) -> Result<WeightId> {
-        let (parts, layout) = self.sources(name);
-        if layout == Layout::Transposed {
-            return self.transposed(name, parts, columns);
-        }
-        let mut rows = 0;
-        for part in &parts {
-            let shape = self.shape(part)?;
-            let found: usize = shape.iter().skip(1).product();
-            if shape.is_empty() || found != columns {
-                let expected = format!("{columns} columns");
-                return Err(Error::invalid(self.file_of(part), part, expected, format!("shape {shape:?}")));
-            }
-            rows += shape[0];
-        }
-        if rows == 0 || columns == 0 {
-            let shape = format!("({rows}, {columns})");
-            return Err(Error::invalid(self.file_of(&parts[0]), &parts[0], "at least one row and column", shape));
-        }
-        Ok(self.push(Weight { name: name.to_owned(), rows, columns, parts, layout }))
+    /// Asks for the matrix `name` with as many rows as the file has, or the most where there is no file.
+    ///
+    /// # Errors
+    /// As for [`Weights::matrix`].
+    pub fn table(&mut self, name: &str, rows: RangeInclusive<usize>, columns: usize) -> Result<Weight> {
+        self.ask(name, Kind::Matrix, Wanted::Between(rows), columns)
     }
 
-    fn transposed(&mut self, name: &str, parts: Vec<String>, columns: usize) -> Result<WeightId> {
-        match *self.shape(&parts[0])? {
-            [found, rows] if found == columns && rows > 0 => {
-                Ok(self.push(Weight { name: name.to_owned(), rows, columns, parts, layout: Layout::Transposed }))
-            }
-            ref shape => {
-                let (expected, found) = (format!("{columns} rows"), format!("shape {shape:?}"));
-                Err(Error::invalid(self.file_of(&parts[0]), &parts[0], expected, found))
-            }
-        }
-    }
-
-    /// Whether the checkpoint has a matrix or norm `name`. What is made up has nothing that may be absent.
-    pub fn has(&self, name: &str) -> bool {
-        let there = |part: &Part| part.optional || self.contains(&part.tensor);
-        !self.are_random() && self.names.sources(name).is_some_and(|sources| sources.parts.iter().all(there))
-    }
-
-    /// Asks for the bias of matrix `name`, or the bias of a norm.
-    pub fn bias(&mut self, name: &str, length: usize) -> Result<WeightId> {
-        self.vector(&format!("{name}.bias"), length)
+    /// Asks for the bias of the matrix `name`, which is such blocks, or of the norm `name`.
+    ///
+    /// # Errors
+    /// As for [`Weights::matrix`].
+    pub fn bias(&mut self, name: &str, blocks: &[usize]) -> Result<Weight> {
+        self.ask(&format!("{name}.bias"), Kind::Vector, Wanted::Blocks(blocks), 1)
     }
 
     /// Asks for a vector: the weight of a norm, or a parameter that has no `.weight` of its own.
-    pub fn vector(&mut self, name: &str, length: usize) -> Result<WeightId> {
-        if self.are_random() {
-            return Ok(self.push_whole(name, 1, length));
-        }
-        let (parts, layout) = self.sources(name);
-        let mut found = 0;
-        for part in &parts {
-            found += self.shape(part)?.iter().product::<usize>();
-        }
-        if found != length {
-            let file = self.file_of(&parts[0]);
-            return Err(Error::invalid(file, &parts[0], format!("{length} values"), format!("{found} values")));
-        }
-        Ok(self.push(Weight { name: name.to_owned(), rows: 1, columns: length, parts, layout }))
+    ///
+    /// # Errors
+    /// As for [`Weights::matrix`].
+    pub fn vector(&mut self, name: &str, length: usize) -> Result<Weight> {
+        self.ask(name, Kind::Vector, Wanted::Blocks(&[length]), 1)
     }
 
     /// Asks for the gate of a gated block: one value, or one for each of `width` columns.
-    pub fn gate(&mut self, name: &str, width: usize) -> Result<WeightId> {
+    ///
+    /// # Errors
+    /// As for [`Weights::matrix`].
+    pub fn gate(&mut self, name: &str, width: usize) -> Result<Weight> {
         let (parts, _) = self.sources(name);
         let length = self.shape(&parts[0]).map_or(1, |shape| shape.iter().product());
         self.vector(name, if length == width { width } else { 1 })
+    }
+
+    /// Whether the checkpoint has a matrix or norm `name`, which the model can do without. What is made up has nothing
+    /// of the kind.
+    pub fn has(&mut self, name: &str) -> bool {
+        let Some(Sources { parts, .. }) = self.names.sources(name) else { return false };
+        let there = !self.are_random() && parts.iter().all(|part| part.optional || self.contains(&part.tensor));
+        self.known.extend(parts.into_iter().map(|part| part.tensor));
+        there
+    }
+
+    /// Knows the matrix `name` for a second name of `weight`, if the checkpoint has it at all.
+    ///
+    /// # Errors
+    /// Another shape than that of `weight`: file, tensor, expected, found.
+    pub fn same(&mut self, name: &str, weight: Weight) -> Result<()> {
+        if self.has(name) {
+            let (parts, _) = self.sources(name);
+            self.measure(Kind::Matrix, &parts, &Wanted::Blocks(&[weight.rows]), weight.columns)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a checkpoint with tensors of the model's own that the model does not use: then its configuration is not
+    /// that of these weights.
+    ///
+    /// # Errors
+    /// The first such tensor, with its file.
+    pub fn refuse_unused(&self) -> Result<()> {
+        let Source::Checkpoint(checkpoint) = &self.source else { return Ok(()) };
+        let used = self.used();
+        let is_unused = |tensor: &&str| !used.contains(tensor) && !self.known.contains(*tensor);
+        match checkpoint.names().filter(is_unused).find(|tensor| self.names.owns(tensor)) {
+            None => Ok(()),
+            Some(tensor) => {
+                let expected = "only tensors that the model of config.json uses";
+                Err(Error::invalid(checkpoint.file_of(tensor), tensor, expected, "one that it does not"))
+            }
+        }
+    }
+
+    /// The tensors that weights are made of.
+    pub fn used(&self) -> BTreeSet<&str> {
+        self.list.iter().flat_map(|stored| &stored.parts).map(String::as_str).collect()
+    }
+
+    fn ask(&mut self, name: &str, kind: Kind, wanted: Wanted, columns: usize) -> Result<Weight> {
+        let (parts, layout) = self.sources(name);
+        let rows = match layout {
+            _ if self.are_random() => match wanted {
+                Wanted::Blocks(blocks) => blocks.iter().sum(),
+                Wanted::Between(rows) => *rows.end(),
+            },
+            Layout::Transposed => self.measure_transposed(&parts[0], columns)?,
+            Layout::Rows | Layout::Interleaved(_) => self.measure(kind, &parts, &wanted, columns)?,
+        };
+        let mut formats = parts.iter().map(|part| self.format(part));
+        let first = formats.next().expect("a weight has a part")?;
+        let format = formats.try_fold(first, |all, format| Ok(all.common(format?)))?;
+        let (rows, columns) = match kind {
+            Kind::Matrix => (rows, columns),
+            Kind::Vector => (1, rows),
+        };
+        let asked_before =
+            |known: &&Stored| known.name == name && (known.weight.rows, known.weight.columns) == (rows, columns);
+        if let Some(known) = self.list.iter().find(asked_before) {
+            return Ok(known.weight);
+        }
+        let weight = Weight { id: self.list.len(), rows, columns };
+        self.list.push(Stored { name: name.to_owned(), weight, kind, format, parts, layout });
+        Ok(weight)
+    }
+
+    /// Rows of a matrix of these parts, or values of a vector.
+    fn measure(&self, kind: Kind, parts: &[String], wanted: &Wanted, columns: usize) -> Result<usize> {
+        let unit = match kind {
+            Kind::Matrix => "rows",
+            Kind::Vector => "values",
+        };
+        let differs = |parts: &[String], expected: String, found: usize| {
+            let (expected, found) = (format!("{expected} {unit}"), format!("{found} {unit}"));
+            Err(Error::invalid(self.file_of(&parts[0]), parts.join(" + "), expected, found))
+        };
+        let found = parts.iter().map(|part| self.rows(kind, part, columns)).collect::<Result<Vec<usize>>>()?;
+        let sum: usize = found.iter().sum();
+        match wanted {
+            Wanted::Blocks(blocks) if blocks.len() == parts.len() => {
+                if let Some(at) = (0..parts.len()).find(|&at| blocks[at] != found[at]) {
+                    return differs(&parts[at..=at], blocks[at].to_string(), found[at]);
+                }
+            }
+            Wanted::Blocks(blocks) => {
+                let rows: usize = blocks.iter().sum();
+                if sum != rows {
+                    return differs(parts, rows.to_string(), sum);
+                }
+            }
+            Wanted::Between(rows) if !rows.contains(&sum) => {
+                let (least, most) = (rows.start(), rows.end());
+                let expected = if least == most { most.to_string() } else { format!("{least} to {most}") };
+                return differs(parts, expected, sum);
+            }
+            Wanted::Between(_) => {}
+        }
+        Ok(sum)
+    }
+
+    /// Rows of a tensor that must have so many columns, or values of one that may have any shape.
+    fn rows(&self, kind: Kind, part: &str, columns: usize) -> Result<usize> {
+        let shape = self.shape(part)?;
+        if kind == Kind::Vector {
+            return Ok(shape.iter().product());
+        }
+        let refuse = |expected: String| Error::invalid(self.file_of(part), part, expected, format!("shape {shape:?}"));
+        match shape {
+            [0, ..] => Err(refuse("at least one row".to_owned())),
+            [rows, rest @ ..] if columns > 0 && rest.iter().product::<usize>() == columns => Ok(*rows),
+            _ => Err(refuse(format!("{columns} columns"))),
+        }
+    }
+
+    fn measure_transposed(&self, part: &str, columns: usize) -> Result<usize> {
+        match *self.shape(part)? {
+            [found, rows] if found == columns && rows > 0 => Ok(rows),
+            ref shape => {
+                let (expected, found) = (format!("{columns} rows"), format!("shape {shape:?}"));
+                Err(Error::invalid(self.file_of(part), part, expected, found))
+            }
+        }
     }
 
     /// The tensors that make up what the model calls `name`, without those that a checkpoint may and does go without.
@@ -248,6 +407,14 @@ impl Weights {
         }
     }
 
+    fn format(&self, part: &str) -> Result<Format> {
+        match &self.source {
+            Source::Checkpoint(checkpoint) => checkpoint.format(part).map(Format::from),
+            Source::Random => Ok(Format::Bf16),
+            Source::Values(_) => Ok(Format::F32),
+        }
+    }
+
     fn shape(&self, part: &str) -> Result<&[usize]> {
         match &self.source {
             Source::Checkpoint(checkpoint) => {
@@ -262,41 +429,6 @@ impl Weights {
         }
     }
 
-    /// A weight that is one tensor under our own name, with numbers that are made up.
-    fn push_whole(&mut self, name: &str, rows: usize, columns: usize) -> WeightId {
-        let parts = vec![format!("{name}.{}", self.list.len())];
-        self.push(Weight { name: name.to_owned(), rows, columns, parts, layout: Layout::Rows })
-    }
-
-    fn expect_rows(&self, id: WeightId, rows: usize) -> Result<()> {
-        let weight = self.get(id);
-        if weight.rows == rows {
-            return Ok(());
-        }
-        let file = self.file_of(&weight.parts[0]);
-        let parts = weight.parts.join(" + ");
-        Err(Error::invalid(file, parts, format!("{rows} rows"), format!("{} rows", weight.rows)))
-    }
-
-    /// What is asked for again is there.
-    fn push(&mut self, weight: Weight) -> WeightId {
-        if let Some(place) = self.list.iter().position(|known| *known == weight) {
-            return WeightId(place);
-        }
-        self.list.push(weight);
-        WeightId(self.list.len() - 1)
-    }
-
-    /// The formats of all tensors asked for.
-    pub fn dtypes(&self) -> impl Iterator<Item = Dtype> {
-        let format = |part: &String| match &self.source {
-            Source::Checkpoint(checkpoint) => checkpoint.format(part).ok(),
-            Source::Random => Some(Dtype::Bf16),
-            Source::Values(_) => Some(Dtype::F32),
-        };
-        self.list.iter().flat_map(|weight| &weight.parts).filter_map(format)
-    }
-
     /// The file that a tensor is in.
     pub fn file_of(&self, part: &str) -> &Path {
         match &self.source {
@@ -306,7 +438,7 @@ impl Weights {
     }
 
     /// The tensors of a weight, in order; mapped, not copied, where the file allows.
-    pub fn tensors(&self, id: WeightId) -> Result<Vec<Tensor<'_>>> {
+    pub fn tensors(&self, weight: Weight) -> Result<Vec<Tensor<'_>>> {
         let tensor = |part: &String| match &self.source {
             Source::Checkpoint(checkpoint) => checkpoint.tensor(part),
             Source::Random => unreachable!("what is made up is never read"),
@@ -316,17 +448,16 @@ impl Weights {
                 Ok(Tensor { dtype: Dtype::F32, shape, bytes })
             }
         };
-        self.get(id).parts.iter().map(tensor).collect()
+        self.get(weight).parts.iter().map(tensor).collect()
     }
 
     /// All values of a weight as f32, rows in the order the model wants.
-    pub fn values(&self, id: WeightId) -> Result<Vec<f32>> {
-        let weight = self.get(id);
+    pub fn values(&self, weight: Weight) -> Result<Vec<f32>> {
         let mut values = Vec::with_capacity(weight.rows * weight.columns);
-        for tensor in self.tensors(id)? {
+        for tensor in self.tensors(weight)? {
             values.extend(to_f32(&tensor));
         }
-        Ok(match weight.layout {
+        Ok(match self.get(weight).layout {
             Layout::Rows => values,
             Layout::Interleaved(heads) => uninterleaved(&values, heads, values.len() / (3 * heads)),
             Layout::Transposed => transposed(&values, weight.rows),
@@ -359,4 +490,88 @@ fn uninterleaved(values: &[f32], heads: usize, entries: usize) -> Vec<f32> {
         }
     }
     sorted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A matrix in three tensors, with its bias; whatever else is asked for is one tensor.
+    #[derive(Debug)]
+    struct Parts;
+
+    impl Names for Parts {
+        fn sources(&self, name: &str) -> Option<Sources> {
+            let tensors = match name {
+                "qkv" => vec!["q", "k", "v"],
+                "qkv.bias" => vec!["q.bias", "k.bias", "v.bias"],
+                _ => vec![name],
+            };
+            let part = |tensor: &str| Part { tensor: tensor.to_owned(), optional: false };
+            Some(Sources { parts: tensors.into_iter().map(part).collect(), layout: Layout::Rows })
+        }
+
+        fn owns(&self, _: &str) -> bool {
+            true
+        }
+    }
+
+    /// Rows of two columns, and as many biases: 8 of queries, 4 of keys and of values; and all of them in one tensor.
+    fn grouped() -> Weights {
+        let tensor = |shape: Vec<usize>, value: f32| Values { values: vec![value; shape.iter().product()], shape };
+        let mut tensors = BTreeMap::from([("fused".to_owned(), tensor(vec![16, 2], 4.0))]);
+        for (name, rows, value) in [("q", 8, 1.0), ("k", 4, 2.0), ("v", 4, 3.0)] {
+            tensors.insert(name.to_owned(), tensor(vec![rows, 2], value));
+            tensors.insert(format!("{name}.bias"), tensor(vec![rows], value));
+        }
+        Weights::of(Source::Values(tensors), Box::new(Parts))
+    }
+
+    #[test]
+    fn blocks_of_unequal_rows_are_one_matrix() {
+        let mut weights = grouped();
+        let matrix = weights.stacked("qkv", &[8, 4, 4], 2).unwrap();
+        let bias = weights.bias("qkv", &[8, 4, 4]).unwrap();
+        assert_eq!(matrix, Weight { id: 0, rows: 16, columns: 2 });
+        assert_eq!(bias, Weight { id: 1, rows: 1, columns: 16 });
+        let values = [[1.0; 8], [2.0, 2.0, 2.0, 2.0, 3.0, 3.0, 3.0, 3.0]].concat();
+        assert_eq!(weights.values(bias).unwrap(), values);
+        let values: Vec<f32> = values.into_iter().flat_map(|value| [value; 2]).collect();
+        assert_eq!(weights.values(matrix).unwrap(), values);
+        assert_eq!(weights.stacked("fused", &[8, 4, 4], 2).unwrap().rows, 16);
+        assert_eq!(weights.stacked("qkv", &[8, 4, 4], 2).unwrap(), matrix, "what is asked for again is there");
+        assert_eq!([matrix, bias].map(|weight| weights.get(weight).kind), [Kind::Matrix, Kind::Vector]);
+    }
+
+    #[test]
+    fn blocks_are_held_to_their_own_rows() {
+        let mut weights = grouped();
+        let mut refused = |name: &str, blocks: &[usize], message: &str| {
+            assert_eq!(weights.stacked(name, blocks, 2).unwrap_err().to_string(), message);
+        };
+        // The sum is right.
+        refused("qkv", &[4, 8, 4], "memory: q: expected 4 rows, found 8 rows");
+        refused("qkv", &[8, 8, 8], "memory: k: expected 8 rows, found 4 rows");
+        refused("qkv", &[15], "memory: q + k + v: expected 15 rows, found 16 rows");
+        refused("fused", &[8, 8, 8], "memory: fused: expected 24 rows, found 16 rows");
+        let error = weights.bias("qkv", &[4, 4, 8]).unwrap_err().to_string();
+        assert_eq!(error, "memory: q.bias: expected 4 values, found 8 values");
+    }
+
+    #[test]
+    fn a_table_has_rows_within_bounds() {
+        let mut weights = grouped();
+        assert_eq!(weights.table("fused", 13..=16, 2).unwrap().rows, 16);
+        for (rows, expected) in [(13..=15, "13 to 15 rows"), (17..=17, "17 rows")] {
+            let error = weights.table("fused", rows, 2).unwrap_err().to_string();
+            assert_eq!(error, format!("memory: fused: expected {expected}, found 16 rows"));
+        }
+    }
+
+    #[test]
+    fn a_format_says_what_its_numbers_take() {
+        assert_eq!([Format::F32, Format::F16, Format::Bf16].map(|format| format.bytes(3, 5)), [60, 30, 30]);
+        assert_eq!(Format::F16.common(Format::F16), Format::F16);
+        assert_eq!(Format::F16.common(Format::Bf16), Format::F32, "neither has the numbers of the other");
+    }
 }

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::Capacity;
 use crate::error::{Error, Result};
+use crate::weights::Format;
 
 /// Which device to run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
@@ -67,6 +68,15 @@ pub enum Precision {
     Bf16,
     /// 11 bits of precision, numbers up to 65504.
     F16,
+}
+
+impl From<Precision> for Format {
+    fn from(precision: Precision) -> Format {
+        match precision {
+            Precision::Bf16 => Format::Bf16,
+            Precision::F16 => Format::F16,
+        }
+    }
 }
 
 impl FromStr for Precision {

@@ -21,6 +21,9 @@ pub(super) const TRANSFORMERS: Table = &[
     ("vision.projection", "visual_projection.%"),
 ];
 
+/// 0, 1, 2, ..., which transformers saved until 4.31.
+pub(super) const HARMLESS: &[&str] = &["embeddings.position_ids"];
+
 /// As open_clip and OpenAI name them. The projection stands transposed.
 pub(super) const OPEN_CLIP: Table = &[
     ("vision.class", "class_embedding"),

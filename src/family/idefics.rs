@@ -7,11 +7,11 @@ use crate::weights::Names;
 /// What a checkpoint calls the weights.
 pub(super) fn names() -> Box<dyn Names> {
     let sections = vec![
-        Section::new("model.vision_model.", clip::TRANSFORMERS),
-        Section::new("model.", NAMES),
+        Section::new("model.vision_model.", clip::TRANSFORMERS).harmless(clip::HARMLESS),
+        Section::new("model.", NAMES).harmless(HARMLESS),
         Section::new("", VOCABULARY),
     ];
-    Box::new(Tables { sections, ..Tables::default() })
+    Box::new(Tables { sections, own: &["model.", "lm_head."], layouts: Vec::new() })
 }
 
 /// Resampler, gated blocks and decoder, under `model.`.
@@ -54,6 +54,10 @@ const NAMES: Table = &[
     ("decoder.layers.{}.down", "layers.{}.mlp.down_proj.%"),
     ("decoder.norm", "norm.%"),
 ];
+
+/// Frequencies of rotary embeddings, which transformers saved until 4.32; those of gated blocks were never used.
+const HARMLESS: &[&str] =
+    &["layers.{}.self_attn.rotary_emb.inv_freq", "gated_cross_attn_layers.{}.cross_attn.rotary_emb.inv_freq"];
 
 /// At the top level.
 const VOCABULARY: Table = &[("decoder.head", "lm_head.%+lm_head.additional_fc.%?")];

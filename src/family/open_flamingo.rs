@@ -16,14 +16,15 @@ pub(super) fn names(config: &ModelConfig, checkpoint: &Checkpoint) -> Box<dyn Na
     let vision = if open_clip { clip::OPEN_CLIP } else { clip::TRANSFORMERS };
     let block = format!("lang_encoder.{}.{{}}.gated_cross_attn_layer.", language.layers);
     let sections = vec![
-        Section::new("vision_encoder.", vision),
+        Section::new("vision_encoder.", vision).harmless(clip::HARMLESS),
         Section::new("perceiver.", RESAMPLER),
         // A block is named after the layer it stands before.
         Section::new(block, GATED).numbered(config.gated.first, config.gated.interval),
-        Section::new("lang_encoder.", language.table),
+        Section::new("lang_encoder.", language.table).harmless(language.harmless),
     ];
     let projection = open_clip.then_some(("vision.projection", Layout::Transposed));
-    Box::new(Tables { sections, layouts: language.layout.into_iter().chain(projection).collect() })
+    let layouts = language.layout.into_iter().chain(projection).collect();
+    Box::new(Tables { sections, own: &["vision_encoder.", "perceiver.", "lang_encoder."], layouts })
 }
 
 /// The resampler.

@@ -12,6 +12,8 @@ pub(super) struct Section {
     /// What stands before all of them; may have `{}` too.
     prefix: String,
     table: Table,
+    /// Tensors behind the prefix that checkpoints have and no model needs, as `{}` patterns.
+    harmless: &'static [&'static str],
     /// The checkpoint's number of our number i is first + i * step.
     first: usize,
     step: usize,
@@ -20,7 +22,12 @@ pub(super) struct Section {
 impl Section {
     /// A table of names behind a prefix.
     pub fn new(prefix: impl Into<String>, table: Table) -> Section {
-        Section { prefix: prefix.into(), table, first: 0, step: 1 }
+        Section { prefix: prefix.into(), table, harmless: &[], first: 0, step: 1 }
+    }
+
+    /// Tensors behind the prefix that may be there for nothing.
+    pub fn harmless(self, harmless: &'static [&'static str]) -> Section {
+        Section { harmless, ..self }
     }
 
     /// Our 0, 1, 2, ... are the checkpoint's `first`, `first + step`, ...
@@ -33,6 +40,8 @@ impl Section {
 #[derive(Debug, Default)]
 pub(super) struct Tables {
     pub sections: Vec<Section>,
+    /// What the names of all of the model's own tensors begin with.
+    pub own: &'static [&'static str],
     /// Weights, by our pattern, that do not stand in the file as they are wanted.
     pub layouts: Vec<(&'static str, Layout)>,
 }
@@ -52,6 +61,15 @@ impl Names for Tables {
         };
         let layout = self.layouts.iter().find(|(ours, _)| *ours == pattern).map_or(Layout::Rows, |(_, layout)| *layout);
         Some(Sources { parts: theirs.split('+').map(part).collect(), layout })
+    }
+
+    fn owns(&self, tensor: &str) -> bool {
+        let (pattern, _) = generalised(tensor);
+        let harmless = |section: &Section| {
+            let rest = pattern.strip_prefix(&section.prefix);
+            rest.is_some_and(|rest| section.harmless.contains(&rest))
+        };
+        self.own.iter().any(|prefix| tensor.starts_with(prefix)) && !self.sections.iter().any(harmless)
     }
 }
 

@@ -150,9 +150,8 @@ fn numbers(tensor: &Tensor) -> impl Iterator<Item = usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Epilogue, Graph};
+    use super::super::{Epilogue, Graph, Weight};
     use super::*;
-    use crate::weights::WeightId;
 
     const TOKENS: usize = 3;
 
@@ -164,11 +163,13 @@ mod tests {
     #[test]
     fn what_goes_from_one_operation_to_the_next_is_not_moved() {
         let mut graph = Graph::new();
+        let shapes = [(32, 8), (8, 32), (100, 8), (1, 100)];
+        let weight = |id: usize| Weight { id, rows: shapes[id].0, columns: shapes[id].1 };
         let x = graph.input(Axis::Tokens, 1, 8);
-        let hidden = graph.linear(x, WeightId(0), 32, None, Epilogue::default());
-        let sum = graph.linear(hidden, WeightId(1), 8, None, Epilogue { residual: Some(x), ..Epilogue::default() });
+        let hidden = graph.linear(x, weight(0), None, Epilogue::default());
+        let sum = graph.linear(hidden, weight(1), None, Epilogue { residual: Some(x), ..Epilogue::default() });
         let last = graph.select(sum);
-        let logits = graph.linear(last, WeightId(2), 100, Some(WeightId(3)), Epilogue::default());
+        let logits = graph.linear(last, weight(2), Some(weight(3)), Epilogue::default());
         let plan = graph.plan(&[x], Some(logits));
         // x once, the matrices, the bias, which row is wanted, the logits.
         let bytes = 2 * (TOKENS * 8 + 8 * 32 + 32 * 8 + 8 * 100) + 4 * (100 + 1 + 100);

@@ -4,7 +4,7 @@
 use super::{Linear, Normalise, Perceptron, added_to, gated};
 use crate::config::{DecoderConfig, ModelConfig, Position, Residual};
 use crate::error::Result;
-use crate::graph::{Epilogue, Graph, Index, KvLayer, KvSource, KvSpace, Mask, Plan, Tensor};
+use crate::graph::{Epilogue, Graph, Index, KvLayer, KvSource, KvSpace, Mask, Plan, Tensor, Weight};
 use crate::weights::Weights;
 
 /// Tokens of any number of sequences to the logits (outputs, rows of the output matrix) of those that are asked for.
@@ -20,20 +20,29 @@ pub(super) fn text(config: &ModelConfig, weights: &mut Weights) -> Result<Plan> 
     }
     let x = graph.select(x);
     let x = norm(decoder).apply(&mut graph, weights, "decoder.norm", x)?;
-    let head = if decoder.tied { "decoder.embedding" } else { "decoder.head" };
-    let head = weights.table_of(head, decoder.vocabulary, decoder.width)?;
-    let rows = weights.get(head).rows.min(decoder.vocabulary);
-    let logits = graph.linear(x, head, rows, None, Epilogue::default());
+    let head = head(decoder, weights)?;
+    let logits = graph.linear(x, head, None, Epilogue::default());
     Ok(graph.plan(&[], Some(logits)))
+}
+
+/// The output matrix: one of its own, which may lack the last tokens, or the embedding.
+fn head(config: &DecoderConfig, weights: &mut Weights) -> Result<Weight> {
+    let (name, most) = ("decoder.head", config.vocabulary);
+    if !config.tied {
+        return weights.table(name, most.saturating_sub(config.unpredicted)..=most, config.width);
+    }
+    let embedding = weights.matrix("decoder.embedding", most, config.width)?;
+    weights.same(name, embedding)?;
+    Ok(embedding)
 }
 
 fn embed(graph: &mut Graph, config: &DecoderConfig, weights: &mut Weights) -> Result<Tensor> {
     let table = weights.matrix("decoder.embedding", config.vocabulary, config.width)?;
-    let x = graph.gather(table, config.width, Index::TokenId, None);
+    let x = graph.gather(table, Index::TokenId, None);
     Ok(match config.position {
         Position::Learned { offset } => {
             let table = weights.matrix("decoder.positions", config.positions_max + offset, config.width)?;
-            graph.gather(table, config.width, Index::Position { offset }, Some(x))
+            graph.gather(table, Index::Position { offset }, Some(x))
         }
         Position::Rope { .. } | Position::Alibi { .. } => x,
     })
@@ -45,7 +54,7 @@ fn block(graph: &mut Graph, config: &DecoderConfig, weights: &mut Weights, layer
     let width = config.width;
     let y = norm(config).apply(graph, weights, &format!("{name}.norm_attention"), x)?;
     let y = attend(graph, config, weights, layer, y)?;
-    let out = Linear::find(weights, &format!("{name}.out"), width, width, config.linear_bias)?;
+    let out = Linear::find(weights, &format!("{name}.out"), &[width], width, config.linear_bias)?;
     let attended = out.apply(graph, y, added_to(x));
 
     let read = match config.residual {
@@ -66,8 +75,13 @@ fn attend(graph: &mut Graph, config: &DecoderConfig, weights: &mut Weights, laye
     let name = format!("decoder.layers.{layer}");
     let (width, head_width) = (config.width, config.head_width());
     let pages = KvLayer { space: KvSpace::Text, layer, kv_heads: config.kv_heads, head_width };
-    let rows = width + 2 * pages.width();
-    let qkv = Linear::find(weights, &format!("{name}.qkv"), rows, width, config.linear_bias)?;
+    let qkv = Linear::find(
+        weights,
+        &format!("{name}.qkv"),
+        &[width, pages.width(), pages.width()],
+        width,
+        config.linear_bias,
+    )?;
     let qkv = qkv.apply(graph, x, Epilogue { clip: config.qkv_clip, ..Epilogue::default() });
     let query = qkv.columns(0, width);
     let [key, value] = qkv.columns(width, 2 * pages.width()).split();

@@ -3,9 +3,9 @@
 //! works on every token, also on those that see no image.
 
 use super::{Linear, Normalise, Perceptron};
-use crate::config::{GatedConfig, Norm};
+use crate::config::GatedConfig;
 use crate::error::Result;
-use crate::graph::{Epilogue, Graph, KvLayer, KvSource, KvSpace, Mask, Tensor};
+use crate::graph::{Epilogue, Graph, KvLayer, KvSource, KvSpace, Mask, Norm, Tensor};
 use crate::weights::Weights;
 
 /// Where the keys and values of a block are.
@@ -24,7 +24,7 @@ pub(super) fn keys_and_values(
 ) -> Result<()> {
     let layer = layer(config, block);
     let name = format!("gated.{block}");
-    let key_value = Linear::find(weights, &format!("{name}.key_value"), 2 * layer.width(), media.width, false)?;
+    let key_value = Linear::find(weights, &format!("{name}.key_value"), &[layer.width(); 2], media.width, false)?;
     let [key, value] = key_value.apply(graph, media, Epilogue::default()).split();
     if config.qk_norm {
         head_norm(config).apply_groups(graph, weights, &format!("{name}.key_norm"), key, config.head_width)?;
@@ -48,14 +48,14 @@ pub(super) fn apply(
     let norm = Normalise { kind: config.norm, epsilon: config.norm_epsilon, bias: config.norm == Norm::Layer };
 
     let y = norm.apply(graph, weights, &format!("{name}.norm_attention"), x)?;
-    let query = Linear::find(weights, &format!("{name}.query"), inner, width, false)?;
+    let query = Linear::find(weights, &format!("{name}.query"), &[inner], width, false)?;
     let query = query.apply(graph, y, Epilogue::default());
     if config.qk_norm {
         head_norm(config).apply_groups(graph, weights, &format!("{name}.query_norm"), query, config.head_width)?;
     }
     let source = KvSource::Pages(layer(config, block), Mask::Media);
     let y = graph.attention(query, source, config.heads, scale);
-    let out = Linear::find(weights, &format!("{name}.out"), width, inner, false)?;
+    let out = Linear::find(weights, &format!("{name}.out"), &[width], inner, false)?;
     let gate = weights.gate(&format!("{name}.gate_attention"), width)?;
     let x = out.apply(graph, y, Epilogue { gate: Some(gate), residual: Some(x), ..Epilogue::default() });
 

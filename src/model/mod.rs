@@ -7,19 +7,21 @@ mod gated;
 mod resampler;
 mod vision;
 
-use crate::config::{Activation, Mlp, ModelConfig, Norm};
+use crate::config::{Mlp, ModelConfig};
 use crate::error::Result;
-use crate::graph::{Epilogue, Graph, Plan, Plans, Tensor};
-use crate::weights::{WeightId, Weights};
+use crate::graph::{Activation, Epilogue, Graph, Norm, Plan, Plans, Tensor, Weight};
+use crate::weights::Weights;
 
 /// Records the plans; every weight they name is looked up and its shape checked. `levels` (3, 256) is what the vision
 /// tower takes each level of red, green and blue for.
 ///
 /// # Errors
-/// A weight that is missing or of another shape: file, tensor, expected, found.
+/// A weight that is missing, of another shape, or of no use to the model: file, tensor, expected, found.
 pub fn record(config: &ModelConfig, levels: &[f32], weights: &mut Weights) -> Result<Plans> {
     let (media, text) = (media(config, levels, weights)?, decoder::text(config, weights)?);
-    Ok(Plans { media, text, features: vision::features(&config.vision, levels, weights)? })
+    let features = vision::features(&config.vision, levels, weights)?;
+    weights.refuse_unused()?;
+    Ok(Plans { media, text, features })
 }
 
 /// Images and videos to media keys and values: vision tower frame by frame, resampler, and for each gated block its
@@ -36,25 +38,23 @@ fn media(config: &ModelConfig, levels: &[f32], weights: &mut Weights) -> Result<
     Ok(graph.plan(&[], None))
 }
 
-/// The weights of one linear layer; `width` is the rows of its matrix.
+/// The weights of one linear layer.
 #[derive(Clone, Copy)]
 struct Linear {
-    weight: WeightId,
-    bias: Option<WeightId>,
-    width: usize,
+    weight: Weight,
+    bias: Option<Weight>,
 }
 
 impl Linear {
-    /// Asks for the matrix `name` (width, input) and, if there is to be one, its bias.
-    fn find(weights: &mut Weights, name: &str, width: usize, input: usize, bias: bool) -> Result<Linear> {
-        let weight = weights.matrix(name, width, input)?;
-        let bias = bias.then(|| weights.bias(name, width)).transpose()?;
-        Ok(Linear { weight, bias, width })
+    /// Asks for the matrix `name`, blocks of so many rows of `input` columns, and, if there is to be one, its bias.
+    fn find(weights: &mut Weights, name: &str, blocks: &[usize], input: usize, bias: bool) -> Result<Linear> {
+        let weight = weights.stacked(name, blocks, input)?;
+        let bias = bias.then(|| weights.bias(name, blocks)).transpose()?;
+        Ok(Linear { weight, bias })
     }
 
     fn apply(self, graph: &mut Graph, x: Tensor, epilogue: Epilogue) -> Tensor {
-        let width = if epilogue.paired { self.width / 2 } else { self.width };
-        graph.linear(x, self.weight, width, self.bias, epilogue)
+        graph.linear(x, self.weight, self.bias, epilogue)
     }
 }
 
@@ -74,15 +74,15 @@ impl Normalise {
     /// The norm `name` of whole rows.
     fn apply(self, graph: &mut Graph, weights: &mut Weights, name: &str, x: Tensor) -> Result<Tensor> {
         let weight = weights.vector(name, x.width)?;
-        let bias = self.bias.then(|| weights.bias(name, x.width)).transpose()?;
+        let bias = self.bias.then(|| weights.bias(name, &[x.width])).transpose()?;
         Ok(graph.norm(x, self.kind, weight, bias, self.epsilon))
     }
 
     /// The norm `name` in place, of groups of columns.
     fn apply_groups(self, graph: &mut Graph, weights: &mut Weights, name: &str, x: Tensor, group: usize) -> Result<()> {
         let weight = weights.vector(name, group)?;
-        let bias = self.bias.then(|| weights.bias(name, group)).transpose()?;
-        graph.norm_groups(x, group, self.kind, weight, bias, self.epsilon);
+        let bias = self.bias.then(|| weights.bias(name, &[group])).transpose()?;
+        graph.norm_groups(x, self.kind, weight, bias, self.epsilon);
         Ok(())
     }
 }
@@ -99,14 +99,14 @@ impl Perceptron<'_> {
     fn apply(&self, graph: &mut Graph, weights: &mut Weights, x: Tensor, added: Epilogue) -> Result<Tensor> {
         let (up_name, down_name) = (format!("{}.up", self.prefix), format!("{}.down", self.prefix));
         let width = x.width;
-        let down = |weights: &mut Weights| Linear::find(weights, &down_name, width, self.hidden, self.bias);
+        let down = |weights: &mut Weights| Linear::find(weights, &down_name, &[width], self.hidden, self.bias);
         let hidden = match self.mlp {
             Mlp::Plain(activation) => {
-                let up = Linear::find(weights, &up_name, self.hidden, width, self.bias)?;
+                let up = Linear::find(weights, &up_name, &[self.hidden], width, self.bias)?;
                 up.apply(graph, x, activated(activation))
             }
             Mlp::Gated(activation) => {
-                let up = Linear::find(weights, &up_name, 2 * self.hidden, width, self.bias)?;
+                let up = Linear::find(weights, &up_name, &[self.hidden; 2], width, self.bias)?;
                 up.apply(graph, x, Epilogue { paired: true, ..activated(activation) })
             }
         };

@@ -28,14 +28,14 @@ pub(super) fn resample(
         media = graph.frame_embedding(media, table);
     }
     let learned = weights.matrix("resampler.latents", config.latents, width)?;
-    let mut latents = graph.broadcast(learned, config.latents, width);
+    let mut latents = graph.broadcast(learned);
 
     for layer in 0..config.depth {
         let name = format!("resampler.layers.{layer}");
         let context = NORM.apply(graph, weights, &format!("{name}.norm_media"), media)?;
         let x = NORM.apply(graph, weights, &format!("{name}.norm_latents"), latents)?;
-        let query = Linear::find(weights, &format!("{name}.query"), inner, width, false)?;
-        let key_value = Linear::find(weights, &format!("{name}.key_value"), 2 * inner, width, false)?;
+        let query = Linear::find(weights, &format!("{name}.query"), &[inner], width, false)?;
+        let key_value = Linear::find(weights, &format!("{name}.key_value"), &[inner; 2], width, false)?;
         let query = query.apply(graph, x, Epilogue::default());
         let sources = [context, x].map(|rows| {
             let [key, value] = key_value.apply(graph, rows, Epilogue::default()).split();
@@ -48,7 +48,7 @@ pub(super) fn resample(
             }
         }
         let x = graph.attention(query, KvSource::Dense(sources.to_vec()), config.heads, scale);
-        let out = Linear::find(weights, &format!("{name}.out"), width, inner, false)?;
+        let out = Linear::find(weights, &format!("{name}.out"), &[width], inner, false)?;
         latents = out.apply(graph, x, added_to(latents));
 
         let x = NORM.apply(graph, weights, &format!("{name}.norm_mlp"), latents)?;

@@ -22,16 +22,17 @@ pub(super) fn encode(
 /// The plan from pixels of frames to what CLIP compares images by (frames, width): the class token after the last
 /// norm, projected where the checkpoint has the projection. None if it has no such norm.
 pub(super) fn features(config: &VisionConfig, levels: &[f32], weights: &mut Weights) -> Result<Option<Plan>> {
-    if !weights.has("vision.norm_post") {
+    let [normed, projected] = ["vision.norm_post", "vision.projection"].map(|name| weights.has(name));
+    if !normed {
         return Ok(None);
     }
     let mut graph = Graph::new();
     let class = tower(&mut graph, config, levels, weights)?.first_row();
     let norm = Normalise::layer(config.norm_epsilon);
     let mut features = norm.apply(&mut graph, weights, "vision.norm_post", class)?;
-    if weights.has("vision.projection") {
-        let weight = weights.table("vision.projection", config.width)?;
-        let projection = Linear { weight, bias: None, width: weights.get(weight).rows };
+    if projected {
+        let weight = weights.table("vision.projection", 1..=usize::MAX, config.width)?;
+        let projection = Linear { weight, bias: None };
         features = projection.apply(&mut graph, features, Epilogue::default());
     }
     Ok(Some(graph.plan(&[], Some(features))))
@@ -44,7 +45,7 @@ fn tower(graph: &mut Graph, config: &VisionConfig, levels: &[f32], weights: &mut
     let norm = Normalise::layer(config.norm_epsilon);
 
     let patches = graph.patches(levels.to_vec(), config.image_size, config.patch_size);
-    let embedding = Linear::find(weights, "vision.patch", width, patches.width, false)?;
+    let embedding = Linear::find(weights, "vision.patch", &[width], patches.width, false)?;
     let patches = embedding.apply(graph, patches, Epilogue::default());
     let class = weights.vector("vision.class", width)?;
     let position = weights.matrix("vision.position", config.tokens(), width)?;
@@ -54,11 +55,11 @@ fn tower(graph: &mut Graph, config: &VisionConfig, levels: &[f32], weights: &mut
     for layer in 0..config.layers {
         let name = format!("vision.layers.{layer}");
         let y = norm.apply(graph, weights, &format!("{name}.norm_attention"), x)?;
-        let qkv = Linear::find(weights, &format!("{name}.qkv"), 3 * width, width, true)?;
+        let qkv = Linear::find(weights, &format!("{name}.qkv"), &[width; 3], width, true)?;
         let [query, key, value] = qkv.apply(graph, y, Epilogue::default()).split();
         let scale = 1.0 / (head_width as f32).sqrt();
         let y = graph.attention(query, KvSource::Dense(vec![(key, value)]), heads, scale);
-        let out = Linear::find(weights, &format!("{name}.out"), width, width, true)?;
+        let out = Linear::find(weights, &format!("{name}.out"), &[width], width, true)?;
         x = out.apply(graph, y, added_to(x));
 
         let y = norm.apply(graph, weights, &format!("{name}.norm_mlp"), x)?;

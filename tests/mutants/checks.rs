@@ -139,7 +139,7 @@ fn tokens_are_chosen(place: &Place) -> Result<(), String> {
     let mut matrix = scattered(TOKENS * COLUMNS, 1.0 / 512.0);
     matrix[77 * COLUMNS] = 16.0;
     let matrix = numbers.matrix(TOKENS, COLUMNS, matrix);
-    let logits = graph.linear(wanted, matrix, TOKENS, None, Epilogue::default());
+    let logits = graph.linear(wanted, matrix, None, Epilogue::default());
     let mut probe = open(place, numbers, graph.plan(&[input], Some(logits)))?;
 
     let mut x = scattered(ROWS * COLUMNS, 1.0 / 16.0);

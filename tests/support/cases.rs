@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex};
 
 use flamant::config::{Activation, Norm};
 use flamant::probe::{
-    Axis, Batch, Capacity, Counts, ImagePages, KvConfig, MediaSeen, Numbers, Op, PageCopy, Place, Plan, PlanKind,
-    Plans, Precision, Probe, WeightId, Workload,
+    Axis, Batch, Capacity, Counts, ImagePages, Kind, KvConfig, MediaSeen, Numbers, Op, PageCopy, Place, Plan, PlanKind,
+    Plans, Precision, Probe, Weight, Workload,
 };
 
 pub use build::*;
@@ -59,6 +59,7 @@ pub struct Case {
 /// Numbers of a weight.
 #[derive(Debug, Clone, Copy)]
 struct Recipe {
+    kind: Kind,
     rows: usize,
     columns: usize,
     mean: f32,
@@ -145,8 +146,8 @@ impl Case {
     /// As [`Probe::open`].
     pub fn open(&self, place: &Place) -> flamant::Result<Opened<'_>> {
         let mut numbers = Numbers::default();
-        for (index, Recipe { rows, columns, .. }) in self.weights.iter().enumerate() {
-            assert_eq!(numbers.matrix(*rows, *columns, self.values(index)), WeightId(index));
+        for (index, Recipe { kind, rows, columns, .. }) in self.weights.iter().enumerate() {
+            assert_eq!(numbers.weight(*kind, *rows, *columns, self.values(index)).id, index);
         }
         let plans = Plans { media: self.media.clone(), text: self.text.clone(), features: None };
         let most = |count: fn(&Run) -> usize| self.runs().map(count).max().unwrap_or(0);
@@ -187,7 +188,7 @@ impl Case {
 
     /// Numbers of a weight.
     fn values(&self, index: usize) -> Vec<f32> {
-        let Recipe { rows, columns, mean, deviation } = self.weights[index];
+        let Recipe { rows, columns, mean, deviation, .. } = self.weights[index];
         let mut values = Vec::with_capacity(rows * columns);
         fill(&mut values, rows * columns, seed_of([1, index as u64, 0, 0]), mean, deviation);
         values

@@ -252,7 +252,7 @@ pub fn choices(places: &[Place]) -> Vec<String> {
         let input = graph.input(Axis::Tokens, 1, COLUMNS);
         let wanted = graph.select(input);
         let weight = weights.matrix(TOKENS, COLUMNS, matrix.clone());
-        let logits = graph.linear(wanted, weight, TOKENS, None, Epilogue::default());
+        let logits = graph.linear(wanted, weight, None, Epilogue::default());
         let (media, text) = (Graph::new().plan(&[], None), graph.plan(&[input], Some(logits)));
         let plans = Plans { media, text, features: None };
         let capacity = Capacity { images: 0, tokens: 8 };

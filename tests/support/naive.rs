@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use flamant::config::{Activation, Norm};
 use flamant::probe::{
     Axis, Batch, Epilogue, ImagePages, Index, KvLayer, KvSource, KvSpace, MEDIA_PAGE_ROWS, Mask, Op, PAGE_TOKENS,
-    PageCopy, Plan, Tensor, WeightId,
+    PageCopy, Plan, Tensor, Weight as Handle,
 };
 
 /// A weight: rows one after the other.
@@ -169,8 +169,8 @@ fn place_in(image: &ImagePages, row: usize) -> (u32, usize) {
 }
 
 impl Running<'_> {
-    fn weight(&self, id: WeightId, row: usize, column: usize) -> f64 {
-        let weight = &self.weights[id.0];
+    fn weight(&self, handle: Handle, row: usize, column: usize) -> f64 {
+        let weight = &self.weights[handle.id];
         assert!(row < weight.rows && column < weight.columns);
         weight.values[row * weight.columns + column]
     }
@@ -248,7 +248,7 @@ impl Running<'_> {
             }
             Op::FrameEmbedding { x, table, .. } => {
                 let (image, number) = self.image_of(index / x.rows);
-                let (count, rows) = (frames(self.batch, image), self.weights[table.0].rows);
+                let (count, rows) = (frames(self.batch, image), table.rows);
                 // As the table has it, or stretched so that the first and last frame have its first and last row.
                 let place =
                     if count <= rows { number as f64 } else { (number * (rows - 1)) as f64 / (count - 1) as f64 };
@@ -310,7 +310,7 @@ impl Running<'_> {
         row
     }
 
-    fn normed(&self, x: &[f64], kind: Norm, weight: WeightId, bias: Option<WeightId>, epsilon: f64) -> Vec<f64> {
+    fn normed(&self, x: &[f64], kind: Norm, weight: Handle, bias: Option<Handle>, epsilon: f64) -> Vec<f64> {
         let count = x.len() as f64;
         let mean = match kind {
             Norm::Layer => x.iter().sum::<f64>() / count,
@@ -325,9 +325,9 @@ impl Running<'_> {
     }
 
     /// x Wᵀ + b of one row.
-    fn product(&self, x: &Tensor, weight: WeightId, bias: Option<WeightId>, index: usize) -> Vec<f64> {
+    fn product(&self, x: &Tensor, weight: Handle, bias: Option<Handle>, index: usize) -> Vec<f64> {
         let mut out = Vec::new();
-        for row in 0..self.weights[weight.0].rows {
+        for row in 0..weight.rows {
             let mut sum = bias.map_or(0.0, |bias| self.weight(bias, 0, row));
             for column in 0..x.width {
                 sum += self.value(x, index, column) * self.weight(weight, row, column);
@@ -344,7 +344,7 @@ impl Running<'_> {
             value = value.clamp(-f64::from(clip), f64::from(clip));
         }
         if let Some(gate) = epilogue.gate {
-            let of = if self.weights[gate.0].columns == 1 { 0 } else { column };
+            let of = if gate.columns == 1 { 0 } else { column };
             value *= self.weight(gate, 0, of).tanh();
         }
         value + epilogue.residual.map_or(0.0, |residual| self.value(&residual, index, column))

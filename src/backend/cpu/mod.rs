@@ -18,9 +18,11 @@ use super::devices::memory_available;
 use super::{Backend, BackendOptions, Batch, Capacity, KvConfig, PageCount, PoolShape};
 use crate::checkpoint::{Dtype, Tensor as Stored};
 use crate::error::{Error, Result};
-use crate::graph::{Axis, Counts, Epilogue, Index, KvLayer, KvSource, KvSpace, Mask, Op, PlanKind, Plans, Tensor};
+use crate::graph::{
+    Axis, Counts, Epilogue, Index, KvLayer, KvSource, KvSpace, Mask, Op, PlanKind, Plans, Tensor, Weight,
+};
 use crate::kv::{MEDIA_PAGE_ROWS, PAGE_TOKENS, PageCopy};
-use crate::weights::{Layout, WeightId, Weights};
+use crate::weights::{Kind, Layout, Weights};
 use attention::{Rows, Strip};
 #[cfg(feature = "eval")]
 pub(crate) use matrix::dot_products;
@@ -92,16 +94,15 @@ impl Cpu {
             .map_err(|error| Error::argument(format!("threads: {error}")))?;
         let small = weights.bytes() <= WIDENED_BYTES_MAX;
         let mut owned = Vec::with_capacity(weights.list().len());
-        for (index, weight) in weights.list().iter().enumerate() {
-            let id = WeightId(index);
-            let tensors = weights.tensors(id)?;
+        for stored in weights.list() {
+            let tensors = weights.tensors(stored.weight)?;
             let mapped = tensors.iter().all(|tensor| match in_place(tensor) {
                 Some(Values::F32(_)) => true,
                 Some(Values::Pairs(_) | Values::Bytes(..)) => !small,
                 None => false,
             });
-            let stays = weight.rows > 1 && weight.layout == Layout::Rows && mapped;
-            owned.push(if stays { None } else { Some(weights.values(id)?) });
+            let stays = stored.kind == Kind::Matrix && stored.layout == Layout::Rows && mapped;
+            owned.push(if stays { None } else { Some(weights.values(stored.weight)?) });
         }
         let pages = page_counts(&kv_config, memory_available())?;
         let layers = |rows, shape: &PoolShape| (0..shape.layers).map(|_| Pool::new(rows, shape)).collect();
@@ -231,16 +232,15 @@ fn strip<'a>(
 }
 
 impl Memory {
-    fn vector(&self, id: WeightId) -> &[f32] {
-        self.owned[id.0].as_deref().expect("vectors are loaded at start")
+    fn vector(&self, weight: Weight) -> &[f32] {
+        self.owned[weight.id].as_deref().expect("vectors are loaded at start")
     }
 
-    fn matrix(&self, id: WeightId) -> Result<Matrix<'_>> {
-        let weight = self.weights.get(id);
-        let parts = match &self.owned[id.0] {
+    fn matrix(&self, weight: Weight) -> Result<Matrix<'_>> {
+        let parts = match &self.owned[weight.id] {
             Some(values) => vec![(weight.rows, Values::F32(values))],
             None => {
-                let tensors = self.weights.tensors(id)?;
+                let tensors = self.weights.tensors(weight)?;
                 let in_place = tensors.iter().map(|tensor| {
                     (tensor.shape[0], in_place(tensor).expect("what is not in place was loaded at start"))
                 });
@@ -329,8 +329,8 @@ impl Memory {
     fn linear(
         &self,
         x: &[&[f32]],
-        weight: WeightId,
-        bias: Option<WeightId>,
+        weight: Weight,
+        bias: Option<Weight>,
         epilogue: &Epilogue,
         written: &Tensor,
         out: &mut [f32],
@@ -479,7 +479,7 @@ impl Memory {
 
     fn gather(
         &self,
-        table: WeightId,
+        table: Weight,
         index: Index,
         add: Option<&Tensor>,
         batch: &Batch,
@@ -504,8 +504,8 @@ impl Memory {
     fn class_and_position(
         &self,
         patches: &Tensor,
-        class: WeightId,
-        position: WeightId,
+        class: Weight,
+        position: Weight,
         slots: &[Vec<f32>],
         out: &mut [f32],
     ) -> Result<()> {
@@ -526,12 +526,12 @@ impl Memory {
     fn frame_embedding(
         &self,
         x: &Tensor,
-        table: WeightId,
+        table: Weight,
         batch: &Batch,
         slots: &[Vec<f32>],
         out: &mut [f32],
     ) -> Result<()> {
-        let (rows, table) = (self.weights.get(table).rows, self.matrix(table)?);
+        let (rows, table) = (table.rows, self.matrix(table)?);
         let (mut before, mut after) = (Vec::new(), Vec::new());
         let frames = out.chunks_exact_mut(x.rows * x.width).zip(batch.frame_places());
         for (index, (out, place)) in frames.enumerate() {
@@ -548,7 +548,7 @@ impl Memory {
         Ok(())
     }
 
-    fn broadcast(&self, rows: WeightId, written: &Tensor, out: &mut [f32]) -> Result<()> {
+    fn broadcast(&self, rows: Weight, written: &Tensor, out: &mut [f32]) -> Result<()> {
         let matrix = self.matrix(rows)?;
         let mut scratch = Vec::new();
         for (index, out) in out.chunks_exact_mut(written.width).enumerate() {

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::simd::{erf, sigmoid, sum_by, vectorised};
-use crate::config::{Activation, Norm};
 use crate::graph::Epilogue;
+use crate::graph::{Activation, Norm};
 
 /// One patch of the pixels (side, side, 3) of a frame as a row (channel, y, x), each level looked up in the table
 /// (3, 256) of levels. Patches are counted line by line.

@@ -2,7 +2,7 @@
 //! nothing else; tests stand in here to make the n-th call fail.
 
 pub use super::arguments::Address;
-use super::arguments::Kernel;
+use super::arguments::{Kernel, KernelOf};
 use crate::error::Result;
 
 /// What a device is.
@@ -66,6 +66,19 @@ pub struct Launch {
     pub cooperative: bool,
     /// What the kernel is told.
     pub arguments: Arguments,
+}
+
+/// A launch; none for an empty grid.
+pub fn launch<A: bytemuck::NoUninit>(
+    kernel: KernelOf<A>,
+    grid: [u32; 3],
+    threads: u32,
+    shared_bytes: u32,
+    arguments: &A,
+) -> Option<Launch> {
+    let arguments = Arguments::new(arguments);
+    let launch = Launch { kernel: kernel.kernel, grid, threads, shared_bytes, cooperative: false, arguments };
+    (!grid.contains(&0)).then_some(launch)
 }
 
 /// A sequence of launches that the device keeps, to be started as one.

@@ -1,16 +1,14 @@
 //! Which operations of a plan one kernel does together. Nothing is computed here: neighbours are recognised by the
 //! tensors that join them, and what is in between never reaches memory.
 
-use crate::config::Norm;
-use crate::graph::{Epilogue, KvLayer, KvSource, Mask, Op, Tensor};
-use crate::weights::WeightId;
+use crate::graph::{Epilogue, KvLayer, KvSource, Mask, Norm, Op, Tensor, Weight};
 
 /// A norm of each head's columns, inside an attention kernel.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct HeadNorm {
     pub kind: Norm,
-    pub weight: WeightId,
-    pub bias: Option<WeightId>,
+    pub weight: Weight,
+    pub bias: Option<Weight>,
     pub epsilon: f32,
 }
 
@@ -46,11 +44,11 @@ impl Attention {
 pub struct Gated {
     pub x: Tensor,
     pub norm: HeadNorm,
-    pub query_weight: WeightId,
+    pub query_weight: Weight,
     pub layer: KvLayer,
     pub attention: Attention,
-    pub out_weight: WeightId,
-    pub gate: WeightId,
+    pub out_weight: Weight,
+    pub gate: Weight,
     pub out: Tensor,
 }
 

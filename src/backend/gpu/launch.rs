@@ -5,16 +5,16 @@ use bytemuck::NoUninit;
 
 use super::arguments::{self as args, Kernel, KernelOf};
 use super::batch::{Layout, Shape, TILE_KEYS, TILE_ROWS};
-use super::driver::{Address, Arguments, Launch};
+use super::driver::{Address, Launch, launch};
 use super::fuse::{Attention, Gated, HeadNorm, Step};
-use super::memory::{Memory, SAMPLED_ROWS, padded};
-use super::storage::BYTES;
+use super::memory::{Memory, SAMPLED_ROWS};
+use super::storage::{BYTES, padded};
 use super::tuning::{LinearShape, Machine, linear_form};
 use crate::backend::{Precision, Request};
-use crate::config::{Activation, Norm};
-use crate::graph::{Axis, Counts, Index, KvLayer, KvSource, KvSpace, Mask, Op, Plan, PlanKind, Tensor};
+use crate::graph::{
+    Activation, Axis, Counts, Index, KvLayer, KvSource, KvSpace, Mask, Norm, Op, Plan, PlanKind, Tensor, Weight,
+};
 use crate::kv::PageCopy;
-use crate::weights::{WeightId, Weights};
 
 /// Threads of a block of most kernels.
 const THREADS: u32 = 256;
@@ -37,7 +37,6 @@ const HEAD_GROUP_MAX: u32 = 256;
 /// Makes the launches of a plan for one shape of batch.
 pub struct Launcher<'a> {
     pub memory: &'a Memory,
-    pub weights: &'a Weights,
     pub multiprocessors: u32,
     pub shared_bytes_max: u32,
     /// Whether blocks may wait for each other.
@@ -106,8 +105,8 @@ impl Launcher<'_> {
         self.memory.list(at(&Layout(self.shape)))
     }
 
-    fn vector(&self, id: Option<WeightId>) -> Address {
-        id.map_or(Address::NULL, |id| self.memory.vector(id))
+    fn vector(&self, weight: Option<Weight>) -> Address {
+        weight.map_or(Address::NULL, |weight| self.memory.vector(weight))
     }
 
     /// The type of stored numbers.
@@ -116,9 +115,9 @@ impl Launcher<'_> {
     }
 
     /// A matrix of weights as rows.
-    fn table(&self, id: WeightId) -> args::Rows {
-        let columns = self.weights.get(id).columns;
-        args::Rows { data: self.memory.matrix(id), rows: 1, row_pitch: 1, stride: padded(columns) as u32, unused: 0 }
+    fn table(&self, weight: Weight) -> args::Rows {
+        let stride = padded(weight.columns) as u32;
+        args::Rows { data: self.memory.matrix(weight), rows: 1, row_pitch: 1, stride, unused: 0 }
     }
 
     /// A launch of one thread for each vector of columns.
@@ -177,7 +176,7 @@ impl Launcher<'_> {
                     places: self.list(Layout::frame_places),
                     count: self.count(out),
                     width: padded(out.width) as u32,
-                    table_rows: self.weights.get(*table).rows as u32,
+                    table_rows: table.rows as u32,
                     unused: 0,
                 };
                 self.by_vector(Kernel::frame_embedding(self.storage()), arguments.count, arguments.width, &arguments)
@@ -267,7 +266,7 @@ impl Launcher<'_> {
                 unused: 0,
             };
         }
-        let gates = epilogue.gate.map_or(0, |gate| self.weights.get(gate).columns);
+        let gates = epilogue.gate.map_or(0, |gate| gate.columns);
         let arguments = args::Linear {
             x: self.rows(x),
             out: out_rows,
@@ -452,7 +451,6 @@ impl Launcher<'_> {
             return None;
         }
         let [query, attended] = self.memory.activations.gated;
-        let gates = self.weights.get(gated.gate).columns;
         let arguments = args::GatedCrossAttention {
             x: self.rows(&gated.x),
             out: self.rows(&gated.out),
@@ -474,7 +472,7 @@ impl Launcher<'_> {
             inner,
             heads: attention.heads as u32,
             head_width: layer.head_width as u32,
-            gate_stride: u32::from(gates > 1),
+            gate_stride: u32::from(gated.gate.columns > 1),
             scale: attention.scale,
         };
         let kernel = Kernel::gated_cross_attention(self.storage(), [compiled_width(layer.head_width)]);
@@ -482,19 +480,6 @@ impl Launcher<'_> {
         launch.cooperative = true;
         Some(launch)
     }
-}
-
-/// A launch; none for an empty grid.
-fn launch<A: NoUninit>(
-    kernel: KernelOf<A>,
-    grid: [u32; 3],
-    threads: u32,
-    shared_bytes: u32,
-    arguments: &A,
-) -> Option<Launch> {
-    let arguments = Arguments::new(arguments);
-    let launch = Launch { kernel: kernel.kernel, grid, threads, shared_bytes, cooperative: false, arguments };
-    (!grid.contains(&0)).then_some(launch)
 }
 
 /// Two tiles of keys and values (`attention.cuh`).
@@ -532,20 +517,6 @@ pub fn sample(memory: &Memory, requests: &[Request], width: usize, suppressed_co
         launch(Kernel::sample(), [arguments.count, 1, 1], SAMPLE_THREADS, 512, &arguments)
     });
     groups.collect()
-}
-
-/// Fills a matrix with random numbers, about as large as those of a trained one.
-pub fn random(precision: Precision, data: Address, rows: usize, columns: usize, seed: usize) -> Option<Launch> {
-    const BLOCKS: u32 = 1024;
-    let bound = (3.0 / columns as f32).sqrt();
-    let arguments = args::Random { data, count: (rows * padded(columns)) as u64, seed: seed as u32, bound };
-    launch(Kernel::random(precision), [BLOCKS, 1, 1], THREADS, 0, &arguments)
-}
-
-/// One block that does nothing: it fills a matrix without numbers.
-pub fn empty(precision: Precision) -> Launch {
-    let launch = random(precision, Address::NULL, 0, 1, 0).expect("its grid does not depend on the matrix");
-    Launch { grid: [1, 1, 1], ..launch }
 }
 
 /// Copies one text page of all layers.

@@ -7,18 +7,14 @@ use std::ops::Range;
 use super::arguments::{Pages, Rows, SampleRequest, SampleResult};
 use super::batch::{CAPTURED_TOKENS_MAX, TILE_KEYS, filled_up, words_most};
 use super::driver::{Address, Driver};
-use super::storage::{self, BYTES, store_rows};
+use super::storage::{self, BYTES, padded};
+use super::upload::{self, ALIGNMENT, Resident, allocate};
 use crate::backend::{BackendOptions, Capacity, KvConfig, PageCount, PoolShape, Precision};
-use crate::checkpoint::Dtype;
 use crate::error::{Error, Result};
-use crate::graph::{Axis, Counts, Index, KvLayer, KvSource, KvSpace, Mask, Op, Plan, PlanKind, Plans, Tensor};
+use crate::graph::{Axis, Counts, Index, KvLayer, KvSource, KvSpace, Mask, Op, Plan, PlanKind, Plans, Tensor, Weight};
 use crate::kv::{MEDIA_PAGE_ROWS, PAGE_TOKENS};
-use crate::weights::{Layout as Stored, Weight, WeightId, Weights};
+use crate::weights::{Format, Weights};
 
-/// Allocations start at multiples of it.
-const ALIGNMENT: u64 = 256;
-/// Columns of a row in memory are a multiple of it: 16 bytes, what one thread reads at once.
-const ROW_COLUMNS: usize = 8;
 /// What a GPU's driver is left for code, captured launches and batches larger than usual.
 const RESERVE_BYTES: u64 = 256 << 20;
 /// Share of the free memory that pages may take after everything else, in hundredths.
@@ -35,11 +31,6 @@ pub const SAMPLED_ROWS: usize = 64;
 pub const SUPPRESSED_MAX: usize = 256;
 /// Partial results of split attention at most: 256 tokens at 2048 of a model with 32 heads of 128.
 const WORKSPACE_BYTES: u64 = 128 << 20;
-
-/// Columns of a buffer's row in memory.
-pub fn padded(columns: usize) -> usize {
-    columns.next_multiple_of(ROW_COLUMNS)
-}
 
 /// Keys and values of one kind, all layers.
 #[derive(Debug, Clone, Copy, Default)]
@@ -163,8 +154,7 @@ pub struct Activations {
 /// A device's memory, all of it.
 pub struct Memory {
     pub precision: Precision,
-    matrices: HashMap<usize, Address>,
-    vectors: HashMap<usize, Address>,
+    weights: Vec<Resident>,
     slopes: BTreeMap<usize, Address>,
     /// What each level of a channel becomes in patches: (3, 256) f32; null where no plan has patches.
     pub levels: Address,
@@ -295,15 +285,14 @@ impl Memory {
         kv_config: &KvConfig,
         plans: &Plans,
     ) -> Result<Memory> {
-        let precision = options.precision.unwrap_or_else(|| suggested(weights));
-        let uses = Uses::of(plans, weights);
+        let precision = options.precision.unwrap_or_else(|| upload::suggested(weights));
         let shapes = ActivationShapes::new(plans);
         let mut text = Pool::new(PAGE_TOKENS, &kv_config.text, 1);
         let mut media = Pool::new(MEDIA_PAGE_ROWS, &kv_config.media, 0);
         let properties = driver.properties().clone();
         let reserve = if properties.guarded { 0 } else { RESERVE_BYTES };
         let free = properties.memory_free;
-        let weights_bytes = uses.bytes(weights);
+        let weights_bytes = upload::bytes(weights, precision);
         let planned = |capacity: Capacity| {
             let room = Room::of(capacity, kv_config);
             let partials_bytes = WORKSPACE_BYTES.min(partials_most(plans, room.tokens, kv_config));
@@ -335,8 +324,7 @@ impl Memory {
         let taken = media.grow(kv_config.media.pages.most, spare / 4);
         text.grow(kv_config.text.pages.most, spare - taken);
 
-        let matrices = uses.matrices(driver, weights, precision)?;
-        let vectors = uses.vectors(driver, weights)?;
+        let weights = upload::upload(driver, weights, precision)?;
         for pool in [&mut text, &mut media] {
             pool.keys = driver.allocate(pool.bytes().max(1))?;
             pool.values = driver.allocate(pool.bytes().max(1))?;
@@ -346,8 +334,7 @@ impl Memory {
         driver.clear(barrier, ALIGNMENT)?;
         let mut memory = Memory {
             precision,
-            matrices,
-            vectors,
+            weights,
             slopes: upload_slopes(driver, plans)?,
             levels: upload_levels(driver, plans)?,
             text,
@@ -420,14 +407,18 @@ impl Memory {
         }
     }
 
-    /// A matrix of weights, rows of [`padded`] columns.
-    pub fn matrix(&self, id: WeightId) -> Address {
-        self.matrices[&id.0]
+    /// A matrix of weights, rows of [`padded`] columns in the format of activations: what kernels multiply.
+    pub fn matrix(&self, weight: Weight) -> Address {
+        let Resident { address, format } = self.weights[weight.id];
+        assert_eq!(format, self.precision.into());
+        address
     }
 
     /// A vector of f32.
-    pub fn vector(&self, id: WeightId) -> Address {
-        self.vectors[&id.0]
+    pub fn vector(&self, weight: Weight) -> Address {
+        let Resident { address, format } = self.weights[weight.id];
+        assert_eq!(format, Format::F32);
+        address
     }
 
     /// The pages of a layer.
@@ -442,40 +433,6 @@ impl Memory {
     pub fn slopes(&self, layer: usize) -> Address {
         self.slopes.get(&layer).copied().unwrap_or(Address::NULL)
     }
-}
-
-/// Memory of these sizes: one allocation, or one each where the device guards them.
-fn allocate(driver: &mut dyn Driver, sizes: &[u64]) -> Result<(Vec<Address>, Vec<Address>)> {
-    if driver.properties().guarded {
-        let mut places = Vec::with_capacity(sizes.len());
-        for &size in sizes {
-            match driver.allocate(size.max(1)) {
-                Ok(place) => places.push(place),
-                Err(error) => {
-                    places.into_iter().for_each(|place| driver.free(place));
-                    return Err(error);
-                }
-            }
-        }
-        return Ok((places.clone(), places));
-    }
-    let mut end = 0;
-    let starts: Vec<u64> = sizes
-        .iter()
-        .map(|size| {
-            let start = end;
-            end += size.next_multiple_of(ALIGNMENT);
-            start
-        })
-        .collect();
-    let whole = driver.allocate(end.max(1))?;
-    Ok((vec![whole], starts.into_iter().map(|start| whole.plus(start)).collect()))
-}
-
-/// f16 where the checkpoint is in f16 throughout, else bf16: its range is that of f32.
-fn suggested(weights: &Weights) -> Precision {
-    let all_f16 = weights.dtypes().all(|dtype| dtype == Dtype::F16);
-    if all_f16 { Precision::F16 } else { Precision::Bf16 }
 }
 
 /// Partial results of split attention for a usual batch that is decoded.
@@ -517,139 +474,6 @@ fn upload_levels(driver: &mut dyn Driver, plans: &Plans) -> Result<Address> {
     Ok(address)
 }
 
-/// Which weights kernels read as matrices and which as vectors; weights that are the same tensors are one.
-struct Uses {
-    /// For each distinct matrix, the weights that name it.
-    matrices: Vec<Vec<usize>>,
-    vectors: Vec<usize>,
-}
-
-impl Uses {
-    fn of(plans: &Plans, weights: &Weights) -> Uses {
-        let mut matrices = Vec::new();
-        let mut vectors = Vec::new();
-        for op in plans.all().flat_map(|(_, plan)| &plan.ops) {
-            match op {
-                Op::Linear { weight, bias, epilogue, .. } => {
-                    matrices.push(*weight);
-                    vectors.extend(bias.iter().chain(&epilogue.gate));
-                }
-                Op::Gather { table, .. } | Op::FrameEmbedding { table, .. } => matrices.push(*table),
-                Op::Broadcast { rows, .. } => matrices.push(*rows),
-                Op::ClassAndPosition { class, position, .. } => {
-                    vectors.push(*class);
-                    matrices.push(*position);
-                }
-                Op::Norm { weight, bias, .. } => vectors.extend([*weight].into_iter().chain(*bias)),
-                _ => {}
-            }
-        }
-        let mut distinct: Vec<Vec<usize>> = Vec::new();
-        let mut place_of: HashMap<&[String], usize> = HashMap::new();
-        for id in matrices {
-            let place = *place_of.entry(&weights.get(id).parts).or_insert_with(|| {
-                distinct.push(Vec::new());
-                distinct.len() - 1
-            });
-            if !distinct[place].contains(&id.0) {
-                distinct[place].push(id.0);
-            }
-        }
-        let mut vectors: Vec<usize> = vectors.into_iter().map(|id: WeightId| id.0).collect();
-        vectors.sort_unstable();
-        vectors.dedup();
-        Uses { matrices: distinct, vectors }
-    }
-
-    fn matrix_bytes(weight: &Weight) -> u64 {
-        (weight.rows * padded(weight.columns) * BYTES) as u64
-    }
-
-    fn bytes(&self, weights: &Weights) -> u64 {
-        let list = weights.list();
-        let matrices: u64 =
-            self.matrices.iter().map(|ids| Self::matrix_bytes(&list[ids[0]]).next_multiple_of(ALIGNMENT)).sum();
-        let vectors: u64 =
-            self.vectors.iter().map(|&id| (list[id].columns as u64 * 4).next_multiple_of(ALIGNMENT)).sum();
-        matrices + vectors
-    }
-
-    fn matrices(
-        &self,
-        driver: &mut dyn Driver,
-        weights: &Weights,
-        precision: Precision,
-    ) -> Result<HashMap<usize, Address>> {
-        let list = weights.list();
-        let sizes: Vec<u64> = self.matrices.iter().map(|ids| Self::matrix_bytes(&list[ids[0]])).collect();
-        let (_, places) = allocate(driver, &sizes)?;
-        for (ids, &place) in self.matrices.iter().zip(&places) {
-            if weights.are_random() {
-                let Weight { rows, columns, .. } = list[ids[0]];
-                let launch = super::launch::random(precision, place, rows, columns, ids[0]);
-                launch.iter().try_for_each(|launch| driver.launch(launch))?;
-                continue;
-            }
-            upload_matrix(driver, weights, WeightId(ids[0]), place, precision)?;
-        }
-        let named = self.matrices.iter().zip(places);
-        Ok(named.flat_map(|(ids, place)| ids.iter().map(move |&id| (id, place))).collect())
-    }
-
-    fn vectors(&self, driver: &mut dyn Driver, weights: &Weights) -> Result<HashMap<usize, Address>> {
-        let list = weights.list();
-        let sizes: Vec<u64> = self.vectors.iter().map(|&id| list[id].columns as u64 * 4).collect();
-        let (_, places) = allocate(driver, &sizes)?;
-        for (&id, &place) in self.vectors.iter().zip(&places) {
-            /// Norms' weights and gates that are made up: neither large nor nothing.
-            const MADE_UP: f32 = 0.25;
-            let made_up = || Ok(vec![MADE_UP; list[id].columns]);
-            let values = if weights.are_random() { made_up() } else { weights.values(WeightId(id)) }?;
-            driver.copy_in(place, bytemuck::cast_slice(&values))?;
-        }
-        Ok(self.vectors.iter().copied().zip(places).collect())
-    }
-}
-
-/// Sends a matrix row by row, converted on the way into staging memory while the buffer before it is being copied.
-fn upload_matrix(
-    driver: &mut dyn Driver,
-    weights: &Weights,
-    id: WeightId,
-    place: Address,
-    precision: Precision,
-) -> Result<()> {
-    let weight = weights.get(id);
-    let pitch = padded(weight.columns) * BYTES;
-    let mut row = 0;
-    let mut send = |dtype: Dtype, source: &[u8], part: &str| -> Result<()> {
-        let row_bytes = weight.columns * dtype.size();
-        let rows_at_once = (driver.staging_bytes() / pitch).max(1);
-        for rows in source.chunks(rows_at_once * row_bytes) {
-            let count = rows.len() / row_bytes;
-            let mut fits = true;
-            driver.upload(place.plus((row * pitch) as u64), &mut |staging| {
-                let out = &mut staging[..count * pitch];
-                fits = store_rows(precision, dtype, rows, weight.columns, padded(weight.columns), out);
-                Ok(out.len())
-            })?;
-            if !fits {
-                return Err(Error::invalid(weights.file_of(part), part, "numbers up to 65504 for f16", "a larger one"));
-            }
-            row += count;
-        }
-        Ok(())
-    };
-    if weight.layout != Stored::Rows {
-        let values = weights.values(id)?;
-        return send(Dtype::F32, bytemuck::cast_slice(&values), &weight.parts[0]);
-    }
-    for (tensor, part) in weights.tensors(id)?.iter().zip(&weight.parts) {
-        send(tensor.dtype, &tensor.bytes, part)?;
-    }
-    Ok(())
-}
-
 /// Refuses widths that the kernels do not serve.
 ///
 /// # Errors
@@ -678,10 +502,8 @@ pub fn check_widths(device: &str, plans: &Plans, weights: &Weights) -> Result<()
                 Op::Norm { group, .. } if *group > NORM_MAX => {
                     return refuse("width of a norm".to_owned(), format!("at most {NORM_MAX}"), *group);
                 }
-                Op::Gather { table, index: Index::Position { offset }, .. }
-                    if weights.get(*table).rows < PAGE_TOKENS + offset =>
-                {
-                    let found = weights.get(*table).rows.saturating_sub(*offset);
+                Op::Gather { table, index: Index::Position { offset }, .. } if table.rows < PAGE_TOKENS + offset => {
+                    let found = table.rows.saturating_sub(*offset);
                     return refuse("positions".to_owned(), format!("at least {PAGE_TOKENS}"), found);
                 }
                 Op::Gather { index: Index::TokenId, out, .. } if !out.width.is_multiple_of(UNIT) => {

@@ -13,6 +13,7 @@ mod memory;
 mod split;
 mod storage;
 pub mod tuning;
+mod upload;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -48,7 +49,6 @@ pub(crate) struct Gpu {
     driver: Box<dyn Driver>,
     memory: Memory,
     splitting: Splitting,
-    weights: Weights,
     plans: Arc<Plans>,
     steps: HashMap<PlanKind, Vec<Step>>,
     graphs: HashMap<(PlanKind, Shape), CachedGraph>,
@@ -89,7 +89,6 @@ impl Gpu {
             driver,
             memory,
             splitting,
-            weights,
             plans,
             steps,
             graphs: HashMap::new(),
@@ -114,7 +113,6 @@ impl Gpu {
         let properties = self.driver.properties();
         let launcher = Launcher {
             memory: &self.memory,
-            weights: &self.weights,
             multiprocessors: properties.multiprocessors,
             shared_bytes_max: properties.shared_bytes_max,
             cooperative,
@@ -189,7 +187,7 @@ impl Gpu {
         let plans = self.plans.clone();
         let plan = plans.get(kind);
         for (input, values) in plan.inputs.iter().zip(batch.inputs) {
-            assert_eq!(memory::padded(input.width), input.width, "stored inputs have no padding");
+            assert_eq!(storage::padded(input.width), input.width, "stored inputs have no padding");
             let stored = store_values(self.memory.precision, values);
             self.driver.copy_in(self.memory.rows(kind, input).data, &stored)?;
         }
@@ -279,7 +277,7 @@ impl Backend for Gpu {
     }
 
     fn measure_empty(&mut self, launches: usize, runs: usize) -> Result<f64> {
-        let launches = vec![launch::empty(self.memory.precision); launches];
+        let launches = vec![upload::empty(self.memory.precision); launches];
         let name = self.driver.properties().name.clone();
         let refused = || Error::device(&name, "expected captured launches, found a device that refuses them");
         let graph = self.driver.capture(&launches)?.ok_or_else(refused)?;

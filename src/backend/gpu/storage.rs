@@ -5,40 +5,46 @@ use rayon::prelude::*;
 
 use crate::backend::Precision;
 use crate::checkpoint::Dtype;
+use crate::weights::Format;
 
-/// Bytes of one stored number.
+/// Bytes of one number of activations, keys or values.
 pub const BYTES: usize = 2;
+/// Columns of a row in memory are a multiple of it: 16 bytes, what one thread reads at once.
+const ROW_COLUMNS: usize = 8;
 
-/// `source` (rows of `columns` numbers) into rows of `padded` columns of `out`; what is beyond becomes zero. False if a
+/// Columns of a buffer's row in memory.
+pub fn padded(columns: usize) -> usize {
+    columns.next_multiple_of(ROW_COLUMNS)
+}
+
+/// `source` (rows of `columns` numbers) into rows of `pitch` bytes of `out`; what is beyond becomes zero. False if a
 /// finite number is beyond the range of f16.
-pub fn store_rows(
-    precision: Precision,
-    dtype: Dtype,
-    source: &[u8],
-    columns: usize,
-    padded: usize,
-    out: &mut [u8],
-) -> bool {
+pub fn store_rows(format: Format, dtype: Dtype, source: &[u8], columns: usize, pitch: usize, out: &mut [u8]) -> bool {
+    let stored_bytes = format.bytes(1, columns) as usize;
     let row_bytes = columns * dtype.size();
     let store = |(out, row): (&mut [u8], &[u8])| {
-        let (values, rest) = out.split_at_mut(columns * BYTES);
+        let (values, rest) = out.split_at_mut(stored_bytes);
         rest.fill(0);
-        match (precision, dtype) {
-            (Precision::Bf16, Dtype::Bf16) | (Precision::F16, Dtype::F16) => {
+        match (format, dtype) {
+            (Format::Bf16, Dtype::Bf16) | (Format::F16, Dtype::F16) | (Format::F32, Dtype::F32) => {
                 values.copy_from_slice(row);
                 true
             }
-            (Precision::Bf16, Dtype::F32) => {
-                each(row, values, |bytes| (round_to_bf16(f32::from_le_bytes(bytes)), true))
-            }
-            (Precision::Bf16, Dtype::F16) => {
+            (Format::Bf16, Dtype::F32) => each(row, values, |bytes| (round_to_bf16(f32::from_le_bytes(bytes)), true)),
+            (Format::Bf16, Dtype::F16) => {
                 each(row, values, |bytes| (round_to_bf16(f16::from_le_bytes(bytes).to_f32()), true))
             }
-            (Precision::F16, Dtype::F32) => each(row, values, |bytes| to_f16(f32::from_le_bytes(bytes))),
-            (Precision::F16, Dtype::Bf16) => each(row, values, |bytes| to_f16(bf16::from_le_bytes(bytes).to_f32())),
+            (Format::F16, Dtype::F32) => each(row, values, |bytes| to_f16(f32::from_le_bytes(bytes))),
+            (Format::F16, Dtype::Bf16) => each(row, values, |bytes| to_f16(bf16::from_le_bytes(bytes).to_f32())),
+            (Format::F32, Dtype::F16) => {
+                each(row, values, |bytes| (f16::from_le_bytes(bytes).to_f32().to_le_bytes(), true))
+            }
+            (Format::F32, Dtype::Bf16) => {
+                each(row, values, |bytes| (bf16::from_le_bytes(bytes).to_f32().to_le_bytes(), true))
+            }
         }
     };
-    let rows = out.par_chunks_exact_mut(padded * BYTES).zip(source.par_chunks_exact(row_bytes));
+    let rows = out.par_chunks_exact_mut(pitch).zip(source.par_chunks_exact(row_bytes));
     rows.map(store).reduce(|| true, |a, b| a & b)
 }
 
@@ -62,7 +68,7 @@ pub fn load_values(precision: Precision, bytes: &[u8]) -> Vec<f32> {
 }
 
 /// `f` of each number; whether it said true of all.
-fn each<const N: usize>(row: &[u8], out: &mut [u8], f: impl Fn([u8; N]) -> ([u8; BYTES], bool)) -> bool {
+fn each<const N: usize, const M: usize>(row: &[u8], out: &mut [u8], f: impl Fn([u8; N]) -> ([u8; M], bool)) -> bool {
     let (from, _) = row.as_chunks();
     let (to, _) = out.as_chunks_mut();
     let mut all = true;
@@ -103,10 +109,10 @@ mod tests {
     fn rows_are_padded_and_overflow_is_seen() {
         let source: Vec<u8> = [1f32, 2.0, 3.0, 4.0].iter().flat_map(|x| x.to_le_bytes()).collect();
         let mut out = [0xff; 16];
-        assert!(store_rows(Precision::F16, Dtype::F32, &source, 2, 4, &mut out));
+        assert!(store_rows(Format::F16, Dtype::F32, &source, 2, 8, &mut out));
         assert_eq!(load_values(Precision::F16, &out), [1.0, 2.0, 0.0, 0.0, 3.0, 4.0, 0.0, 0.0]);
         let large = 1e5f32.to_le_bytes();
-        assert!(!store_rows(Precision::F16, Dtype::F32, &large, 1, 1, &mut out[..2]));
-        assert!(store_rows(Precision::F16, Dtype::F32, &f32::INFINITY.to_le_bytes(), 1, 1, &mut out[..2]));
+        assert!(!store_rows(Format::F16, Dtype::F32, &large, 1, 2, &mut out[..2]));
+        assert!(store_rows(Format::F16, Dtype::F32, &f32::INFINITY.to_le_bytes(), 1, 2, &mut out[..2]));
     }
 }

@@ -7,7 +7,7 @@ use crate::weights::Layout;
 /// Its names. Queries, keys and values stand head by head.
 pub(super) fn names(heads: usize) -> Language {
     let layout = Some(("decoder.layers.{}.qkv", Layout::Interleaved(heads)));
-    Language { table: NAMES, layers: "gpt_neox.layers", layout }
+    Language { table: NAMES, harmless: HARMLESS, layers: "gpt_neox.layers", layout }
 }
 
 const NAMES: Table = &[
@@ -20,4 +20,11 @@ const NAMES: Table = &[
     ("decoder.layers.{}.down", "gpt_neox.layers.{}.mlp.dense_4h_to_h.%"),
     ("decoder.norm", "gpt_neox.final_layer_norm.%"),
     ("decoder.head", "embed_out.%"),
+];
+
+/// Causal masks and rotary frequencies, which transformers saved until 4.32.
+const HARMLESS: &[&str] = &[
+    "gpt_neox.layers.{}.attention.bias",
+    "gpt_neox.layers.{}.attention.masked_bias",
+    "gpt_neox.layers.{}.attention.rotary_emb.inv_freq",
 ];

@@ -5,7 +5,7 @@ use crate::family::tables::Table;
 
 /// Its names.
 pub(super) fn names() -> Language {
-    Language { table: NAMES, layers: "model.layers", layout: None }
+    Language { table: NAMES, harmless: HARMLESS, layers: "model.layers", layout: None }
 }
 
 const NAMES: Table = &[
@@ -21,4 +21,11 @@ const NAMES: Table = &[
     ("decoder.layers.{}.down", "model.layers.{}.mlp.down_proj.%"),
     ("decoder.norm", "model.norm.%"),
     ("decoder.head", "lm_head.%"),
+];
+
+/// Rotary embeddings: frequencies, which transformers saved until 4.32, and what older code kept of them.
+const HARMLESS: &[&str] = &[
+    "model.layers.{}.self_attn.rotary_emb.inv_freq",
+    "model.layers.{}.self_attn.rotary_emb.cos_cached",
+    "model.layers.{}.self_attn.rotary_emb.sin_cached",
 ];

@@ -13,6 +13,8 @@ use crate::weights::Layout;
 pub(super) struct Language {
     /// Names of the decoder's weights.
     pub table: Table,
+    /// Tensors that its checkpoints may have and that hold nothing that is not computed, as `{}` patterns.
+    pub harmless: &'static [&'static str],
     /// The container of its layers, in which each has a number.
     pub layers: &'static str,
     /// The weights that do not stand in the file as they are wanted.

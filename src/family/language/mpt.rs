@@ -5,12 +5,12 @@ use crate::family::tables::Table;
 
 /// Names of MPT-7B.
 pub(super) fn names() -> Language {
-    Language { table: NAMES, layers: "transformer.blocks", layout: None }
+    Language { table: NAMES, harmless: HARMLESS, layers: "transformer.blocks", layout: None }
 }
 
 /// Names of MPT-1B.
 pub(super) fn mosaic_names() -> Language {
-    Language { table: MOSAIC_NAMES, layers: "transformer.blocks", layout: None }
+    Language { table: MOSAIC_NAMES, harmless: HARMLESS, layers: "transformer.blocks", layout: None }
 }
 
 const NAMES: Table = &[
@@ -24,6 +24,7 @@ const NAMES: Table = &[
     ("decoder.layers.{}.up", "transformer.blocks.{}.ffn.up_proj.%"),
     ("decoder.layers.{}.down", "transformer.blocks.{}.ffn.down_proj.%"),
     ("decoder.norm", "transformer.norm_f.%"),
+    ("decoder.head", "lm_head.%"),
 ];
 
 const MOSAIC_NAMES: Table = &[
@@ -37,4 +38,8 @@ const MOSAIC_NAMES: Table = &[
     ("decoder.layers.{}.up", "transformer.blocks.{}.mlp.mlp_up.%"),
     ("decoder.layers.{}.down", "transformer.blocks.{}.mlp.mlp_down.%"),
     ("decoder.norm", "transformer.ln_f.%"),
+    ("decoder.head", "lm_head.%"),
 ];
+
+/// The bias of attention by distance, as tables.
+const HARMLESS: &[&str] = &["transformer.attn_bias", "transformer.alibi"];

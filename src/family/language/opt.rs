@@ -5,7 +5,7 @@ use crate::family::tables::Table;
 
 /// Its names.
 pub(super) fn names() -> Language {
-    Language { table: NAMES, layers: "model.decoder.layers", layout: None }
+    Language { table: NAMES, harmless: &[], layers: "model.decoder.layers", layout: None }
 }
 
 const NAMES: Table = &[

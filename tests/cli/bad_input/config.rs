@@ -60,9 +60,9 @@ fn with((folder, key, value): (&Folder, &str, Value), mentions: &[&str]) {
 #[test]
 fn missing_numbers_do_not_fit_the_weights() {
     let table = [
-        ("hidden_size", "v_proj.weight: expected 8192 rows, found 256 rows"),
+        ("hidden_size", "k_proj.weight: expected 4096 rows, found 128 rows"),
         ("num_attention_heads", "k_layer_norm.weight: expected 4 values, found 32 values"),
-        ("intermediate_size", "up_proj.weight: expected 22016 rows, found 512 rows"),
+        ("intermediate_size", "gate_proj.weight: expected 11008 rows, found 256 rows"),
         (
             "num_hidden_layers",
             "cross_attn_layers.3.cross_attn.k_proj.weight: expected a tensor of this name, found none",
@@ -126,7 +126,7 @@ fn numbers_at_odds_with_the_weights() {
     let table = [
         ("num_hidden_layers", json!(1024), "cross_attn_layers.3."),
         ("hidden_size", json!(65_536), "rows, found"),
-        ("intermediate_size", json!(1 << 20), "expected 2097152 rows, found 512 rows"),
+        ("intermediate_size", json!(1 << 20), "expected 1048576 rows, found 256 rows"),
         ("vision_config.embed_dim", json!(65_536), "rows, found"),
         ("vision_config.image_size", json!(4096), "expected 262145 rows, found 26 rows"),
         ("vision_config.patch_size", json!(1), "expected 3 columns, found shape [128, 3, 8, 8]"),
@@ -137,6 +137,23 @@ fn numbers_at_odds_with_the_weights() {
     let folder = Folder::new();
     for (key, value, mention) in table {
         with((&folder, key, value), &["model.safetensors: model.", mention]);
+    }
+}
+
+/// A configuration that leaves weights over is that of another model.
+#[test]
+fn weights_that_are_left_over() {
+    let table = [
+        ("num_hidden_layers", json!(1), "gated_cross_attn_layers.1.alpha_cross_attn"),
+        ("cross_layer_interval", json!(2), "gated_cross_attn_layers.2.alpha_cross_attn"),
+        ("vision_config.num_hidden_layers", json!(3), "vision_model.encoder.layers.3.layer_norm1.bias"),
+        ("use_resampler", json!(false), "perceiver_resampler.blocks.0.0.context_layer_norm.bias"),
+        ("qk_layer_norms", json!(false), "gated_cross_attn_layers.0.cross_attn.k_layer_norm.weight"),
+    ];
+    let found = "expected only tensors that the model of config.json uses, found one that it does not";
+    let folder = Folder::new();
+    for (key, value, tensor) in table {
+        with((&folder, key, value), &["model.safetensors: model.", &format!("{tensor}: {found}")]);
     }
 }
 

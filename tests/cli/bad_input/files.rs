@@ -294,6 +294,46 @@ fn weights() {
     all_refused(CASES);
 }
 
+/// Gives a tensor a name that no model has.
+fn hide(folder: &Folder, tensor: &str) {
+    rename(folder, tensor, "elsewhere");
+}
+
+fn rename(folder: &Folder, tensor: &str, name: &str) {
+    folder.weights(|header, _| {
+        let entry = header.remove(tensor).unwrap();
+        header.insert(name.into(), entry);
+    });
+}
+
+/// Tensors under the model's own names that it does not use, and an output matrix that is not of the embedding's rows.
+#[test]
+fn weights_at_odds_with_each_other() {
+    const HEAD: &str = "lm_head.additional_fc.weight";
+    const ADAPTER: &str = "model.layers.0.self_attn.q_proj.lora_A.weight";
+    const CASES: &[Case] = &[
+        (
+            "an adapter beside a matrix",
+            |folder| rename(folder, "model.vision_model.post_layernorm.weight", ADAPTER),
+            &[ADAPTER, "expected only tensors that the model of config.json uses, found one that it does not"],
+        ),
+        (
+            "a head without the markers",
+            |folder| hide(folder, HEAD),
+            &["lm_head.weight: expected 32 rows, found 30 rows"],
+        ),
+        (
+            "a head of its own that is tied",
+            |folder| {
+                folder.set("tie_word_embeddings", json!(true));
+                hide(folder, HEAD);
+            },
+            &["lm_head.weight: expected 32 rows, found 30 rows"],
+        ),
+    ];
+    all_refused(CASES);
+}
+
 /// Weights may hold anything. What comes of infinities is no good answer, but it is one.
 #[test]
 fn weights_that_are_no_numbers() {

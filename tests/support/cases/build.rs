@@ -2,8 +2,8 @@
 
 use flamant::config::{Activation, Norm};
 use flamant::probe::{
-    Axis, Epilogue, Graph, Index, KvConfig, KvLayer, KvSource, KvSpace, MEDIA_PAGE_ROWS, Mask, MediaSeen, Op,
-    PAGE_TOKENS, PageCopy, PageCount, Plan, PlanKind, PoolShape, Tensor, WeightId,
+    Axis, Epilogue, Graph, Index, Kind, KvConfig, KvLayer, KvSource, KvSpace, MEDIA_PAGE_ROWS, Mask, MediaSeen, Op,
+    PAGE_TOKENS, PageCopy, PageCount, Plan, PlanKind, PoolShape, Tensor, Weight,
 };
 
 use super::numbers::fill;
@@ -27,39 +27,40 @@ impl Draft {
         }
     }
 
-    fn weight(&mut self, rows: usize, columns: usize, mean: f32, deviation: f32) -> WeightId {
-        self.weights.push(Recipe { rows, columns, mean, deviation });
-        WeightId(self.weights.len() - 1)
+    fn weight(&mut self, kind: Kind, [rows, columns]: [usize; 2], mean: f32, deviation: f32) -> Weight {
+        let weight = Weight { id: self.weights.len(), rows, columns };
+        self.weights.push(Recipe { kind, rows, columns, mean, deviation });
+        weight
     }
 
     /// Of a linear layer: as large as keeps rows what they are.
-    fn matrix(&mut self, rows: usize, columns: usize) -> WeightId {
-        self.weight(rows, columns, 0.0, 1.0 / (columns as f32).sqrt())
+    fn matrix(&mut self, rows: usize, columns: usize) -> Weight {
+        self.weight(Kind::Matrix, [rows, columns], 0.0, 1.0 / (columns as f32).sqrt())
     }
 
     /// Rows that are added or gathered.
-    fn table(&mut self, rows: usize, columns: usize) -> WeightId {
-        self.weight(rows, columns, 0.0, 1.0)
+    fn table(&mut self, rows: usize, columns: usize) -> Weight {
+        self.weight(Kind::Matrix, [rows, columns], 0.0, 1.0)
     }
 
     /// Factors of a norm.
-    fn factors(&mut self, length: usize) -> WeightId {
-        self.weight(1, length, 1.0, 0.25)
+    fn factors(&mut self, length: usize) -> Weight {
+        self.weight(Kind::Vector, [1, length], 1.0, 0.25)
     }
 
     /// Factors of a norm of queries or keys: smaller, so that scores are.
-    fn head_factors(&mut self, length: usize) -> WeightId {
-        self.weight(1, length, 0.75, 0.25)
+    fn head_factors(&mut self, length: usize) -> Weight {
+        self.weight(Kind::Vector, [1, length], 0.75, 0.25)
     }
 
     /// The bias of such a norm.
-    fn head_bias(&mut self, length: usize) -> WeightId {
-        self.weight(1, length, 0.0, 0.25)
+    fn head_bias(&mut self, length: usize) -> Weight {
+        self.weight(Kind::Vector, [1, length], 0.0, 0.25)
     }
 
     /// A bias, or gates.
-    fn vector(&mut self, length: usize) -> WeightId {
-        self.weight(1, length, 0.25, 0.5)
+    fn vector(&mut self, length: usize) -> Weight {
+        self.weight(Kind::Vector, [1, length], 0.25, 0.5)
     }
 
     fn finish(self, name: String, size: Size, inputs: &[Tensor], output: Tensor, steps: Vec<Step>) -> Case {
@@ -123,7 +124,7 @@ pub fn patches(size: Size, images: usize, side: usize, patch: usize, width: usiz
     let mut name = format!("patches/{images}x{side}/{patch}");
     if width > 0 {
         let weight = draft.matrix(width, out.width);
-        out = draft.graph.linear(out, weight, width, None, Epilogue::default());
+        out = draft.graph.linear(out, weight, None, Epilogue::default());
         name += &format!("/embedded{width}");
     }
     draft.finish(name, size, &[], out, on_images(images))
@@ -131,7 +132,7 @@ pub fn patches(size: Size, images: usize, side: usize, patch: usize, width: usiz
 
 pub fn class_and_position(size: Size, images: usize, patches: usize, width: usize) -> Case {
     let mut draft = Draft::new();
-    let (class, position) = (draft.weight(1, width, 0.0, 1.0), draft.table(patches + 1, width));
+    let (class, position) = (draft.weight(Kind::Vector, [1, width], 0.0, 1.0), draft.table(patches + 1, width));
     let x = draft.graph.input(Axis::Images, patches, width);
     let out = draft.graph.class_and_position(x, class, position);
     let name = format!("class_and_position/{images}x{patches}x{width}");
@@ -141,7 +142,7 @@ pub fn class_and_position(size: Size, images: usize, patches: usize, width: usiz
 pub fn broadcast(size: Size, images: usize, rows: usize, width: usize) -> Case {
     let mut draft = Draft::new();
     let table = draft.table(rows, width);
-    let out = draft.graph.broadcast(table, rows, width);
+    let out = draft.graph.broadcast(table);
     draft.finish(format!("broadcast/{images}x{rows}x{width}"), size, &[], out, on_images(images))
 }
 
@@ -159,11 +160,11 @@ pub fn frame_embedding(size: Size, frames: &[u32], rows: usize, width: usize, ta
 pub fn gather(size: Size, count: usize, width: usize, learned_positions: bool) -> Case {
     let mut draft = Draft::new();
     let table = draft.table(VOCABULARY, width);
-    let mut out = draft.graph.gather(table, width, Index::TokenId, None);
+    let mut out = draft.graph.gather(table, Index::TokenId, None);
     let mut name = format!("gather/{count}x{width}");
     if learned_positions {
         let positions = draft.table(count + 12, width);
-        out = draft.graph.gather(positions, width, Index::Position { offset: 2 }, Some(out));
+        out = draft.graph.gather(positions, Index::Position { offset: 2 }, Some(out));
         name += "/positions";
     }
     let pieces = vec![Piece { sequence: 0, table: Vec::new(), from: 10, count: count as u32 }];
@@ -201,7 +202,7 @@ pub fn norm_heads(size: Size, kind: Norm, bias: bool, count: usize, heads: usize
     let x = draft.graph.input(Axis::Tokens, 1, 3 * heads * group);
     let [_, middle, _] = x.split();
     let (weight, bias) = (draft.factors(group), bias.then(|| draft.vector(group)));
-    draft.graph.norm_groups(middle, group, kind, weight, bias, 1e-5);
+    draft.graph.norm_groups(middle, kind, weight, bias, 1e-5);
     let name = format!("norm_heads/{}/{count}x{heads}x{group}", norm_name(kind));
     draft.stored(name, size, &[x], x, on_tokens(count))
 }
@@ -277,7 +278,7 @@ pub fn linear(size: Size, count: usize, columns: usize, width: usize, besides: B
     // Rows that are stored, and read again, are padded to whole vectors.
     let added = draft.graph.input(Axis::Tokens, 1, width.next_multiple_of(8)).columns(0, width);
     let epilogue = Epilogue { activation, paired, clip, gate, residual: residual.then_some(added) };
-    let out = draft.graph.linear(x, weight, width, bias, epilogue);
+    let out = draft.graph.linear(x, weight, bias, epilogue);
     let name = format!("linear/{count}x{columns}x{width}{}", besides.name());
     let both = [x, Tensor { width: added.stride, ..added }];
     let inputs = if residual { &both[..] } else { &both[..1] };
@@ -295,9 +296,9 @@ pub fn perceptron(size: Size, count: usize, width: usize, hidden: usize, activat
     let (down, down_bias) = (draft.matrix(width, hidden), draft.vector(width));
     let x = draft.graph.input(Axis::Tokens, 1, width);
     let activated = Epilogue { activation: Some(activation), ..Epilogue::default() };
-    let y = draft.graph.linear(x, up, hidden, Some(up_bias), activated);
+    let y = draft.graph.linear(x, up, Some(up_bias), activated);
     let added = Epilogue { residual: Some(x), ..Epilogue::default() };
-    let out = draft.graph.linear(y, down, width, Some(down_bias), added);
+    let out = draft.graph.linear(y, down, Some(down_bias), added);
     let name = format!("perceptron/{count}x{width}x{hidden}/{activation:?}").to_lowercase();
     draft.stored(name, size, &[x], out, on_tokens(count))
 }
@@ -565,9 +566,9 @@ fn attended(
     if normed {
         let (query_weight, query_bias) = (draft.head_factors(heads.width), draft.head_bias(heads.width));
         let (key_weight, key_bias) = (draft.head_factors(heads.width), draft.head_bias(heads.width));
-        draft.graph.norm_groups(query, heads.width, Norm::Layer, query_weight, Some(query_bias), 1e-5);
+        draft.graph.norm_groups(query, Norm::Layer, query_weight, Some(query_bias), 1e-5);
         for (key, _) in &pairs {
-            draft.graph.norm_groups(*key, heads.width, Norm::Layer, key_weight, Some(key_bias), 1e-5);
+            draft.graph.norm_groups(*key, Norm::Layer, key_weight, Some(key_bias), 1e-5);
         }
     }
     let out = draft.graph.attention(query, KvSource::Dense(pairs), heads.count, heads.scale());
@@ -596,7 +597,7 @@ pub fn rows_from(size: Size, images: usize, rows: usize, width: usize, out_width
     let normed = draft.graph.norm(x.rows_from(1), Norm::Layer, weight, Some(bias), 1e-5);
     let residual = Epilogue { residual: Some(x.rows_from(1)), ..Epilogue::default() };
     let epilogue = if out_width == width { residual } else { Epilogue::default() };
-    let out = draft.graph.linear(normed, matrix, out_width, None, epilogue);
+    let out = draft.graph.linear(normed, matrix, None, epilogue);
     draft.finish(format!("rows_from/{images}x{rows}x{width}x{out_width}"), size, &[x], out, on_images(images))
 }
 
@@ -694,7 +695,7 @@ pub fn masked(size: Size, heads: Heads, rows: &[u32], media: &[MediaSeen], norme
     let query = draft.graph.input(Axis::Tokens, 1, heads.all());
     if normed {
         let weight = draft.factors(heads.width);
-        draft.graph.norm_groups(query, heads.width, Norm::Rms, weight, None, 1e-6);
+        draft.graph.norm_groups(query, Norm::Rms, weight, None, 1e-6);
     }
     let out = draft.graph.attention(query, KvSource::Pages(layer, Mask::Media), heads.count, heads.scale());
     let normed = if normed { "/normed" } else { "" };
@@ -726,14 +727,14 @@ pub fn gated(size: Size, family: Family, width: usize, heads: Heads, rows: &[u32
     let (query_weight, out_weight, gate) =
         (draft.matrix(inner, width), draft.matrix(width, inner), draft.vector(gates));
     let normed = draft.graph.norm(x, kind, weight, bias, 1e-5);
-    let query = draft.graph.linear(normed, query_weight, inner, None, Epilogue::default());
+    let query = draft.graph.linear(normed, query_weight, None, Epilogue::default());
     if family == Family::Idefics {
         let weight = draft.factors(heads.width);
-        draft.graph.norm_groups(query, heads.width, Norm::Rms, weight, None, 1e-6);
+        draft.graph.norm_groups(query, Norm::Rms, weight, None, 1e-6);
     }
     let attended = draft.graph.attention(query, KvSource::Pages(layer, Mask::Media), heads.count, heads.scale());
     let added = Epilogue { gate: Some(gate), residual: Some(x), ..Epilogue::default() };
-    let out = draft.graph.linear(attended, out_weight, width, None, added);
+    let out = draft.graph.linear(attended, out_weight, None, added);
     let (count, of) = (media.len(), rows_name(rows));
     let name = format!("gated/{family:?}/{count}x{width}to{of}/{}x{}", heads.count, heads.width);
     Case { exact_without_image: true, ..draft.stored(name.to_lowercase(), size, &[x], out, images.seen_by(media)) }

@@ -1,6 +1,6 @@
 //! A case many times over in one plan, for benches: what one operation reads, no cache still holds from the last.
 
-use flamant::probe::{Epilogue, KvLayer, KvSource, KvSpace, Op, Tensor, WeightId};
+use flamant::probe::{Epilogue, KvLayer, KvSource, KvSpace, Op, Tensor, Weight};
 
 use super::Case;
 
@@ -43,8 +43,8 @@ impl Moved {
         Tensor { buffer: tensor.buffer + self.slots, ..tensor }
     }
 
-    fn weight(&self, weight: WeightId) -> WeightId {
-        WeightId(weight.0 + self.weights)
+    fn weight(&self, weight: Weight) -> Weight {
+        Weight { id: weight.id + self.weights, ..weight }
     }
 
     fn layer(&self, layer: &mut KvLayer) {
@@ -56,7 +56,7 @@ impl Moved {
 
     fn op(&self, op: &Op) -> Op {
         let tensor = |tensor: &mut Tensor| *tensor = self.tensor(*tensor);
-        let weight = |weight: &mut WeightId| *weight = self.weight(*weight);
+        let weight = |weight: &mut Weight| *weight = self.weight(*weight);
         let mut op = op.clone();
         match &mut op {
             Op::Patches { out, .. } => tensor(out),
