@@ -291,29 +291,34 @@ struct RandomArguments {
     float bound;
 };
 
-/// sample.cu: what is chosen for one row of logits.
+enum class SampleTask : uint32_t { Sample, Targets, TopK };
+
+/// sample.cu: what is wanted of one row of logits: one token, those of a list, or the most likely ones.
 struct SampleRequest {
-    float temperature;  // 0: the most likely token
-    uint32_t top_k;     // 0: all
-    float top_p;        // 1: all
-    float uniform;      // a number in [0, 1)
-    uint32_t target;    // a token whose log-probability is wanted too; NO_TOKEN for none
-    uint32_t unused;
+    SampleTask task;
+    uint32_t first;     // where its list begins in `found` and `targets`
+    uint32_t count;     // tokens wanted, 1 for Sample
+    float temperature;  // Sample: 0: the most likely token
+    uint32_t top_k;     // Sample; 0: all
+    float top_p;        // Sample; 1: all
+    float uniform;      // Sample; a number in [0, 1)
+    float score;        // TopK: of the tokens before; the order is that of f32 sums with it
 };
 constexpr uint32_t NO_TOKEN = 0xffffffff;
 
-struct SampleResult {
-    uint32_t token;        // the chosen one
-    float logit;           // its logit, as it came
-    float log_sum_exp;     // of the whole row as it came, suppressed tokens included
-    float target_logit;    // logit of `target`
+/// A token and its logit as it came. The first of a row's list is NO_TOKEN with the log-sum-exp of the whole row as it
+/// came, suppressed tokens included; then `count` tokens, NO_TOKEN where there are fewer.
+struct SampleToken {
+    uint32_t token;
+    float logit;
 };
 
 struct SampleArguments {
     const float* logits;  // (count, width), row i at logits + i * stride
     const SampleRequest* requests;
     const uint32_t* suppressed;  // tokens that are never chosen, ascending
-    SampleResult* results;
+    const uint32_t* targets;    // for each place of the lists, the token wanted there by Targets
+    SampleToken* found;         // the lists
     void* scratch;  // (count, width) of 8 bytes
     uint32_t count;
     uint32_t width;

@@ -1,6 +1,7 @@
 // From logits to tokens without moving them to the host: for each row the most likely token, or one drawn at random
-// after temperature, top-k and top-p; the log-sum-exp that turns logits into log-probabilities; the logit of one token.
-// Bound by reading a row once, twice if drawn; what follows works on the tokens within reach of the best.
+// after temperature, top-k and top-p; or the logits of a list of tokens; or the most likely ones, for beams; and the
+// log-sum-exp that turns logits into log-probabilities. Bound by reading a row once, twice if drawn or listed; what
+// follows works on the tokens within reach of the best, or on those of one thread.
 //
 // A draw is three searches in one order, most likely first and lower tokens first among equals: for the place of the
 // k-th token, for the place at which probabilities reach top-p, for the place at which they reach the random number.
@@ -211,6 +212,61 @@ DEVICE uint32_t draw(const SampleArguments& arguments, const float* logits, floa
     return token_at(place, token_bits);
 }
 
+/// Writes a token with its logit to a list.
+DEVICE void list(const SampleArguments& arguments, const float* logits, SampleToken* place, uint32_t token) {
+    const float logit = token < arguments.width ? load_global(logits + token) : -INFINITY;
+    store_global(place, SampleToken{token, logit});
+}
+
+/// The largest number of a block; every thread gets it. `scratch` is shared memory of one number a warp.
+DEVICE uint64_t block_max(uint64_t value, uint64_t* scratch) {
+    for (uint32_t distance = LANES / 2; distance > 0; distance /= 2) {
+        Word2 words;
+        memcpy(&words, &value, sizeof words);
+        words = {shuffle_xor(words.x, distance), shuffle_xor(words.y, distance)};
+        uint64_t other;
+        memcpy(&other, &words, sizeof other);
+        value = larger(value, other);
+    }
+    block_barrier();
+    if (threadIdx.x % LANES == 0) store_shared(scratch + threadIdx.x / LANES, value);
+    block_barrier();
+    uint64_t most = load_shared(scratch);
+    for (uint32_t warp = 1; warp < WARPS; ++warp) most = larger(most, load_shared(scratch + warp));
+    return most;
+}
+
+/// Lists the most likely tokens of a row, by the score of what is before them plus their log-probability, lower tokens
+/// first among equals; those that are forbidden are not likely at all. Each thread knows the first of its own tokens
+/// that is not listed, so that of each that is listed only its own thread looks for the next.
+DEVICE void list_most_likely(const SampleArguments& arguments, const float* logits, float log_sum_exp,
+                             uint64_t* scratch) {
+    const SampleRequest* request = arguments.requests + blockIdx.x;
+    SampleToken* found = arguments.found + load_global(&request->first) + 1;
+    const uint32_t count = load_global(&request->count);
+    const float score = load_global(&request->score);
+    uint32_t token_bits = 1;
+    while (arguments.width >> token_bits != 0) token_bits += 1;
+
+    uint64_t own = UINT64_MAX;
+    bool listed = true;
+    for (uint32_t i = 0; i < count; ++i) {
+        if (listed) {
+            const uint64_t limit = own;
+            own = 0;
+            for_tokens(logits, arguments.width, [&](uint32_t token, float logit) {
+                uint64_t place = place_of(score + (logit - log_sum_exp), token, token_bits);
+                if (place <= own) return;
+                if (is_forbidden(arguments, token)) place = place_of(-INFINITY, token, token_bits);
+                if (place > own && place < limit) own = place;
+            });
+        }
+        const uint64_t first = block_max(own, scratch);
+        listed = own == first;
+        if (threadIdx.x == 0) list(arguments, logits, found + i, first > 0 ? token_at(first, token_bits) : NO_TOKEN);
+    }
+}
+
 // One block fills a multiprocessor: nvcc is not to spill registers to make room for another.
 LARGE_KERNEL(sample, SampleArguments, 1024) {
     const uint32_t row = blockIdx.x;
@@ -218,20 +274,27 @@ LARGE_KERNEL(sample, SampleArguments, 1024) {
     const SampleRequest* request = arguments.requests + row;
     Summary* scratch = reinterpret_cast<Summary*>(shared_memory());
     const Summary summary = summarise(arguments, logits, scratch);
+    const float log_sum_exp = summary.most + logf(summary.sum);
 
-    uint32_t token = summary.token;
-    const float temperature = load_global(&request->temperature);
-    const float most = summary.best / temperature;
-    // Without a finite best there are no probabilities.
-    if (temperature > 0.0f && fabsf(most) < INFINITY) {
-        token = draw(arguments, logits, most, reinterpret_cast<float*>(scratch));
-    }
-    if (threadIdx.x == 0) {
-        const uint32_t target = load_global(&request->target);
-        SampleResult* result = arguments.results + row;
-        store_global(&result->token, token);
-        store_global(&result->logit, token < arguments.width ? load_global(logits + token) : -INFINITY);
-        store_global(&result->log_sum_exp, summary.most + logf(summary.sum));
-        store_global(&result->target_logit, target < arguments.width ? load_global(logits + target) : -INFINITY);
+    const uint32_t place = load_global(&request->first);
+    SampleToken* found = arguments.found + place;
+    const SampleTask task = load_global(&request->task);
+    if (threadIdx.x == 0) store_global(found, SampleToken{NO_TOKEN, log_sum_exp});
+    if (task == SampleTask::TopK) {
+        list_most_likely(arguments, logits, log_sum_exp, reinterpret_cast<uint64_t*>(scratch));
+    } else if (task == SampleTask::Targets) {
+        const uint32_t end = load_global(&request->count) + 1;
+        for (uint32_t i = threadIdx.x + 1; i < end; i += SAMPLE_THREADS) {
+            list(arguments, logits, found + i, load_global(arguments.targets + place + i));
+        }
+    } else {
+        uint32_t token = summary.token;
+        const float temperature = load_global(&request->temperature);
+        const float most = summary.best / temperature;
+        // Without a finite best there are no probabilities.
+        if (temperature > 0.0f && fabsf(most) < INFINITY) {
+            token = draw(arguments, logits, most, reinterpret_cast<float*>(scratch));
+        }
+        if (threadIdx.x == 0) list(arguments, logits, found + 1, token);
     }
 }

@@ -128,9 +128,9 @@ impl Executor {
         let on_device: Vec<Request> = on_device.into_iter().flatten().collect();
         if !on_device.is_empty() {
             let sampled = self.backend.sample(&on_device, suppressed)?;
-            self.bytes_fetched += size_of_val(&sampled[..]) as u64;
-            for (&row, sampled) in order.iter().zip(sampled) {
-                results[row] = requests[row].found(sampled);
+            self.bytes_fetched += on_device.iter().map(Request::bytes).sum::<u64>();
+            for (&row, sampled) in order.iter().zip(&sampled) {
+                results[row] = requests[row].found(sampled, suppressed);
             }
         }
         let fetched = on_device.len()..requests.len();

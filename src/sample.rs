@@ -209,6 +209,33 @@ pub fn log_probability(logits: &[f32], token: u32) -> f64 {
     f64::from(logits[token as usize]) - log_sum_exp(logits)
 }
 
+/// A token that may come next.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Likely {
+    /// The token.
+    pub token: u32,
+    /// Its log-probability.
+    pub logprob: f32,
+}
+
+/// The `count` most likely tokens after a text of this `score`, a log-probability: in the order of what score and
+/// log-probability add up to in f32, lower tokens first among equals. What is `suppressed` is minus infinitely likely.
+pub fn most_likely(logits: &[f32], suppressed: &[u32], score: f32, count: usize) -> Vec<Likely> {
+    let total = log_sum_exp(logits);
+    let likely = |(token, &logit): (u32, &f32)| {
+        let logprob = if suppressed.contains(&token) { f32::NEG_INFINITY } else { (f64::from(logit) - total) as f32 };
+        (score + logprob, Likely { token, logprob })
+    };
+    let order = |a: &(f32, Likely), b: &(f32, Likely)| b.0.total_cmp(&a.0).then(a.1.token.cmp(&b.1.token));
+    let mut all: Vec<(f32, Likely)> = (0..).zip(logits).map(likely).collect();
+    if all.len() > count {
+        all.select_nth_unstable_by(count, order);
+        all.truncate(count);
+    }
+    all.sort_by(order);
+    all.into_iter().map(|(_, likely)| likely).collect()
+}
+
 /// A number in [0, 1) that depends on seed and counter alone (SplitMix64's finaliser over both).
 pub(crate) fn uniform(seed: u64, counter: u64) -> f64 {
     let mut z = seed.wrapping_add((counter + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));

@@ -2,7 +2,7 @@
 //! published numbers were made. It knows beams and scores; its caller knows the model.
 
 use crate::error::Result;
-use crate::sample::log_sum_exp;
+use crate::sample::{Likely, most_likely};
 
 /// What a beam search is asked to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,36 +82,33 @@ impl BeamSearch {
         let mut search = self.clone().start();
         let mut logits = vec![first; self.num_beams];
         loop {
-            match search.step(&logits) {
+            let rows = (0..).zip(&logits);
+            let likely = |(beam, row): (usize, &Vec<f32>)| {
+                most_likely(row, &self.suppressed, search.score(beam), search.wanted())
+            };
+            let rows: Vec<Vec<Likely>> = rows.map(likely).collect();
+            match search.step(&rows) {
                 Step::Done(hypothesis) => return Ok(hypothesis),
                 Step::Advance { parents, tokens } => logits = advance(&parents, &tokens)?,
             }
         }
     }
 
+    /// Continuations of each beam, and of all together, that decide: also if all but these are stop tokens.
+    fn wanted(&self) -> usize {
+        self.num_beams * (1 + self.stops.len()).max(2)
+    }
+
     /// The best continuations of all beams together, best first; equal ones in order of beam and token.
-    fn candidates(&self, num_beams: &[Beam], logits: &[impl AsRef<[f32]>]) -> Vec<Candidate> {
-        let wanted = self.num_beams * (1 + self.stops.len()).max(2);
+    fn candidates(&self, num_beams: &[Beam], rows: &[impl AsRef<[Likely]>]) -> Vec<Candidate> {
         let mut all = Vec::new();
-        for (parent, (beam, logits)) in num_beams.iter().zip(logits).enumerate() {
-            let logits = logits.as_ref();
-            let total = log_sum_exp(logits);
-            let mut of_beam: Vec<Candidate> = (0..)
-                .zip(logits)
-                .map(|(token, &logit)| {
-                    let suppressed = self.suppressed.contains(&token);
-                    let logprob = if suppressed { f32::NEG_INFINITY } else { (f64::from(logit) - total) as f32 };
-                    Candidate { parent, token, logprob, score: beam.score + logprob }
-                })
-                .collect();
-            if of_beam.len() > wanted {
-                of_beam.select_nth_unstable_by(wanted, Candidate::order);
-                of_beam.truncate(wanted);
-            }
-            all.extend(of_beam);
+        for (parent, (beam, row)) in num_beams.iter().zip(rows).enumerate() {
+            let candidate =
+                |&Likely { token, logprob }: &Likely| Candidate { parent, token, logprob, score: beam.score + logprob };
+            all.extend(row.as_ref().iter().map(candidate));
         }
         all.sort_by(Candidate::order);
-        all.truncate(wanted);
+        all.truncate(self.wanted());
         all
     }
 
@@ -128,7 +125,7 @@ impl BeamSearch {
 /// What a search wants next.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
-    /// Logits after each token, appended to a copy of its parent beam.
+    /// What may come after each token, appended to a copy of its parent beam.
     Advance {
         /// For each new beam, the old one it goes on from.
         parents: Vec<usize>,
@@ -150,15 +147,27 @@ pub struct Search {
 }
 
 impl Search {
-    /// Goes on with the logits after each beam; at the first step, those after the prompt, once for each beam.
+    /// How many of the most likely tokens after each beam it wants.
+    pub fn wanted(&self) -> usize {
+        self.settings.wanted()
+    }
+
+    /// How likely a beam is, which decides the order of tokens after it ([`most_likely`]); before the first step, the
+    /// first one stands for the prompt.
+    pub fn score(&self, beam: usize) -> f32 {
+        self.num_beams[beam].score
+    }
+
+    /// Goes on with the most likely tokens after each beam, as many as it wants; at the first step, those after the
+    /// prompt, once for each beam.
     ///
     /// # Panics
     /// With another number of rows than beams.
-    pub fn step(&mut self, logits: &[impl AsRef<[f32]>]) -> Step {
+    pub fn step(&mut self, rows: &[impl AsRef<[Likely]>]) -> Step {
         let BeamSearch { num_beams: count, max_new_tokens, .. } = self.settings;
-        assert_eq!(logits.len(), self.num_beams.len(), "a row of logits for each beam");
+        assert_eq!(rows.len(), self.num_beams.len(), "a row for each beam");
         self.length += 1;
-        let candidates = self.settings.candidates(&self.num_beams, logits);
+        let candidates = self.settings.candidates(&self.num_beams, rows);
         let best = candidates[0].score;
         let mut next: Vec<(usize, Beam)> = Vec::with_capacity(count);
         for (rank, candidate) in candidates.into_iter().enumerate() {

@@ -59,6 +59,7 @@ uint32_t div_u32(uint32_t a, uint32_t b) { return b ? a / b : ~0u; }
 uint32_t rem_u32(uint32_t a, uint32_t b) { return b ? a % b : ~0u; }
 uint32_t min_u32(uint32_t a, uint32_t b) { return a < b ? a : b; }
 uint32_t max_u32(uint32_t a, uint32_t b) { return a > b ? a : b; }
+uint64_t max_u64(uint64_t a, uint64_t b) { return a > b ? a : b; }
 
 // ---- Bits -----------------------------------------------------------------------------------------------------------
 
@@ -266,6 +267,7 @@ std::vector<Opcode> arithmetic_opcodes() {
         elementwise<rem_u32>("rem.u32"),
         elementwise<min_u32>("min.u32"),
         elementwise<max_u32>("max.u32"),
+        elementwise<max_u64>("max.u64"),
 
         elementwise<and_b16>("and.b16"),
         elementwise<or_b16>("or.b16"),

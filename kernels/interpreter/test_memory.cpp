@@ -109,6 +109,20 @@ const std::vector<Access>& accesses() {
 	st.global.v4.u32 	[%d1], {%r8, %r9, %r10, %r11};
 	st.global.v4.u32 	[%d1+16], {%r12, %r13, %r14, %r18};)",
          {4, 6, 7, 4, 0x3f800000, 6, 7, NONE}},
+        {"shared_u64",
+         R"(
+	mov.u32 	%r3, shared;
+	mov.b64 	%d4, 0x123456789abcdef0;
+	mov.b64 	%d5, 5;
+	st.shared.u64 	[%r3+16], %d4;
+	st.shared.u64 	[shared+24], %d5;
+	ld.shared.v2.u64 	{%d6, %d7}, [%r3+16];
+	cvt.u32.u64 	%r4, %d6;
+	shr.u64 	%d6, %d6, 32;
+	cvt.u32.u64 	%r5, %d6;
+	cvt.u32.u64 	%r6, %d7;
+	st.global.v4.u32 	[%d1], {%r4, %r5, %r6, %r6};)",
+         {0x9abcdef0, 0x12345678, 5, 5}},
         // A generic address of shared memory is its own space's address plus the window's.
         {"generic_shared",
          R"(

@@ -206,6 +206,7 @@ std::vector<Opcode> integer_opcodes() {
         {"rem.u32", "www", {{7, 2, 1}, {0xffffffff, 10, 5}, {LEAST_INT, 0xffffffff, LEAST_INT}, {9, 1, 0}}},
         {"min.u32", "www", {{1, 2, 1}, {0xffffffff, 0, 0}, {LEAST_INT, MOST_INT, MOST_INT}, {5, 5, 5}}},
         {"max.u32", "www", {{1, 2, 2}, {0xffffffff, 0, 0xffffffff}, {LEAST_INT, MOST_INT, LEAST_INT}, {5, 5, 5}}},
+        {"max.u64", "ddd", {{1, 2, 2}, {ALL, 0, ALL}, {TOP, TOP - 1, TOP}, {0x100000000, 0xffffffff, 0x100000000}}},
     };
 }
 

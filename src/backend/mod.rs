@@ -263,31 +263,56 @@ impl FramePlace {
 }
 
 /// What is wanted of one row of logits.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Request {
-    /// 0: the most likely token. Else logits are divided by it.
-    pub temperature: f32,
-    /// Only the k most likely tokens; 0: all.
-    pub top_k: usize,
-    /// Only the most likely tokens that together reach this probability; 1: all.
-    pub top_p: f32,
-    /// The draw, in [0, 1).
-    pub uniform: f64,
-    /// A token whose logit is wanted too.
-    pub target: Option<u32>,
+#[derive(Debug, Clone, PartialEq)]
+pub enum Request {
+    /// One token.
+    Sample {
+        /// 0: the most likely token. Else logits are divided by it.
+        temperature: f32,
+        /// Only the k most likely tokens; 0: all.
+        top_k: usize,
+        /// Only the most likely tokens that together reach this probability; 1: all.
+        top_p: f32,
+        /// The draw, in [0, 1).
+        uniform: f64,
+    },
+    /// These tokens.
+    Targets(Vec<u32>),
+    /// The most likely tokens, lower ones first among equals; those that are suppressed are minus infinitely likely.
+    TopK {
+        /// How many.
+        count: usize,
+        /// How likely what is before them is: their order is that of its sums with log-probabilities, in f32.
+        score: f32,
+    },
 }
 
+impl Request {
+    /// What a device lists for a row: its log-sum-exp and so many tokens.
+    pub(crate) fn listed(&self) -> usize {
+        1 + match self {
+            Request::Sample { .. } => 1,
+            Request::Targets(targets) => targets.len(),
+            Request::TopK { count, .. } => *count,
+        }
+    }
+
+    /// Bytes that are fetched for it.
+    pub(crate) fn bytes(&self) -> u64 {
+        8 * self.listed() as u64
+    }
+}
+
+/// The most that a device lists for a row.
+pub(crate) const LISTED_MAX: usize = 1 << 14;
+
 /// What was found in one row of logits.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Sampled {
-    /// The token.
-    pub token: u32,
-    /// Its logit.
-    pub logit: f32,
     /// ln Σ e^logit over the whole row.
     pub log_sum_exp: f32,
-    /// The logit of the request's target.
-    pub target_logit: f32,
+    /// The tokens, each with its logit as it came; of the most likely ones fewer where the row has no more.
+    pub tokens: Vec<(u32, f32)>,
 }
 
 /// A device.
@@ -310,8 +335,9 @@ pub(crate) trait Backend: Send {
         false
     }
 
-    /// Chooses a token for each request, none of `suppressed` (ascending), from as many first rows of logits of the
-    /// last run, which was of the text plan. What is chosen from a row depends on nothing but the row and its request.
+    /// Finds what each request wants, of at most [`LISTED_MAX`] listed tokens, in as many first rows of logits of the
+    /// last run, which was of the text plan; none of `suppressed` (ascending) is chosen. What is found in a row depends
+    /// on nothing but the row and its request.
     ///
     /// # Errors
     /// As for [`Backend::run`].

@@ -1,7 +1,7 @@
 //! What is wanted of each row of logits, and what comes of it: on the device where it can, else on a fetched row.
 
-use crate::backend::{Request, Sampled};
-use crate::sample::{Sampling, log_probability, log_sum_exp, uniform};
+use crate::backend::{LISTED_MAX, Request, Sampled};
+use crate::sample::{Likely, Sampling, log_sum_exp, most_likely, uniform};
 
 /// What is wanted of one row of logits.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +17,13 @@ pub(crate) enum RowRequest {
     },
     /// Log-probabilities of these tokens; without any, whether the row is finite.
     Targets(Vec<u32>),
+    /// The most likely tokens.
+    TopK {
+        /// How many, at most.
+        count: usize,
+        /// See [`most_likely`].
+        score: f32,
+    },
     /// The row itself.
     Full,
 }
@@ -28,6 +35,8 @@ pub(crate) enum RowResult {
     Sampled { token: u32, logprob: f64 },
     /// A log-probability for each target.
     Targets(Vec<f64>),
+    /// The most likely tokens; those that are never chosen are minus infinitely likely.
+    TopK(Vec<Likely>),
     /// A logit for each token of the vocabulary.
     Full(Vec<f32>),
     /// A logit is NaN or +infinity, or all are -infinity.
@@ -42,27 +51,34 @@ impl RowRequest {
                 let Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed } = *sampling;
                 let uniform = uniform(seed, *position as u64);
                 let known = min_p == 0.0 && repetition_penalty == 1.0;
-                known.then_some(Request { temperature, top_k, top_p, uniform, target: None })
+                known.then_some(Request::Sample { temperature, top_k, top_p, uniform })
             }
-            RowRequest::Targets(targets) if targets.len() <= 1 => {
-                let target = targets.first().copied();
-                Some(Request { temperature: 0.0, top_k: 0, top_p: 1.0, uniform: 0.0, target })
-            }
-            RowRequest::Targets(_) | RowRequest::Full => None,
+            RowRequest::Targets(targets) => Some(Request::Targets(targets.clone())),
+            RowRequest::TopK { count, score } => Some(Request::TopK { count: *count, score: *score }),
+            RowRequest::Full => None,
         }
+        .filter(|request| request.listed() <= LISTED_MAX)
     }
 
     /// What a device found for [`RowRequest::on_device`].
-    pub(super) fn found(&self, sampled: Sampled) -> RowResult {
-        let Sampled { token, logit, log_sum_exp, target_logit } = sampled;
+    pub(super) fn found(&self, sampled: &Sampled, suppressed: &[u32]) -> RowResult {
+        let Sampled { log_sum_exp, tokens } = sampled;
         if !log_sum_exp.is_finite() {
             return RowResult::NotFinite;
         }
-        let logprob = |logit: f32| f64::from(logit) - f64::from(log_sum_exp);
+        let logprob = |(_, logit): &(u32, f32)| f64::from(*logit) - f64::from(*log_sum_exp);
         match self {
-            RowRequest::Sample { .. } => RowResult::Sampled { token, logprob: logprob(logit) },
-            RowRequest::Targets(targets) => RowResult::Targets(targets.iter().map(|_| logprob(target_logit)).collect()),
-            RowRequest::Full => unreachable!("a device chooses tokens and weighs targets"),
+            RowRequest::Sample { .. } => RowResult::Sampled { token: tokens[0].0, logprob: logprob(&tokens[0]) },
+            RowRequest::Targets(_) => RowResult::Targets(tokens.iter().map(logprob).collect()),
+            // The device's own arithmetic, on which its order rests.
+            RowRequest::TopK { .. } => {
+                let likely = |&(token, logit): &(u32, f32)| {
+                    let is_suppressed = suppressed.binary_search(&token).is_ok();
+                    Likely { token, logprob: if is_suppressed { f32::NEG_INFINITY } else { logit - log_sum_exp } }
+                };
+                RowResult::TopK(tokens.iter().map(likely).collect())
+            }
+            RowRequest::Full => unreachable!("a device gives no whole rows"),
         }
     }
 
@@ -87,8 +103,11 @@ impl RowRequest {
                 RowResult::Sampled { token, logprob: f64::from(logits[token as usize]) - total }
             }
             RowRequest::Targets(targets) => {
-                RowResult::Targets(targets.iter().map(|&target| log_probability(logits, target)).collect())
+                let total = log_sum_exp(logits);
+                let logprob = |target: &u32| f64::from(logits[*target as usize]) - total;
+                RowResult::Targets(targets.iter().map(logprob).collect())
             }
+            RowRequest::TopK { count, score } => RowResult::TopK(most_likely(logits, suppressed, *score, *count)),
             RowRequest::Full => RowResult::Full(logits.to_vec()),
         }
     }
@@ -106,13 +125,15 @@ mod tests {
     fn a_row_that_is_not_finite_is_found_out_on_either_side() {
         const LEAST: f32 = f32::NEG_INFINITY;
         for row in [[1.0, f32::NAN, 2.0], [1.0, f32::INFINITY, LEAST], [LEAST; 3], [f32::NAN; 3]] {
-            for request in [sample(), RowRequest::Targets(vec![0, 2]), RowRequest::Targets(vec![]), RowRequest::Full] {
+            let top = RowRequest::TopK { count: 2, score: -1.0 };
+            let targets = [vec![0, 2], vec![]].map(RowRequest::Targets);
+            for request in [sample(), top, RowRequest::Full].into_iter().chain(targets) {
                 assert_eq!(request.find(&mut row.clone(), 5, &[1]), RowResult::NotFinite, "{request:?} of {row:?}");
             }
         }
         for log_sum_exp in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let sampled = Sampled { token: 1, logit: 0.0, log_sum_exp, target_logit: 0.0 };
-            assert_eq!(sample().found(sampled), RowResult::NotFinite, "{log_sum_exp}");
+            let sampled = Sampled { log_sum_exp, tokens: vec![(1, 0.0)] };
+            assert_eq!(sample().found(&sampled, &[]), RowResult::NotFinite, "{log_sum_exp}");
         }
     }
 
@@ -123,6 +144,10 @@ mod tests {
         assert_eq!(sample().find(&mut row.clone(), 5, &[2]), RowResult::Sampled { token: 1, logprob: 1.0 - total });
         let targets = RowRequest::Targets(vec![2, 4]).find(&mut row.clone(), 5, &[2]);
         assert_eq!(targets, RowResult::Targets(vec![3.0 - total, f64::NEG_INFINITY]));
+        let top = RowRequest::TopK { count: 4, score: -2.0 }.find(&mut row.clone(), 5, &[2]);
+        let never = |token| Likely { token, logprob: f32::NEG_INFINITY };
+        let first = Likely { token: 1, logprob: (1.0 - total) as f32 };
+        assert_eq!(top, RowResult::TopK(vec![first, never(0), never(2), never(3)]));
         let logits = [&row[..], &[f32::NEG_INFINITY; 2]].concat();
         assert_eq!(RowRequest::Full.find(&mut row.clone(), 5, &[2]), RowResult::Full(logits));
     }

@@ -1,7 +1,7 @@
 //! Many requests at once: however they are scheduled, each is answered as if it were alone, to the last bit; what is
 //! shared is not computed twice; what passes a limit is refused or waits; everything is given back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::support::devices::{PRECISIONS, on_all_cores, with_kernels};
 use flamant::demo::{Episode, Random, Sheet};
@@ -87,6 +87,41 @@ fn requests(random: &mut Random, sheets: &[Sheet], count: usize, shown_max: usiz
 fn options(device: Device, precision: Option<Precision>, limits: Limits) -> Options {
     // A context that a few pages can hold.
     Options::default().device(device).precision(precision).threads(1).context_max(Some(120)).limits(limits)
+}
+
+/// For beams and choices a device is asked for lists of tokens, of 8 bytes each after the log-sum-exp; not for rows.
+#[test]
+fn beams_and_choices_fetch_lists_of_tokens() {
+    const BEAMS: usize = 3;
+    const TOKENS: usize = 5;
+    const TOKEN_BYTES: usize = 8;
+    let sheets = Sheet::all().unwrap();
+    let episode = Episode::draw(&mut Random::new(3), &sheets[0], 4, 2);
+    for device in with_kernels() {
+        let mut engine = Engine::demo(&options(device, None, Limits::default())).unwrap();
+        let mut fetched = |task: Task| {
+            let before = engine.stats().bytes_fetched;
+            engine.submit(Request::new(episode.prompt().unwrap(), task)).unwrap();
+            let mut last = None;
+            while !engine.is_idle() {
+                last = engine.step().pop().or(last);
+            }
+            (outcome(last.unwrap().kind), (engine.stats().bytes_fetched - before) as usize)
+        };
+        let generation = Generation::default().num_beams(BEAMS).max_new_tokens(TOKENS).ignore_eos(true);
+        let (_, bytes) = fetched(Task::Generate(generation));
+        let rows = 1 + BEAMS * (TOKENS - 1);
+        assert_eq!(bytes, rows * (1 + 2 * BEAMS) * TOKEN_BYTES, "{device}: beams");
+
+        let choices = episode.names.iter().map(|name| format!("{name}.")).collect();
+        let (Outcome::Classified(choices), bytes) = fetched(Task::classify(choices)) else { panic!("no choices") };
+        // A row for each beginning of a choice, of the tokens that end a beginning that is longer by one.
+        let beginnings = |from: usize, less: usize| {
+            let of = |choice: &Choice| (from..=choice.ids.len() - less).map(|end| choice.ids[..end].to_vec()).collect();
+            choices.iter().flat_map(|choice| -> Vec<Vec<u32>> { of(choice) }).collect::<BTreeSet<_>>().len()
+        };
+        assert_eq!(bytes, (beginnings(0, 1) + beginnings(1, 0)) * TOKEN_BYTES, "{device}: choices");
+    }
 }
 
 fn random_limits(random: &mut Random) -> Limits {
@@ -425,25 +460,26 @@ fn no_more_is_fetched_than_was_asked_for() {
     };
     let generate = |generation: Generation| Request::generate(prompt(), generation.ignore_eos(true));
     let sampling = Sampling::default().repetition_penalty(1.3);
-    // Rows that are found in, and whole rows.
+    // Bytes of what a device with kernels finds in rows, and rows that are fetched whole; the processor's all are.
     let requests = [
-        (generate(greedy(4)), 4, 0),
-        (Request::score(prompt()), TOKENS, 0),
-        (Request::new(prompt(), Task::score(true)), 0, TOKENS),
-        (generate(greedy(4).sampling(sampling)), 0, 4),
-        (generate(greedy(4).num_beams(3)), 0, 1 + 3 * 3),
-        (Request::classify(prompt(), vec!["ab".to_owned(), "ac".to_owned()]), 0, 2),
+        (generate(greedy(4)), 4 * 16, 0, 4),
+        (Request::score(prompt()), (TOKENS - 1) * 16 + 8, 0, TOKENS),
+        (Request::new(prompt(), Task::score(true)), 0, TOKENS, TOKENS),
+        (generate(greedy(4).sampling(sampling)), 0, 4, 4),
+        (generate(greedy(4).num_beams(3)), (1 + 3 * 3) * 56, 0, 1 + 3 * 3),
+        // Two rows, three targets.
+        (Request::classify(prompt(), vec!["ab".to_owned(), "ac".to_owned()]), (2 + 3) * 8, 0, 2),
     ];
     for device in with_kernels().into_iter().chain([Device::Cpu]) {
         let mut engine = Engine::demo(&options(device, None, Limits::default())).unwrap();
-        for (request, found, whole) in &requests {
+        for (request, found, whole, rows) in &requests {
             let before = engine.stats().bytes_fetched;
             engine.submit(request.clone()).unwrap();
             while !engine.is_idle() {
                 engine.step();
             }
-            let found = found * if device == Device::Cpu { ROW } else { 16 };
-            assert_eq!(engine.stats().bytes_fetched - before, found + whole * ROW, "{device}, {:?}", request.task);
+            let expected = if device == Device::Cpu { rows * ROW } else { found + whole * ROW };
+            assert_eq!(engine.stats().bytes_fetched - before, expected, "{device}, {:?}", request.task);
         }
     }
 }

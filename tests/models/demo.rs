@@ -20,7 +20,7 @@ fn episodes_score_and_end_as_in_transformers() {
     let sheets = Sheet::all().unwrap();
     let fixture = json("tests/data/demo/episodes.json");
     for case in fixture["episodes"].as_array().unwrap() {
-        let images = case["images"].as_array().unwrap();
+        let images = case["pictures"].as_array().unwrap();
         let drawing = |entry: &Value| Drawing {
             symbol: entry[1].as_u64().unwrap() as usize,
             column: entry[2].as_u64().unwrap() as usize,

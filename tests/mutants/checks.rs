@@ -6,7 +6,7 @@ use flamant::config::Norm;
 use flamant::probe::emulated::{Schedule, Settings};
 use flamant::probe::{
     Axis, Batch, Capacity, Device, Epilogue, Graph, KvConfig, MediaSeen, Numbers, Place, Plan, PlanKind, Plans,
-    Precision, Probe, Request, Sampled,
+    Precision, Probe, Request,
 };
 
 use crate::support::cases::{self, Besides, Case, Heads, Order, PLAIN, Size};
@@ -148,27 +148,39 @@ fn tokens_are_chosen(place: &Place) -> Result<(), String> {
     x[(ROWS - 1) * COLUMNS] = 12.5 / 16.0;
     let found = batch(&x, ROWS, |batch| probe.run(PlanKind::Text, batch)).map_err(said)?;
     let rows: Vec<&[f32]> = found.chunks_exact(TOKENS).collect();
-    let greedy = Request { temperature: 0.0, top_k: 0, top_p: 1.0, uniform: 0.0, target: None };
+    let sample = |temperature, top_k, top_p, uniform| Request::Sample { temperature, top_k, top_p, uniform };
     let requests = [
-        Request { target: Some(1234), ..greedy },
-        Request { temperature: 0.7, uniform: 0.31, ..greedy },
-        Request { temperature: 1.0, top_k: 5, uniform: 0.86, ..greedy },
-        Request { temperature: 0.9, top_p: 0.6, uniform: 0.72, target: Some(7), ..greedy },
-        Request { temperature: 30.0, uniform: 0.93, ..greedy },
-        Request { temperature: 2.0, top_k: 900, top_p: 0.9, uniform: 0.995, ..greedy },
-        Request { temperature: 1.0, uniform: 0.9995, ..greedy },
+        sample(0.0, 0, 1.0, 0.0),
+        sample(0.7, 0, 1.0, 0.31),
+        sample(1.0, 5, 1.0, 0.86),
+        sample(0.9, 0, 0.6, 0.72),
+        sample(30.0, 0, 1.0, 0.93),
+        sample(2.0, 900, 0.9, 0.995),
+        sample(1.0, 0, 1.0, 0.9995),
+    ];
+    // Of the same rows, lists: in sums with a score so large, many log-probabilities are equal.
+    let targets = |targets: &[u32]| Request::Targets(targets.to_vec());
+    let lists = [
+        Request::TopK { count: 40, score: -9000.0 },
+        targets(&[1234, 0, 7]),
+        Request::TopK { count: 3, score: 0.0 },
+        targets(&[77]),
+        Request::TopK { count: TOKENS + 1, score: -1.0 },
+        targets(&[]),
+        Request::TopK { count: 2, score: -1.0 },
     ];
     // The best of the first rows may not be chosen.
     let mut suppressed: Vec<u32> = rows[..3].iter().map(|row| ranked(row, &[])[0]).collect();
     suppressed.sort_unstable();
     suppressed.dedup();
-    let (sampled, _) = batch(&x, ROWS, |batch| probe.sample(batch, &requests, &suppressed)).map_err(said)?;
-    for (index, ((row, request), sampled)) in rows.iter().zip(&requests).zip(sampled).enumerate() {
-        let want = expected(row, request, &suppressed);
-        let far = (sampled.log_sum_exp - want.log_sum_exp).abs() > 1e-4;
-        let target_differs = request.target.is_some() && sampled.target_logit != want.target_logit;
-        if (sampled.token, sampled.logit) != (want.token, want.logit) || far || target_differs {
-            return Err(format!("row {index}: {sampled:?}, wanted {want:?}"));
+    for requests in [requests, lists] {
+        let (sampled, _) = batch(&x, ROWS, |batch| probe.sample(batch, &requests, &suppressed)).map_err(said)?;
+        for (index, ((row, request), sampled)) in rows.iter().zip(&requests).zip(sampled).enumerate() {
+            let total = row.iter().map(|&logit| f64::from(logit).exp()).sum::<f64>().ln() as f32;
+            let want = expected(row, request, &suppressed, sampled.log_sum_exp);
+            if sampled.tokens != want || (sampled.log_sum_exp - total).abs() > 1e-4 {
+                return Err(format!("row {index}: {sampled:?}, wanted {want:?} of {total}"));
+            }
         }
     }
     Ok(())
@@ -181,8 +193,29 @@ fn ranked(row: &[f32], suppressed: &[u32]) -> Vec<u32> {
     tokens
 }
 
-/// What is to be chosen from a row, in f64.
-fn expected(row: &[f32], request: &Request, suppressed: &[u32]) -> Sampled {
+/// What is to be found in a row, with logits. The order of likely tokens is that of sums in f32.
+fn expected(row: &[f32], request: &Request, suppressed: &[u32], log_sum_exp: f32) -> Vec<(u32, f32)> {
+    let listed = |tokens: &[u32]| tokens.iter().map(|&token| (token, row[token as usize])).collect();
+    match request {
+        Request::Sample { temperature, top_k, top_p, uniform } => {
+            listed(&[sampled(row, [*temperature, *top_p], *top_k, *uniform, suppressed)])
+        }
+        Request::Targets(targets) => listed(targets),
+        Request::TopK { count, score } => {
+            let sum = |token: u32| match suppressed.contains(&token) {
+                true => f32::NEG_INFINITY,
+                false => score + (row[token as usize] - log_sum_exp),
+            };
+            let mut tokens: Vec<u32> = (0..row.len() as u32).collect();
+            tokens.sort_by(|&a, &b| sum(b).total_cmp(&sum(a)).then(a.cmp(&b)));
+            tokens.truncate(*count);
+            listed(&tokens)
+        }
+    }
+}
+
+/// The token that a draw gives, in f64.
+fn sampled(row: &[f32], [temperature, top_p]: [f32; 2], top_k: usize, uniform: f64, suppressed: &[u32]) -> u32 {
     let sum = |tokens: &[u32], temperature: f64| -> Vec<f64> {
         let terms = tokens.iter().map(|&token| (f64::from(row[token as usize]) / temperature).exp());
         terms
@@ -195,22 +228,15 @@ fn expected(row: &[f32], request: &Request, suppressed: &[u32]) -> Sampled {
     let reaches = |sums: &[f64], goal: f64| sums.iter().position(|&sum| sum >= goal).unwrap_or(sums.len() - 1);
     let mut tokens = ranked(row, suppressed);
     let mut place = 0;
-    if request.temperature > 0.0 {
-        if request.top_k > 0 {
-            tokens.truncate(request.top_k);
+    if temperature > 0.0 {
+        if top_k > 0 {
+            tokens.truncate(top_k);
         }
-        let mut sums = sum(&tokens, request.temperature.into());
-        if request.top_p < 1.0 {
-            sums.truncate(reaches(&sums, f64::from(request.top_p) * sums[sums.len() - 1]) + 1);
+        let mut sums = sum(&tokens, temperature.into());
+        if top_p < 1.0 {
+            sums.truncate(reaches(&sums, f64::from(top_p) * sums[sums.len() - 1]) + 1);
         }
-        place = reaches(&sums, request.uniform * sums[sums.len() - 1]);
+        place = reaches(&sums, uniform * sums[sums.len() - 1]);
     }
-    let everything: Vec<u32> = (0..row.len() as u32).collect();
-    let whole = sum(&everything, 1.0);
-    Sampled {
-        token: tokens[place],
-        logit: row[tokens[place] as usize],
-        log_sum_exp: whole[whole.len() - 1].ln() as f32,
-        target_logit: request.target.map_or(0.0, |target| row[target as usize]),
-    }
+    tokens[place]
 }

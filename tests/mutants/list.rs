@@ -376,6 +376,23 @@ pub const MUTANTS: &[Mutant] = &[
         "ties with the k-th stay\n        sum = measure<false>(candidates, least);",
         "ties with the k-th stay",
     ),
+    mutant("targets of the row before", SAMPLE, &["choose"], "arguments.targets + place + i", "arguments.targets + i"),
+    mutant(
+        "forbidden tokens are likely",
+        SAMPLE,
+        &["choose"],
+        "if (is_forbidden(arguments, token)) place",
+        "if (false) place",
+    ),
+    mutant(
+        "likely tokens without the score before",
+        SAMPLE,
+        &["choose"],
+        "score + (logit - log_sum_exp)",
+        "logit - log_sum_exp",
+    ),
+    mutant("one token of each thread is likely", SAMPLE, &["choose"], "listed = own == first;", "listed = false;"),
+    mutant("the likeliest token of any lane", SAMPLE, &["choose"], "value = larger(value, other);", "value = other;"),
     // ---- attention to text and images -----------------------------------------------------------------------------
     mutant(
         "a causal mask off by one",

@@ -238,12 +238,15 @@ pub fn choices(places: &[Place]) -> Vec<String> {
         (0..count).map(|_| next()).collect()
     };
     let (x, matrix) = (numbers(ROWS * COLUMNS), numbers(TOKENS * COLUMNS));
-    let request = |row: usize| Request {
-        temperature: [0.0, 1.0, 2.5][row % 3],
-        top_k: [0, 9][row % 2],
-        top_p: [1.0, 0.7, 0.9, 1.0][row % 4],
-        uniform: row as f64 / ROWS as f64,
-        target: row.is_multiple_of(5).then_some(row as u32 % TOKENS as u32),
+    let request = |row: usize| match row % 5 {
+        3 => Request::Targets((0..row % 4).map(|i| (row * (i + 1) % TOKENS) as u32).collect()),
+        4 => Request::TopK { count: [1, 6, TOKENS + 2][row % 3], score: -(row as f32) },
+        _ => Request::Sample {
+            temperature: [0.0, 1.0, 2.5][row % 3],
+            top_k: [0, 9][row % 2],
+            top_p: [1.0, 0.7, 0.9, 1.0][row % 4],
+            uniform: row as f64 / ROWS as f64,
+        },
     };
     let requests: Vec<Request> = (0..ROWS - 1).map(request).collect();
     let failures = on_all_cores(places, |place| {

@@ -494,22 +494,29 @@ fn gated_shared(count: u32, width: u32, head_width: u32) -> u32 {
     (BYTES as u32 * count * stride + LINEAR_BYTES).max(attention_shared(head_width))
 }
 
-/// Chooses from the first rows of logits of `width`, one for each request; stored requests and suppressed tokens are in
-/// place. If any is drawn, so many rows a launch as there is workspace for.
-pub fn sample(memory: &Memory, requests: &[Request], width: usize, suppressed_count: usize) -> Vec<Launch> {
+/// Finds what is wanted of rows of logits of `width` from `first` on, one for each request; stored requests, forbidden
+/// tokens and targets are in place. If any is drawn, so many rows a launch as there is workspace for.
+pub fn sample(
+    memory: &Memory,
+    first: usize,
+    requests: &[Request],
+    width: usize,
+    suppressed_count: usize,
+) -> Vec<Launch> {
     const SAMPLE_THREADS: u32 = 1024;
     let activations = &memory.activations;
-    let sampled = requests.iter().any(|request| request.temperature > 0.0);
-    let rows_at_once = if sampled { SAMPLED_ROWS } else { requests.len().max(1) };
-    let groups = (0..requests.len()).step_by(rows_at_once).filter_map(|first| {
-        let row = |base: Address, bytes: usize| base.plus((first * bytes) as u64);
+    let sampled = |request: &Request| matches!(request, Request::Sample { temperature, .. } if *temperature > 0.0);
+    let rows_at_once = if requests.iter().any(sampled) { SAMPLED_ROWS } else { requests.len().max(1) };
+    let suppressed = activations.requests.plus((requests.len() * size_of::<args::SampleRequest>()) as u64);
+    let groups = (0..requests.len()).step_by(rows_at_once).filter_map(|begin| {
         let arguments = args::Sample {
-            logits: row(activations.output, width * 4),
-            requests: row(activations.requests, size_of::<args::SampleRequest>()),
-            suppressed: activations.requests.plus((requests.len() * size_of::<args::SampleRequest>()) as u64),
-            results: row(activations.results, size_of::<args::SampleResult>()),
+            logits: activations.output.plus(((first + begin) * width * 4) as u64),
+            requests: activations.requests.plus((begin * size_of::<args::SampleRequest>()) as u64),
+            suppressed,
+            targets: suppressed.plus((suppressed_count * 4) as u64),
+            found: activations.found,
             scratch: activations.candidates,
-            count: rows_at_once.min(requests.len() - first) as u32,
+            count: rows_at_once.min(requests.len() - begin) as u32,
             width: width as u32,
             stride: width as u32,
             suppressed_count: suppressed_count as u32,

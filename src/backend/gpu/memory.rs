@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-use super::arguments::{Pages, Rows, SampleRequest, SampleResult};
+use super::arguments::{Pages, Rows, SampleRequest, SampleToken};
 use super::batch::{CAPTURED_TOKENS_MAX, TILE_KEYS, filled_up, words_most};
 use super::driver::{Address, Driver};
 use super::storage::{self, BYTES, padded};
 use super::upload::{self, ALIGNMENT, Resident, allocate};
-use crate::backend::{BackendOptions, Capacity, KvConfig, PageCount, PoolShape, Precision};
+use crate::backend::{BackendOptions, Capacity, KvConfig, LISTED_MAX, PageCount, PoolShape, Precision};
 use crate::error::{Error, Result};
 use crate::graph::{Axis, Counts, Index, KvLayer, KvSource, KvSpace, Mask, Op, Plan, PlanKind, Plans, Tensor, Weight};
 use crate::kv::{MEDIA_PAGE_ROWS, PAGE_TOKENS};
@@ -143,10 +143,10 @@ pub struct Activations {
     pub output: Address,
     /// Queries and results of attention inside the fused gated block.
     pub gated: [Address; 2],
-    /// What is wanted of rows of logits, then suppressed tokens.
+    /// What is wanted of rows of logits, then suppressed tokens, then targets.
     pub requests: Address,
-    /// What was chosen.
-    pub results: Address,
+    /// Lists of what was found.
+    pub found: Address,
     /// Workspace of draws, for [`DRAWN_ROWS`] rows.
     pub candidates: Address,
 }
@@ -240,8 +240,8 @@ impl ActivationShapes {
             tokens.max(images) * self.output * 4,
             scratch,
             scratch,
-            tokens * size_of::<SampleRequest>() + SUPPRESSED_MAX * 4,
-            tokens * size_of::<SampleResult>(),
+            tokens * size_of::<SampleRequest>() + (SUPPRESSED_MAX + LISTED_MAX) * 4,
+            LISTED_MAX * size_of::<SampleToken>(),
             SAMPLED_ROWS * self.output * 8,
         ];
         slots.chain(others).map(|bytes| bytes as u64).collect()
@@ -371,7 +371,7 @@ impl Memory {
         let (slots, others) = places.split_at(self.shapes.slots.len());
         let used = self.shapes.slots.iter().zip(slots);
         let slots = used.flat_map(|(shape, &slot)| shape.users.iter().map(move |user| (*user, slot))).collect();
-        let [batch, pixels, output, query, attended, requests, results, candidates] = others else {
+        let [batch, pixels, output, query, attended, requests, found, candidates] = others else {
             unreachable!("eight besides the slots")
         };
         self.activations = Activations {
@@ -383,7 +383,7 @@ impl Memory {
             output: *output,
             gated: [*query, *attended],
             requests: *requests,
-            results: *results,
+            found: *found,
             candidates: *candidates,
         };
         Ok(())

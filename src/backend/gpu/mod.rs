@@ -19,13 +19,13 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Backend, BackendOptions, Batch, Capacity, KvConfig, Request, Sampled};
+use super::{Backend, BackendOptions, Batch, Capacity, KvConfig, LISTED_MAX, Request, Sampled};
 use crate::error::{Error, Result};
 use crate::graph::{Counts, PlanKind, Plans};
 use crate::kv::PageCopy;
 use crate::trace::event;
 use crate::weights::Weights;
-use arguments::{NO_TOKEN, SampleRequest, SampleResult};
+use arguments::{NO_TOKEN, SampleRequest, SampleTask, SampleToken};
 use batch::Shape;
 use driver::{Driver, GraphHandle, Launch};
 use fuse::Step;
@@ -201,16 +201,64 @@ impl Gpu {
     }
 }
 
-fn stored_request(request: &Request) -> SampleRequest {
+/// A request whose list begins at `first`.
+fn stored_request(request: &Request, first: usize) -> SampleRequest {
     /// The largest number below 1.
     const BELOW_ONE: f32 = 1.0 - f32::EPSILON / 2.0;
-    SampleRequest {
-        temperature: request.temperature,
-        top_k: u32::try_from(request.top_k).unwrap_or(u32::MAX),
-        top_p: request.top_p,
-        uniform: (request.uniform as f32).min(BELOW_ONE),
-        target: request.target.unwrap_or(NO_TOKEN),
-        unused: 0,
+    let stored = SampleRequest { first: first as u32, count: request.listed() as u32 - 1, ..SampleRequest::default() };
+    match *request {
+        Request::Sample { temperature, top_k, top_p, uniform } => SampleRequest {
+            temperature,
+            top_k: u32::try_from(top_k).unwrap_or(u32::MAX),
+            top_p,
+            uniform: (uniform as f32).min(BELOW_ONE),
+            ..stored
+        },
+        Request::Targets(_) => SampleRequest { task: SampleTask::Targets, ..stored },
+        Request::TopK { score, .. } => SampleRequest { task: SampleTask::TopK, score, ..stored },
+    }
+}
+
+impl Gpu {
+    /// [`Backend::sample`] from rows `first` on, of requests whose lists have room together.
+    fn choose_from(
+        &mut self,
+        first: usize,
+        requests: &[Request],
+        suppressed: &[u32],
+        sampled: &mut Vec<Sampled>,
+    ) -> Result<()> {
+        let (mut stored, mut targets) = (Vec::new(), Vec::new());
+        for request in requests {
+            stored.push(stored_request(request, targets.len()));
+            let end = targets.len() + request.listed();
+            targets.push(NO_TOKEN);
+            if let Request::Targets(wanted) = request {
+                targets.extend_from_slice(wanted);
+            }
+            targets.resize(end, NO_TOKEN);
+        }
+        let mut bytes = bytemuck::cast_slice(&stored).to_vec();
+        bytes.extend_from_slice(bytemuck::cast_slice(suppressed));
+        if requests.iter().any(|request| matches!(request, Request::Targets(_))) {
+            bytes.extend_from_slice(bytemuck::cast_slice(&targets));
+        }
+        self.driver.copy_in(self.memory.activations.requests, &bytes)?;
+        let width = self.plans.text.output.map_or(0, |output| output.width);
+        launch::sample(&self.memory, first, requests, width, suppressed.len())
+            .iter()
+            .try_for_each(|launch| self.driver.launch(launch))?;
+        let mut found = vec![SampleToken::default(); targets.len()];
+        self.driver.copy_out(self.memory.activations.found, bytemuck::cast_slice_mut(&mut found))?;
+        let mut rest = &found[..];
+        for request in requests {
+            let (list, behind) = rest.split_at(request.listed());
+            let is_there = |found: &&SampleToken| found.token != NO_TOKEN || !matches!(request, Request::TopK { .. });
+            let tokens = list[1..].iter().filter(is_there).map(|found| (found.token, found.logit)).collect();
+            sampled.push(Sampled { log_sum_exp: list[0].logit, tokens });
+            rest = behind;
+        }
+        Ok(())
     }
 }
 
@@ -243,23 +291,18 @@ impl Backend for Gpu {
     fn sample(&mut self, requests: &[Request], suppressed: &[u32]) -> Result<Vec<Sampled>> {
         assert!(self.last.is_some_and(|(kind, counts)| kind == PlanKind::Text && requests.len() <= counts.outputs));
         assert!(suppressed.len() <= SUPPRESSED_MAX && suppressed.is_sorted());
-        let stored: Vec<SampleRequest> = requests.iter().map(stored_request).collect();
-        let mut bytes = bytemuck::cast_slice(&stored).to_vec();
-        bytes.extend_from_slice(bytemuck::cast_slice(suppressed));
-        self.driver.copy_in(self.memory.activations.requests, &bytes)?;
-        let width = self.plans.text.output.map_or(0, |output| output.width);
-        launch::sample(&self.memory, requests, width, suppressed.len())
-            .iter()
-            .try_for_each(|launch| self.driver.launch(launch))?;
-        let mut results = vec![SampleResult::default(); requests.len()];
-        self.driver.copy_out(self.memory.activations.results, bytemuck::cast_slice_mut(&mut results))?;
-        let sampled = results.into_iter().map(|SampleResult { token, logit, log_sum_exp, target_logit }| Sampled {
-            token,
-            logit,
-            log_sum_exp,
-            target_logit,
-        });
-        Ok(sampled.collect())
+        let mut sampled = Vec::with_capacity(requests.len());
+        while let Some(rest) = requests.get(sampled.len()..).filter(|rest| !rest.is_empty()) {
+            let mut listed = 0;
+            let fits = |request: &&Request| {
+                listed += request.listed();
+                listed <= LISTED_MAX
+            };
+            let count = rest.iter().take_while(fits).count();
+            assert!(count > 0, "a row lists at most {LISTED_MAX} tokens");
+            self.choose_from(sampled.len(), &rest[..count], suppressed, &mut sampled)?;
+        }
+        Ok(sampled)
     }
 
     fn measure(&mut self, kind: PlanKind, batch: &Batch, runs: usize) -> Result<f64> {

@@ -7,9 +7,8 @@ use std::collections::HashMap;
 use super::{Ending, Place};
 use crate::engine::request::Choice;
 use crate::engine::scheduler::{Sequence, Tokens};
-use crate::executor::RowResult;
+use crate::executor::{RowRequest, RowResult};
 use crate::kv::PagePool;
-use crate::sample::log_sum_exp;
 
 /// The prompt, from which all choices go on.
 const ROOT: usize = 0;
@@ -39,6 +38,8 @@ pub struct Classifying {
 #[derive(Debug)]
 struct Stretch {
     nodes: Vec<usize>,
+    /// Tokens of the first one.
+    length: usize,
     /// How many rows have been taken.
     taken: usize,
 }
@@ -65,9 +66,16 @@ impl Classifying {
                 (Choice { text, ids, sum: 0.0, mean: 0.0 }, end)
             })
             .collect();
-        let stretches = vec![Stretch { nodes: vec![ROOT], taken: 0 }];
+        let stretches = vec![Stretch { nodes: vec![ROOT], length: 0, taken: 0 }];
         let tokens = nodes.iter().skip(1).filter(|node| !node.next.is_empty()).count();
         Classifying { nodes, choices, stretches, tokens }
+    }
+
+    /// The likelihoods of the tokens that choices go on with.
+    pub fn want(&self, prompt: &Tokens, place: Place) -> RowRequest {
+        let Stretch { nodes, length, .. } = &self.stretches[place.sequence];
+        let node = nodes[place.position + 1 - prompt.ids.len() - length];
+        RowRequest::Targets(self.nodes[node].next.iter().map(|&next| self.nodes[next].token).collect())
     }
 
     /// Takes the next row of a sequence.
@@ -75,12 +83,11 @@ impl Classifying {
         let stretch = &mut self.stretches[place.sequence];
         let node = stretch.nodes[stretch.taken];
         stretch.taken += 1;
-        let RowResult::Full(logits) = found else { unreachable!("choices want whole rows") };
-        let total = log_sum_exp(&logits);
-        for place in 0..self.nodes[node].next.len() {
-            let next = self.nodes[node].next[place];
-            let likelihood = f64::from(logits[self.nodes[next].token as usize]) - total;
-            self.nodes[next].likelihood = self.nodes[node].likelihood + likelihood;
+        let RowResult::Targets(logprobs) = found else { unreachable!("choices want likelihoods") };
+        let next = self.nodes[node].next.clone();
+        assert_eq!(next.len(), logprobs.len());
+        for (next, logprob) in next.into_iter().zip(logprobs) {
+            self.nodes[next].likelihood = self.nodes[node].likelihood + logprob;
         }
     }
 
@@ -97,11 +104,12 @@ impl Classifying {
             let stretch = self.stretches.remove(place);
             let mut sequence = sequences.remove(place);
             let end = *stretch.nodes.last().expect("a stretch has a node");
+            let length = stretch.length + stretch.nodes.len();
             for first in self.nodes[end].next.clone().into_iter().filter(|&next| !self.nodes[next].next.is_empty()) {
                 let nodes = self.stretch_from(first);
                 let tokens: Vec<u32> = nodes.iter().map(|&node| self.nodes[node].token).collect();
                 sequences.push(sequence.fork(prompt, &tokens, pool));
-                self.stretches.push(Stretch { nodes, taken: 0 });
+                self.stretches.push(Stretch { nodes, length, taken: 0 });
             }
             sequence.clear(pool);
         }

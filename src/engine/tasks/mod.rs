@@ -75,7 +75,8 @@ impl Task {
     pub fn want(&self, prompt: &Tokens, sequences: &[Sequence], place: Place) -> RowRequest {
         match self {
             Task::Write(writing) => writing.want(prompt, &sequences[0], place),
-            Task::Search(_) | Task::Classify(_) => RowRequest::Full,
+            Task::Search(searching) => searching.want(place),
+            Task::Classify(classifying) => classifying.want(prompt, place),
             Task::Score(scoring) => scoring.want(prompt, place),
         }
     }

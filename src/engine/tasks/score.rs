@@ -40,7 +40,9 @@ impl Scoring {
                 self.logprobs.extend(next.map(|&next| Some(log_probability(&logits, next))));
                 Some(EventKind::Logits { position: place.position, logits })
             }
-            RowResult::Sampled { .. } | RowResult::NotFinite => unreachable!("likelihoods were wanted"),
+            RowResult::Sampled { .. } | RowResult::TopK(_) | RowResult::NotFinite => {
+                unreachable!("likelihoods were wanted")
+            }
         }
     }
 

@@ -3,8 +3,9 @@
 use super::{Ending, Place, Surroundings, first_stop};
 use crate::engine::request::{Finish, Generation};
 use crate::engine::scheduler::{Sequence, Tokens};
-use crate::executor::RowResult;
+use crate::executor::{RowRequest, RowResult};
 use crate::kv::PagePool;
+use crate::sample::Likely;
 use crate::search::{BeamSearch, Hypothesis, Search, Step};
 
 /// A search under way.
@@ -12,8 +13,8 @@ pub struct Searching {
     search: Search,
     num_beams: usize,
     stop: Vec<String>,
-    /// For each sequence the logits after it, once they are there.
-    logits: Vec<Option<Vec<f32>>>,
+    /// For each sequence the tokens that may follow it, once they are there.
+    rows: Vec<Option<Vec<Likely>>>,
     /// Whether the prompt is read and its sequence has become beams.
     begun: bool,
 }
@@ -25,16 +26,21 @@ impl Searching {
         let stops = if ignore_eos { Vec::new() } else { around.tokenizer.stops.clone() };
         let search =
             BeamSearch { num_beams, length_penalty, max_new_tokens, stops, suppressed: around.suppressed.to_vec() };
-        Searching { search: search.start(), num_beams, stop, logits: vec![None], begun: false }
+        Searching { search: search.start(), num_beams, stop, rows: vec![None], begun: false }
     }
 
-    /// Keeps the logits after a sequence.
+    /// The tokens that may follow a sequence. After the prompt all beams are one.
+    pub fn want(&self, place: Place) -> RowRequest {
+        RowRequest::TopK { count: self.search.wanted(), score: self.search.score(place.sequence) }
+    }
+
+    /// Keeps the tokens that may follow a sequence.
     pub fn take(&mut self, place: Place, found: RowResult) {
-        let RowResult::Full(logits) = found else { unreachable!("a search wants whole rows") };
-        self.logits[place.sequence] = Some(logits);
+        let RowResult::TopK(row) = found else { unreachable!("a search wants likely tokens") };
+        self.rows[place.sequence] = Some(row);
     }
 
-    /// Lets the search go on once all sequences have their logits.
+    /// Lets the search go on once all sequences have their rows.
     pub fn settle(
         &mut self,
         prompt: &Tokens,
@@ -42,10 +48,10 @@ impl Searching {
         pool: &mut PagePool,
         around: &Surroundings,
     ) -> Option<Ending> {
-        if self.logits.iter().any(Option::is_none) {
+        if self.rows.iter().any(Option::is_none) {
             return None;
         }
-        let rows: Vec<Vec<f32>> = self.logits.drain(..).flatten().collect();
+        let rows: Vec<Vec<Likely>> = self.rows.drain(..).flatten().collect();
         let step = match rows.as_slice() {
             // After the prompt all beams are one.
             [row] if !self.begun => self.search.step(&vec![row; self.num_beams]),
@@ -60,7 +66,7 @@ impl Searching {
                 let grown = parents.iter().zip(&tokens);
                 let grown = grown.map(|(&beam, &token)| parent(beam).fork(prompt, &[token], pool)).collect();
                 std::mem::replace(sequences, grown).iter_mut().for_each(|sequence| sequence.clear(pool));
-                self.logits = vec![None; sequences.len()];
+                self.rows = vec![None; sequences.len()];
                 None
             }
         }
