@@ -60,10 +60,10 @@ impl BeamSearch {
     /// With no beams or no tokens to generate.
     pub fn start(self) -> Search {
         assert!(self.num_beams > 0 && self.max_new_tokens > 0, "a search has beams and room");
-        let mut num_beams = vec![Beam { score: NO_BEAM, ..Beam::default() }; self.num_beams];
-        num_beams[0].score = 0.0;
+        let mut beams = vec![Beam { score: NO_BEAM, ..Beam::default() }; self.num_beams];
+        beams[0].score = 0.0;
         let finished = Finished { most: self.num_beams, hypotheses: Vec::new() };
-        Search { settings: self, num_beams, finished, length: 0 }
+        Search { settings: self, beams, finished, length: 0 }
     }
 
     /// Searches on from the `first` logits. `advance(parents, tokens)` appends a token to a copy of each parent beam,
@@ -100,9 +100,9 @@ impl BeamSearch {
     }
 
     /// The best continuations of all beams together, best first; equal ones in order of beam and token.
-    fn candidates(&self, num_beams: &[Beam], rows: &[impl AsRef<[Likely]>]) -> Vec<Candidate> {
+    fn candidates(&self, beams: &[Beam], rows: &[impl AsRef<[Likely]>]) -> Vec<Candidate> {
         let mut all = Vec::new();
-        for (parent, (beam, row)) in num_beams.iter().zip(rows).enumerate() {
+        for (parent, (beam, row)) in beams.iter().zip(rows).enumerate() {
             let candidate =
                 |&Likely { token, logprob }: &Likely| Candidate { parent, token, logprob, score: beam.score + logprob };
             all.extend(row.as_ref().iter().map(candidate));
@@ -140,7 +140,7 @@ pub enum Step {
 #[derive(Debug, Clone)]
 pub struct Search {
     settings: BeamSearch,
-    num_beams: Vec<Beam>,
+    beams: Vec<Beam>,
     finished: Finished,
     /// Tokens of each beam.
     length: usize,
@@ -155,7 +155,7 @@ impl Search {
     /// How likely a beam is, which decides the order of tokens after it ([`most_likely`]); before the first step, the
     /// first one stands for the prompt.
     pub fn score(&self, beam: usize) -> f32 {
-        self.num_beams[beam].score
+        self.beams[beam].score
     }
 
     /// Goes on with the most likely tokens after each beam, as many as it wants; at the first step, those after the
@@ -165,13 +165,13 @@ impl Search {
     /// With another number of rows than beams.
     pub fn step(&mut self, rows: &[impl AsRef<[Likely]>]) -> Step {
         let BeamSearch { num_beams: count, max_new_tokens, .. } = self.settings;
-        assert_eq!(rows.len(), self.num_beams.len(), "a row for each beam");
+        assert_eq!(rows.len(), self.beams.len(), "a row for each beam");
         self.length += 1;
-        let candidates = self.settings.candidates(&self.num_beams, rows);
+        let candidates = self.settings.candidates(&self.beams, rows);
         let best = candidates[0].score;
         let mut next: Vec<(usize, Beam)> = Vec::with_capacity(count);
         for (rank, candidate) in candidates.into_iter().enumerate() {
-            let grown = self.num_beams[candidate.parent].grown(candidate.token, candidate.score, candidate.logprob);
+            let grown = self.beams[candidate.parent].grown(candidate.token, candidate.score, candidate.logprob);
             if !self.settings.stops.contains(&candidate.token) {
                 next.push((candidate.parent, grown));
             } else if rank < count {
@@ -182,15 +182,15 @@ impl Search {
             }
         }
         let (parents, grown): (Vec<usize>, Vec<Beam>) = next.into_iter().unzip();
-        self.num_beams = grown;
+        self.beams = grown;
         if self.finished.is_done(self.settings.score(best, self.length)) {
             return Step::Done(self.finished.best());
         }
         if self.length < max_new_tokens {
-            let tokens = self.num_beams.iter().map(|beam| beam.tokens[self.length - 1]).collect();
+            let tokens = self.beams.iter().map(|beam| beam.tokens[self.length - 1]).collect();
             return Step::Advance { parents, tokens };
         }
-        for beam in self.num_beams.drain(..) {
+        for beam in self.beams.drain(..) {
             self.finished.add(self.settings.hypothesis(beam, false));
         }
         Step::Done(self.finished.best())

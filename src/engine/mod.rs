@@ -211,7 +211,7 @@ impl Engine {
         self.device
     }
 
-    /// Why [`Device::Auto`] took the processor though there is a GPU's driver, in a sequence.
+    /// Why [`Device::Auto`] took the processor though there is a GPU's driver, in a line.
     pub fn fallback(&self) -> Option<&str> {
         self.fallback.as_deref()
     }

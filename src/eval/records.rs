@@ -197,7 +197,7 @@ pub fn evaluation(plan: &Plan, template: &Template, engine: &Engine) -> Result<B
         ("model", engine.folder().map_or("demo".to_owned(), |folder| folder.display().to_string())),
         ("weights", weights(engine)?),
         ("device", format!("{}{precision}", engine.device())),
-        ("asked", digest(plan.sets.iter().map(|set| (&set.queries, (0..set.queries.examples.len()).collect())))),
+        ("queries", digest(plan.sets.iter().map(|set| (&set.queries, (0..set.queries.examples.len()).collect())))),
         ("support", digest(plan.sets.iter().map(|set| (&set.support, set.all.numbers())))),
         ("drawn from", digest(plan.sets.iter().map(|set| (&set.support, set.drawn.numbers())))),
         ("template", short(blake3::hash(format!("{template:?}").as_bytes()))),

@@ -39,9 +39,9 @@ pub fn find(plan: &Plan, engine: &mut Engine, media: &Media, folder: &Path, obse
             features(&folder.join(format!("features-{name}-{number}.bin")), &examples, engine, media, model, observer)
         };
         let queries: Vec<usize> = (0..set.queries.examples.len()).collect();
-        let of_shown = features("support", &set.support, &set.all.numbers())?;
-        let of_asked = features("query", &set.queries, &queries)?;
-        *found = set.all.similar(&set.support, &set.queries.examples, &of_shown, &of_asked, plan.count_max());
+        let of_support = features("support", &set.support, &set.all.numbers())?;
+        let of_queries = features("query", &set.queries, &queries)?;
+        *found = set.all.similar(&set.support, &set.queries.examples, &of_support, &of_queries, plan.count_max());
     }
     Ok(Similar { of_sets })
 }

@@ -2,7 +2,7 @@
 //! small JSON file:
 //!
 //! ```json
-//! {"begin": "", "shown": "{image}Q: {question} A: {answer}", "asked": "{image}Q: {question} A:", "between": "\n",
+//! {"begin": "", "support": "{image}Q: {question} A: {answer}", "query": "{image}Q: {question} A:", "between": "\n",
 //!  "choice": "{answer}", "stop": ["Q:"]}
 //! ```
 //!
@@ -88,7 +88,7 @@ impl Template {
             None if file.exists() => Template::read(file),
             None => {
                 let names = Template::NAMES.join(", ");
-                Err(Error::argument(format!("form: expected {names} or a file, found {name_or_file:?}")))
+                Err(Error::argument(format!("template: expected {names} or a file, found {name_or_file:?}")))
             }
         }
     }
@@ -117,7 +117,7 @@ impl Template {
         match fields.fields.pop_first() {
             None => Ok(template),
             Some((key, _)) => {
-                let expected = "begin, shown, between, asked, choice, stop";
+                let expected = "begin, support, between, query, choice, stop";
                 Err(Error::invalid(file, "key", expected, format!("{key:?}")))
             }
         }

@@ -394,7 +394,7 @@ fn what_is_asked_for_wrongly_is_told_in_one_line() {
     let place = fixture("none.json").display().to_string();
     let none = error("coco", None, &source(&["none.json"], ""));
     assert_eq!(none, format!("{place}: No such file or directory (os error 2)"));
-    let expected = "form: expected openflamingo, idefics, idefics-instruct, demo or a file, found \"flamingo\"";
+    let expected = "template: expected openflamingo, idefics, idefics-instruct, demo or a file, found \"flamingo\"";
     assert_eq!(Template::open("flamingo", Kind::Caption).unwrap_err().to_string(), expected);
 }
 
@@ -519,7 +519,7 @@ fn prompts_are_those_of_open_flamingos_own_evaluation() {
         let support: Vec<&Example> = support[..count].iter().collect();
         let template = Template::open("openflamingo", kind).unwrap();
         let prompt = template.prompt(&support, queries, shots, &mut load).unwrap();
-        let images = case["images"].as_array().unwrap().iter().map(|image| image.as_u64().unwrap() + 1);
+        let images = case["pictures"].as_array().unwrap().iter().map(|image| image.as_u64().unwrap() + 1);
         assert_eq!(told(&prompt), (text(&case["text"]), images.collect()), "{case}");
         assert_eq!((template.choice("hen"), template.stop()), ("hen".to_owned(), &[] as &[String]));
         if shots == Shots::FirstImage {
@@ -530,7 +530,7 @@ fn prompts_are_those_of_open_flamingos_own_evaluation() {
 }
 
 #[test]
-fn other_forms_write_what_they_say() {
+fn other_templates_write_what_they_say() {
     let told = |name: &str, kind, shots| {
         let (support, queries) = (numbered(1, "What {is} it?", "a hen"), numbered(2, "How many?", "1"));
         let prompt = Template::open(name, kind).unwrap().prompt(&[&support], &queries, shots, &mut load).unwrap();
@@ -570,7 +570,7 @@ fn other_forms_write_what_they_say() {
     assert_eq!((demo.choice("hen"), demo.stop()), ("hen.".to_owned(), &[".".to_owned()][..]));
 
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("form.json");
+    let file = folder.path().join("template.json");
     let template = r#"{"begin": "B {x} ", "support": "{{{answer}}} {image}{question}", "query": "{question}{image}}}?",
                    "between": "|", "choice": "-{answer}", "stop": ["a", "b"]}"#;
     fs::write(&file, template).unwrap();
@@ -583,23 +583,23 @@ fn other_forms_write_what_they_say() {
 }
 
 #[test]
-fn what_is_wrong_with_a_form_is_told_in_one_line() {
+fn what_is_wrong_with_a_template_is_told_in_one_line() {
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("form.json");
+    let file = folder.path().join("template.json");
     let braces = "expected {image}, {question}, {answer}, or {{ or }} for a brace, found";
     let cases = [
-        ("[]", "form: expected an object, found an array".to_owned()),
-        ("{}", "shown: expected a template, found none".to_owned()),
-        (r#"{"support": 1}"#, "shown: expected a string, found a number".to_owned()),
-        (r#"{"support": "{answer}"}"#, "shown: expected one {image}, found 0".to_owned()),
-        (r#"{"support": "{image}{image}{answer}"}"#, "shown: expected one {image}, found 2".to_owned()),
-        (r#"{"support": "{image}"}"#, "shown: expected one {answer}, found 0".to_owned()),
-        (r#"{"support": "{image}{caption}"}"#, format!("shown: {braces} {{caption}}")),
-        (r#"{"support": "{image"}"#, format!("shown: {braces} {{image")),
-        (r#"{"support": "a } b"}"#, format!("shown: {braces} }} b")),
+        ("[]", "template: expected an object, found an array".to_owned()),
+        ("{}", "support: expected a template, found none".to_owned()),
+        (r#"{"support": 1}"#, "support: expected a string, found a number".to_owned()),
+        (r#"{"support": "{answer}"}"#, "support: expected one {image}, found 0".to_owned()),
+        (r#"{"support": "{image}{image}{answer}"}"#, "support: expected one {image}, found 2".to_owned()),
+        (r#"{"support": "{image}"}"#, "support: expected one {answer}, found 0".to_owned()),
+        (r#"{"support": "{image}{caption}"}"#, format!("support: {braces} {{caption}}")),
+        (r#"{"support": "{image"}"#, format!("support: {braces} {{image")),
+        (r#"{"support": "a } b"}"#, format!("support: {braces} }} b")),
         (
             r#"{"support": "{image}{answer}", "query": "{image}{answer}"}"#,
-            "asked: expected no {answer}, found 1".to_owned(),
+            "query: expected no {answer}, found 1".to_owned(),
         ),
         (
             r#"{"support": "{image}{answer}", "query": "{image}", "choice": "x"}"#,
@@ -611,7 +611,7 @@ fn what_is_wrong_with_a_form_is_told_in_one_line() {
         ),
         (
             r#"{"support": "{image}{answer}", "query": "{image}", "ask": "x"}"#,
-            "key: expected begin, shown, between, asked, choice, stop, found \"ask\"".to_owned(),
+            "key: expected begin, support, between, query, choice, stop, found \"ask\"".to_owned(),
         ),
     ];
     for (text, expected) in cases {

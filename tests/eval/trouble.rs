@@ -81,9 +81,9 @@ fn an_output_of_something_else_is_left_alone() {
     own(&folder, "own", 6);
     let (case, other) = (Case::open("open_flamingo-mpt"), Case::open("open_flamingo-neox"));
     let template = json!({"support": "{image}{question}{answer}", "query": "{image}{question}"}).to_string();
-    folder.write("form.json", &template);
+    folder.write("template.json", &template);
     let model = case.model.to_str().unwrap();
-    let set = ["--benchmark", "jsonl", "--data", "own.jsonl", "--template", "form.json", "--task", "question"];
+    let set = ["--benchmark", "jsonl", "--data", "own.jsonl", "--template", "template.json", "--task", "question"];
     let good = [&[model, "--shots", "0,2"], &set[..]].concat();
     folder.run(&good);
     let answers = folder.read("out/answers.jsonl");
@@ -94,9 +94,9 @@ fn an_output_of_something_else_is_left_alone() {
     let changed: [(&[&str], &str); 8] = [
         (&["--seed", "43"], "seed of its evaluation: expected 43, found 42 (choose another --output)"),
         (&["--selection", "fixed"], "series of its evaluation: expected fixed, found random"),
-        (&["--queries", "5"], "asked of its evaluation: expected "),
+        (&["--queries", "5"], "queries of its evaluation: expected "),
         (&["--support-max", "4"], "drawn from of its evaluation: expected "),
-        (&["--template", "openflamingo"], "form of its evaluation: expected "),
+        (&["--template", "openflamingo"], "template of its evaluation: expected "),
         (
             &["--frames", "2"],
             "frames of videos of its evaluation: expected 1 a second, 2 at most, found 1 a second, 8 at most",
@@ -117,12 +117,12 @@ fn an_output_of_something_else_is_left_alone() {
     let data = folder.read("own.jsonl");
     for (from, to) in [("what?", "who?"), ("own3.png", "own4.png"), ("\"answer\":\"a dog\"", "\"answer\":\"a fox\"")] {
         folder.write("own.jsonl", data.replacen(from, to, 1));
-        refused(&good, "asked of its evaluation: expected ");
+        refused(&good, "drawn from of its evaluation: expected ");
     }
     folder.write("own.jsonl", data);
-    folder.write("form.json", template.replace("}{q", "} {q"));
-    refused(&good, "form of its evaluation: expected ");
-    folder.write("form.json", template);
+    folder.write("template.json", template.replace("}{q", "} {q"));
+    refused(&good, "template of its evaluation: expected ");
+    folder.write("template.json", template);
     assert_eq!(folder.read("out/answers.jsonl"), answers);
 
     let (head, records) = answers.split_once('\n').unwrap();
@@ -234,20 +234,20 @@ fn the_most_similar_stands_last_and_features_are_kept() {
     let folder = Folder::new();
     own(&folder, "query", 4);
     own(&folder, "support", 6);
-    for (from, to) in [("asked0", "shown5"), ("asked1", "shown0"), ("asked2", "shown3")] {
+    for (from, to) in [("query0", "support5"), ("query1", "support0"), ("query2", "support3")] {
         fs::copy(folder.path(format!("media/{from}.png")), folder.path(format!("media/{to}.png"))).unwrap();
     }
     let (case, other) = (Case::open("open_flamingo-mpt"), Case::open("open_flamingo-neox"));
-    let set = ["--benchmark", "jsonl", "--data", "asked.jsonl", "--support", "shown.jsonl", "--shots", "2,3"];
+    let set = ["--benchmark", "jsonl", "--data", "query.jsonl", "--support", "support.jsonl", "--shots", "2,3"];
     let model = [case.model.to_str().unwrap(), "--selection", "rices"];
     let arguments = [&model[..], &set].concat();
     assert_eq!(folder.run(&arguments).lines().count(), 1);
     let records = folder.records();
-    for (queries, support) in [("asked0", "shown5"), ("asked1", "shown0"), ("asked2", "shown3")] {
+    for (queries, support) in [("query0", "support5"), ("query1", "support0"), ("query2", "support3")] {
         let of: Vec<&Record> = records.iter().filter(|record| record.id == queries).collect();
         assert!(of.len() == 2 && of.iter().all(|record| *record.support.last().unwrap() == support), "{of:?}");
     }
-    let files = ["out/features-shown-0.bin", "out/features-asked-0.bin"];
+    let files = ["out/features-support-0.bin", "out/features-query-0.bin"];
     let written = || files.map(|file| fs::metadata(folder.path(file)).unwrap().modified().unwrap());
     let before = written();
     let again = |arguments: &[&str]| {
@@ -309,7 +309,7 @@ fn what_makes_no_sense_is_refused_and_leaves_nothing_behind() {
     folder.write("far.jsonl", data.replace("media/", "elsewhere/"));
     folder.write("bad.jsonl", data.replacen("\"answer\":\"a dog\"", "\"answer\":3", 1));
     folder.write("caption.jsonl", "{\"image\": \"media/own0.png\", \"answer\": \"b\"}\n".repeat(4));
-    folder.write("form.json", "{\"support\": \"{image}\"}");
+    folder.write("template.json", "{\"support\": \"{image}\"}");
     let meme = |id: usize| format!("{{\"id\": {id}, \"img\": \"media/own{id}.png\", \"label\": 1, \"text\": \"\"}}\n");
     folder.write("memes.jsonl", (0..5).map(meme).collect::<String>());
     let case = Case::open("open_flamingo-mpt");
@@ -330,9 +330,9 @@ fn what_makes_no_sense_is_refused_and_leaves_nothing_behind() {
         (&["own.jsonl", "--split", "test"], "flamant: split \"test\": a file of this set holds no parts"),
         (
             &["own.jsonl", "--template", "poem"],
-            "flamant: form: expected openflamingo, idefics, idefics-instruct, demo or a",
+            "flamant: template: expected openflamingo, idefics, idefics-instruct, demo or a",
         ),
-        (&["own.jsonl", "--template", "form.json"], "flamant: form.json: shown: expected one {answer}, found 0"),
+        (&["own.jsonl", "--template", "template.json"], "flamant: form.json: shown: expected one {answer}, found 0"),
         (
             &["far.jsonl"],
             "media: expected the images or videos of --data, found none of 6, the first is ./elsewhere/own0",
