@@ -2,8 +2,7 @@
 //! device. Beside them what a run must move and compute at least, the ends that times are held against.
 
 use flamant::config::{
-    Activation, Architecture, DecoderConfig, Family, GatedConfig, Mlp, ModelConfig, Norm, Position, ResamplerConfig,
-    Residual, VisionConfig,
+    Activation, DecoderConfig, GatedConfig, Mlp, ModelConfig, Norm, Position, ResamplerConfig, Residual, VisionConfig,
 };
 
 /// Bytes of a stored number.
@@ -20,21 +19,17 @@ pub fn models() -> Vec<Model> {
     let open_flamingo = |decoder, interval| {
         let gated = open_flamingo_gated(&decoder, interval, 8);
         let resampler = Some(open_flamingo_resampler(6, 64, 8, 4096));
-        ModelConfig { family: Family::OpenFlamingo, vision: vit_large(), resampler, gated, decoder }
+        ModelConfig { vision: vit_large(), resampler, gated, decoder }
     };
     let idefics = ModelConfig {
-        family: Family::Idefics,
         vision: vit_huge(),
         resampler: Some(idefics_resampler(6, 64, 16, 96, 4 * 1280)),
         gated: idefics_gated(4096, 32, 11_008, 4),
         decoder: llama(4096, 32, 32, 11_008, 32_002),
     };
     vec![
-        Model {
-            name: "OpenFlamingo-3B",
-            config: open_flamingo(mosaic(Architecture::MosaicGpt, 2048, 24, 16, 50_280), 1),
-        },
-        Model { name: "OpenFlamingo-9B", config: open_flamingo(mosaic(Architecture::Mpt, 4096, 32, 32, 50_280), 4) },
+        Model { name: "OpenFlamingo-3B", config: open_flamingo(mosaic_gpt(2048, 24, 16, 50_280), 1) },
+        Model { name: "OpenFlamingo-9B", config: open_flamingo(mpt(4096, 32, 32, 50_280), 4) },
         Model { name: "IDEFICS-9B", config: idefics },
     ]
 }
@@ -44,14 +39,12 @@ pub fn models() -> Vec<Model> {
 pub fn all_models() -> Vec<Model> {
     let decoder = red_pajama();
     let small = ModelConfig {
-        family: Family::OpenFlamingo,
         vision: vit_large(),
         resampler: Some(open_flamingo_resampler(6, 64, 8, 4096)),
         gated: open_flamingo_gated(&decoder, 2, 8),
         decoder,
     };
     let large = ModelConfig {
-        family: Family::Idefics,
         vision: vit_huge(),
         resampler: Some(idefics_resampler(6, 64, 16, 96, 4 * 1280)),
         gated: idefics_gated(8192, 64, 22_016, 4),
@@ -75,16 +68,14 @@ pub fn tiny_models() -> Vec<Model> {
         class_token_kept,
         ..vit_large()
     };
-    let decoder = mosaic(Architecture::MosaicGpt, 128, 2, 1, 160);
+    let decoder = mosaic_gpt(128, 2, 1, 160);
     let open_flamingo = ModelConfig {
-        family: Family::OpenFlamingo,
         vision: vision(Activation::QuickGelu, false),
         resampler: Some(open_flamingo_resampler(1, 16, 1, 128)),
         gated: open_flamingo_gated(&decoder, 1, 1),
         decoder,
     };
     let idefics = ModelConfig {
-        family: Family::Idefics,
         vision: vision(Activation::Gelu, true),
         resampler: Some(idefics_resampler(1, 16, 1, 96, 128)),
         gated: idefics_gated(128, 1, 176, 2),
@@ -175,11 +166,18 @@ fn idefics_gated(width: usize, heads: usize, mlp_width: usize, interval: usize) 
     }
 }
 
-/// MPT: without biases, tied; the 1B has norms of queries and keys.
-fn mosaic(architecture: Architecture, width: usize, layers: usize, heads: usize, vocabulary: usize) -> DecoderConfig {
-    let first = architecture == Architecture::MosaicGpt;
+/// MPT-1B under its first name: norms of queries and keys.
+fn mosaic_gpt(width: usize, layers: usize, heads: usize, vocabulary: usize) -> DecoderConfig {
     DecoderConfig {
-        architecture,
+        position: Position::Alibi { bias_max: 8.0, interleaved: false },
+        qk_norm: true,
+        ..mpt(width, layers, heads, vocabulary)
+    }
+}
+
+/// MPT: without biases, tied.
+fn mpt(width: usize, layers: usize, heads: usize, vocabulary: usize) -> DecoderConfig {
+    DecoderConfig {
         width,
         layers,
         heads,
@@ -191,10 +189,10 @@ fn mosaic(architecture: Architecture, width: usize, layers: usize, heads: usize,
         norm_epsilon: 1e-5,
         norm_bias: false,
         linear_bias: false,
-        position: Position::Alibi { bias_max: 8.0, interleaved: !first },
+        position: Position::Alibi { bias_max: 8.0, interleaved: true },
         mlp: Mlp::Plain(Activation::Gelu),
         residual: Residual::Sequential,
-        qk_norm: first,
+        qk_norm: false,
         qkv_clip: None,
         softmax_scale: None,
         tied: true,
@@ -204,7 +202,6 @@ fn mosaic(architecture: Architecture, width: usize, layers: usize, heads: usize,
 
 fn llama(width: usize, layers: usize, heads: usize, mlp_width: usize, vocabulary: usize) -> DecoderConfig {
     DecoderConfig {
-        architecture: Architecture::Llama,
         mlp_width,
         norm: Norm::Rms,
         norm_epsilon: 1e-6,
@@ -213,7 +210,7 @@ fn llama(width: usize, layers: usize, heads: usize, mlp_width: usize, vocabulary
         qk_norm: false,
         tied: false,
         unpredicted: 0,
-        ..mosaic(Architecture::Llama, width, layers, heads, vocabulary)
+        ..mpt(width, layers, heads, vocabulary)
     }
 }
 
@@ -226,7 +223,7 @@ fn red_pajama() -> DecoderConfig {
         qk_norm: false,
         tied: false,
         unpredicted: 0,
-        ..mosaic(Architecture::GptNeoX, 2560, 32, 32, 50_280)
+        ..mpt(2560, 32, 32, 50_280)
     }
 }
 

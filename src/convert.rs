@@ -10,9 +10,9 @@ mod language;
 mod tokenizer;
 mod vision;
 
-use crate::checkpoint::{Checkpoint, Dtype, read_json, safetensors};
-use crate::config::CONFIG_BYTES_MAX;
+use crate::checkpoint::{Checkpoint, Dtype, Folder, safetensors};
 use crate::error::{Error, Result};
+use crate::family::{CONFIG_BYTES_MAX, open_flamingo::FAMILY};
 use crate::image::{CLIP_MEAN, CLIP_STD};
 use crate::inspect::Inspection;
 use flamingo::Trained;
@@ -54,9 +54,7 @@ pub fn convert(options: &ConvertOptions, progress: &mut dyn FnMut(u64, u64)) -> 
     let trained = Trained::sort(&checkpoint, &language)?;
     let tokenizer = Tokenizer::extend(&options.language_model, trained.embedding_rows())?;
     let every = trained.cross_attn_every(options.cross_attn_every)?;
-    let generation_config = options.language_model.join("generation_config.json");
-    let generation_config =
-        if generation_config.exists() { Some(read_json(&generation_config, CONFIG_BYTES_MAX)?) } else { None };
+    let generation_config = generation_config(&options.language_model, &tokenizer)?;
 
     let mut plan = Plan::default();
     trained.plan_resampler(vision.width, &mut plan)?;
@@ -79,9 +77,19 @@ pub fn convert(options: &ConvertOptions, progress: &mut dyn FnMut(u64, u64)) -> 
     Ok(())
 }
 
+/// The language model's, if it has one, but that an answer ends as OpenFlamingo's own `generate` ends it.
+fn generation_config(language_model: &Path, tokenizer: &Tokenizer) -> Result<Option<Value>> {
+    let mut config = Folder::Disk(language_model).object_if_there("generation_config.json", CONFIG_BYTES_MAX)?;
+    if config.is_empty() {
+        return Ok(None);
+    }
+    config.insert("eos_token_id".to_owned(), tokenizer.end_of_chunk.into());
+    Ok(Some(Value::Object(config)))
+}
+
 fn model_config(every: usize, tokenizer: &Tokenizer, vision: &Vision, language: &Language) -> Value {
     json!({
-        "model_type": "open_flamingo",
+        "model_type": FAMILY.model_type,
         "cross_attn_every_n_layers": every,
         "eoc_token_id": tokenizer.end_of_chunk,
         "media_token_id": tokenizer.media,

@@ -21,6 +21,7 @@ macro_rules! files {
 /// The files of the model.
 pub const MODEL: Folder<'static> = Folder::Embedded(files![
     "config.json",
+    "generation_config.json",
     "model.safetensors",
     "preprocessor_config.json",
     "tokenizer.json",

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::checkpoint::Folder;
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::family;
+use crate::family::{Family, Model};
+use crate::generation_config::GenerationConfig;
 use crate::model;
 use crate::preprocessor;
 use crate::weights::Weights;
@@ -40,6 +41,10 @@ pub struct Gate {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Inspection {
+    /// Who trained it.
+    pub family: &'static Family,
+    /// What reports call its language model.
+    pub language_model: &'static str,
     /// What `config.json` and shapes say.
     pub config: ModelConfig,
     /// Vision, resampler, gated blocks, decoder: what of each the engine uses.
@@ -50,6 +55,8 @@ pub struct Inspection {
     pub unused: u64,
     /// Bytes of all tensors in the files.
     pub bytes: u64,
+    /// What the folder says of generation.
+    pub generation: GenerationConfig,
 }
 
 impl Inspection {
@@ -60,11 +67,11 @@ impl Inspection {
     pub fn of(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = Folder::Disk(folder.as_ref());
         let checkpoint = Arc::new(folder.checkpoint()?);
-        let config = ModelConfig::from_checkpoint(folder, &checkpoint)?;
-        let names = family::names(&config, &checkpoint);
+        let Model { family, language_model, config, names } = Model::open(folder, &checkpoint)?;
         let mut weights = Weights::new(checkpoint.clone(), names);
-        let levels = preprocessor::open(folder, &config)?.levels();
-        model::record(&config, &levels, &mut weights)?;
+        let preprocessor = preprocessor::open(folder, family.preprocessing, config.vision.image_size)?;
+        model::record(&config, &preprocessor.levels(), &mut weights)?;
+        let generation = GenerationConfig::read(folder, config.decoder.vocabulary)?;
         let mut parts: BTreeMap<&'static str, Part> = BTreeMap::new();
         let mut gates = vec![[0.0; 2]; config.gated_blocks()];
         for stored in weights.list() {
@@ -92,7 +99,7 @@ impl Inspection {
             gates.map(|(block, [attention, dense])| Gate { layer: layer_of(block), attention, dense }).collect();
         let used = weights.used();
         let unused = checkpoint.names().filter(|name| !used.contains(*name)).count() as u64;
-        Ok(Inspection { config, parts, gates, unused, bytes: checkpoint.bytes() })
+        Ok(Inspection { family, language_model, config, parts, gates, unused, bytes: checkpoint.bytes(), generation })
     }
 }
 

@@ -44,7 +44,6 @@
 
 pub mod batch;
 pub mod checkpoint;
-pub mod config;
 pub mod convert;
 pub mod demo;
 #[cfg(feature = "eval")]
@@ -67,6 +66,7 @@ mod family;
 mod ffi;
 mod files;
 mod flamingo;
+mod generation_config;
 mod graph;
 mod inspect;
 mod kv;
@@ -86,8 +86,11 @@ pub use engine::{
     PagesNow, PreparedRequest, Preparer, Request, RequestId, Score, Stats, Task, Timings, Usage, json, runner,
 };
 pub use error::{Error, ErrorKind, Result};
+pub use family::{Family, MediaMask, Preprocessing, Template};
 pub use flamingo::Flamingo;
+pub use generation_config::GenerationConfig;
 pub use inspect::{Gate, Inspection, Part as InspectedPart};
+pub use model::config;
 pub use prompt::{Part, Prompt, PromptLimits, Rendered};
 pub use sample::Sampling;
 pub use tokenizer::{TextStream, Tokenizer};

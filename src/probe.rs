@@ -11,7 +11,7 @@ use crate::checkpoint::Folder;
 use crate::config::ModelConfig;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::family;
+use crate::family::Model;
 use crate::image::{Crop, Preprocessor};
 use crate::model;
 use crate::preprocessor;
@@ -203,11 +203,10 @@ impl Probe {
     ) -> Result<(Probe, ModelConfig)> {
         let folder = Folder::Disk(folder);
         let checkpoint = Arc::new(folder.checkpoint()?);
-        let config = ModelConfig::from_checkpoint(folder, &checkpoint)?;
-        let names = family::names(&config, &checkpoint);
+        let Model { family, config, names, .. } = Model::open(folder, &checkpoint)?;
         let mut weights = Weights::new(checkpoint, names);
-        let levels = preprocessor::open(folder, &config)?.levels();
-        let plans = Arc::new(model::record(&config, &levels, &mut weights)?);
+        let preprocessor = preprocessor::open(folder, family.preprocessing, config.vision.image_size)?;
+        let plans = Arc::new(model::record(&config, &preprocessor.levels(), &mut weights)?);
         let probe = Probe::with(place, weights, plans, KvConfig::of(&config, pages), capacity)?;
         Ok((probe, config))
     }

@@ -7,11 +7,10 @@ use base64::Engine as _;
 use serde_json::{Map, Value};
 
 use crate::checkpoint::{kind, read_bounded};
-use crate::config::Family;
 use crate::error::{Error, Result};
 use crate::image::{self, Image};
 use crate::setters::setters;
-use crate::tokenizer::{END_OF_UTTERANCE, FENCE, MEDIA, Tokenizer};
+use crate::tokenizer::Tokenizer;
 use crate::video::{self, FrameSampling, Video};
 
 /// What a prompt may hold; passed limits are errors that name them.
@@ -246,16 +245,10 @@ impl Prompt {
 
     /// Writes the prompt as the family was trained on it, and marks which image each token sees.
     ///
-    /// IDEFICS (`processing_idefics.py`): begins with `<s>`, strips the spaces of each text part, puts fences around
-    /// images, and its instruct tokenizers end a turn between two text parts. OpenFlamingo: `<image>` alone.
-    ///
     /// # Errors
     /// A text part that would forge an image; an empty prompt.
     pub fn render(&self, tokenizer: &Tokenizer) -> Result<Rendered> {
-        let text = match tokenizer.family() {
-            Family::Idefics => self.idefics_text(tokenizer),
-            Family::OpenFlamingo => self.open_flamingo_text(),
-        };
+        let text = self.written(tokenizer);
         self.check_markers(tokenizer)?;
         let ids = tokenizer.encode(&text)?;
         if ids.is_empty() {
@@ -266,7 +259,7 @@ impl Prompt {
             let expected = format!("prompt: expected {} image markers, one for each image", self.images);
             return Err(Error::argument(format!("{expected}, found {markers}")));
         }
-        let media = media_index(&ids, tokenizer.media, tokenizer.end);
+        let media = tokenizer.template().media_mask.of(&ids, tokenizer.media, tokenizer.end);
         Ok(Rendered { text, ids, media })
     }
 
@@ -275,36 +268,31 @@ impl Prompt {
         self.parts.iter().map(Part::frames).filter(|frames| !frames.is_empty())
     }
 
-    fn idefics_text(&self, tokenizer: &Tokenizer) -> String {
+    /// The text with all markers.
+    fn written(&self, tokenizer: &Tokenizer) -> String {
+        let template = tokenizer.template();
+        let between_texts = tokenizer.turn_end.filter(|_| template.turn_end_between_texts).map(|_| template.turn_end);
         let mut text = tokenizer.begin.clone();
         let mut previous: Option<&Part> = None;
         for part in &self.parts {
             match part {
                 Part::Text(part) => {
-                    if matches!(previous, Some(Part::Text(_))) && tokenizer.end_of_utterance.is_some() {
-                        text.push_str(END_OF_UTTERANCE);
+                    if matches!(previous, Some(Part::Text(_))) {
+                        text.extend(between_texts);
                     }
-                    text.push_str(part.trim_matches(' '));
+                    text.push_str(if template.trims { part.trim_matches(' ') } else { part });
                 }
                 Part::Image(_) | Part::Video(_) => {
                     if !matches!(previous, Some(Part::Image(_) | Part::Video(_))) {
-                        text.push_str(FENCE);
+                        text.extend(template.fence);
                     }
-                    text.push_str(MEDIA);
-                    text.push_str(FENCE);
+                    text.push_str(template.image);
+                    text.extend(template.fence);
                 }
             }
             previous = Some(part);
         }
         text
-    }
-
-    fn open_flamingo_text(&self) -> String {
-        let pieces = self.parts.iter().map(|part| match part {
-            Part::Text(text) => text.as_str(),
-            Part::Image(_) | Part::Video(_) => MEDIA,
-        });
-        pieces.collect()
     }
 
     /// No run of text parts may spell a marker, alone or together.
@@ -339,26 +327,6 @@ pub struct Rendered {
     pub ids: Vec<u32>,
     /// For each token the image (from 0) that it sees, if any.
     pub media: Vec<Option<u32>>,
-}
-
-/// The image each token sees: the last one before it, its own marker included (paper 2.3). IDEFICS sees none after an
-/// end of document until the next image.
-fn media_index(ids: &[u32], media: u32, end: Option<u32>) -> Vec<Option<u32>> {
-    let mut images = 0;
-    let mut current = None;
-    let mut index = Vec::with_capacity(ids.len());
-    for &id in ids {
-        if id == media {
-            current = Some(images);
-            images += 1;
-        }
-        index.push(current);
-        // The end token itself still sees the image.
-        if Some(id) == end {
-            current = None;
-        }
-    }
-    index
 }
 
 /// A part of a prompt file: what is relative to it, and how errors name it.
@@ -432,34 +400,4 @@ fn data_uri(uri: &str, source: &str, name: &str, bytes_max: u64) -> Result<Vec<u
     }
     let standard = base64::engine::general_purpose::STANDARD;
     standard.decode(data).map_err(|reason| Error::malformed(source, name, "base64", reason))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Masks of transformers' IDEFICS processor, and text times of open_flamingo.
-    #[test]
-    fn media_index_is_the_references() {
-        let idefics: Value = serde_json::from_str(include_str!("../tests/data/semantics/image_masks.json")).unwrap();
-        let open_flamingo: Value =
-            serde_json::from_str(include_str!("../tests/data/semantics/text_times.json")).unwrap();
-        let number = |value: &Value| value.as_i64().unwrap();
-        let numbers = |value: &Value| value.as_array().unwrap().iter().map(number).collect::<Vec<i64>>();
-        let tokens = |value: &Value| numbers(value).into_iter().map(|id| id as u32).collect::<Vec<u32>>();
-        let (media, end) = (number(&idefics["image"]) as u32, number(&idefics["eos"]) as u32);
-        for case in idefics["cases"].as_array().unwrap() {
-            let found = media_index(&tokens(&case["ids"]), media, Some(end));
-            let found: Vec<i64> = found.into_iter().map(|image| image.map_or(-1, i64::from)).collect();
-            assert_eq!(found, numbers(&case["last_image"]), "{case}");
-        }
-        let media = number(&open_flamingo["media"]) as u32;
-        for case in open_flamingo["cases"].as_array().unwrap() {
-            let found = media_index(&tokens(&case["ids"]), media, None);
-            let found: Vec<i64> =
-                found.into_iter().map(|image| image.map_or(0, |image| i64::from(image) + 1)).collect();
-            assert_eq!(found, numbers(&case["text_time"]), "{case}");
-            assert_eq!(found.last().copied(), Some(number(&case["generated"])), "what tokens after the prompt see");
-        }
-    }
 }

@@ -9,6 +9,9 @@ use pulp::{Arch, NullaryFnOnce};
 use crate::error::{Error, Result};
 use crate::setters::setters;
 
+/// Most tokens that may be suppressed: a device looks through them for each token it chooses.
+pub(crate) const SUPPRESSED_MAX: usize = 256;
+
 /// How the next token is chosen.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]

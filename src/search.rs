@@ -15,7 +15,7 @@ pub struct BeamSearch {
     pub max_new_tokens: usize,
     /// Tokens that finish a text.
     pub stops: Vec<u32>,
-    /// Tokens that are never generated.
+    /// Tokens that are never generated, ascending.
     pub suppressed: Vec<u32>,
 }
 

@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 use tokenizers::Tokenizer as HuggingFace;
 
 use crate::checkpoint::Folder;
-use crate::config::Family;
 use crate::error::{Error, Result};
+use crate::family::{Family, Template};
 
 /// Largest tokenizer file that is read; the largest of the family is 2 MB.
 pub(crate) const TOKENIZER_BYTES_MAX: u64 = 64 << 20;
@@ -17,43 +17,38 @@ pub struct Tokenizer {
     inner: HuggingFace,
     /// The token that stands for an image.
     pub media: u32,
-    /// IDEFICS puts this token around images.
+    /// Stands around images, if the family has such a token.
     pub fence: Option<u32>,
-    /// IDEFICS-instruct ends each turn with this token.
-    pub end_of_utterance: Option<u32>,
-    /// Text of the token that begins a sequence.
+    /// Ends a turn, if there are turns.
+    pub turn_end: Option<u32>,
+    /// What begins the text of a prompt; empty if the tokenizer adds a begin by itself.
     pub begin: String,
-    /// Ends a document; IDEFICS forgets the image after it.
+    /// Ends a document, if the family knows documents.
     pub end: Option<u32>,
-    /// Generation ends with any of these.
-    pub stops: Vec<u32>,
-    family: Family,
+    family: &'static Family,
     /// Rows of the embedding.
     vocabulary: usize,
 }
-
-/// IDEFICS's fence around images.
-pub(crate) const FENCE: &str = "<fake_token_around_image>";
-/// The image marker of both families.
-pub(crate) const MEDIA: &str = "<image>";
-/// End of a turn in IDEFICS-instruct.
-pub(crate) const END_OF_UTTERANCE: &str = "<end_of_utterance>";
-/// End of an example in OpenFlamingo.
-pub(crate) const END_OF_CHUNK: &str = "<|endofchunk|>";
 
 impl Tokenizer {
     /// Reads `tokenizer.json`, and the names of special tokens from `tokenizer_config.json` if there is one.
     ///
     /// # Errors
     /// A file that is missing, oversized or malformed; a token of the family that is not in it.
-    pub fn open(folder: Folder, family: Family, vocabulary: usize) -> Result<Self> {
+    pub fn open(folder: Folder, family: &'static Family, vocabulary: usize) -> Result<Self> {
         let (file, names) = ("tokenizer.json", "tokenizer_config.json");
         let value = folder.json(file, TOKENIZER_BYTES_MAX)?;
         let names = folder.object_if_there(names, TOKENIZER_BYTES_MAX)?;
         Self::new(&folder.path(file), value, &names, family, vocabulary)
     }
 
-    fn new(file: &Path, value: Value, names: &Map<String, Value>, family: Family, vocabulary: usize) -> Result<Self> {
+    fn new(
+        file: &Path,
+        value: Value,
+        names: &Map<String, Value>,
+        family: &'static Family,
+        vocabulary: usize,
+    ) -> Result<Self> {
         let malformed = |error: &dyn std::fmt::Display| Error::invalid(file, "tokenizer", "a tokenizers file", error);
         let mut inner: HuggingFace = serde_json::from_value(value).map_err(|error| malformed(&error))?;
         inner.with_truncation(None).map_err(|error| malformed(&error))?;
@@ -70,34 +65,34 @@ impl Tokenizer {
                 .token_to_id(text)
                 .ok_or_else(|| Error::invalid(file, "vocabulary", format!("the token {text}"), "none"))
         };
-        let media = id(MEDIA)?;
-        let (fence, end_of_utterance, end, stops) = match family {
-            Family::Idefics => {
-                let end = id(&named("eos_token", "</s>"))?;
-                let turn = inner.token_to_id(END_OF_UTTERANCE);
-                (Some(id(FENCE)?), turn, Some(end), [Some(end), turn].into_iter().flatten().collect())
-            }
-            Family::OpenFlamingo => (None, None, None, vec![id(END_OF_CHUNK)?]),
+        let template = &family.template;
+        let media = id(template.image)?;
+        let end = template.document_end.map(|end| id(&named("eos_token", end))).transpose()?;
+        let turn_end = match template.turn_end_optional {
+            true => inner.token_to_id(template.turn_end),
+            false => Some(id(template.turn_end)?),
         };
-        for token in stops.iter().chain([&media]).chain(&fence) {
+        let fence = template.fence.map(id).transpose()?;
+        let ends = [end, turn_end];
+        for token in ends.iter().flatten().chain([&media]).chain(&fence) {
             if *token as usize >= vocabulary {
                 let expected = format!("ids below the {vocabulary} rows of the embedding");
                 return Err(Error::invalid(file, "vocabulary", expected, token));
             }
         }
-        if let Some(stop) = stops.iter().find(|&&stop| stop == media || Some(stop) == fence) {
-            return Err(Error::invalid(file, "eos_token", "a token that is no image marker", stop));
+        if let Some(end) = ends.iter().flatten().find(|&&end| end == media || Some(end) == fence) {
+            return Err(Error::invalid(file, "eos_token", "a token that is no image marker", end));
         }
-        let begin = named("bos_token", "<s>");
-        if family == Family::Idefics {
+        let begin = template.begin.map(|begin| named("bos_token", begin)).unwrap_or_default();
+        if template.begin.is_some() {
             id(&begin)?;
         }
-        Ok(Tokenizer { inner, media, fence, end_of_utterance, begin, end, stops, family, vocabulary })
+        Ok(Tokenizer { inner, media, fence, turn_end, begin, end, family, vocabulary })
     }
 
-    /// Tokens of a whole prompt. OpenFlamingo's language models add their own begin token, IDEFICS has it in the text.
+    /// Tokens of a whole prompt. Where its text has no begin, the tokenizer may add one.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        self.encode_with(text, self.family == Family::OpenFlamingo)
+        self.encode_with(text, self.template().begin.is_none())
     }
 
     /// Tokens of a continuation: nothing is added.
@@ -129,16 +124,39 @@ impl Tokenizer {
 
     /// Markers that a text part may not hold.
     pub(crate) fn markers(&self) -> impl Iterator<Item = &'static str> {
-        [Some(MEDIA), self.fence.map(|_| FENCE)].into_iter().flatten()
+        [Some(self.template().image), self.template().fence].into_iter().flatten()
     }
 
-    /// Tokens that are never generated.
-    pub fn suppressed(&self) -> Vec<u32> {
+    /// Tokens of the markers of images, which are never written.
+    pub(crate) fn marker_ids(&self) -> Vec<u32> {
         [Some(self.media), self.fence].into_iter().flatten().collect()
     }
 
+    /// Tokens that end an answer: the end of a turn, and that of a document or what a file of the folder names in its
+    /// place.
+    pub(crate) fn ends(&self, named: &[u32]) -> Vec<u32> {
+        let mut ends = named.to_vec();
+        let own = self.end.filter(|_| named.is_empty()).into_iter().chain(self.turn_end);
+        own.for_each(|end| {
+            if !ends.contains(&end) {
+                ends.push(end)
+            }
+        });
+        ends
+    }
+
+    /// How prompts are written.
+    pub fn template(&self) -> &'static Template {
+        &self.family.template
+    }
+
+    /// The built-in template of evaluations that fits: another one where there are turns.
+    pub fn evaluation(&self) -> &'static str {
+        self.family.evaluations[usize::from(self.turn_end.is_some())]
+    }
+
     /// The family whose prompts it writes.
-    pub fn family(&self) -> Family {
+    pub fn family(&self) -> &'static Family {
         self.family
     }
 }

@@ -23,10 +23,10 @@ impl Folder<'_> {
         }
     }
 
-    /// Whether the folder has a file.
+    /// Whether the folder has a file, or a link that leads nowhere: only what is not there counts as absent.
     pub fn has(&self, name: &str) -> bool {
         match self {
-            Folder::Disk(folder) => folder.join(name).exists(),
+            Folder::Disk(folder) => folder.join(name).symlink_metadata().is_ok(),
             Folder::Embedded(_) => self.embedded(name).is_some(),
         }
     }

@@ -1,11 +1,11 @@
 //! `flamant inspect`: what a model folder holds.
 
-use std::io::Write as _;
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
 use flamant::config::ModelConfig;
-use flamant::{Device, Inspection, Limits};
+use flamant::{Device, GenerationConfig, Inspection, Limits};
 use serde_json::json;
 
 use super::{Outcome, print_json};
@@ -28,9 +28,9 @@ impl Inspect {
 }
 
 fn show(inspection: &Inspection) -> Outcome {
-    let ModelConfig { family, vision, resampler, gated, decoder } = &inspection.config;
+    let ModelConfig { vision, resampler, gated, decoder } = &inspection.config;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "family      {family:?}, language model {:?}", decoder.architecture)?;
+    writeln!(out, "family      {}, language model {}", inspection.family.name, inspection.language_model)?;
     let (side, patch) = (vision.image_size, vision.patch_size);
     let clip = format!("{} layers of {} x {}", vision.layers, vision.heads, vision.width / vision.heads);
     writeln!(out, "vision      {clip}, {side} px in patches of {patch}, {} tokens", vision.tokens_out())?;
@@ -51,6 +51,7 @@ fn show(inspection: &Inspection) -> Outcome {
     let (tokens, most) = (decoder.vocabulary, decoder.positions_max);
     writeln!(out, "decoder     {} layers of {heads}, {tokens} tokens, {most} positions", decoder.layers)?;
     let steps = steps().map(|(device, tokens, images)| format!("{tokens} tokens and {images} images on {device}"));
+    show_generation(&mut out, &inspection.generation)?;
     writeln!(out, "steps       {}, less where memory is short", steps.join(", "))?;
     writeln!(out, "\n{:12} {:>15} {:>15}  tensors", "part", "parameters", "bytes")?;
     for (name, part) in &inspection.parts {
@@ -66,6 +67,29 @@ fn show(inspection: &Inspection) -> Outcome {
     Ok(())
 }
 
+/// What the folder says of generation: what is heeded, and what is not.
+fn show_generation(out: &mut impl Write, generation: &GenerationConfig) -> Outcome {
+    let tokens = |tokens: &[u32]| tokens.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    let end = match generation.end_tokens.as_slice() {
+        [] => "the tokenizer's end token".to_owned(),
+        named => format!("tokens {}", tokens(named)),
+    };
+    writeln!(out, "answers     end with {end}")?;
+    if !generation.suppressed_tokens.is_empty() {
+        writeln!(out, "            never hold tokens {}", tokens(&generation.suppressed_tokens))?;
+    }
+    let settings = |settings: &serde_json::Map<String, serde_json::Value>| {
+        settings.iter().map(|(key, value)| format!("{key} {value}")).collect::<Vec<_>>().join(", ")
+    };
+    if !generation.defaults.is_empty() {
+        writeln!(out, "            not applied unless a request asks: {}", settings(&generation.defaults))?;
+    }
+    if !generation.unsupported.is_empty() {
+        writeln!(out, "            not supported: {}", settings(&generation.unsupported))?;
+    }
+    Ok(())
+}
+
 /// What a step holds at most on each kind of device, if nothing is said: tokens and images.
 fn steps() -> [(&'static str, usize, usize); 2] {
     [("cpu", Device::Cpu), ("cuda", Device::Cuda(0))].map(|(name, device)| {
@@ -75,7 +99,7 @@ fn steps() -> [(&'static str, usize, usize); 2] {
 }
 
 fn report(inspection: &Inspection) -> serde_json::Value {
-    let ModelConfig { family, vision, resampler, gated, decoder } = &inspection.config;
+    let ModelConfig { vision, resampler, gated, decoder } = &inspection.config;
     let parts: serde_json::Map<_, _> = inspection
         .parts
         .iter()
@@ -84,13 +108,13 @@ fn report(inspection: &Inspection) -> serde_json::Value {
             (name.replace(' ', "_"), value)
         })
         .collect();
-    let gates = inspection.gates.iter();
+    let (gates, generation) = (inspection.gates.iter(), &inspection.generation);
     let steps = steps().into_iter().map(|(device, tokens, images)| {
         (device.to_owned(), json!({"max_batched_tokens": tokens, "max_batched_images": images}))
     });
     json!({
-        "family": format!("{family:?}"),
-        "language_model": format!("{:?}", decoder.architecture),
+        "family": inspection.family.name,
+        "language_model": inspection.language_model,
         "vision": {
             "layers": vision.layers, "width": vision.width, "heads": vision.heads,
             "image_size": vision.image_size, "patch_size": vision.patch_size, "tokens": vision.tokens_out(),
@@ -104,6 +128,10 @@ fn report(inspection: &Inspection) -> serde_json::Value {
         "decoder": {
             "layers": decoder.layers, "width": decoder.width, "heads": decoder.heads,
             "vocabulary": decoder.vocabulary, "positions": decoder.positions_max,
+        },
+        "generation": {
+            "end_tokens": generation.end_tokens, "suppressed_tokens": generation.suppressed_tokens,
+            "not_applied": generation.defaults, "not_supported": generation.unsupported,
         },
         "steps": steps.collect::<serde_json::Map<_, _>>(),
         "parts": parts,

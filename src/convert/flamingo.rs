@@ -3,8 +3,8 @@
 use super::Plan;
 use super::language::{Language, layer_and_rest};
 use crate::checkpoint::Checkpoint;
-use crate::config::OPEN_FLAMINGO_HEAD_WIDTH as HEAD_WIDTH;
 use crate::error::{Error, Result};
+use crate::family::open_flamingo::HEAD_WIDTH;
 use std::collections::{BTreeMap, BTreeSet};
 
 const LANGUAGE: &str = "lang_encoder.";
@@ -81,7 +81,7 @@ impl<'a> Trained<'a> {
 
     /// Rows of the trained embedding, if it was trained.
     pub fn embedding_rows(&self) -> Option<usize> {
-        let key = self.language_tensors.get(self.language.family.embedding)?;
+        let key = self.language_tensors.get(&self.language.embedding)?;
         self.checkpoint.shape(key)?.first().copied()
     }
 

@@ -1,147 +1,16 @@
-//! The frozen language model: which families there are, what their tensors are called, and which of them go along.
+//! The frozen language model: which of its tensors go along.
 
 use super::Plan;
 use crate::checkpoint::{Checkpoint, read_json};
-use crate::config::CONFIG_BYTES_MAX;
 use crate::error::{Error, Result};
+use crate::family::CONFIG_BYTES_MAX;
+use crate::family::language::{LANGUAGES, Language as Family};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Layers that a model may have.
 const LAYERS_MAX: usize = 10_000;
-
-/// A family of language models.
-pub struct Family {
-    /// `model_type` of its `config.json`.
-    model_type: &'static str,
-    /// What stands before all names but the head's; some releases leave it out.
-    base: &'static str,
-    /// The container of the layers.
-    pub layers: &'static str,
-    /// The input embedding.
-    pub embedding: &'static str,
-    /// The output matrix.
-    head: &'static str,
-    /// Whether the output matrix is the embedding where the configuration does not say.
-    tied: bool,
-    /// Where the configuration has the number of layers and the width.
-    layers_key: &'static str,
-    width_key: &'static str,
-    /// What every layer must have.
-    layer_tensors: &'static [&'static str],
-    /// What must stand outside the layers, besides the embedding.
-    other_tensors: &'static [&'static str],
-}
-
-const FAMILIES: [Family; 5] = [
-    Family {
-        model_type: "mpt",
-        base: "transformer.",
-        layers: "transformer.blocks",
-        embedding: "transformer.wte.weight",
-        head: "lm_head.weight",
-        tied: true,
-        layers_key: "n_layers",
-        width_key: "d_model",
-        layer_tensors: &[
-            "norm_1.weight",
-            "attn.Wqkv.weight",
-            "attn.out_proj.weight",
-            "norm_2.weight",
-            "ffn.up_proj.weight",
-            "ffn.down_proj.weight",
-        ],
-        other_tensors: &["transformer.norm_f.weight"],
-    },
-    Family {
-        model_type: "mosaic_gpt",
-        base: "transformer.",
-        layers: "transformer.blocks",
-        embedding: "transformer.wte.weight",
-        head: "lm_head.weight",
-        tied: true,
-        layers_key: "n_layers",
-        width_key: "d_model",
-        layer_tensors: &[
-            "ln_1.weight",
-            "attn.Wqkv.weight",
-            "attn.out_proj.weight",
-            "ln_2.weight",
-            "mlp.mlp_up.weight",
-            "mlp.mlp_down.weight",
-        ],
-        other_tensors: &["transformer.ln_f.weight"],
-    },
-    Family {
-        model_type: "gpt_neox",
-        base: "gpt_neox.",
-        layers: "gpt_neox.layers",
-        embedding: "gpt_neox.embed_in.weight",
-        head: "embed_out.weight",
-        tied: false,
-        layers_key: "num_hidden_layers",
-        width_key: "hidden_size",
-        layer_tensors: &[
-            "input_layernorm.weight",
-            "input_layernorm.bias",
-            "attention.query_key_value.weight",
-            "attention.query_key_value.bias",
-            "attention.dense.weight",
-            "attention.dense.bias",
-            "post_attention_layernorm.weight",
-            "post_attention_layernorm.bias",
-            "mlp.dense_h_to_4h.weight",
-            "mlp.dense_h_to_4h.bias",
-            "mlp.dense_4h_to_h.weight",
-            "mlp.dense_4h_to_h.bias",
-        ],
-        other_tensors: &["gpt_neox.final_layer_norm.weight", "gpt_neox.final_layer_norm.bias"],
-    },
-    Family {
-        model_type: "llama",
-        base: "model.",
-        layers: "model.layers",
-        embedding: "model.embed_tokens.weight",
-        head: "lm_head.weight",
-        tied: false,
-        layers_key: "num_hidden_layers",
-        width_key: "hidden_size",
-        layer_tensors: &[
-            "input_layernorm.weight",
-            "self_attn.q_proj.weight",
-            "self_attn.k_proj.weight",
-            "self_attn.v_proj.weight",
-            "self_attn.o_proj.weight",
-            "post_attention_layernorm.weight",
-            "mlp.gate_proj.weight",
-            "mlp.up_proj.weight",
-            "mlp.down_proj.weight",
-        ],
-        other_tensors: &["model.norm.weight"],
-    },
-    Family {
-        model_type: "opt",
-        base: "model.",
-        layers: "model.decoder.layers",
-        embedding: "model.decoder.embed_tokens.weight",
-        head: "lm_head.weight",
-        tied: true,
-        layers_key: "num_hidden_layers",
-        width_key: "hidden_size",
-        layer_tensors: &[
-            "self_attn_layer_norm.weight",
-            "self_attn.q_proj.weight",
-            "self_attn.k_proj.weight",
-            "self_attn.v_proj.weight",
-            "self_attn.out_proj.weight",
-            "final_layer_norm.weight",
-            "fc1.weight",
-            "fc2.weight",
-        ],
-        other_tensors: &["model.decoder.embed_positions.weight"],
-    },
-];
 
 /// The width that a configuration may state.
 const WIDTH_MAX: usize = 1 << 20;
@@ -160,6 +29,8 @@ pub struct Language {
     pub layers: usize,
     /// The width of the residual stream.
     pub width: usize,
+    /// The input embedding, by the family's name.
+    pub embedding: String,
     embedding_width: usize,
     /// The weights.
     pub weights: Checkpoint,
@@ -184,8 +55,9 @@ impl Language {
         };
         let tied = config.get("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(family.tied);
         let weights = Checkpoint::open(folder)?;
-        let names = family.names(&weights);
-        let language = Language { config, family, layers, width, embedding_width, weights, tied, names };
+        let embedding = family.embedding();
+        let names = names(family, &embedding, &weights);
+        let language = Language { config, family, layers, width, embedding, embedding_width, weights, tied, names };
         language.check_complete()?;
         language.check_layers(&config_file)?;
         Ok(language)
@@ -202,10 +74,11 @@ impl Language {
     }
 
     fn check_complete(&self) -> Result<()> {
-        let Family { layers, layer_tensors, other_tensors, embedding, .. } = self.family;
+        let (family, layers) = (self.family, self.family.layers);
+        let layer_tensors: Vec<String> = family.layer_tensors().collect();
         let in_layers =
             (0..self.layers).flat_map(|layer| layer_tensors.iter().map(move |rest| format!("{layers}.{layer}.{rest}")));
-        let others = other_tensors.iter().chain([embedding]).map(|name| (*name).to_owned());
+        let others = family.other_tensors().chain([self.embedding.clone()]);
         match others.chain(in_layers).find(|name| !self.names.contains_key(name)) {
             None => Ok(()),
             Some(name) => Err(Error::invalid(self.weights.path(), name, "a tensor of this name", "none")),
@@ -267,7 +140,7 @@ impl Language {
 
     /// Checks a tensor that will be used, and tells how many of its rows to take.
     fn check_shape(&self, name: &str, source: &Checkpoint, key: &str, vocabulary: usize) -> Result<usize> {
-        let is_embedding = name == self.family.embedding;
+        let is_embedding = name == self.embedding;
         if !is_embedding && name != self.family.head {
             let original = self.names.get(name).and_then(|key| self.weights.shape(key));
             source.check(key, original.unwrap_or_default())?;
@@ -286,15 +159,13 @@ impl Language {
     }
 }
 
-impl Family {
-    /// The family's names of a folder's tensors but its buffers, with their names there. Where the embedding stands
-    /// without the base, all names but the head's do.
-    fn names(&self, weights: &Checkpoint) -> BTreeMap<String, String> {
-        let short = self.embedding.strip_prefix(self.base).unwrap_or(self.embedding);
-        let base = if !weights.contains(self.embedding) && weights.contains(short) { self.base } else { "" };
-        let full = |key: &str| if key == self.head { key.to_owned() } else { format!("{base}{key}") };
-        weights.names().filter(|key| !is_buffer(key)).map(|key| (full(key), key.to_owned())).collect()
-    }
+/// The family's names of a folder's tensors but its buffers, with their names there. Where the embedding stands without
+/// the base, all names but the head's do.
+fn names(family: &Family, embedding: &str, weights: &Checkpoint) -> BTreeMap<String, String> {
+    let short = embedding.strip_prefix(family.base()).unwrap_or(embedding);
+    let base = if !weights.contains(embedding) && weights.contains(short) { family.base() } else { "" };
+    let full = |key: &str| if key == family.head { key.to_owned() } else { format!("{base}{key}") };
+    weights.names().filter(|key| !is_buffer(key)).map(|key| (full(key), key.to_owned())).collect()
 }
 
 fn is_buffer(name: &str) -> bool {
@@ -303,8 +174,9 @@ fn is_buffer(name: &str) -> bool {
 
 fn family(config: &Value, file: &Path) -> Result<&'static Family> {
     let found = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
-    FAMILIES.iter().find(|family| family.model_type == found).ok_or_else(|| {
-        let known = FAMILIES.map(|family| family.model_type).join(", ");
+    LANGUAGES.iter().copied().find(|family| family.model_type == found).ok_or_else(|| {
+        let known: Vec<&str> = LANGUAGES.iter().map(|family| family.model_type).collect();
+        let known = known.join(", ");
         Error::invalid(file, "model_type", format!("one of {known}"), format!("\"{found}\""))
     })
 }

@@ -1,9 +1,9 @@
 //! The tokenizer of the joined model: the language model's, with OpenFlamingo's tokens behind its own.
 
 use crate::checkpoint::read_json;
-use crate::config::CONFIG_BYTES_MAX;
 use crate::error::{Error, Result};
-use crate::tokenizer::{END_OF_CHUNK, MEDIA, TOKENIZER_BYTES_MAX};
+use crate::family::{CONFIG_BYTES_MAX, open_flamingo::FAMILY};
+use crate::tokenizer::TOKENIZER_BYTES_MAX;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -40,8 +40,8 @@ impl Tokenizer {
         let json = read_json(&file, TOKENIZER_BYTES_MAX)?;
         let config = merged_config(folder)?;
         let mut tokenizer = Tokenizer { length: length(&json, &file)?, json, config, end_of_chunk: 0, media: 0 };
-        tokenizer.end_of_chunk = tokenizer.add(END_OF_CHUNK, &file)?;
-        tokenizer.media = tokenizer.add(MEDIA, &file)?;
+        tokenizer.end_of_chunk = tokenizer.add(FAMILY.template.turn_end, &file)?;
+        tokenizer.media = tokenizer.add(FAMILY.template.image, &file)?;
         let has_pad = tokenizer.config.get("pad_token").is_some_and(|token| !token.is_null());
         if !has_pad && embedding_rows.is_none_or(|rows| rows > tokenizer.length) {
             tokenizer.add(PAD, &file)?;

@@ -3,8 +3,8 @@
 use super::Plan;
 use super::language::{folder_of, layer_and_rest};
 use crate::checkpoint::{Checkpoint, read_json};
-use crate::config::CONFIG_BYTES_MAX;
 use crate::error::{Error, Result};
+use crate::family::CONFIG_BYTES_MAX;
 use serde_json::{Value, json};
 use std::path::Path;
 

@@ -38,7 +38,8 @@ use crate::checkpoint::Folder;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::executor::{Executor, RowResult};
-use crate::family;
+use crate::family::Model;
+use crate::generation_config::GenerationConfig;
 use crate::preprocessor;
 use crate::tokenizer::Tokenizer;
 use crate::trace::event;
@@ -151,10 +152,11 @@ impl Engine {
         let mut limits = options.limits.clone();
         limits.check()?;
         let checkpoint = Arc::new(folder.checkpoint()?);
-        let config = ModelConfig::from_checkpoint(folder, &checkpoint)?;
-        let tokenizer = Tokenizer::open(folder, config.family, config.decoder.vocabulary)?;
-        let preprocessor = preprocessor::open(folder, &config)?;
-        let names = family::names(&config, &checkpoint);
+        let Model { family, config, names, .. } = Model::open(folder, &checkpoint)?;
+        let vocabulary = config.decoder.vocabulary;
+        let tokenizer = Tokenizer::open(folder, family, vocabulary)?;
+        let preprocessor = preprocessor::open(folder, family.preprocessing, config.vision.image_size)?;
+        let special = GenerationConfig::read(folder, vocabulary)?.settle(folder, &tokenizer, vocabulary)?;
         let weights = Weights::new(checkpoint.clone(), names);
         let context_max = options.context(&config)?;
         let pages = limits.pages(context_max)?;
@@ -179,7 +181,7 @@ impl Engine {
             let file = checkpoint.file_of("vision.norm_post");
             Error::invalid(file, "vision tower", "its last norm, for features", "none")
         });
-        let preparer = Preparer::new(config, tokenizer, preprocessor, checkpoint, context_max);
+        let preparer = Preparer::new(config, tokenizer, preprocessor, checkpoint, special, context_max);
         let mut engine = Engine {
             handle: EngineHandle::new(preparer, &limits, no_features),
             executor,

@@ -47,6 +47,8 @@ struct Inner {
     tokenizer: Tokenizer,
     preprocessor: Preprocessor,
     checkpoint: Arc<Checkpoint>,
+    /// Tokens that end an answer.
+    ends: Vec<u32>,
     /// Tokens that are never written, ascending.
     suppressed: Vec<u32>,
     context_max: usize,
@@ -135,12 +137,11 @@ impl Preparer {
         tokenizer: Tokenizer,
         preprocessor: Preprocessor,
         checkpoint: Arc<Checkpoint>,
+        [ends, suppressed]: [Vec<u32>; 2],
         context_max: usize,
     ) -> Self {
-        let mut suppressed = tokenizer.suppressed();
-        suppressed.sort_unstable();
         let kept = Mutex::default();
-        let inner = Inner { config, tokenizer, preprocessor, checkpoint, suppressed, context_max, kept };
+        let inner = Inner { config, tokenizer, preprocessor, checkpoint, ends, suppressed, context_max, kept };
         Preparer { inner: Arc::new(inner) }
     }
 
@@ -170,7 +171,8 @@ impl Preparer {
     }
 
     pub(super) fn surroundings(&self) -> Surroundings<'_> {
-        Surroundings { tokenizer: &self.inner.tokenizer, suppressed: &self.inner.suppressed }
+        let Inner { tokenizer, ends, suppressed, .. } = &*self.inner;
+        Surroundings { tokenizer, ends, suppressed }
     }
 
     /// Whether both are of one model.
@@ -254,7 +256,7 @@ impl Preparer {
         }
         let tokens_of = |choice: String| {
             let ids = self.tokenizer().encode_continuation(&choice)?;
-            if ids.is_empty() || self.inner.suppressed.iter().any(|marker| ids.contains(marker)) {
+            if ids.is_empty() || self.tokenizer().marker_ids().iter().any(|marker| ids.contains(marker)) {
                 let expected = "choice: expected a text without image markers";
                 return Err(Error::argument(format!("{expected}, found {choice:?}")));
             }

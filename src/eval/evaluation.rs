@@ -16,7 +16,6 @@ use super::run;
 use super::settings::{Settings, Subject};
 use super::similar;
 use super::template::Template;
-use crate::config::Family;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 
@@ -112,11 +111,9 @@ impl Evaluation {
 
     /// The name or file of the words of prompts: what was asked for, or what fits the model.
     fn template(&self, engine: &Engine) -> &str {
-        let usual = match (&self.settings.subject, engine.config().family) {
-            (Subject::Symbols, _) => "demo",
-            (_, Family::OpenFlamingo) => "openflamingo",
-            (_, Family::Idefics) if engine.tokenizer().end_of_utterance.is_some() => "idefics-instruct",
-            (_, Family::Idefics) => "idefics",
+        let usual = match &self.settings.subject {
+            Subject::Symbols => "demo",
+            _ => engine.tokenizer().evaluation(),
         };
         self.settings.template.as_deref().unwrap_or(usual)
     }

@@ -97,7 +97,7 @@ fn model_name(engine: &Engine) -> String {
 
 /// The family and the size.
 fn description(engine: &Engine) -> String {
-    let family = format!("{:?}", engine.config().family);
+    let family = engine.tokenizer().family().name;
     format!("{family}, {} of weights", decimal(engine.preparer().checkpoint().bytes()))
 }
 

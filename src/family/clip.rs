@@ -1,6 +1,66 @@
-//! CLIP's vision tower: what its tensors are called.
+//! CLIP's vision tower: how it is configured, and what its tensors are called.
 
+use super::fields::Fields;
 use super::tables::Table;
+use crate::config::VisionConfig;
+use crate::error::Result;
+
+/// What a CLIP configuration calls its width, and the defaults of its class.
+pub(super) struct Keys {
+    width: &'static str,
+    width_default: Option<usize>,
+    mlp_default: Option<usize>,
+    layers_default: Option<usize>,
+    heads_default: Option<usize>,
+    activation_default: Option<&'static str>,
+}
+
+impl Keys {
+    /// `IdeficsVisionConfig`.
+    pub const IDEFICS: Keys = Keys {
+        width: "embed_dim",
+        width_default: Some(768),
+        mlp_default: Some(5120),
+        layers_default: Some(32),
+        heads_default: Some(16),
+        activation_default: Some("gelu"),
+    };
+    /// `CLIPVisionConfig`.
+    pub const TRANSFORMERS: Keys = Keys {
+        width: "hidden_size",
+        width_default: None,
+        mlp_default: None,
+        layers_default: None,
+        heads_default: None,
+        activation_default: Some("quick_gelu"),
+    };
+}
+
+/// Reads the section of a vision tower.
+pub(super) fn read(fields: &Fields, keys: Keys, class_token_kept: bool) -> Result<VisionConfig> {
+    let width = fields.count(keys.width, keys.width_default, 65_536)?;
+    let heads = fields.count("num_attention_heads", keys.heads_default, 1024)?;
+    fields.divides("num_attention_heads", heads, keys.width, width)?;
+    if fields.count("num_channels", Some(3), 64)? != 3 {
+        return Err(fields.invalid("num_channels", 3, "another number"));
+    }
+    let image_size = fields.count("image_size", Some(224), 4096)?;
+    let patch_size = fields.count("patch_size", Some(14), 4096)?;
+    if patch_size > image_size {
+        return Err(fields.invalid("patch_size", format!("at most the image size {image_size}"), patch_size));
+    }
+    Ok(VisionConfig {
+        width,
+        layers: fields.count("num_hidden_layers", keys.layers_default, 1024)?,
+        heads,
+        mlp_width: fields.count("intermediate_size", keys.mlp_default, 1 << 20)?,
+        image_size,
+        patch_size,
+        activation: fields.activation("hidden_act", keys.activation_default)?,
+        norm_epsilon: fields.epsilon("layer_norm_eps", 1e-5)?,
+        class_token_kept,
+    })
+}
 
 /// As transformers names them.
 pub(super) const TRANSFORMERS: Table = &[

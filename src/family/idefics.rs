@@ -1,11 +1,107 @@
 //! IDEFICS 9B and 80B, base and instruct, as transformers saves them.
 
-use super::clip;
+use super::clip::{self, Keys};
+use super::fields::Fields;
+use super::language::LLAMA;
 use super::tables::{Section, Table, Tables};
+use super::{Family, MediaMask, Parts, Preprocessing, Template};
+use crate::checkpoint::Checkpoint;
+use crate::config::{
+    Activation, DecoderConfig, GatedConfig, Mlp, ModelConfig, Norm, Position, ResamplerConfig, Residual, VisionConfig,
+};
+use crate::error::Result;
+use crate::image::Crop;
 use crate::weights::Names;
 
+/// IDEFICS (`processing_idefics.py`, `image_processing_idefics.py`): images are stretched; prompts begin with `<s>`,
+/// put fences around images, and forget them after an end of document. Its instruct tokenizers end turns.
+pub(super) static FAMILY: Family = Family {
+    model_type: "idefics",
+    name: "Idefics",
+    template: Template {
+        image: "<image>",
+        fence: Some("<fake_token_around_image>"),
+        begin: Some("<s>"),
+        document_end: Some("</s>"),
+        turn_end: "<end_of_utterance>",
+        turn_end_optional: true,
+        turn_end_between_texts: true,
+        trims: true,
+        media_mask: MediaMask::PrecedingInDocument,
+    },
+    preprocessing: Preprocessing { crop: Crop::Stretch, class: "Idefics" },
+    evaluations: ["idefics", "idefics-instruct"],
+    read,
+};
+
+/// IDEFICS: `configuration_idefics.py` of transformers, whose defaults stand here.
+fn read(fields: &Fields, checkpoint: &Checkpoint) -> Result<Parts> {
+    let vision = fields.section("vision_config")?;
+    let perceiver = fields.section("perceiver_config")?;
+    let width = fields.count("hidden_size", Some(4096), 65_536)?;
+    let heads = fields.count("num_attention_heads", Some(32), 1024)?;
+    let mlp_width = fields.count("intermediate_size", Some(11_008), 1 << 20)?;
+    let norm_epsilon = fields.epsilon("rms_norm_eps", 1e-6)?;
+    let embeddings = ["model.embed_tokens.weight", "model.embed_tokens.additional_embedding.weight"];
+    checkpoint.tensor(embeddings[0])?;
+    let vocabulary = embeddings.iter().filter_map(|name| checkpoint.shape(name)?.first()).sum();
+    let mlp = Mlp::Gated(fields.activation("hidden_act", Some("silu"))?);
+    let vision_config = clip::read(&vision, Keys::IDEFICS, true)?;
+    let resampler = fields.flag("use_resampler", false)?.then(|| resampler(&perceiver, &vision_config)).transpose()?;
+    let decoder = DecoderConfig {
+        width,
+        layers: fields.count("num_hidden_layers", Some(32), 1024)?,
+        heads,
+        kv_heads: heads,
+        mlp_width,
+        vocabulary,
+        positions_max: fields.positions("max_position_embeddings")?,
+        norm: Norm::Rms,
+        norm_epsilon,
+        norm_bias: false,
+        linear_bias: false,
+        position: Position::Rope { width: width / heads, theta: fields.rope_theta()? },
+        mlp,
+        residual: Residual::Sequential,
+        qk_norm: false,
+        qkv_clip: None,
+        softmax_scale: None,
+        tied: fields.flag("tie_word_embeddings", false)?,
+        unpredicted: 0,
+    };
+    fields.rotates("num_attention_heads", heads, width)?;
+    let gated = GatedConfig {
+        interval: fields.count("cross_layer_interval", Some(1), 1024)?,
+        first: 0,
+        heads,
+        kv_heads: heads,
+        head_width: width / heads,
+        norm: Norm::Rms,
+        norm_epsilon,
+        qk_norm: fields.flag("qk_layer_norms", false)?,
+        mlp,
+        mlp_width,
+    };
+    let config = ModelConfig { vision: vision_config, resampler, gated, decoder };
+    Ok(Parts { config, language_model: LLAMA.name, names: names() })
+}
+
+/// The resampler section of an IDEFICS configuration; its MLP is 4 times as wide as the vision tower.
+fn resampler(fields: &Fields, vision: &VisionConfig) -> Result<ResamplerConfig> {
+    Ok(ResamplerConfig {
+        depth: fields.count("resampler_depth", Some(6), 1024)?,
+        latents: fields.count("resampler_n_latents", Some(64), 65_536)?,
+        frame_embeddings: None,
+        heads: fields.count("resampler_n_heads", Some(16), 1024)?,
+        head_width: fields.count("resampler_head_dim", Some(96), 65_536)?,
+        mlp_width: 4 * vision.width,
+        activation: Activation::Relu,
+        qk_norm: fields.flag("qk_layer_norms_perceiver", false)?,
+    })
+}
+
 /// What a checkpoint calls the weights.
-pub(super) fn names() -> Box<dyn Names> {
+fn names() -> Box<dyn Names> {
     let sections = vec![
         Section::new("model.vision_model.", clip::TRANSFORMERS).harmless(clip::HARMLESS),
         Section::new("model.", NAMES).harmless(HARMLESS),

@@ -1,19 +1,99 @@
-//! A room for each family of models: what its files mean. Everything below knows models by numbers and choices alone.
+//! A room for each family of models: what its files mean. Everything else knows models by numbers and choices alone.
+//!
+//! A family is one file here, with its own reading of `config.json`, names of tensors, template of prompts, media mask
+//! and preprocessing, and one line in the list below. Language models that families build on have files of their own in
+//! `language/`.
 
 mod clip;
+mod fields;
 mod idefics;
-mod language;
-mod open_flamingo;
+pub(crate) mod language;
+pub(crate) mod open_flamingo;
 mod tables;
+mod template;
 
-use crate::checkpoint::Checkpoint;
-use crate::config::{Family, ModelConfig};
+use crate::checkpoint::{Checkpoint, Folder};
+use crate::config::ModelConfig;
+use crate::error::Result;
+use crate::image::Crop;
 use crate::weights::Names;
+pub(crate) use fields::{Fields, quoted};
+pub use template::{MediaMask, Template};
 
-/// What a model's checkpoint calls its weights.
-pub fn names(config: &ModelConfig, checkpoint: &Checkpoint) -> Box<dyn Names> {
-    match config.family {
-        Family::Idefics => idefics::names(),
-        Family::OpenFlamingo => open_flamingo::names(config, checkpoint),
+/// Largest configuration file that is read.
+pub(crate) const CONFIG_BYTES_MAX: u64 = 4 << 20;
+
+/// Every family there is.
+const FAMILIES: &[&Family] = &[
+    &idefics::FAMILY, //
+    &open_flamingo::FAMILY,
+];
+
+/// Who trained a model decides what its files mean.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Family {
+    /// `model_type` of its `config.json`.
+    pub model_type: &'static str,
+    /// What reports call it.
+    pub name: &'static str,
+    /// How its prompts are written, and which image a token sees.
+    pub template: Template,
+    /// What its images go through.
+    pub preprocessing: Preprocessing,
+    /// The built-in templates of evaluations that fit it: where the tokenizer has no turns, and where it has.
+    pub evaluations: [&'static str; 2],
+    /// Reads a configuration, and the shapes that say what it leaves out.
+    read: fn(&Fields, &Checkpoint) -> Result<Parts>,
+}
+
+/// What images go through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Preprocessing {
+    /// How an image becomes a square.
+    pub crop: Crop,
+    /// What the names of the classes of transformers that do so begin with.
+    pub class: &'static str,
+}
+
+/// What a family makes of a configuration.
+struct Parts {
+    config: ModelConfig,
+    /// What reports call its language model.
+    language_model: &'static str,
+    names: Box<dyn Names>,
+}
+
+/// What a model folder says of its model.
+#[derive(Debug)]
+pub(crate) struct Model {
+    pub family: &'static Family,
+    /// What reports call its language model.
+    pub language_model: &'static str,
+    pub config: ModelConfig,
+    /// What its checkpoint calls its weights.
+    pub names: Box<dyn Names>,
+}
+
+impl Model {
+    /// Reads `config.json` of a folder, and from the checkpoint's shapes what the file does not say.
+    ///
+    /// # Errors
+    /// A key that is missing, of the wrong type, absurd or not supported: file, key, expected, found.
+    pub fn open(folder: Folder, checkpoint: &Checkpoint) -> Result<Model> {
+        let file = folder.path("config.json");
+        let root = folder.json("config.json", CONFIG_BYTES_MAX)?;
+        let fields = Fields::new(&file, &root)?;
+        let &family = fields.one_of("model_type", FAMILIES, |family| family.model_type)?;
+        let Parts { config, language_model, names } = (family.read)(&fields, checkpoint)?;
+        Ok(Model { family, language_model, config, names })
+    }
+}
+
+impl Family {
+    /// The family of a `model_type`.
+    pub fn find(model_type: &str) -> Option<&'static Family> {
+        FAMILIES.iter().copied().find(|family| family.model_type == model_type)
     }
 }

@@ -2,6 +2,7 @@
 //! tokens into logits. A third tells what its vision tower compares images by. Written once, as calls on the graph
 //! recorder; no device in sight.
 
+pub mod config;
 mod decoder;
 mod gated;
 mod resampler;

@@ -9,6 +9,7 @@
 
 mod arguments;
 mod config;
+mod defaults;
 mod files;
 mod images;
 mod prompt;

@@ -250,6 +250,8 @@ fn an_inspection_names_family_and_parts() {
         "decoder",
         "BF16",
         "tanh(attention gate)",
+        "answers     end with tokens 2, 3\n",
+        "            not applied unless a request asks: max_new_tokens 8\n",
     ] {
         assert!(table.contains(mention), "{mention} is not in:\n{table}");
     }
@@ -258,6 +260,8 @@ fn an_inspection_names_family_and_parts() {
     assert_eq!(report["decoder"]["vocabulary"], 32);
     assert_eq!(report["steps"]["cpu"], json!({"max_batched_tokens": 256, "max_batched_images": 8}));
     assert_eq!(report["gates"].as_array().unwrap().len(), 3);
+    assert_eq!(report["generation"]["end_tokens"], json!([2, 3]));
+    assert_eq!(report["generation"]["not_applied"], json!({"max_new_tokens": 8}));
     let parts = report["parts"].as_object().unwrap();
     assert!(["vision", "resampler", "gated_blocks", "decoder"].iter().all(|part| parts.contains_key(*part)));
     let bytes = std::fs::metadata(Path::new(DEMO).join("model.safetensors")).unwrap().len();
@@ -282,6 +286,11 @@ fn the_stop_token_ends_unless_it_is_ignored() {
     for name in ["config.json", "model.safetensors", "tokenizer.json"] {
         std::fs::copy(Path::new(DEMO).join(name), folder.path().join(name)).unwrap();
     }
+    // Of an end, the configuration speaks before the tokenizer.
+    let config = std::fs::read_to_string(Path::new(DEMO).join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    config.as_object_mut().unwrap().remove("eos_token_id");
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
     // The likeliest letter after this prompt is declared the end of a document.
     let first = generate(&["--text", "kep."])["text"].as_str().unwrap()[..1].to_owned();
     std::fs::write(folder.path().join("tokenizer_config.json"), json!({"eos_token": first}).to_string()).unwrap();

@@ -1,5 +1,7 @@
 //! Choosing tokens and finding texts, against vectors from transformers (`tools/golden.py`).
 
+mod generation_config;
+
 use std::path::Path;
 
 use flamant::Sampling;

@@ -13,6 +13,7 @@ use crate::backend::{BackendOptions, Capacity, KvConfig, LISTED_MAX, PageCount, 
 use crate::error::{Error, Result};
 use crate::graph::{Axis, Counts, Index, KvLayer, KvSource, KvSpace, Mask, Op, Plan, PlanKind, Plans, Tensor, Weight};
 use crate::kv::{MEDIA_PAGE_ROWS, PAGE_TOKENS};
+use crate::sample::SUPPRESSED_MAX;
 use crate::weights::{Format, Weights};
 
 /// What a GPU's driver is left for code, captured launches and batches larger than usual.
@@ -27,8 +28,6 @@ const GUARDED_PAGES_BYTES: u64 = 128 << 20;
 /// Rows of logits that tokens are drawn from at once; the most likely token needs no workspace. Half as many as an H100
 /// has multiprocessors; 26 MB for 50,000 tokens.
 pub const SAMPLED_ROWS: usize = 64;
-/// Tokens that are never chosen, at most.
-pub const SUPPRESSED_MAX: usize = 256;
 /// Partial results of split attention at most: 256 tokens at 2048 of a model with 32 heads of 128.
 const WORKSPACE_BYTES: u64 = 128 << 20;
 

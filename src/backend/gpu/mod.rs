@@ -23,6 +23,7 @@ use super::{Backend, BackendOptions, Batch, Capacity, KvConfig, LISTED_MAX, Requ
 use crate::error::{Error, Result};
 use crate::graph::{Counts, PlanKind, Plans};
 use crate::kv::PageCopy;
+use crate::sample::SUPPRESSED_MAX;
 use crate::trace::event;
 use crate::weights::Weights;
 use arguments::{NO_TOKEN, SampleRequest, SampleTask, SampleToken};
@@ -30,7 +31,7 @@ use batch::Shape;
 use driver::{Driver, GraphHandle, Launch};
 use fuse::Step;
 use launch::Launcher;
-use memory::{Memory, Room, SUPPRESSED_MAX};
+use memory::{Memory, Room};
 use split::Splitting;
 use storage::store_values;
 

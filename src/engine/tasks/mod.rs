@@ -66,6 +66,8 @@ pub struct Place {
 pub struct Surroundings<'a> {
     /// Of the model.
     pub tokenizer: &'a Tokenizer,
+    /// Tokens that end an answer.
+    pub ends: &'a [u32],
     /// Tokens that are never written, ascending.
     pub suppressed: &'a [u32],
 }

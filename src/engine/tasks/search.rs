@@ -23,7 +23,7 @@ impl Searching {
     /// A search that begins after a prompt.
     pub fn new(options: Generation, max_new_tokens: usize, around: &Surroundings) -> Self {
         let Generation { num_beams, length_penalty, stop, ignore_eos, .. } = options;
-        let stops = if ignore_eos { Vec::new() } else { around.tokenizer.stops.clone() };
+        let stops = if ignore_eos { Vec::new() } else { around.ends.to_vec() };
         let search =
             BeamSearch { num_beams, length_penalty, max_new_tokens, stops, suppressed: around.suppressed.to_vec() };
         Searching { search: search.start(), num_beams, stop, rows: vec![None], begun: false }

@@ -43,7 +43,7 @@ impl Writing {
         let RowResult::Sampled { token: id, logprob } = found else { unreachable!("a token was wanted") };
         self.ids.push(id);
         self.logprobs.push(logprob);
-        let stop = !self.options.ignore_eos && around.tokenizer.stops.contains(&id);
+        let stop = !self.options.ignore_eos && around.ends.contains(&id);
         let last = stop || self.ids.len() == self.max_new_tokens;
         self.text += &self.stream.push(around.tokenizer, id);
         if last {

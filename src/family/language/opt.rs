@@ -1,11 +1,58 @@
 //! OPT, as transformers saves it.
 
 use super::Language;
+use crate::checkpoint::Checkpoint;
+use crate::config::{DecoderConfig, Mlp, Norm, Position, Residual};
+use crate::error::Result;
+use crate::family::fields::Fields;
 use crate::family::tables::Table;
 
-/// Its names.
-pub(super) fn names() -> Language {
-    Language { table: NAMES, harmless: &[], layers: "model.decoder.layers", layout: None }
+/// OPT.
+pub(super) static OPT: Language = Language {
+    model_type: "opt",
+    name: "Opt",
+    read,
+    table: NAMES,
+    harmless: &[],
+    layers: "model.decoder.layers",
+    layout: |_| None,
+    head: "lm_head.weight",
+    tied: true,
+    layers_key: "num_hidden_layers",
+    width_key: "hidden_size",
+    biased: false,
+};
+
+fn read(fields: &Fields, _: &Checkpoint) -> Result<DecoderConfig> {
+    let width = fields.count("hidden_size", Some(768), 65_536)?;
+    if !fields.flag("do_layer_norm_before", true)? {
+        return Err(fields.invalid("do_layer_norm_before", "true", "false"));
+    }
+    if fields.count("word_embed_proj_dim", Some(width), 65_536)? != width {
+        return Err(fields.invalid("word_embed_proj_dim", width, "another width"));
+    }
+    let heads = fields.count("num_attention_heads", Some(12), 1024)?;
+    Ok(DecoderConfig {
+        width,
+        layers: fields.count("num_hidden_layers", Some(12), 1024)?,
+        heads,
+        kv_heads: heads,
+        mlp_width: fields.count("ffn_dim", Some(3072), 1 << 20)?,
+        vocabulary: 0,
+        positions_max: fields.count("max_position_embeddings", Some(2048), 1 << 20)?,
+        norm: Norm::Layer,
+        norm_epsilon: 1e-5,
+        norm_bias: true,
+        linear_bias: fields.flag("enable_bias", true)?,
+        position: Position::Learned { offset: 2 },
+        mlp: Mlp::Plain(fields.activation("activation_function", Some("relu"))?),
+        residual: Residual::Sequential,
+        qk_norm: false,
+        qkv_clip: None,
+        softmax_scale: None,
+        tied: fields.flag("tie_word_embeddings", true)?,
+        unpredicted: 0,
+    })
 }
 
 const NAMES: Table = &[

@@ -103,28 +103,6 @@ fn tokens_beyond_the_embedding() {
     all_refused(CASES);
 }
 
-#[test]
-fn preprocessing() {
-    const FILE: &str = "preprocessor_config.json";
-    const WANTED: &str = "three numbers, no deviation of 0";
-    const CASES: &[Case] = &[
-        ("not JSON", |folder| folder.write(FILE, "image_mean: 0"), &[FILE, "text: expected JSON"]),
-        ("2 MB", |folder| folder.make_sparse(FILE, 2 << 20), &[FILE, "2097152 is over the limit of 1048576"]),
-        ("a folder", |folder| folder.make_folder(FILE), &[FILE, "not a regular file"]),
-        (
-            "two means",
-            |folder| folder.write(FILE, r#"{"image_mean": [0, 1]}"#),
-            &[FILE, "image_mean", WANTED, "found [0,1]"],
-        ),
-        ("a mean that is text", |folder| folder.write(FILE, r#"{"image_mean": [0, "1", 2]}"#), &["image_mean", WANTED]),
-        ("a single mean", |folder| folder.write(FILE, r#"{"image_mean": 0.5}"#), &["image_mean", WANTED, "found 0.5"]),
-        ("an infinite mean", |folder| folder.write(FILE, r#"{"image_mean": [0, 1e300, 0]}"#), &["image_mean", WANTED]),
-        ("a deviation of 0", |folder| folder.write(FILE, r#"{"image_std": [1, 0, 1]}"#), &[FILE, "image_std", WANTED]),
-        ("no deviations", |folder| folder.write(FILE, r#"{"image_std": []}"#), &["image_std", WANTED, "found []"]),
-    ];
-    all_refused(CASES);
-}
-
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const QUERY: &str = "model.layers.0.self_attn.q_proj.weight";

@@ -334,8 +334,12 @@ fn mpt_becomes_one_folder() {
     for name in ["lang_encoder.old_decoder_blocks.0.norm_1.weight", "vision_encoder.conv1.weight"] {
         sources.checkpoint.insert(name.to_owned(), vec![3]);
     }
-    sources.files.push(("language/generation_config.json", br#"{"eos_token_id": 5}"#.to_vec()));
+    let generation = br#"{"eos_token_id": 5, "max_length": 20}"#;
+    sources.files.push(("language/generation_config.json", generation.to_vec()));
     let model = sources.convert();
+    let generation = fs::read(model.output.join("generation_config.json")).unwrap();
+    // Its answers end with the end of a chunk, whatever the language model alone ended with.
+    assert_eq!(serde_json::from_slice::<Value>(&generation).unwrap(), json!({"eos_token_id": 6, "max_length": 20}));
     model.holds("lang_encoder.transformer.wte.weight", FROM_CHECKPOINT, &[TOKENS, WIDTH]);
     model.holds("lang_encoder.transformer.blocks.0.attn.Wqkv.weight", FROM_LANGUAGE, &[3 * WIDTH, WIDTH]);
     model.holds("lang_encoder.transformer.blocks.1.gated_cross_attn_layer.attn_gate", FROM_CHECKPOINT, &[1]);

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::Activation;
 use crate::checkpoint::kind;
+use crate::config::Activation;
 use crate::error::{Error, Result};
 
 /// A JSON object that knows its file and its path inside it, so that every complaint can name both.
@@ -31,6 +31,12 @@ impl<'a> Fields<'a> {
             Some(other) => return Err(self.invalid(key, "an object", kind(other))),
         };
         Ok(Fields { file: self.file, path: format!("{}{key}.", self.path), map })
+    }
+
+    /// All keys with a value, null being none.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a Value)> {
+        let all = self.map.into_iter().flatten().map(|(key, value)| (key.as_str(), value));
+        all.filter(|(_, value)| !value.is_null())
     }
 
     pub fn get(&self, key: &str) -> Option<&'a Value> {
@@ -97,6 +103,16 @@ impl<'a> Fields<'a> {
             (None, Some(text)) => Ok(text.to_owned()),
             (None, None) => Err(self.missing(key, "a string")),
         }
+    }
+
+    /// The one of `known` that a text names.
+    pub fn one_of<'t, T>(&self, key: &str, known: &'t [T], name: impl Fn(&T) -> &'static str) -> Result<&'t T> {
+        let found = self.text(key, None)?;
+        known.iter().find(|known| name(known) == found).ok_or_else(|| {
+            let names: Vec<String> = known.iter().map(|known| quoted(name(known))).collect();
+            let (last, others) = names.split_last().expect("something is known");
+            self.invalid(key, format!("{} or {last}", others.join(", ")), quoted(&found))
+        })
     }
 
     pub fn activation(&self, key: &str, default: Option<&str>) -> Result<Activation> {
