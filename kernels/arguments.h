@@ -80,32 +80,36 @@ struct CausalAttentionArguments {
     const QueryTile* tiles;
     const float* slopes;  // ALiBi: score -= slope[head] * distance; or null
     uint32_t tile_count;
-    uint32_t heads;
+    uint32_t group;    // heads of queries that a block takes: a divisor of `sharing`, up to 16
+    uint32_t sharing;  // heads of queries that share a head of keys
     uint32_t head_width;
     float scale;  // above 0
+    uint32_t unused;
 };
 
 /// A token whose keys are split over blocks: row `token` of the batch. Its partial results stand one after the other.
 struct SplitRow {
     uint32_t token;
-    uint32_t position;
-    uint32_t partial;  // its first partial result: of the tiles of keys that are walked, from the first key on
-    uint32_t slots;    // its partial results, 1 or more: the walk's, then one for each further tile that it sees
+    uint32_t position;  // where it sees images: any from the last key of their pages on
+    uint32_t partial;   // its first partial result: of the tiles of keys that are walked, from the first key on
+    uint32_t slots;     // its partial results: the walk's, then one for each further tile; 0: it sees nothing
 };
 
-/// What one block does for one head: rows first..first + count of the split rows meet some tiles of keys. Either slot
-/// is 0, and up to 32 rows walk all keys of the item; they are in order of position, or each sees all of these keys. Or
-/// up to 16 rows of one sequence meet one tile a warp, `tile` and the next.
+/// What one block does for one group of heads: tokens first..first + count of the split rows, each with all heads of
+/// the group, meet some tiles of keys. Either slot is 0, and up to 32 rows walk all keys of the item; they are in order
+/// of position, or each sees all of these keys. Or up to 16 rows of one sequence, or of tokens that see the same images,
+/// meet one tile a warp, `tile` and the next.
 struct SplitItem {
     uint32_t first;
     uint32_t count;  // 0: nothing to do
-    uint32_t table;  // where the page numbers begin in `tables`
+    uint32_t table;  // where the pages begin in `tables`
     uint32_t tile;   // first tile of keys
     uint32_t slot;   // which of a row's partial results that tile gives
     uint32_t keys;   // keys there are
 };
 
-/// flash_attention.cu, causal as above, for tokens whose keys are split over blocks.
+/// flash_attention.cu, for tokens whose keys are split over blocks: causal as above, or, in pages of KEYS rows, as masked
+/// image attention.
 struct SplitAttentionArguments {
     Rows query;
     Rows out;
@@ -113,10 +117,13 @@ struct SplitAttentionArguments {
     const uint32_t* tables;
     const SplitRow* rows;
     const SplitItem* items;
+    HeadNorm query_norm;
     const float* slopes;  // as above
     float* partials;      // f32 (partial results, heads, head_width + 2)
     uint32_t row_count;
     uint32_t heads;
+    uint32_t group;    // as above
+    uint32_t sharing;  // as above
     uint32_t head_width;
     float scale;  // above 0
 };
@@ -159,9 +166,11 @@ struct MaskedImageAttentionArguments {
     const MediaTile* tiles;
     HeadNorm query_norm;
     uint32_t tile_count;
-    uint32_t heads;
+    uint32_t group;    // as in causal attention
+    uint32_t sharing;
     uint32_t head_width;
     float scale;
+    uint32_t unused;
 };
 
 /// Tokens that gated_cross_attention.cu takes: one tile of the matrix units. Each of its blocks reads all of them, by
@@ -190,6 +199,8 @@ struct GatedCrossAttentionArguments {
     uint32_t width;
     uint32_t inner;  // heads * head_width
     uint32_t heads;
+    uint32_t group;    // as in causal attention
+    uint32_t sharing;
     uint32_t head_width;
     uint32_t gate_stride;
     float scale;

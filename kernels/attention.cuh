@@ -1,5 +1,5 @@
-// The tile vocabulary of the attention kernels. A block serves 64 query rows of one head with four warps, 16 rows a
-// warp; keys come in tiles of 64, cut by their number from the first key of their source. Every tile has a maximum, a
+// The tile vocabulary of the attention kernels. A block serves 64 query rows with four warps, 16 rows a warp: of tokens
+// in order, each of the heads that share a head of keys, so that keys and values are read once for such a group; keys come in tiles of 64, cut by their number from the first key of their source. Every tile has a maximum, a
 // sum and an output of its own, and these are folded into the running ones from left to right. All forms (prefill,
 // split decode, image, latents) fold the same tiles in the same order, so a row's bits depend on nothing but the row.
 //
@@ -48,6 +48,24 @@ struct TilePlace {
     uint32_t start;
 };
 
+/// The heads of queries that a block takes, and the head of keys that they share.
+struct HeadGroup {
+    uint32_t first;
+    uint32_t count;
+    uint32_t kv;
+};
+
+/// Group `index` of `count` heads each, where `sharing` heads share a head of keys: a multiple of `count`.
+DEVICE HeadGroup head_group(uint32_t index, uint32_t count, uint32_t sharing) {
+    return {index * count, count, index * count / sharing};
+}
+
+/// A row of queries: a row of a view, and one of its heads.
+struct QueryRow {
+    uint32_t number;
+    uint32_t head;
+};
+
 /// A warp's queries, the left operand of the scores.
 template <uint32_t WIDTH>
 struct Queries {
@@ -66,8 +84,8 @@ DEVICE Visible sees_all(uint32_t count) { return {count, count, {count, count}};
 
 /// From products to exponents of two.
 struct Scoring {
-    float scale;  // times log2(e)
-    float slope;  // ALiBi, in units of the scale; 0 for none
+    float scale;     // times log2(e)
+    float slope[2];  // ALiBi of this lane's rows, in units of the scale; 0 for none
 };
 
 /// What a warp's rows make of one tile's keys: exp2(score - maximum), rounded to T as the left operand of the output.
@@ -92,14 +110,14 @@ DEVICE uint32_t remaining(uint32_t count, uint32_t first, uint32_t limit) {
 
 // ---- Loading ------------------------------------------------------------------------------------------------------
 
-/// Starts copying a warp's queries: `number` is the row in `view` of query lane % 16, and the first `rows` are valid.
+/// Starts copying a warp's queries: `query` is that of lane % 16, and the first `rows` are valid.
 template <typename T, uint32_t WIDTH>
-DEVICE void load_queries(HeadRow<T, WIDTH>* stripe, const Rows& view, uint32_t number, uint32_t rows, uint32_t head,
+DEVICE void load_queries(HeadRow<T, WIDTH>* stripe, const Rows& view, const QueryRow& query, uint32_t rows,
                          uint32_t head_width) {
 #pragma unroll
     for (uint32_t vector = threadIdx.x % LANES; vector < STRIPE * WIDTH / VECTOR; vector += LANES) {
         const uint32_t row = vector / (WIDTH / VECTOR), column = vector % (WIDTH / VECTOR) * VECTOR;
-        const T* from = row_of<T>(view, shuffle(number, row)) + head * head_width + column;
+        const T* from = row_of<T>(view, shuffle(query.number, row)) + shuffle(query.head, row) * head_width + column;
         copy_async_16(&stripe[row][column], from, row < rows && column < head_width);
     }
 }
@@ -259,12 +277,13 @@ DEVICE void score_tile(Probabilities& weights, const Queries<WIDTH>& queries, co
 #pragma unroll
     for (uint32_t half = 0; half < 2; ++half) {
         const uint32_t seen = sight.row[half];
-        if (scoring.slope != 0.0f) {  // a row sees the keys up to its own position
+        const float slope = scoring.slope[half];
+        if (slope != 0.0f) {  // a row sees the keys up to its own position
             const float distance = static_cast<float>(static_cast<int32_t>(first + pair + 1 - seen));
 #pragma unroll
             for (uint32_t i = 0; i < KEYS / 4; ++i) {
                 float& score = scores[i / 2][2 * half + i % 2];
-                score = fmaf(scoring.slope, distance + static_cast<float>(i / 2 * 8 + i % 2), score);
+                score = fmaf(slope, distance + static_cast<float>(i / 2 * 8 + i % 2), score);
             }
         }
         float maximum = -INFINITY;
@@ -359,15 +378,15 @@ DEVICE Visible sight_of_tile(const KeySource<T>& source, const Visible& sight, u
 }
 
 /// Lets a warp's rows, if it has any, attend to a whole source, tile after tile, each copied while the one before it is
-/// worked on. All threads of the block take part. `number` and `rows` as in load_queries. Shared memory: two tiles.
+/// worked on. All threads of the block take part. `query` and `rows` as in load_queries. Shared memory: two tiles.
 template <typename T, uint32_t WIDTH>
-DEVICE void walk(Accumulator<WIDTH>& attended, const Rows& query, const HeadNorm& norm, uint32_t number, uint32_t rows,
-                 uint32_t head, const KeySource<T>& source, uint32_t head_width, const Visible& sight,
+DEVICE void walk(Accumulator<WIDTH>& attended, const Rows& view, const HeadNorm& norm, const QueryRow& query,
+                 uint32_t rows, const KeySource<T>& source, uint32_t head_width, const Visible& sight,
                  const Scoring& scoring) {
     // The queries land where the second tile of keys will, and are in registers before it comes.
     KeyTile<T, WIDTH>* tiles = reinterpret_cast<KeyTile<T, WIDTH>*>(shared_memory());
     HeadRow<T, WIDTH>* stripe = tiles[1].keys + threadIdx.x / LANES % STRIPES * STRIPE;
-    if (rows > 0) load_queries<T, WIDTH>(stripe, query, number, rows, head, head_width);
+    if (rows > 0) load_queries<T, WIDTH>(stripe, view, query, rows, head_width);
     copy_async_commit();
     uint32_t keys = load_tile(tiles[0], source, 0, head_width);
 
@@ -392,16 +411,15 @@ DEVICE void walk(Accumulator<WIDTH>& attended, const Rows& query, const HeadNorm
     }
 }
 
-/// Writes a warp's rows, divided by their sums of weights. `number` and `rows` as in load_queries.
+/// Writes a warp's rows, divided by their sums of weights. `query` and `rows` as in load_queries.
 template <typename T, uint32_t WIDTH>
-DEVICE void store_rows(const Accumulator<WIDTH>& attended, const Rows& out, uint32_t number, uint32_t rows,
-                       uint32_t head,
+DEVICE void store_rows(const Accumulator<WIDTH>& attended, const Rows& out, const QueryRow& query, uint32_t rows,
                        uint32_t head_width) {
     const uint32_t lane = threadIdx.x % LANES, pair = lane % 4 * 2;
 #pragma unroll
     for (uint32_t half = 0; half < 2; ++half) {
         const uint32_t row = lane / 4 + 8 * half;
-        T* to = row_of<T>(out, shuffle(number, row)) + head * head_width + pair;
+        T* to = row_of<T>(out, shuffle(query.number, row)) + shuffle(query.head, row) * head_width + pair;
         const float inverse = inverse_total(attended.total[half]);
 #pragma unroll
         for (uint32_t block = 0; block < WIDTH / 8; ++block) {
@@ -410,6 +428,18 @@ DEVICE void store_rows(const Accumulator<WIDTH>& attended, const Rows& out, uint
             if (row < rows && block * 8 < head_width) store_global(reinterpret_cast<uint32_t*>(to + block * 8), word);
         }
     }
+}
+
+/// The first `count` keys of pages, for one head of keys; `table` and `count` as in KeySource.
+template <typename T>
+DEVICE KeySource<T> page_keys(const Pages& pages, const uint32_t* table, uint32_t count, uint32_t column) {
+    return {static_cast<const T*>(pages.keys) + column,
+            static_cast<const T*>(pages.values) + column,
+            pages.width,
+            pages.width,
+            count,
+            table,
+            pages.page_rows};
 }
 
 /// The keys of image `image` in source `which`, for one head; in frames, those of all of its frames.

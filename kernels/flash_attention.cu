@@ -2,16 +2,16 @@
 //
 // flash_attention_causal: prefill, whole or in chunks. A text token at position p attends to positions 0..=p of its
 //   sequence, whose keys and values (pages, page_rows, heads * head_width) are found through a table of pages; ALiBi
-//   takes slope * distance off a score. A block serves one query tile (up to 64 tokens of one sequence) and one head.
-//   Grid (tile_count, heads), 128 threads, shared bytes 512 * (WIDTH + 8): two tiles of 64 keys and values. Bound: the
+//   takes slope * distance off a score. A block serves one query tile (tokens of one sequence, up to 64 rows with all
+//   heads of a group). Grid (tile_count, heads / group), 128 threads, shared bytes 512 * (WIDTH + 8): two tiles of 64 keys and values. Bound: the
 //   matrix units for long prompts.
 // flash_attention_split, then flash_attention_combine: decoding, sequences of up to 16 new tokens, whose keys are split
-//   over blocks. The first keys of a sequence are walked, with a running softmax as in the causal form. Where sequences
+//   over blocks; also few tokens to images of several pages. The first keys of a sequence are walked, with a running softmax as in the causal form. Where sequences
 //   have these keys in the same pages, up to 32 of their rows walk together, and the keys are read once for all. Each
 //   tile after them is worked out by itself, one a warp. Each walk and each tile gives a row a partial result: its
 //   maximum (an exponent of two), sum and output. `combine` folds them from left to right. As a walk begins with the
 //   first key, this is the order of the causal form, with the same bits.
-//   split: grid (heads, items), 64 threads, shared bytes 576 * (WIDTH + 8). The longest walks come first.
+//   split: grid (heads / group, items), 64 threads, shared bytes 576 * (WIDTH + 8). The longest walks come first.
 //   combine: grid (ceil(heads / 4), row_count), 128 threads, no shared memory; a warp folds one row of one head.
 //   Bound: memory; keys and values of a sequence's own are read once, shared ones once for 32 rows, and each partial
 //   result costs 1/64 of what the keys and values of its tile do.
@@ -32,38 +32,34 @@ DEVICE QueryTile query_tile(const CausalAttentionArguments& arguments, uint32_t 
     return {tile.x, tile.y, tile.z, tile.w};
 }
 
-/// The first `count` keys of a sequence, for one head.
-template <typename T>
-DEVICE KeySource<T> text_keys(const Pages& pages, const uint32_t* table, uint32_t count, uint32_t column) {
-    return {static_cast<const T*>(pages.keys) + column,
-            static_cast<const T*>(pages.values) + column,
-            pages.width,
-            pages.width,
-            count,
-            table,
-            pages.page_rows};
-}
-
-DEVICE Scoring causal_scoring(float scale, const float* slopes, uint32_t head) {
-    return {scale * LOG2_E, slopes != nullptr ? load_global(slopes + head) / scale : 0.0f};
+/// Scoring of a lane's two rows, whose heads these are.
+DEVICE Scoring causal_scoring(float scale, const float* slopes, uint32_t first_head, uint32_t second_head) {
+    if (slopes == nullptr) return {scale * LOG2_E, {0.0f, 0.0f}};
+    return {scale * LOG2_E, {load_global(slopes + first_head) / scale, load_global(slopes + second_head) / scale}};
 }
 
 template <typename T, uint32_t WIDTH>
 DEVICE void flash_attention_causal(const CausalAttentionArguments& arguments) {
     const QueryTile tile = query_tile(arguments, blockIdx.x);
     if (tile.count == 0) return;
-    const uint32_t warp = threadIdx.x / LANES, lane = threadIdx.x % LANES;
-    const uint32_t head = blockIdx.y, head_width = arguments.head_width;
-    const uint32_t rows = remaining(tile.count, warp * STRIPE, STRIPE);  // this warp's; 0: it only copies
-    const uint32_t number = tile.first + warp * STRIPE + lane % STRIPE;
+    const uint32_t warp = threadIdx.x / LANES, lane = threadIdx.x % LANES, head_width = arguments.head_width;
+    const HeadGroup heads = head_group(blockIdx.y, arguments.group, arguments.sharing);
+    const uint32_t skipped = warp * STRIPE;
+    const uint32_t rows = remaining(tile.count * heads.count, skipped, STRIPE);  // this warp's; 0: it only copies
+    const uint32_t index = skipped + lane % STRIPE, upper = skipped + lane / 4, lower = upper + 8;
+    const QueryRow query = {tile.first + index / heads.count, heads.first + index % heads.count};
     const uint32_t* table = arguments.tables + tile.table;
-    const KeySource<T> source = text_keys<T>(arguments.pages, table, tile.position + tile.count, head * head_width);
-    const uint32_t position = tile.position + warp * STRIPE, seen = position + lane / 4 + 1;
-    const Visible sight = {position + 1, position + rows, {seen, seen + 8}};
-    const Scoring scoring = causal_scoring(arguments.scale, arguments.slopes, head);
+    const KeySource<T> source =
+        page_keys<T>(arguments.pages, table, tile.position + tile.count, heads.kv * head_width);
+    const uint32_t seen = tile.position + 1;
+    const Visible sight = {seen + skipped / heads.count,
+                           seen + (skipped + larger(rows, 1u) - 1) / heads.count,
+                           {seen + upper / heads.count, seen + lower / heads.count}};
+    const Scoring scoring = causal_scoring(arguments.scale, arguments.slopes, heads.first + upper % heads.count,
+                                           heads.first + lower % heads.count);
     Accumulator<WIDTH> attended;
-    walk<T>(attended, arguments.query, {}, number, rows, head, source, head_width, sight, scoring);
-    if (rows > 0) store_rows<T, WIDTH>(attended, arguments.out, number, rows, head, head_width);
+    walk<T>(attended, arguments.query, {}, query, rows, source, head_width, sight, scoring);
+    if (rows > 0) store_rows<T, WIDTH>(attended, arguments.out, query, rows, head_width);
 }
 
 /// Item `index`; each word is asked for once.
@@ -88,11 +84,11 @@ struct SplitTile {
 
 /// Lets a warp's rows attend to the tile at key `first` of a source.
 template <typename T, uint32_t WIDTH>
-DEVICE void attend_alone(Accumulator<WIDTH>& attended, const Rows& query, uint32_t number, uint32_t rows, uint32_t head,
-                         const KeySource<T>& source, uint32_t first, uint32_t head_width, const Visible& sight,
-                         const Scoring& scoring) {
+DEVICE void attend_alone(Accumulator<WIDTH>& attended, const Rows& view, const HeadNorm& norm, const QueryRow& query,
+                         uint32_t rows, const KeySource<T>& source, uint32_t first, uint32_t head_width,
+                         const Visible& sight, const Scoring& scoring) {
     SplitTile<T, WIDTH>& mine = reinterpret_cast<SplitTile<T, WIDTH>*>(shared_memory())[threadIdx.x / LANES];
-    load_queries<T, WIDTH>(mine.queries, query, number, rows, head, head_width);
+    load_queries<T, WIDTH>(mine.queries, view, query, rows, head_width);
     const TilePlace place = tile_place(source, first);
     load_parts(mine.tile, source, place, head_width, 0, STRIPES, 1);
     copy_async_commit();
@@ -103,14 +99,20 @@ DEVICE void attend_alone(Accumulator<WIDTH>& attended, const Rows& query, uint32
     clear(attended);
     copy_async_wait<1>();
     warp_barrier();
+    if (norm.weight != nullptr) {
+        normalise_stripe<T, WIDTH>(mine.queries, norm, head_width);
+        warp_barrier();
+    }
     take_queries<T, WIDTH>(queries, mine.queries);
-    attend<T, WIDTH, true>(attended, queries, mine.tile, first, sight, scoring);
+    const Visible seen = sight_of_tile(source, sight, first, place.keys);
+    attend<T, WIDTH, true>(attended, queries, mine.tile, first, seen, scoring);
 }
 
 template <typename T, uint32_t WIDTH>
 DEVICE void flash_attention_split(const SplitAttentionArguments& arguments) {
     const uint32_t warp = threadIdx.x / LANES, lane = threadIdx.x % LANES;
-    const uint32_t head = blockIdx.x, head_width = arguments.head_width;
+    const HeadGroup heads = head_group(blockIdx.x, arguments.group, arguments.sharing);
+    const uint32_t head_width = arguments.head_width;
     const SplitItem item = split_item(arguments, blockIdx.y);
     if (item.count == 0) return;
     const bool walks = item.slot == 0;
@@ -118,29 +120,34 @@ DEVICE void flash_attention_split(const SplitAttentionArguments& arguments) {
     if (first >= item.keys) return;  // the whole warp; in blocks that do not walk, warps never meet
 
     const uint32_t skipped = walks ? warp * STRIPE : 0;
-    const uint32_t rows = remaining(item.count, skipped, STRIPE);  // this warp's; 0: it only copies
-    Word4 row = {0, 0, 0, 0};                                      // a SplitRow, in lanes 0 to 15
+    const uint32_t rows = remaining(item.count * heads.count, skipped, STRIPE);  // this warp's; 0: it only copies
+    const uint32_t index = skipped + lane % STRIPE, head = heads.first + index % heads.count;
+    Word4 row = {0, 0, 0, 0};  // a SplitRow, in lanes 0 to 15
     if (lane < rows) {
-        row = load_global(reinterpret_cast<const Word4*>(arguments.rows + item.first + skipped + lane));
+        row = load_global(reinterpret_cast<const Word4*>(arguments.rows + item.first + index / heads.count));
     }
-    const uint32_t number = shuffle(row.x, lane % STRIPE), position = row.y;
+    const uint32_t position = row.y;
+    const QueryRow query = {shuffle(row.x, lane % STRIPE), head};
     const Visible sight = {shuffle(position, 0) + 1,
-                         shuffle(position, larger(rows, 1u) - 1) + 1,
-                         {shuffle(position, lane / 4) + 1, shuffle(position, lane / 4 + 8) + 1}};
-    const Scoring scoring = causal_scoring(arguments.scale, arguments.slopes, head);
+                           shuffle(position, larger(rows, 1u) - 1) + 1,
+                           {shuffle(position, lane / 4) + 1, shuffle(position, lane / 4 + 8) + 1}};
+    const Scoring scoring = causal_scoring(arguments.scale, arguments.slopes, shuffle(head, lane / 4),
+                                           shuffle(head, lane / 4 + 8));
     const KeySource<T> source =
-        text_keys<T>(arguments.pages, arguments.tables + item.table, item.keys, head * head_width);
+        page_keys<T>(arguments.pages, arguments.tables + item.table, item.keys, heads.kv * head_width);
     Accumulator<WIDTH> attended;
     if (walks) {
-        walk<T>(attended, arguments.query, {}, number, rows, head, source, head_width, sight, scoring);
+        walk<T>(attended, arguments.query, arguments.query_norm, query, rows, source, head_width, sight, scoring);
     } else {
-        attend_alone<T>(attended, arguments.query, number, rows, head, source, first, head_width, sight, scoring);
+        attend_alone<T>(attended, arguments.query, arguments.query_norm, query, rows, source, first, head_width, sight,
+                        scoring);
     }
 
 #pragma unroll
     for (uint32_t half = 0; half < 2; ++half) {
         const uint32_t pair = lane % 4 * 2, slot = item.slot + (walks ? 0 : warp);
-        float* partial = partial_at(arguments, shuffle(row.z, lane / 4 + 8 * half) + slot, head);
+        const uint32_t source_lane = lane / 4 + 8 * half;
+        float* partial = partial_at(arguments, shuffle(row.z, source_lane) + slot, shuffle(head, source_lane));
         // A row has no place for what it does not see.
         const bool present = lane / 4 + 8 * half < rows && sight.row[half] > first;
         if (present && pair == 0) {
@@ -204,14 +211,12 @@ DEVICE void flash_attention_full(const ImageAttentionArguments& arguments) {
     const uint32_t rows = remaining(arguments.query_rows, first_query + warp * STRIPE, STRIPE);  // this warp's
     const uint32_t index = first_query + warp * STRIPE + lane % STRIPE;
     const KeySource<T> source = image_keys<T>(arguments, 0, image, head);
-    const Scoring scoring = {arguments.scale * LOG2_E, 0.0f};
-    const uint32_t number = image * arguments.query.rows + index;
+    const Scoring scoring = {arguments.scale * LOG2_E, {0.0f, 0.0f}};
+    const QueryRow query = {image * arguments.query.rows + index, head};
     Accumulator<WIDTH> attended;
-    walk<T>(attended, arguments.query, {}, number, rows, head, source, head_width, sees_all(source.count), scoring);
-    if (rows > 0) {
-        const uint32_t out = image * arguments.out.rows + index;
-        store_rows<T, WIDTH>(attended, arguments.out, out, rows, head, head_width);
-    }
+    walk<T>(attended, arguments.query, {}, query, rows, source, head_width, sees_all(source.count), scoring);
+    const QueryRow out = {image * arguments.out.rows + index, head};
+    if (rows > 0) store_rows<T, WIDTH>(attended, arguments.out, out, rows, head_width);
 }
 
 #define FLASH_ATTENTION(T, WIDTH)                                                                                  \

@@ -7,7 +7,7 @@
 //
 // Bound by reading the two weights once. Every block that makes queries normalises all tokens for itself (2 * count *
 // width bytes, from L2 after the first block), so that the normed rows meet neither memory nor a barrier. A part's work
-// is cut in units of 16 rows of a weight, or one head of one media tile, dealt to the blocks in turn. A block asks L2
+// is cut in units of 16 rows of a weight, or one group of heads of one media tile, dealt to the blocks in turn. A block asks L2
 // for its rows of W_query before it normalises, and for those of W_out before the first barrier: they arrive while the
 // few blocks with a head attend and the rest of the device would wait.
 //
@@ -160,14 +160,17 @@ DEVICE void gated_cross_attention(const GatedCrossAttentionArguments& arguments)
     attention.tables = arguments.tables;
     attention.order = arguments.order;
     attention.query_norm = arguments.query_norm;
+    attention.group = arguments.group;
+    attention.sharing = arguments.sharing;
     attention.head_width = arguments.head_width;
     attention.scale = arguments.scale;
-    for (uint32_t unit = blockIdx.x; unit < arguments.tile_count * arguments.heads; unit += gridDim.x) {
-        const MediaTile* from = arguments.tiles + unit / arguments.heads;
+    const uint32_t groups = arguments.heads / arguments.group;
+    for (uint32_t unit = blockIdx.x; unit < arguments.tile_count * groups; unit += gridDim.x) {
+        const MediaTile* from = arguments.tiles + unit / groups;
         const Word4 tile = load_global(reinterpret_cast<const Word4*>(from));
         if (tile.y == 0) continue;
         block_barrier();  // what the unit before left in shared memory has been read
-        masked_image_attention_tile<T, WIDTH>(attention, {tile.x, tile.y, tile.z, tile.w}, unit % arguments.heads);
+        masked_image_attention_tile<T, WIDTH>(attention, {tile.x, tile.y, tile.z, tile.w}, unit % groups);
     }
     grid_barrier(arguments.barrier);
 

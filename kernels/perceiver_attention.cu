@@ -18,14 +18,14 @@ DEVICE void perceiver_attention(const ImageAttentionArguments& arguments) {
     const uint32_t head_width = arguments.head_width;
     const uint32_t rows = remaining(arguments.query_rows, first_query + warp * STRIPE, STRIPE);  // this warp's
     const uint32_t index = first_query + warp * STRIPE + lane % STRIPE;
-    const Scoring scoring = {arguments.scale * LOG2_E, 0.0f};
+    const Scoring scoring = {arguments.scale * LOG2_E, {0.0f, 0.0f}};
 
     // The queries land where the second tile of keys will, and are in registers before it comes.
     KeyTile<T, WIDTH>* tiles = reinterpret_cast<KeyTile<T, WIDTH>*>(shared_memory());
     HeadRow<T, WIDTH>* stripe = tiles[1].keys + warp * STRIPE;
     if (rows > 0) {
-        const uint32_t number = image * arguments.query.rows + index;
-        load_queries<T, WIDTH>(stripe, arguments.query, number, rows, head, head_width);
+        const QueryRow query = {image * arguments.query.rows + index, head};
+        load_queries<T, WIDTH>(stripe, arguments.query, query, rows, head_width);
     }
     copy_async_commit();
     load_tile(tiles[0], image_keys<T>(arguments, 0, image, head), 0, head_width);
@@ -64,8 +64,8 @@ DEVICE void perceiver_attention(const ImageAttentionArguments& arguments) {
         first = next;
     }
     if (rows > 0) {
-        const uint32_t number = image * arguments.out.rows + index;
-        store_rows<T, WIDTH>(attended, arguments.out, number, rows, head, head_width);
+        const QueryRow out = {image * arguments.out.rows + index, head};
+        store_rows<T, WIDTH>(attended, arguments.out, out, rows, head_width);
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod demo;
 mod devices;
+mod grouped;
 mod parity;
 mod semantics;
 #[path = "../support"]

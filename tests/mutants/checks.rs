@@ -9,7 +9,7 @@ use flamant::probe::{
     Precision, Probe, Request,
 };
 
-use crate::support::cases::{self, Besides, Case, Heads, Order, PLAIN, Size};
+use crate::support::cases::{self, Besides, Case, Order, PLAIN, Size};
 
 /// The emulator's modes: how threads take turns, and whether asynchronous copies land early.
 pub const MODES: [(Schedule, bool); 2] = [(Schedule::Warps, false), (Schedule::Lanes, true)];
@@ -28,7 +28,7 @@ pub struct Check {
 /// All of them; with `bits`, a case must also have the bits of the emulator in this program.
 pub fn all(bits: bool) -> Vec<Check> {
     let mut checks: Vec<Check> = cases::small().into_iter().map(|case| against_the_processor(case, bits)).collect();
-    let heads = Heads { count: 2, width: 128 };
+    let heads = cases::heads(2, 128);
     let whole = cases::causal(Size::Small, "whole", heads, Order::None, &[0], &[&[(0, 656)]]);
     let split = cases::causal(Size::Small, "split", heads, Order::None, &[0], &[&[(0, 640)], &[(0, 16)]]);
     let logits = Besides { logits: true, ..PLAIN };

@@ -434,8 +434,13 @@ pub fn all() -> Vec<Case> {
     cases
 }
 
-const fn heads(count: usize, width: usize) -> Heads {
-    Heads { count, width }
+pub const fn heads(count: usize, width: usize) -> Heads {
+    Heads { count, kv: count, width }
+}
+
+/// Heads that share fewer heads of keys in groups.
+pub const fn grouped(count: usize, kv: usize, width: usize) -> Heads {
+    Heads { count, kv, width }
 }
 
 /// Ragged shapes.
@@ -473,6 +478,7 @@ pub fn small() -> Vec<Case> {
     ]);
     cases.extend(small_linear());
     cases.extend(small_attention());
+    cases.extend(small_grouped());
     cases.extend(small_media());
     cases
 }
@@ -609,6 +615,25 @@ fn small_attention() -> Vec<Case> {
     cases
 }
 
+/// Heads of queries that share heads of keys.
+fn small_grouped() -> Vec<Case> {
+    use Size::Small;
+    let chunks: &[&[(usize, u32)]] = &[&[(0, 66), (1, 3), (2, 17)], &[(1, 70), (0, 2)], &[(2, 1), (1, 1), (0, 1)]];
+    let decodes: &[&[(usize, u32)]] = &[&[(0, 1), (1, 1), (2, 1), (3, 1)], &[(2, 16), (0, 3), (1, 1)]];
+    let filled = [130, 63, 5, 64];
+    let mut cases = Vec::new();
+    for (heads, order) in
+        [(grouped(32, 8, 16), Order::Rotary(16)), (grouped(8, 1, 64), Order::Alibi), (grouped(12, 4, 80), Order::Alibi)]
+    {
+        cases.push(causal(Small, "prefill", heads, order, &[0], &[&[(0, 70)]]));
+        cases.push(causal(Small, "chunks", heads, order, &[0, 0, 0], chunks));
+        cases.push(causal(Small, "decode", heads, order, &filled, decodes));
+        cases.push(forked_few(heads, order, true));
+    }
+    cases.push(forked_many(grouped(6, 2, 48), Order::Alibi, true));
+    cases
+}
+
 fn small_media() -> Vec<Case> {
     use Size::Small;
     let mut cases = Vec::new();
@@ -631,7 +656,19 @@ fn small_media() -> Vec<Case> {
     ] {
         cases.push(masked(Small, heads, rows, &Seen::Neighbours.list(count, rows.len()), normed));
     }
+    for (heads, rows, count, normed) in [
+        (grouped(32, 8, 16), &[9u32, 70, 333][..], 5, true),
+        (grouped(8, 1, 64), &[200, 64, 65, 1], 40, true),
+        (grouped(12, 4, 80), &[400, 3], 1, false),
+        (grouped(6, 2, 128), &[130, 450], 70, true),
+    ] {
+        let seen = if count == 1 { Seen::Last } else { Seen::Neighbours };
+        cases.push(masked(Small, heads, rows, &seen.list(count, rows.len()), normed));
+    }
+    // Four tiles of 1601 rows.
+    cases.push(sharp(masked(Small, grouped(4, 1, 16), &[6404], &Seen::Last.list(1, 1), false)));
     for (family, width, heads, rows, count) in [
+        (Family::Idefics, 80, grouped(12, 4, 16), &[9u32, 64, 3][..], 7),
         (Family::Idefics, 80, heads(2, 64), &[9u32, 70, 128, 1][..], 7),
         (Family::OpenFlamingo, 48, heads(1, 128), &[65, 3, 64], 19),
     ] {

@@ -89,11 +89,13 @@ pub fn rows_of_linear_layers(places: &[Place]) -> Vec<String> {
     failures.concat()
 }
 
-pub const ATTENTION: [(Heads, Order); 4] = [
-    (Heads { count: 2, width: 64 }, Order::Rotary(64)),
-    (Heads { count: 1, width: 80 }, Order::Rotary(32)),
-    (Heads { count: 2, width: 48 }, Order::Alibi),
-    (Heads { count: 1, width: 128 }, Order::None),
+pub const ATTENTION: [(Heads, Order); 6] = [
+    (cases::heads(2, 64), Order::Rotary(64)),
+    (cases::heads(1, 80), Order::Rotary(32)),
+    (cases::heads(2, 48), Order::Alibi),
+    (cases::heads(1, 128), Order::None),
+    (cases::grouped(8, 2, 32), Order::Alibi),
+    (cases::grouped(3, 1, 80), Order::Rotary(80)),
 ];
 
 /// A token's row does not tell whether the tokens before it were there already, or came with it.
@@ -154,11 +156,11 @@ pub fn keys_in_common(places: &[Place]) -> Vec<String> {
 /// The fused kernel of few tokens is the parts that many tokens take.
 pub fn gated_blocks(places: &[Place]) -> Vec<String> {
     let kinds = [
-        (Family::OpenFlamingo, 48, Heads { count: 2, width: 64 }, 66),
-        (Family::OpenFlamingo, 272, Heads { count: 3, width: 16 }, 9),
-        (Family::Idefics, 112, Heads { count: 2, width: 96 }, 64),
-        (Family::Idefics, 1040, Heads { count: 1, width: 128 }, 130),
-        (Family::Idefics, 80, Heads { count: 2, width: 80 }, 5),
+        (Family::OpenFlamingo, 48, cases::heads(2, 64), 66),
+        (Family::OpenFlamingo, 272, cases::heads(3, 16), 9),
+        (Family::Idefics, 112, cases::heads(2, 96), 64),
+        (Family::Idefics, 1040, cases::heads(1, 128), 130),
+        (Family::Idefics, 80, cases::heads(2, 80), 5),
     ];
     let failures = on_all_cores(&kinds, |&(family, width, heads, latents)| {
         let mut failures = Vec::new();
@@ -175,14 +177,18 @@ pub fn gated_blocks(places: &[Place]) -> Vec<String> {
 
 pub fn images_and_tokens(places: &[Place]) -> Vec<String> {
     use Size::Small;
-    let heads = Heads { count: 2, width: 96 };
-    let media = Seen::Mixed.list(90, 3);
+    let heads = cases::heads(2, 96);
+    let (media, neighbours) = (Seen::Mixed.list(90, 3), Seen::Neighbours.list(90, 3));
+    let shared = cases::grouped(6, 2, 48);
     let pairs: Vec<[Case; 2]> = vec![
-        [3, 1].map(|images| cases::vision(Small, images, 66, Heads { count: 2, width: 80 })),
+        [3, 1].map(|images| cases::vision(Small, images, 66, cases::heads(2, 80))),
         [3, 2].map(|images| cases::image(Small, images, heads, 9, &[70, 9], true)),
         [3, 1].map(|images| cases::patches(Small, images, 56, 14, 48)),
         [90, 1].map(|count| cases::masked(Small, heads, &[65; 3], &media[..count], true)),
         [90, 17].map(|count| cases::masked(Small, heads, &[65; 3], &media[..count], false)),
+        // Images of several pages: walked by many tokens, split over blocks for few.
+        [90, 1].map(|count| cases::masked(Small, heads, &[330, 200, 65], &media[..count], true)),
+        [90, 7].map(|count| cases::masked(Small, shared, &[330, 200, 65], &neighbours[..count], true)),
         [70, 1].map(|count| cases::norm(Small, Norm::Layer, true, count, 272)),
         [70, 3].map(|count| cases::norm(Small, Norm::Rms, false, count, 4112)),
         [33, 1].map(|count| cases::norm_heads(Small, Norm::Layer, true, count, 3, 48)),
@@ -193,13 +199,14 @@ pub fn images_and_tokens(places: &[Place]) -> Vec<String> {
 
 /// A step's launches are kept and captured, then replayed: each time with the same bits, on new numbers too.
 pub fn replayed_steps(places: &[Place]) -> Vec<String> {
-    let heads = Heads { count: 2, width: 64 };
+    let heads = cases::heads(2, 64);
     let decode: &[(usize, u32)] = &[(0, 1), (1, 1), (2, 1)];
     let steps = [decode; 6];
     let media = Seen::Mixed.list(3, 3);
     let kept = [
         cases::causal(Size::Small, "decode", heads, Order::Rotary(64), &[130, 63, 5], &[decode]),
         cases::gated(Size::Small, Family::Idefics, 112, heads, &[9; 3], &media),
+        cases::gated(Size::Small, Family::Idefics, 112, heads, &[330, 200, 65], &media),
     ];
     let failures = on_all_cores(places, |place| {
         let mut failures = Vec::new();

@@ -3,12 +3,12 @@
 //! shapes recur. Integers only.
 
 use super::arguments::{MediaTile, QueryTile, SplitItem, SplitRow};
-use super::split::{Sequence, Splitting, items_most, split};
+use super::split::{ITEM_TILES, Sequence, Splits, Splitting, Viewers, items_most, split, split_media};
 use crate::backend::{Batch, FramePlace, ImagePages, MediaSeen};
 use crate::graph::Counts;
 use crate::kv::PAGE_TOKENS;
 
-/// Queries of one tile of causal or image attention (`kernels/attention.cuh`).
+/// Rows of one tile of causal or image attention (`kernels/attention.cuh`): a token has one for each head of a group.
 pub const TILE_ROWS: usize = 64;
 /// Keys of one tile.
 pub const TILE_KEYS: usize = 64;
@@ -35,8 +35,12 @@ pub struct Shape {
     pub split_rows: usize,
     /// Items of work on these, empty ones included.
     pub split_items: usize,
-    /// Tiles of tokens that see the same images, empty ones included.
+    /// Tiles of tokens that see the same images, which walk their pages, empty ones included.
     pub media_tiles: usize,
+    /// Tokens whose images' pages are split over blocks: all that are not in such a tile.
+    pub media_split_rows: usize,
+    /// Items of work on these, empty ones included.
+    pub media_split_items: usize,
     /// Whether all sequences are decoded: launches of such a shape come again and again, and are worth keeping.
     pub capturable: bool,
 }
@@ -76,13 +80,21 @@ impl Layout {
         self.media_tiles() + words_of::<MediaTile>(self.0.media_tiles)
     }
 
-    pub fn split_items(&self) -> usize {
+    pub fn media_split_rows(&self) -> usize {
         self.split_rows() + words_of::<SplitRow>(self.0.split_rows)
+    }
+
+    pub fn split_items(&self) -> usize {
+        self.media_split_rows() + words_of::<SplitRow>(self.0.media_split_rows)
+    }
+
+    pub fn media_split_items(&self) -> usize {
+        self.split_items() + words_of::<SplitItem>(self.0.split_items)
     }
 
     /// Places of frames.
     pub fn frame_places(&self) -> usize {
-        self.split_items() + words_of::<SplitItem>(self.0.split_items)
+        self.media_split_items() + words_of::<SplitItem>(self.0.media_split_items)
     }
 
     pub fn ids(&self) -> usize {
@@ -127,8 +139,9 @@ fn words_of<T>(count: usize) -> usize {
     size_of::<T>() / 4 * count
 }
 
-/// Words at most of batches of so many tokens, frames (and so at most as many images), and of all lists of pages.
-pub fn words_most(tokens: usize, images: usize, table_words: usize) -> usize {
+/// Words at most of batches of so many tokens, frames (and so at most as many images), and of all lists of pages, for
+/// groups of so many heads; without items of images of several pages.
+pub fn words_most(tokens: usize, images: usize, table_words: usize, group: usize) -> usize {
     let most = Shape {
         frames: images,
         images,
@@ -136,8 +149,10 @@ pub fn words_most(tokens: usize, images: usize, table_words: usize) -> usize {
         outputs: tokens,
         query_tiles: tokens,
         split_rows: tokens,
-        split_items: rounded_items(items_most(tokens, table_words)),
+        split_items: rounded_items(items_most(tokens, table_words, group)),
         media_tiles: tokens,
+        media_split_rows: tokens,
+        media_split_items: 0,
         capturable: true,
     };
     Layout(most).tables() + table_words
@@ -147,12 +162,7 @@ pub fn words_most(tokens: usize, images: usize, table_words: usize) -> usize {
 /// `nobody`, which no sequence has; it sees no image, and its tokens stand behind all others.
 pub fn write(batch: &Batch, nobody: u32, splitting: &Splitting, words: &mut Vec<u32>) -> Shape {
     let Counts { frames, images, tokens, outputs } = batch.counts();
-    let mut tables = Vec::with_capacity(batch.tables.iter().map(|table| table.len()).sum::<usize>() + 1);
-    let mut starts = Vec::with_capacity(batch.tables.len());
-    for table in batch.tables {
-        starts.push(tables.len() as u32);
-        tables.extend_from_slice(table);
-    }
+    let (mut tables, starts) = text_tables(batch);
     let mut positions = batch.positions.to_vec();
     let mut table_of: Vec<u32> = batch.sequences.iter().map(|&sequence| starts[sequence as usize]).collect();
     let mut media = batch.media.to_vec();
@@ -172,11 +182,12 @@ pub fn write(batch: &Batch, nobody: u32, splitting: &Splitting, words: &mut Vec<
     }
     let image_pages = append_images(&mut tables, batch.images);
     let seen_pages = append_images(&mut tables, batch.seen_images);
-    let (few, walking) = divided(sequences, splitting);
-    let capturable = decoded && (few.is_empty() || walking.is_empty());
-    let query_tiles = query_tiles(&walking);
-    let (rows, items) = split(&few, splitting.sharers_least);
-    let (order, media_tiles) = by_images(&media, &seen_pages);
+    let (few, walking) = divided(sequences, &splitting.text);
+    let query_tiles = query_tiles(&walking, splitting.text.group);
+    let (rows, items) = split(&few, splitting.sharers_least, splitting.text.group);
+    let seen = Seen::new(&media, &seen_pages, decoded, &splitting.media);
+    let capturable =
+        decoded && (few.is_empty() || walking.is_empty()) && (seen.tiles.is_empty() || seen.rows.is_empty());
 
     // Tiles and items beyond those that are written are zeros: empty. There are no more tiles than tokens. An output of
     // padding is that of the first token again; where half of the tokens have an output, all have, lest these counts
@@ -191,7 +202,9 @@ pub fn write(batch: &Batch, nobody: u32, splitting: &Splitting, words: &mut Vec<
         query_tiles: filled(query_tiles.len(), tokens),
         split_rows: rows.len(),
         split_items: filled(items.len(), rounded_items(items.len())),
-        media_tiles: filled(media_tiles.len(), tokens),
+        media_tiles: filled(seen.tiles.len(), tokens),
+        media_split_rows: seen.rows.len(),
+        media_split_items: filled(seen.items.len(), rounded_items(seen.items.len())),
         capturable,
     };
     let layout = Layout(shape);
@@ -199,14 +212,16 @@ pub fn write(batch: &Batch, nobody: u32, splitting: &Splitting, words: &mut Vec<
     words.resize(layout.tables() + tables.len(), 0);
     let mut put = |at: usize, values: &[u32]| words[at..at + values.len()].copy_from_slice(values);
     put(layout.query_tiles(), bytemuck::cast_slice(&query_tiles));
-    put(layout.media_tiles(), bytemuck::cast_slice(&media_tiles));
+    put(layout.media_tiles(), bytemuck::cast_slice(&seen.tiles));
     put(layout.split_rows(), bytemuck::cast_slice(&rows));
+    put(layout.media_split_rows(), bytemuck::cast_slice(&seen.rows));
     put(layout.split_items(), bytemuck::cast_slice(&items));
+    put(layout.media_split_items(), bytemuck::cast_slice(&seen.items));
     put(layout.frame_places(), bytemuck::cast_slice(&batch.frame_places().collect::<Vec<_>>()));
     put(layout.ids(), batch.ids);
     put(layout.positions(), &positions);
     put(layout.table_of(), &table_of);
-    put(layout.order(), &order);
+    put(layout.order(), &seen.order);
     put(layout.outputs(), batch.outputs);
     put(layout.image_pages(), &image_pages);
     put(layout.frame_starts(), &batch.frame_starts());
@@ -229,29 +244,61 @@ fn sequences<'a>(batch: &Batch<'a>, starts: &[u32]) -> Vec<Sequence<'a>> {
 
 /// Sequences whose keys are split over blocks, as far as there is room for partial results, and the others. Where none
 /// of the former has more than a tile of keys, there is nothing to split.
-fn divided<'a>(sequences: Vec<Sequence<'a>>, splitting: &Splitting) -> (Vec<Sequence<'a>>, Vec<Sequence<'a>>) {
+fn divided<'a>(sequences: Vec<Sequence<'a>>, splits: &Splits) -> (Vec<Sequence<'a>>, Vec<Sequence<'a>>) {
     let is_few = |sequence: &Sequence| sequence.count <= SPLIT_ROWS;
     if !sequences.iter().any(|sequence| is_few(sequence) && sequence.tiles() > 1) {
         return (Vec::new(), sequences);
     }
     let mut slots = 0;
     sequences.into_iter().partition(|sequence| {
-        let fits = is_few(sequence) && slots + sequence.slots() <= splitting.slots_max;
+        let fits = is_few(sequence) && slots + sequence.slots() <= splits.slots_max;
         slots += if fits { sequence.slots() } else { 0 };
         fits
     })
 }
 
-fn query_tiles(sequences: &[Sequence]) -> Vec<QueryTile> {
+/// Tiles of as many tokens as there is room for with so many heads.
+fn query_tiles(sequences: &[Sequence], group: usize) -> Vec<QueryTile> {
+    let most = TILE_ROWS / group;
     let tiles = sequences.iter().flat_map(|sequence| {
-        (0..sequence.count).step_by(TILE_ROWS).map(|token| QueryTile {
+        (0..sequence.count).step_by(most).map(move |token| QueryTile {
             first: (sequence.first + token) as u32,
-            count: (sequence.count - token).min(TILE_ROWS) as u32,
+            count: (sequence.count - token).min(most) as u32,
             position: (sequence.position + token) as u32,
             table: sequence.start,
         })
     });
     tiles.collect()
+}
+
+/// The pages of all sequences, with room for one more, and where those of each begin.
+fn text_tables(batch: &Batch) -> (Vec<u32>, Vec<u32>) {
+    let mut tables = Vec::with_capacity(batch.tables.iter().map(|table| table.len()).sum::<usize>() + 1);
+    let mut starts = Vec::with_capacity(batch.tables.len());
+    for table in batch.tables {
+        starts.push(tables.len() as u32);
+        tables.extend_from_slice(table);
+    }
+    (tables, starts)
+}
+
+/// Tokens and the images that they see: in order, as tiles or as rows whose pages are split.
+struct Seen {
+    order: Vec<u32>,
+    tiles: Vec<MediaTile>,
+    rows: Vec<SplitRow>,
+    items: Vec<SplitItem>,
+}
+
+impl Seen {
+    /// `pages`: where the pages of each image begin.
+    fn new(media: &[MediaSeen], pages: &[u32], decoded: bool, splits: &Splits) -> Seen {
+        let order = by_images(media);
+        let (split, walked) = viewers(media, &order, pages, decoded, splits);
+        let tiles = media_tiles(&walked, splits.group);
+        let (rows, items) = split_media(&split, splits.group);
+        Seen { order, tiles, rows, items }
+    }
 }
 
 /// Adds the pages of images to a list, each with the rows that it holds; where those of each begin, and the end.
@@ -265,31 +312,65 @@ fn append_images(tables: &mut Vec<u32>, images: &[ImagePages]) -> Vec<u32> {
     starts
 }
 
-/// Tokens sorted by the images they see, those that see nothing last, and cut into tiles. `pages`: where the pages of
-/// each image begin.
-fn by_images(media: &[MediaSeen], pages: &[u32]) -> (Vec<u32>, Vec<MediaTile>) {
-    let seen = |token: u32| media[token as usize];
+/// Tokens sorted by the images they see, those that see nothing last.
+fn by_images(media: &[MediaSeen]) -> Vec<u32> {
     let mut order: Vec<u32> = (0..media.len() as u32).collect();
-    order.sort_by_key(|&token| (seen(token).images == 0, seen(token)));
-    let mut tiles = Vec::new();
-    let mut first = 0;
-    for same in order.chunk_by(|&a, &b| seen(a) == seen(b)) {
-        let range = seen(same[0]).range();
+    order.sort_by_key(|&token| (media[token as usize].images == 0, media[token as usize]));
+    order
+}
+
+/// Tokens in this order, those together that see the same images: whose pages are split over blocks, as far as there is
+/// room for partial results, and the others. `pages`: where the pages of each image begin. Where none sees more pages
+/// than an item walks, there is nothing to split; where all are decoded, however many see the same are.
+fn viewers<'a>(
+    media: &[MediaSeen],
+    order: &'a [u32],
+    pages: &[u32],
+    decoded: bool,
+    splits: &Splits,
+) -> (Vec<Viewers<'a>>, Vec<Viewers<'a>>) {
+    let seen = |token: u32| media[token as usize];
+    let mut end_of_last = 0;
+    let together = order.chunk_by(|&a, &b| seen(a) == seen(b)).map(|tokens| {
+        let first = end_of_last;
+        end_of_last += tokens.len();
+        let range = seen(tokens[0]).range();
         let [table, end] = [range.start, range.end].map(|image| pages[image]);
-        for tokens in same.chunks(TILE_ROWS) {
-            let tile = MediaTile { first, count: tokens.len() as u32, table, pages: (end - table) / 2 };
-            tiles.push(tile);
-            first += tile.count;
-        }
+        Viewers { first, tokens, table, pages: (end - table) as usize / 2 }
+    });
+    let together: Vec<Viewers> = together.collect();
+    let is_few = |viewers: &Viewers| decoded || viewers.tokens.len() <= SPLIT_ROWS;
+    if !together.iter().any(|viewers| is_few(viewers) && viewers.pages > ITEM_TILES) {
+        return (Vec::new(), together);
     }
-    (order, tiles)
+    let mut slots = 0;
+    together.into_iter().partition(|viewers| {
+        let fits = is_few(viewers) && slots + viewers.slots() <= splits.slots_max;
+        slots += if fits { viewers.slots() } else { 0 };
+        fits
+    })
+}
+
+/// Tiles of these tokens, as many as there is room for with so many heads.
+fn media_tiles(viewers: &[Viewers], group: usize) -> Vec<MediaTile> {
+    let most = TILE_ROWS / group;
+    let tiles = viewers.iter().flat_map(|viewers| {
+        (0..viewers.tokens.len()).step_by(most).map(move |token| MediaTile {
+            first: (viewers.first + token) as u32,
+            count: (viewers.tokens.len() - token).min(most) as u32,
+            table: viewers.table,
+            pages: viewers.pages as u32,
+        })
+    });
+    tiles.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const PLENTY: Splitting = Splitting { slots_max: 1000, sharers_least: 2 };
+    const SPLITS: Splits = Splits { slots_max: 1000, group: 1 };
+    const PLENTY: Splitting = Splitting { text: SPLITS, media: SPLITS, sharers_least: 2 };
     const NOBODY: u32 = 999;
 
     #[test]
@@ -418,7 +499,8 @@ mod tests {
         };
         let written = |slots_max| {
             let mut words = Vec::new();
-            let shape = write(&batch, NOBODY, &Splitting { slots_max, ..PLENTY }, &mut words);
+            let shape =
+                write(&batch, NOBODY, &Splitting { text: Splits { slots_max, ..SPLITS }, ..PLENTY }, &mut words);
             let layout = Layout(shape);
             let rows: &[SplitRow] = bytemuck::cast_slice(&words[layout.split_rows()..][..4 * shape.split_rows]);
             let tiles: &[QueryTile] = bytemuck::cast_slice(&words[layout.query_tiles()..][..4 * shape.query_tiles]);

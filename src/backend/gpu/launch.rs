@@ -9,7 +9,7 @@ use super::driver::{Address, Launch, launch};
 use super::fuse::{Attention, Gated, HeadNorm, Step};
 use super::memory::{Memory, SAMPLED_ROWS};
 use super::storage::{BYTES, padded};
-use super::tuning::{LinearShape, Machine, linear_form};
+use super::tuning::{LinearShape, Machine, block_heads, linear_form};
 use crate::backend::{Precision, Request};
 use crate::graph::{
     Activation, Axis, Counts, Index, KvLayer, KvSource, KvSpace, Mask, Norm, Op, Plan, PlanKind, Tensor, Weight,
@@ -336,7 +336,7 @@ impl Launcher<'_> {
         match &attention.source {
             KvSource::Dense(sources) => launches.extend(self.image_attention(attention, sources)),
             KvSource::Pages(layer, Mask::Causal { .. }) => self.causal_attention(attention, layer, launches),
-            KvSource::Pages(layer, Mask::Media) => launches.extend(self.media_attention(attention, layer)),
+            KvSource::Pages(layer, Mask::Media) => self.media_attention(attention, layer, launches),
         }
     }
 
@@ -374,8 +374,7 @@ impl Launcher<'_> {
 
     /// Tiles of queries, then rows whose keys are split: each token is in one of them.
     fn causal_attention(&self, attention: &Attention, layer: &KvLayer, launches: &mut Vec<Launch>) {
-        assert_eq!(attention.heads, layer.kv_heads, "kernels read one head of keys for each head of queries");
-        let heads = attention.heads as u32;
+        let (group, sharing) = groups(attention.heads, layer);
         let width = compiled_width(layer.head_width);
         let arguments = args::CausalAttention {
             query: self.rows(&attention.query),
@@ -385,39 +384,62 @@ impl Launcher<'_> {
             tiles: self.list(Layout::query_tiles),
             slopes: self.memory.slopes(layer.layer),
             tile_count: self.shape.query_tiles as u32,
+            group,
+            sharing,
+            head_width: layer.head_width as u32,
+            scale: attention.scale,
+            ..args::CausalAttention::default()
+        };
+        let kernel = Kernel::flash_attention_causal(self.storage(), [width]);
+        let grid = [arguments.tile_count, attention.heads as u32 / group, 1];
+        launches.extend(launch(kernel, grid, ATTENTION_THREADS, attention_shared(width), &arguments));
+        self.split_attention(attention, layer, arguments.slopes, launches);
+    }
+
+    /// Rows whose keys are split over blocks, of text or of images.
+    fn split_attention(&self, attention: &Attention, layer: &KvLayer, slopes: Address, launches: &mut Vec<Launch>) {
+        let (group, sharing) = groups(attention.heads, layer);
+        let heads = attention.heads as u32;
+        let Shape { split_rows, split_items, media_split_rows, media_split_items, .. } = self.shape;
+        let (row_count, item_count, rows, items) = match layer.space {
+            KvSpace::Text => (split_rows, split_items, self.list(Layout::split_rows), self.list(Layout::split_items)),
+            KvSpace::Media => (
+                media_split_rows,
+                media_split_items,
+                self.list(Layout::media_split_rows),
+                self.list(Layout::media_split_items),
+            ),
+        };
+        let arguments = args::SplitAttention {
+            query: self.rows(&attention.query),
+            out: self.rows(&attention.out),
+            pages: self.memory.pages(layer),
+            tables: self.list(Layout::tables),
+            rows,
+            items,
+            query_norm: self.head_norm(attention.query_norm),
+            slopes,
+            partials: self.memory.partials,
+            row_count: row_count as u32,
             heads,
+            group,
+            sharing,
             head_width: layer.head_width as u32,
             scale: attention.scale,
         };
-        let kernel = Kernel::flash_attention_causal(self.storage(), [width]);
-        let grid = [arguments.tile_count, heads, 1];
-        launches.extend(launch(kernel, grid, ATTENTION_THREADS, attention_shared(width), &arguments));
-
-        let arguments = args::SplitAttention {
-            query: arguments.query,
-            out: arguments.out,
-            pages: arguments.pages,
-            tables: arguments.tables,
-            rows: self.list(Layout::split_rows),
-            items: self.list(Layout::split_items),
-            slopes: arguments.slopes,
-            partials: self.memory.partials,
-            row_count: self.shape.split_rows as u32,
-            heads,
-            head_width: arguments.head_width,
-            scale: arguments.scale,
-        };
+        let width = compiled_width(layer.head_width);
         let kernel = Kernel::flash_attention_split(self.storage(), [width]);
         let shared_bytes = SPLIT_SHARED_ROWS * (width + VECTOR);
-        let grid = [heads, self.shape.split_items as u32, 1];
+        let grid = [heads / group, item_count as u32, 1];
         launches.extend(launch(kernel, grid, LANES * SPLIT_WARPS, shared_bytes, &arguments));
         let kernel = Kernel::flash_attention_combine(self.storage());
         let grid = [heads.div_ceil(COMBINE_WARPS), arguments.row_count, 1];
         launches.extend(launch(kernel, grid, LANES * COMBINE_WARPS, 0, &arguments));
     }
 
-    fn media_attention(&self, attention: &Attention, layer: &KvLayer) -> Option<Launch> {
-        assert_eq!(attention.heads, layer.kv_heads, "kernels read one head of keys for each head of queries");
+    /// Tiles of tokens that see the same images, then tokens whose images' pages are split.
+    fn media_attention(&self, attention: &Attention, layer: &KvLayer, launches: &mut Vec<Launch>) {
+        let (group, sharing) = groups(attention.heads, layer);
         let arguments = args::MaskedImageAttention {
             query: self.rows(&attention.query),
             out: self.rows(&attention.out),
@@ -427,23 +449,27 @@ impl Launcher<'_> {
             tiles: self.list(Layout::media_tiles),
             query_norm: self.head_norm(attention.query_norm),
             tile_count: self.shape.media_tiles as u32,
-            heads: attention.heads as u32,
+            group,
+            sharing,
             head_width: layer.head_width as u32,
             scale: attention.scale,
+            ..args::MaskedImageAttention::default()
         };
         let width = compiled_width(layer.head_width);
         let kernel = Kernel::masked_image_attention(self.storage(), [width]);
-        let grid = [arguments.tile_count, arguments.heads, 1];
-        launch(kernel, grid, ATTENTION_THREADS, attention_shared(width), &arguments)
+        let grid = [arguments.tile_count, attention.heads as u32 / group, 1];
+        launches.extend(launch(kernel, grid, ATTENTION_THREADS, attention_shared(width), &arguments));
+        self.split_attention(attention, layer, Address::NULL, launches);
     }
 
-    /// The whole attention half of a gated block in one launch, where blocks may wait for each other and its rows fit a
-    /// block's shared memory.
+    /// The whole attention half of a gated block in one launch, where blocks may wait for each other, its rows fit a
+    /// block's shared memory, and no images' pages are split.
     fn gated(&self, gated: &Gated) -> Option<Launch> {
         let (attention, layer) = (&gated.attention, &gated.layer);
         let count = self.count(&gated.x);
         let (width, inner) = (gated.x.width as u32, attention.query.width as u32);
-        if !self.cooperative || count == 0 || count > args::GATED_TOKENS_MAX {
+        let split = self.shape.media_split_rows > 0;
+        if !self.cooperative || count == 0 || count > args::GATED_TOKENS_MAX || split {
             return None;
         }
         let shared_bytes = gated_shared(count, width, compiled_width(layer.head_width));
@@ -451,6 +477,7 @@ impl Launcher<'_> {
             return None;
         }
         let [query, attended] = self.memory.activations.gated;
+        let (group, sharing) = groups(attention.heads, layer);
         let arguments = args::GatedCrossAttention {
             x: self.rows(&gated.x),
             out: self.rows(&gated.out),
@@ -471,6 +498,8 @@ impl Launcher<'_> {
             width,
             inner,
             heads: attention.heads as u32,
+            group,
+            sharing,
             head_width: layer.head_width as u32,
             gate_stride: u32::from(gated.gate.columns > 1),
             scale: attention.scale,
@@ -480,6 +509,11 @@ impl Launcher<'_> {
         launch.cooperative = true;
         Some(launch)
     }
+}
+
+/// Heads of queries that a block takes, and that share a head of keys.
+fn groups(heads: usize, layer: &KvLayer) -> (u32, u32) {
+    (block_heads(heads, layer.kv_heads) as u32, (heads / layer.kv_heads) as u32)
 }
 
 /// Two tiles of keys and values (`attention.cuh`).

@@ -7,6 +7,7 @@ use std::ops::Range;
 use super::arguments::{Pages, Rows, SampleRequest, SampleToken};
 use super::batch::{CAPTURED_TOKENS_MAX, TILE_KEYS, filled_up, words_most};
 use super::driver::{Address, Driver};
+use super::split::{ITEM_TILES, Splitting, slot_bytes};
 use super::storage::{self, BYTES, padded};
 use super::upload::{self, ALIGNMENT, Resident, allocate};
 use crate::backend::{BackendOptions, Capacity, KvConfig, LISTED_MAX, PageCount, PoolShape, Precision};
@@ -108,13 +109,13 @@ pub struct Room {
 }
 
 impl Room {
-    /// Room for usual steps, and for any number of these tokens decoded at once.
-    fn of(capacity: Capacity, kv_config: &KvConfig) -> Room {
+    /// Room for usual steps, and for any number of these tokens decoded at once, in groups of so many heads.
+    fn of(capacity: Capacity, kv_config: &KvConfig, group: usize) -> Room {
         let decoded = capacity.tokens.min(CAPTURED_TOKENS_MAX);
         let tokens = capacity.tokens.max(filled_up(decoded.max(1)));
         // Each image, encoded or seen, has its pages once in a list, two words a page.
         let pages = decoded * kv_config.text.pages.least + 1 + 4 * kv_config.media.pages.most;
-        let words = words_most(tokens, capacity.images, pages);
+        let words = words_most(tokens, capacity.images, pages, group);
         Room { tokens, images: capacity.images, words }
     }
 
@@ -292,8 +293,9 @@ impl Memory {
         let reserve = if properties.guarded { 0 } else { RESERVE_BYTES };
         let free = properties.memory_free;
         let weights_bytes = upload::bytes(weights, precision);
+        let group = Splitting::new(&plans.text, 0, properties.multiprocessors).text.group;
         let planned = |capacity: Capacity| {
-            let room = Room::of(capacity, kv_config);
+            let room = Room::of(capacity, kv_config, group);
             let partials_bytes = WORKSPACE_BYTES.min(partials_most(plans, room.tokens, kv_config));
             let parts = vec![
                 ("weights", weights_bytes),
@@ -434,10 +436,18 @@ impl Memory {
     }
 }
 
-/// Partial results of split attention for a usual batch that is decoded.
+/// Partial results of split attention for a usual batch that is decoded: of text, or of an image of several pages.
 fn partials_most(plans: &Plans, tokens: usize, kv_config: &KvConfig) -> u64 {
+    let slot_bytes = |space| slot_bytes(&plans.text, space);
     let key_tiles = (kv_config.text.pages.least * PAGE_TOKENS).div_ceil(TILE_KEYS);
-    (tokens.min(CAPTURED_TOKENS_MAX) * key_tiles * super::split::slot_bytes(&plans.text)) as u64
+    let rows = plans.media.ops.iter().map(|op| match op {
+        Op::Append { key, layer, .. } if layer.space == KvSpace::Media => key.rows,
+        _ => 0,
+    });
+    let pages = rows.max().unwrap_or(0).div_ceil(MEDIA_PAGE_ROWS);
+    let media_tiles = if pages > ITEM_TILES { pages } else { 0 };
+    let bytes = (key_tiles * slot_bytes(KvSpace::Text)).max(media_tiles * slot_bytes(KvSpace::Media));
+    (tokens.min(CAPTURED_TOKENS_MAX) * bytes) as u64
 }
 
 /// ALiBi's slopes, once for each decoder layer that has them.

@@ -325,6 +325,14 @@ pub fn linear_form(machine: &Machine, shape: &LinearShape) -> LinearForm {
     little.map_or(fastest, |(form, _)| form)
 }
 
+/// Heads of queries that a block of attention takes, of those that share a head of keys: as many as a stripe of rows
+/// holds, in equal parts.
+pub fn block_heads(heads: usize, kv_heads: usize) -> usize {
+    const STRIPE: usize = 16;
+    let sharing = heads / kv_heads;
+    (1..=sharing.min(STRIPE)).rev().find(|count| sharing.is_multiple_of(*count)).expect("one divides all numbers")
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -451,5 +459,11 @@ mod tests {
     fn nothing_is_launched_for_no_rows() {
         let shape = shape(0, 64, 64);
         assert_eq!(linear_form(&h200(), &shape).blocks(&shape), 0);
+    }
+
+    #[test]
+    fn blocks_take_whole_groups_or_equal_parts_of_them() {
+        let found = [(32, 32), (32, 8), (8, 1), (12, 4), (64, 2), (71, 1)].map(|(heads, kv)| block_heads(heads, kv));
+        assert_eq!(found, [1, 4, 8, 3, 16, 1]);
     }
 }

@@ -317,8 +317,10 @@ pub enum Order {
 /// Heads of attention.
 #[derive(Debug, Clone, Copy)]
 pub struct Heads {
-    /// How many.
+    /// How many of queries.
     pub count: usize,
+    /// And of keys and values, which the former share in groups.
+    pub kv: usize,
     /// Width of one.
     pub width: usize,
 }
@@ -328,15 +330,26 @@ impl Heads {
         self.count * self.width
     }
 
+    /// Columns of all heads of keys.
+    fn all_kv(self) -> usize {
+        self.kv * self.width
+    }
+
+    /// As a part of a name.
+    fn name(self) -> String {
+        let Heads { count, kv, width } = self;
+        if kv == count { format!("{count}x{width}") } else { format!("{count}of{kv}x{width}") }
+    }
+
     /// A layer of pages for their keys.
     fn layer(self, space: KvSpace, layer: usize) -> KvLayer {
-        KvLayer { space, layer, kv_heads: self.count, head_width: self.width }
+        KvLayer { space, layer, kv_heads: self.kv, head_width: self.width }
     }
 
     /// So many pages of such layers.
     fn pool(self, layers: usize, pages: usize) -> PoolShape {
         let pages = PageCount { least: pages, most: pages };
-        PoolShape { layers, kv_heads: self.count, head_width: self.width, pages }
+        PoolShape { layers, kv_heads: self.kv, head_width: self.width, pages }
     }
 
     fn scale(self) -> f32 {
@@ -462,8 +475,8 @@ pub fn forked(
     let mut draft = Draft::new();
     draft.kv_config = KvConfig { text: heads.pool(layer + 1, pages as usize + 1), ..draft.kv_config };
     let of_layer = |layer| heads.layer(KvSpace::Text, layer);
-    let qkv = draft.graph.input(Axis::Tokens, 1, 3 * width);
-    let [query, key, value] = qkv.split();
+    let qkv = draft.graph.input(Axis::Tokens, 1, width + 2 * heads.all_kv());
+    let (query, [key, value]) = (qkv.columns(0, width), qkv.columns(width, 2 * heads.all_kv()).split());
     if let Order::Rotary(rotated) = order {
         draft.graph.rope(query, heads.width, rotated, 10_000.0);
         draft.graph.rope(key, heads.width, rotated, 10_000.0);
@@ -478,7 +491,7 @@ pub fn forked(
     let source = KvSource::Pages(of_layer(layer), Mask::Causal { slopes });
     let out = draft.graph.attention(query, source, heads.count, heads.scale());
     let mut filler = Graph::new();
-    let (key, value) = (filler.input(Axis::Tokens, 1, width), filler.input(Axis::Tokens, 1, width));
+    let [key, value] = [(); 2].map(|()| filler.input(Axis::Tokens, 1, heads.all_kv()));
     (0..=layer).for_each(|layer| filler.append(key, value, of_layer(layer)));
     draft.media = filler.plan(&[key, value], None);
 
@@ -502,7 +515,7 @@ pub fn forked(
     };
     let shared = pasts.iter().any(|past| past.common > 0);
     let kind = if shared { if in_common { "forked/in common/" } else { "forked/apart/" } } else { "" };
-    let name = format!("causal/{kind}{what}/{}x{}/{order}", heads.count, heads.width);
+    let name = format!("causal/{kind}{what}/{}/{order}", heads.name());
     draft.finish(name, size, &[qkv], out, steps)
 }
 
@@ -621,7 +634,7 @@ fn images(draft: &mut Draft, size: Size, heads: Heads, rows: &[u32]) -> Images {
     let of_layer = |layer| heads.layer(KvSpace::Media, layer);
     let mut filler = Graph::new();
     let longest = rows.iter().max().map_or(0, |&rows| rows as usize);
-    let key_value = filler.input(Axis::Images, longest, 2 * heads.all());
+    let key_value = filler.input(Axis::Images, longest, 2 * heads.all_kv());
     let [key, value] = key_value.split();
     filler.append(key, value, of_layer(block));
     if block > 0 {
@@ -699,7 +712,7 @@ pub fn masked(size: Size, heads: Heads, rows: &[u32], media: &[MediaSeen], norme
     }
     let out = draft.graph.attention(query, KvSource::Pages(layer, Mask::Media), heads.count, heads.scale());
     let normed = if normed { "/normed" } else { "" };
-    let name = format!("masked/{}to{}/{}x{}{normed}", media.len(), rows_name(rows), heads.count, heads.width);
+    let name = format!("masked/{}to{}/{}{normed}", media.len(), rows_name(rows), heads.name());
     Case { exact_without_image: true, ..draft.finish(name, size, &[query], out, images.seen_by(media)) }
 }
 
@@ -736,6 +749,6 @@ pub fn gated(size: Size, family: Family, width: usize, heads: Heads, rows: &[u32
     let added = Epilogue { gate: Some(gate), residual: Some(x), ..Epilogue::default() };
     let out = draft.graph.linear(attended, out_weight, None, added);
     let (count, of) = (media.len(), rows_name(rows));
-    let name = format!("gated/{family:?}/{count}x{width}to{of}/{}x{}", heads.count, heads.width);
+    let name = format!("gated/{family:?}/{count}x{width}to{of}/{}", heads.name());
     Case { exact_without_image: true, ..draft.stored(name.to_lowercase(), size, &[x], out, images.seen_by(media)) }
 }
