@@ -97,8 +97,8 @@ struct SplitRow {
 
 /// What one block does for one group of heads: tokens first..first + count of the split rows, each with all heads of
 /// the group, meet some tiles of keys. Either slot is 0, and up to 32 rows walk all keys of the item; they are in order
-/// of position, or each sees all of these keys. Or up to 16 rows of one sequence, or of tokens that see the same images,
-/// meet one tile a warp, `tile` and the next.
+/// of position, or each sees all of these keys. Or up to 16 rows of one sequence, or of tokens that see the same
+/// images, meet one tile a warp, `tile` and the next.
 struct SplitItem {
     uint32_t first;
     uint32_t count;  // 0: nothing to do
@@ -108,8 +108,8 @@ struct SplitItem {
     uint32_t keys;   // keys there are
 };
 
-/// flash_attention.cu, for tokens whose keys are split over blocks: causal as above, or, in pages of KEYS rows, as masked
-/// image attention.
+/// flash_attention.cu, for tokens whose keys are split over blocks: causal as above, or, in pages of KEYS rows, as
+/// masked image attention.
 struct SplitAttentionArguments {
     Rows query;
     Rows out;

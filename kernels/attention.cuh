@@ -1,7 +1,8 @@
 // The tile vocabulary of the attention kernels. A block serves 64 query rows with four warps, 16 rows a warp: of tokens
-// in order, each of the heads that share a head of keys, so that keys and values are read once for such a group; keys come in tiles of 64, cut by their number from the first key of their source. Every tile has a maximum, a
-// sum and an output of its own, and these are folded into the running ones from left to right. All forms (prefill,
-// split decode, image, latents) fold the same tiles in the same order, so a row's bits depend on nothing but the row.
+// in order, each of the heads that share a head of keys, so that keys and values are read once for such a group; keys
+// come in tiles of 64, cut by their number from the first key of their source. Every tile has a maximum, a sum and an
+// output of its own, and these are folded into the running ones from left to right. All forms (prefill, split decode,
+// image, latents) fold the same tiles in the same order, so a row's bits depend on nothing but the row.
 //
 // Scores and outputs go through mma.m16n8k16. A tile costs as many steps of 16 keys as it has keys; the steps left out
 // would have added exact zeros. WIDTH is the padded head width (64, 80, 96 or 128); a head's width is a multiple of 16

@@ -3,14 +3,14 @@
 // flash_attention_causal: prefill, whole or in chunks. A text token at position p attends to positions 0..=p of its
 //   sequence, whose keys and values (pages, page_rows, heads * head_width) are found through a table of pages; ALiBi
 //   takes slope * distance off a score. A block serves one query tile (tokens of one sequence, up to 64 rows with all
-//   heads of a group). Grid (tile_count, heads / group), 128 threads, shared bytes 512 * (WIDTH + 8): two tiles of 64 keys and values. Bound: the
-//   matrix units for long prompts.
+//   heads of a group). Grid (tile_count, heads / group), 128 threads, shared bytes 512 * (WIDTH + 8): two tiles of 64
+//   keys and values. Bound: the matrix units for long prompts.
 // flash_attention_split, then flash_attention_combine: decoding, sequences of up to 16 new tokens, whose keys are split
-//   over blocks; also few tokens to images of several pages. The first keys of a sequence are walked, with a running softmax as in the causal form. Where sequences
-//   have these keys in the same pages, up to 32 of their rows walk together, and the keys are read once for all. Each
-//   tile after them is worked out by itself, one a warp. Each walk and each tile gives a row a partial result: its
-//   maximum (an exponent of two), sum and output. `combine` folds them from left to right. As a walk begins with the
-//   first key, this is the order of the causal form, with the same bits.
+//   over blocks; also few tokens to images of several pages. The first keys of a sequence are walked, with a running
+//   softmax as in the causal form. Where sequences have these keys in the same pages, up to 32 of their rows walk
+//   together, and the keys are read once for all. Each tile after them is worked out by itself, one a warp. Each walk
+//   and each tile gives a row a partial result: its maximum (an exponent of two), sum and output. `combine` folds them
+//   from left to right. As a walk begins with the first key, this is the order of the causal form, with the same bits.
 //   split: grid (heads / group, items), 64 threads, shared bytes 576 * (WIDTH + 8). The longest walks come first.
 //   combine: grid (ceil(heads / 4), row_count), 128 threads, no shared memory; a warp folds one row of one head.
 //   Bound: memory; keys and values of a sequence's own are read once, shared ones once for 32 rows, and each partial

@@ -7,9 +7,9 @@
 //
 // Bound by reading the two weights once. Every block that makes queries normalises all tokens for itself (2 * count *
 // width bytes, from L2 after the first block), so that the normed rows meet neither memory nor a barrier. A part's work
-// is cut in units of 16 rows of a weight, or one group of heads of one media tile, dealt to the blocks in turn. A block asks L2
-// for its rows of W_query before it normalises, and for those of W_out before the first barrier: they arrive while the
-// few blocks with a head attend and the rest of the device would wait.
+// is cut in units of 16 rows of a weight, or one group of heads of one media tile, dealt to the blocks in turn. A block
+// asks L2 for its rows of W_query before it normalises, and for those of W_out before the first barrier: they arrive
+// while the few blocks with a head attend and the rest of the device would wait.
 //
 // When it pays: it saves three launches of four (about 1.3 us each in a graph) and costs two barriers, each one atomic
 // and one load of L2 there and back. The weights are 4.2 MB (inner 512, width 2048: OpenFlamingo-3B), 1 us at the rate

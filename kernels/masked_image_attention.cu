@@ -2,8 +2,8 @@
 // or a few neighbours, so the tokens are ordered by what they see and each tile meets the pages of its images; no mask
 // is ever formed. Tokens that see nothing get exact zeros. IDEFICS' RMS norm of the query heads is fused.
 //
-// Shapes: query and out (tokens, heads * head_width), rows order[first..first + count] of a tile (up to 64 with all heads of a group); keys and
-// values (pages, 64, heads * head_width), an image's last page partly full.
+// Shapes: query and out (tokens, heads * head_width), rows order[first..first + count] of a tile (up to 64 with all
+// heads of a group); keys and values (pages, 64, heads * head_width), an image's last page partly full.
 // Names: masked_image_attention_<bf16|f16>_<64|80|96|128>, by the padded head width.
 // Grid (tile_count, heads / group), 128 threads; shared bytes 512 * (WIDTH + 8): two tiles of 64 keys and values.
 // Bound: memory, by queries and outputs for long prompts, by the pages of a tile and head in decoding.

@@ -222,11 +222,16 @@ pub struct Likely {
 }
 
 /// The `count` most likely tokens after a text of this `score`, a log-probability: in the order of what score and
-/// log-probability add up to in f32, lower tokens first among equals. What is `suppressed` is minus infinitely likely.
+/// log-probability add up to in f32, lower tokens first among equals. What is `suppressed`, ascending, is
+/// minus infinitely likely.
 pub fn most_likely(logits: &[f32], suppressed: &[u32], score: f32, count: usize) -> Vec<Likely> {
     let total = log_sum_exp(logits);
     let likely = |(token, &logit): (u32, &f32)| {
-        let logprob = if suppressed.contains(&token) { f32::NEG_INFINITY } else { (f64::from(logit) - total) as f32 };
+        let logprob = if suppressed.binary_search(&token).is_ok() {
+            f32::NEG_INFINITY
+        } else {
+            (f64::from(logit) - total) as f32
+        };
         (score + logprob, Likely { token, logprob })
     };
     let order = |a: &(f32, Likely), b: &(f32, Likely)| b.0.total_cmp(&a.0).then(a.1.token.cmp(&b.1.token));

@@ -101,6 +101,7 @@ T move(T a) {
 }
 /// The first of a pair of halves is the lower one.
 uint32_t mov_pair(uint16_t low, uint16_t high) { return low | uint32_t(high) << 16; }
+uint64_t mov_words(uint32_t low, uint32_t high) { return low | uint64_t(high) << 32; }
 template <typename T>
 T select(T a, T b, bool which) {
     return which ? a : b;
@@ -228,6 +229,17 @@ struct Elementwise<FUNCTION> {
         }
     }
 };
+/// The lower half of a word first.
+void mov_apart(Warp& warp, const Instruction& instruction, uint32_t active) {
+    const uint64_t* const whole = warp.lanes<uint64_t>(instruction.operand[2]);
+    uint32_t* const low = warp.lanes<uint32_t>(instruction.operand[0]);
+    uint32_t* const high = warp.lanes<uint32_t>(instruction.operand[1]);
+    for_each_lane(active, [&](uint32_t lane) {
+        const uint64_t value = whole[lane];
+        low[lane] = uint32_t(value);
+        high[lane] = uint32_t(value >> 32);
+    });
+}
 template <auto FUNCTION>
 Opcode elementwise(const char* name) {
     return Opcode{name, Elementwise<FUNCTION>::form(), Elementwise<FUNCTION>::execute, Flow::Next};
@@ -358,6 +370,10 @@ std::vector<Opcode> arithmetic_opcodes() {
     Opcode pair = elementwise<mov_pair>("mov.b32");
     pair.form = "D32, {S16, S16}";
     opcodes.push_back(pair);
+    Opcode words = elementwise<mov_words>("mov.b64");
+    words.form = "D64, {S32, S32}";
+    opcodes.push_back(words);
+    opcodes.push_back({"mov.b64", "{D32, D32}, S64", mov_apart});
     return opcodes;
 }
 

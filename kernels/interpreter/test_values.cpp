@@ -624,6 +624,13 @@ const std::vector<Literals>& literals() {
 	mov.b32 	%r4, {%h2, 7};
 	st.global.v2.u32 	[%d1], {%r3, %r4};)",
          {0xfffe1234, 0x0007fffe}},
+        {"pair_of_words",
+         R"(
+	mov.u32 	%r3, 0x12345678;
+	mov.b64 	%d4, {%r3, -2};
+	mov.b64 	{%r4, %r5}, %d4;
+	st.global.v2.u32 	[%d1], {%r5, %r4};)",
+         {0xfffffffe, 0x12345678}},
         {"integer_constants",
          R"(
 	mov.u32 	%r3, -1;

@@ -15,8 +15,8 @@ use crate::weights::{Layout, Names};
 /// Width of one head in the resampler and the gated blocks, whatever the model's width (`helpers.py`).
 pub(crate) const HEAD_WIDTH: usize = 64;
 
-/// Tokens that it adds to a language model's: end of chunk, image, padding. LLaMA's output matrix is not saved with rows
-/// for them.
+/// Tokens that it adds to a language model's: end of chunk, image, padding. LLaMA's output matrix is not saved with
+/// rows for them.
 const ADDED_TOKENS: usize = 3;
 
 /// OpenFlamingo: the middle of an image, as open_clip 2.20 cuts it out; prompts are text with markers of images, and an

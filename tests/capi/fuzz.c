@@ -106,7 +106,7 @@ static void open_engine(struct engine *engine)
     flamant_engine_options options;
     EXPECT(FLAMANT_OK, flamant_engine_options_init(&options, sizeof options));
     options.threads = 1;
-    options.sequences = 1 + below(8);
+    options.max_sequences = 1 + below(8);
     options.queue = 1 + below(REQUESTS / 4);
     options.context_max = 64;
     options.text_pages = below(2) ? 0 : 8;

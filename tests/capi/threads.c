@@ -164,7 +164,7 @@ static void serve(void)
     pthread_t stepper, taker, clients[CLIENTS];
     flamant_engine_options options;
     EXPECT(FLAMANT_OK, flamant_engine_options_init(&options, sizeof options));
-    options.sequences = 4;
+    options.max_sequences = 4;
     options.queue = 8;
     options.threads = 1;
     EXPECT(FLAMANT_OK, flamant_engine_open(&options, &server.engine));

@@ -332,7 +332,7 @@ fn what_makes_no_sense_is_refused_and_leaves_nothing_behind() {
             &["own.jsonl", "--template", "poem"],
             "flamant: template: expected openflamingo, idefics, idefics-instruct, demo or a",
         ),
-        (&["own.jsonl", "--template", "template.json"], "flamant: form.json: shown: expected one {answer}, found 0"),
+        (&["own.jsonl", "--template", "template.json"], "support: expected one {answer}, found 0"),
         (
             &["far.jsonl"],
             "media: expected the images or videos of --data, found none of 6, the first is ./elsewhere/own0",

@@ -310,7 +310,7 @@ pub const MUTANTS: &[Mutant] = &[
         "store_vector(keys + to, load_vector(values + from));",
     ),
     mutant("positions without their offset", POINTWISE, &["gather/"], " + arguments.offset;", ";"),
-    mutant("pixels beyond the channels", POINTWISE, &["patches/"], "channel < 3 ?", "channel < 4 ?"),
+    mutant("pixels beyond the channels", POINTWISE, &["patches/"], "channel < 3)", "channel < 4)"),
     mutant(
         "lines and columns of a patch swapped",
         POINTWISE,

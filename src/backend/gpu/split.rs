@@ -347,10 +347,10 @@ mod tests {
                 assert!(group * item.count as usize <= if item.slot == 0 { 32 } else { 16 });
                 let tiles = item.keys.div_ceil(64);
                 let met_by_item = if item.slot == 0 { 0..tiles } else { item.tile..tiles.min(item.tile + 2) };
-                for row in item.first as usize..(item.first + item.count) as usize {
+                for (row, met) in met.iter_mut().enumerate().skip(item.first as usize).take(item.count as usize) {
                     assert_eq!(item.table, of(row).table);
                     let slot = |tile| if item.slot == 0 { 0 } else { item.slot + tile - item.tile };
-                    met[row].extend(met_by_item.clone().map(|tile| (tile, slot(tile))));
+                    met.extend(met_by_item.clone().map(|tile| (tile, slot(tile))));
                 }
             }
             let mut partial = 0;
