@@ -38,7 +38,7 @@ pub enum Subject {
 pub struct Settings {
     /// What is evaluated.
     pub subject: Subject,
-    /// How examples become a prompt: the name of a [`form`](super::form) or its file; none: by the model.
+    /// How examples become a prompt: the name of a [`template`](super::template) or its file; none: by the model.
     pub template: Option<String>,
     /// Numbers of support examples.
     pub shots: Vec<usize>,

@@ -6,7 +6,7 @@
 //!  "choice": "{answer}", "stop": ["Q:"]}
 //! ```
 //!
-//! `support` and `query` must be there; see [`Form`]. `{{` and `}}` stand for braces.
+//! `support` and `query` must be there; see [`Template`]. `{{` and `}}` stand for braces.
 
 mod built_in;
 
@@ -23,7 +23,7 @@ use crate::prompt::Prompt;
 /// Largest file of a form.
 const BYTES_MAX: u64 = 1 << 20;
 
-/// What an example is about, for forms that are [built in](Form::named).
+/// What an example is about, for templates that are [built in](Template::named).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// An image and its caption.
@@ -77,7 +77,7 @@ impl Template {
     /// public; `demo` as the model in the box was trained.
     pub const NAMES: [&str; 4] = ["openflamingo", "idefics", "idefics-instruct", "demo"];
 
-    /// The form of a name in [`Form::NAMES`], or else the one in a file.
+    /// The template of a name in [`Template::NAMES`], or else the one in a file.
     ///
     /// # Errors
     /// A file that is not there, cannot be read, or says something other than a form does.
@@ -96,7 +96,7 @@ impl Template {
     /// Reads a form from a file.
     ///
     /// # Errors
-    /// As [`Form::open`].
+    /// As [`Template::open`].
     pub fn read(file: &Path) -> Result<Template> {
         let root = read_json(file, BYTES_MAX)?;
         let Value::Object(fields) = root else {

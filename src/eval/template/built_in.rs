@@ -3,7 +3,7 @@
 use super::{Kind, Piece, Template, pieces};
 
 impl Template {
-    /// The form of a name in [`Form::NAMES`], for examples of a kind.
+    /// The template of a name in [`Template::NAMES`], for examples of a kind.
     pub fn named(name: &str, kind: Kind) -> Option<Template> {
         match name {
             "openflamingo" => Some(open_flamingo(kind)),
