@@ -510,11 +510,11 @@ pub const MUTANTS: &[Mutant] = &[
         "arguments.rows + item.first + lane / heads.count",
     ),
     mutant(
-        "the head of keys of the next group",
+        "the first head of keys for all groups",
         IN_FLASH,
         &["causal/prefill/32of8"],
         "index * count / sharing}",
-        "index}",
+        "0}",
     ),
     mutant(
         "split: all rows of a group have its first head",
