@@ -151,11 +151,7 @@ impl Nvcc {
         // Without -fmad=false the compiler joins products and sums as it likes, in one form of a kernel otherwise than
         // in another, and their bits would differ. Sums that are to be joined say fmaf.
         let arguments = [kind, &architecture, "-std=c++17", "-O3", "-fmad=false", "-Xptxas", "-v"];
-        let mut arguments = arguments.map(OsString::from).to_vec();
-        if code == "sm_100" {
-            // Left alone, nvcc 13.0 spills registers of masked_image_attention there, to fit one block more.
-            arguments.extend(["-Xptxas", "--register-usage-level=3"].map(OsString::from));
-        }
+        let arguments = arguments.map(OsString::from).to_vec();
         let name = (format!("{}-{code}", stem(source)), extension);
         let (program, version) = (self.path.clone(), self.version.clone());
         Job { name, source: source.to_path_buf(), program, arguments, version }

@@ -18,7 +18,7 @@ DEVICE void masked_image_attention(const MaskedImageAttentionArguments& argument
 }
 
 #define MASKED_IMAGE_ATTENTION(T, WIDTH)                                                                           \
-    KERNEL(masked_image_attention_##T##_##WIDTH, MaskedImageAttentionArguments, ATTENTION_THREADS) {               \
+    LARGE_KERNEL(masked_image_attention_##T##_##WIDTH, MaskedImageAttentionArguments, ATTENTION_THREADS) {         \
         masked_image_attention<T, WIDTH>(arguments);                                                               \
     }
 MASKED_IMAGE_ATTENTION(bf16, 64)
