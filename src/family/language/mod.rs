@@ -12,9 +12,9 @@ use crate::config::DecoderConfig;
 use crate::error::Result;
 use crate::weights::Layout;
 
-/// Every language model there is.
 pub(super) use llama::LLAMA;
 
+/// Every language model there is.
 pub(crate) const LANGUAGES: &[&Language] = &[
     &mpt::MPT, //
     &mpt::MOSAIC_GPT,

@@ -29,14 +29,7 @@ pub(super) static MOSAIC_GPT: Language = Language {
     name: "MosaicGpt",
     read: read_mosaic,
     table: MOSAIC_NAMES,
-    harmless: HARMLESS,
-    layers: "transformer.blocks",
-    layout: |_| None,
-    head: "lm_head.weight",
-    tied: true,
-    layers_key: "n_layers",
-    width_key: "d_model",
-    biased: false,
+    ..MPT
 };
 
 fn read(fields: &Fields, checkpoint: &Checkpoint) -> Result<DecoderConfig> {
