@@ -24,13 +24,8 @@ pub(super) static MPT: Language = Language {
 };
 
 /// MPT-1B under its first name (2.7.1 of the authors' remote code): q/k norms over the full width.
-pub(super) static MOSAIC_GPT: Language = Language {
-    model_type: "mosaic_gpt",
-    name: "MosaicGpt",
-    read: read_mosaic,
-    table: MOSAIC_NAMES,
-    ..MPT
-};
+pub(super) static MOSAIC_GPT: Language =
+    Language { model_type: "mosaic_gpt", name: "MosaicGpt", read: read_mosaic, table: MOSAIC_NAMES, ..MPT };
 
 fn read(fields: &Fields, checkpoint: &Checkpoint) -> Result<DecoderConfig> {
     let attention = fields.section("attn_config")?;
