@@ -1,4 +1,4 @@
-//! `flamant bench`: made-up requests, and how fast they are answered.
+//! `flamant bench`: a synthetic load, and how fast it is answered.
 
 mod figures;
 mod synthetic;
@@ -15,8 +15,15 @@ use super::{Failure, Outcome, print_json};
 use figures::{Figures, Sample};
 use synthetic::{Shape, Synthetic};
 
-/// Run made-up requests and tell how fast they are answered
+/// Run a synthetic load: throughput, time to first token, cache hits
 #[derive(Args)]
+#[command(
+    next_help_heading = "Load",
+    after_help = "\
+Examples:
+  flamant bench MODEL --shots 8 --shared-prefix --device cuda
+  flamant bench --demo --requests 256 --concurrency 16 --json"
+)]
 pub struct Bench {
     /// Model folder
     #[arg(required_unless_present = "demo")]
@@ -53,7 +60,7 @@ pub struct Bench {
     #[command(flatten)]
     limits: LimitArguments,
     /// Print one line of JSON instead of a table
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     json: bool,
 }
 

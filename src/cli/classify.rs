@@ -10,6 +10,12 @@ use super::{Outcome, print_json};
 
 /// Rank given answers by their log-likelihood after a prompt
 #[derive(Args)]
+#[command(
+    next_help_heading = "Choices",
+    after_help = "\
+Example:
+  flamant classify MODEL -i a.png -t 'Is it a cat? Answer:' --choice yes --choice no"
+)]
 pub struct Classify {
     #[command(flatten)]
     model: ModelArguments,
@@ -22,7 +28,7 @@ pub struct Classify {
     #[arg(long)]
     mean: bool,
     /// Print one line of JSON instead of a table
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     json: bool,
 }
 

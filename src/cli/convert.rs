@@ -10,6 +10,9 @@ use super::Outcome;
 
 /// Join an OpenFlamingo checkpoint, its language model and its vision model in one folder
 #[derive(Args)]
+#[command(after_help = "\
+Example:
+  flamant convert --checkpoint of9b/checkpoint.pt --language-model mpt-7b --vision-model ViT-L-14.pt -o openflamingo-9b")]
 pub struct Convert {
     /// The published checkpoint.pt
     #[arg(long, value_name = "FILE")]
@@ -24,7 +27,7 @@ pub struct Convert {
     #[arg(long, value_name = "N")]
     cross_attn_every: Option<usize>,
     /// Folder to make
-    #[arg(long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
 }
 

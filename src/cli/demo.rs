@@ -1,4 +1,4 @@
-//! `flamant demo`: the model in the box learns names of symbols it has never seen, and its accuracy is measured.
+//! `flamant demo`: the model in the program learns names of symbols it has never seen, and its accuracy is measured.
 
 mod page;
 mod terminal;
@@ -15,7 +15,7 @@ use serde_json::json;
 use super::input::DeviceArguments;
 use super::{Outcome, print_json, progress};
 
-/// Show the model in the box: it learns made-up names of symbols from a prompt
+/// Show the model in the program: it learns made-up names of symbols from a prompt
 #[derive(Args)]
 pub struct Demo {
     /// Alphabet of the first prompt: armenian, georgian, tifinagh, nko, syllabics or procedural

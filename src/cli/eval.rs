@@ -46,7 +46,7 @@ pub struct Eval {
     /// Model folder: IDEFICS as published, or OpenFlamingo from `flamant convert`
     #[arg(required_unless_present = "demo")]
     model: Option<PathBuf>,
-    /// Evaluate the model in the box on its own task: names of symbols from alphabets it has never seen
+    /// Evaluate the model in the program on its own task: names of symbols from alphabets it has never seen
     #[arg(long, conflicts_with_all = ["model", "benchmark", "data", "support", "media", "support_media", "split",
         "support_split", "task", "template", "support_max", "permutations", "reference_slip", "nltk"])]
     demo: bool,
@@ -106,7 +106,7 @@ pub struct Eval {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(..=100))]
     samples: u64,
     /// Folder of answers.jsonl, results.json and index.html
-    #[arg(long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
     #[command(flatten)]
     video: VideoArguments,

@@ -10,6 +10,13 @@ use super::{Outcome, print_json};
 
 /// Write after a prompt of texts and images
 #[derive(Args)]
+#[command(
+    next_help_heading = "Generation",
+    after_help = "\
+Examples:
+  flamant generate MODEL -t 'A photo of' -i cat.png -t '. Caption:' --max-new-tokens 20
+  flamant generate MODEL -p prompt.json --temperature 0.7 --seed 1 --json"
+)]
 pub struct Generate {
     #[command(flatten)]
     model: ModelArguments,
@@ -49,7 +56,7 @@ pub struct Generate {
     #[arg(long)]
     ignore_eos: bool,
     /// Print one line of JSON at the end instead of words as they come
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     json: bool,
 }
 

@@ -10,6 +10,7 @@ use flamant::{Device, Engine, Error, Flamingo, Limits, Options, Precision, Promp
 
 /// Where a model runs.
 #[derive(Args)]
+#[command(next_help_heading = "Device")]
 pub struct DeviceArguments {
     /// Where to run: cpu, cuda, cuda:N, emulated, or auto (a usable GPU if there is one, else cpu)
     #[arg(long, default_value = "cpu", env = "FLAMANT_DEVICE", value_parser = |text: &str| text.parse::<Device>())]
@@ -50,6 +51,7 @@ impl DeviceArguments {
 
 /// What an engine may use.
 #[derive(Args)]
+#[command(next_help_heading = "Engine limits")]
 pub struct LimitArguments {
     /// Requests that run at a time
     #[arg(long, value_name = "N", default_value_t = Limits::default().max_sequences)]
@@ -66,7 +68,7 @@ pub struct LimitArguments {
     /// Pages of one image; what memory allows, 256 at most, if not given
     #[arg(long, value_name = "N")]
     media_pages: Option<usize>,
-    /// Compute what prompts have in common for each of them again
+    /// Turn prefix caching off: compute what prompts have in common for each of them again
     #[arg(long)]
     no_prefix_caching: bool,
 }
@@ -106,6 +108,7 @@ impl ModelArguments {
 
 /// Which frames of videos are read.
 #[derive(Args)]
+#[command(next_help_heading = "Videos")]
 pub struct VideoArguments {
     /// Frames looked at for a second of each video
     #[arg(long, value_name = "RATE", default_value_t = FrameSampling::default().per_second)]
@@ -137,15 +140,16 @@ enum Given {
 
 /// What clap parses of a prompt; the order across `--text`, `--image` and `--video` is read from their positions.
 #[derive(Args)]
+#[command(next_help_heading = "Prompt")]
 struct Flags {
     /// Prompt file: [{"text": "..."}, {"image": "a.png"}, {"video": "b.mp4"}, ...]; - reads standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["text", "image", "video"])]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["text", "image", "video"])]
     prompt: Option<String>,
     /// Text of the prompt; repeat, in order with --image and --video
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     text: Vec<String>,
     /// Image of the prompt (PNG, JPEG, WebP, GIF, BMP); repeat, in order with --text and --video
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     image: Vec<PathBuf>,
     /// Video of the prompt: a folder of images, an animated GIF or WebP, or a video file, which ffmpeg reads
     /// (FLAMANT_FFMPEG names the program); repeat, in order with --text and --image

@@ -12,6 +12,12 @@ use super::{Outcome, print_json};
 
 /// Log-probability of each token of a prompt, given those before it
 #[derive(Args)]
+#[command(
+    next_help_heading = "Output",
+    after_help = "\
+Example:
+  flamant score MODEL -i cat.png -t 'A cat on a mat.' --json"
+)]
 pub struct Score {
     #[command(flatten)]
     model: ModelArguments,
