@@ -1,6 +1,6 @@
-//! The model in the program and its task: naming drawings of symbols it has never seen, by names that were made up for the
-//! prompt (after Tsimpoukelli et al. 2021, "fast concept binding"). `tools/demo_model` trains it; `models/demo` holds
-//! it.
+//! The model in the program and its task: naming drawings of symbols it has never seen, by names that were made up for
+//! the prompt (after Tsimpoukelli et al. 2021, "fast concept binding"). `tools/demo_model` trains it; `models/demo`
+//! holds it.
 
 use std::collections::BTreeSet;
 

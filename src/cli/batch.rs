@@ -13,14 +13,21 @@ use super::{Outcome, progress};
 
 /// Answer a file of requests, one a line; started again, it goes on where it was stopped
 #[derive(Args)]
-#[command(after_help = "Example: flamant batch MODEL -i requests.jsonl -o answers.jsonl\n\n\
-    A line of the input: {\"prompt\": [{\"text\": ...} or {\"image\": ...}, ...]}, and as one likes \
-    \"id\", \"task\" (\"generate\", \"classify\" with \"choices\" and \"mean\", \"score\") and the settings of \
-    generate: \"max_new_tokens\", \"num_beams\", \"length_penalty\", \"temperature\", \"top_k\", \"top_p\", \"min_p\", \
-    \"repetition_penalty\", \"seed\", \"stop\", \"ignore_eos\". Images are data URIs, or paths relative to the input \
-    (from a pipe: to the working directory). \
-    A line of the output: \"line\", \"id\", and what --json of the task prints, or \"error\" with its \"kind\"; in the \
-    order in which they are done.")]
+#[command(
+    next_help_heading = "Files",
+    after_help = "\
+Example:
+  flamant batch MODEL -i requests.jsonl -o answers.jsonl
+
+A line of the input:
+  {\"prompt\": [{\"text\": \"...\"}, {\"image\": \"a.png\"}, ...]}, and as one likes \"id\", \"task\" (\"generate\",
+  \"classify\" with \"choices\" and \"mean\", \"score\") and the settings of generate: \"max_new_tokens\",
+  \"num_beams\", \"length_penalty\", \"temperature\", \"top_k\", \"top_p\", \"min_p\", \"repetition_penalty\",
+  \"seed\", \"stop\", \"ignore_eos\". Images are data URIs, or paths relative to the input (from a pipe:
+  to the working directory).
+A line of the output, in the order in which they are done:
+  \"line\", \"id\", and what --json of the task prints, or \"error\" with its \"kind\"."
+)]
 pub struct Batch {
     #[command(flatten)]
     model: ModelArguments,

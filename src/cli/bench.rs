@@ -3,14 +3,13 @@
 mod figures;
 mod synthetic;
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
 use flamant::runner::{self, Load, Supply, Workers};
 use flamant::{Engine, Error, EventKind};
 
-use super::input::{DeviceArguments, LimitArguments};
+use super::input::{DeviceArguments, LimitArguments, ModelOrDemo};
 use super::{Failure, Outcome, print_json};
 use figures::{Figures, Sample};
 use synthetic::{Shape, Synthetic};
@@ -25,12 +24,8 @@ Examples:
   flamant bench --demo --requests 256 --concurrency 16 --json"
 )]
 pub struct Bench {
-    /// Model folder
-    #[arg(required_unless_present = "demo")]
-    model: Option<PathBuf>,
-    /// Take the model in the program
-    #[arg(long, conflicts_with = "model")]
-    demo: bool,
+    #[command(flatten)]
+    model: ModelOrDemo,
     /// Requests to run
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     requests: u64,
@@ -66,10 +61,7 @@ pub struct Bench {
 
 impl Bench {
     pub fn run(self) -> Outcome {
-        let mut engine = self.device.engine(&self.limits, |options| match &self.model {
-            Some(folder) => Engine::open(folder, options),
-            None => Engine::demo(options),
-        })?;
+        let mut engine = self.model.engine(&self.device, &self.limits)?;
         let shape = Shape {
             shots: self.shots as usize,
             tokens: self.prompt_tokens as usize,

@@ -10,9 +10,12 @@ use super::Outcome;
 
 /// Join an OpenFlamingo checkpoint, its language model and its vision model in one folder
 #[derive(Args)]
-#[command(after_help = "\
+#[command(
+    next_help_heading = "Files",
+    after_help = "\
 Example:
-  flamant convert --checkpoint of9b/checkpoint.pt --language-model mpt-7b --vision-model ViT-L-14.pt -o openflamingo-9b")]
+  flamant convert --checkpoint checkpoint.pt --language-model mpt-7b --vision-model clip.pt -o of-9b"
+)]
 pub struct Convert {
     /// The published checkpoint.pt
     #[arg(long, value_name = "FILE")]

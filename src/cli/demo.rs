@@ -17,6 +17,13 @@ use super::{Outcome, print_json, progress};
 
 /// Show the model in the program: it learns made-up names of symbols from a prompt
 #[derive(Args)]
+#[command(
+    next_help_heading = "Prompts",
+    after_help = "\
+Examples:
+  flamant demo
+  flamant demo --alphabet nko --ways 8 --prompts 0 --html page.html"
+)]
 pub struct Demo {
     /// Alphabet of the first prompt: armenian, georgian, tifinagh, nko, syllabics or procedural
     #[arg(long, default_value = "tifinagh")]
@@ -33,10 +40,10 @@ pub struct Demo {
     #[command(flatten)]
     device: DeviceArguments,
     /// Write images, prompt, answer and tables as one HTML page
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     html: Option<PathBuf>,
     /// Print one line of JSON instead of images and tables
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     json: bool,
 }
 

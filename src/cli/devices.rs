@@ -10,9 +10,11 @@ use super::{Outcome, print_json};
 
 /// Show the devices of this machine, with their memory and usual limits, and why a kind is not usable
 #[derive(Args)]
+#[command(after_help = "\
+Example:\n  flamant devices --json")]
 pub struct Devices {
     /// Print one line of JSON
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     json: bool,
 }
 

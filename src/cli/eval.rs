@@ -5,22 +5,30 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::{Args, ValueEnum};
+use flamant::Stats;
 use flamant::eval::data::{Source, Task};
 use flamant::eval::results::Results;
 use flamant::eval::shots::Selection;
 use flamant::eval::{Evaluation, PERMUTATIONS_MAX, Progress, Report, SHOTS_MAX, Settings, Subject};
-use flamant::{Engine, Stats};
 use indicatif::ProgressBar;
 
-use super::input::{DeviceArguments, LimitArguments, VideoArguments};
+use super::input::{DeviceArguments, LimitArguments, ModelOrDemo, VideoArguments};
 use super::{Outcome, progress};
 
 /// Evaluate a model on a benchmark, few-shot; started again, it goes on where it was stopped
 #[derive(Args)]
 #[command(
+    next_help_heading = "Evaluation",
+    mut_arg("demo", |demo| demo.conflicts_with_all(["benchmark", "data", "support", "media", "support_media", "split",
+        "support_split", "task", "template", "support_max", "permutations", "reference_slip", "nltk"])),
     override_usage = "flamant eval <MODEL> --benchmark <NAME> --data <FILE>... --output <DIR> [OPTIONS]\n       \
         flamant eval --demo --output <DIR> [OPTIONS]",
     after_help = "\
+Examples:
+  flamant eval MODEL --benchmark vqav2 --data QUESTIONS.json ANNOTATIONS.json -o vqav2 --shots 0,4,8
+  flamant eval MODEL --benchmark jsonl --data mine.jsonl -o mine --selection random,rices
+  flamant eval --demo -o symbols
+
 Benchmarks and their --data (and --support) files:
   coco, flickr30k     dataset_NAME.json of Karpathy's splits
   vqav2, ok-vqa       QUESTIONS.json ANNOTATIONS.json
@@ -43,13 +51,8 @@ Output: answers.jsonl, results.json and index.html. An evaluation goes on from a
 an answer; errors are asked again."
 )]
 pub struct Eval {
-    /// Model folder: IDEFICS as published, or OpenFlamingo from `flamant convert`
-    #[arg(required_unless_present = "demo")]
-    model: Option<PathBuf>,
-    /// Evaluate the model in the program on its own task: names of symbols from alphabets it has never seen
-    #[arg(long, conflicts_with_all = ["model", "benchmark", "data", "support", "media", "support_media", "split",
-        "support_split", "task", "template", "support_max", "permutations", "reference_slip", "nltk"])]
-    demo: bool,
+    #[command(flatten)]
+    model: ModelOrDemo,
     /// What is evaluated; see below
     #[arg(long, value_name = "NAME", required_unless_present = "demo")]
     benchmark: Option<String>,
@@ -106,7 +109,7 @@ pub struct Eval {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(..=100))]
     samples: u64,
     /// Folder of answers.jsonl, results.json and index.html
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", help_heading = "Output")]
     output: PathBuf,
     #[command(flatten)]
     video: VideoArguments,
@@ -164,10 +167,7 @@ impl Eval {
         if let Some(first) = missing.names.first() {
             eprintln!("flamant: {} images or videos are missing, the first is {first}", missing.count);
         }
-        let mut engine = self.device.engine(&self.limits, |options| match &self.model {
-            Some(folder) => Engine::open(folder, options),
-            None => Engine::demo(options),
-        })?;
+        let mut engine = self.model.engine(&self.device, &self.limits)?;
         let terminal = Arc::new(Terminal::default());
         let told = terminal.clone();
         let report = evaluation.run(&mut engine, &self.output, move |progress| told.tell(progress));

@@ -10,16 +10,15 @@ use flamant::{Device, Engine, Error, Flamingo, Limits, Options, Precision, Promp
 
 /// Where a model runs.
 #[derive(Args)]
-#[command(next_help_heading = "Device")]
 pub struct DeviceArguments {
     /// Where to run: cpu, cuda, cuda:N, emulated, or auto (a usable GPU if there is one, else cpu)
-    #[arg(long, default_value = "cpu", env = "FLAMANT_DEVICE", value_parser = |text: &str| text.parse::<Device>())]
+    #[arg(help_heading = "Device", long, default_value = "cpu", env = "FLAMANT_DEVICE", value_parser = |text: &str| text.parse::<Device>())]
     device: Device,
     /// How cuda and emulated store numbers: bf16, or f16; f16 where all weights are, else bf16, if not given
-    #[arg(long, env = "FLAMANT_DTYPE", value_parser = |text: &str| text.parse::<Precision>())]
+    #[arg(help_heading = "Device", long, env = "FLAMANT_DTYPE", value_parser = |text: &str| text.parse::<Precision>())]
     dtype: Option<Precision>,
     /// Worker threads on the processor; 0 for one a core
-    #[arg(long, default_value_t = 0, env = "FLAMANT_THREADS")]
+    #[arg(help_heading = "Device", long, default_value_t = 0, env = "FLAMANT_THREADS")]
     threads: usize,
 }
 
@@ -51,25 +50,24 @@ impl DeviceArguments {
 
 /// What an engine may use.
 #[derive(Args)]
-#[command(next_help_heading = "Engine limits")]
 pub struct LimitArguments {
     /// Requests that run at a time
-    #[arg(long, value_name = "N", default_value_t = Limits::default().max_sequences)]
+    #[arg(help_heading = "Engine limits", long, value_name = "N", default_value_t = Limits::default().max_sequences)]
     max_sequences: usize,
     /// Tokens of one step; 2048 on a GPU (less where memory is short) and 256 elsewhere, if not given
-    #[arg(long, value_name = "N")]
+    #[arg(help_heading = "Engine limits", long, value_name = "N")]
     max_batched_tokens: Option<usize>,
     /// Images encoded in one step; 32 on a GPU (less where memory is short) and 8 elsewhere, if not given
-    #[arg(long, value_name = "N")]
+    #[arg(help_heading = "Engine limits", long, value_name = "N")]
     max_batched_images: Option<usize>,
     /// Pages of 16 tokens; what memory allows and is of use, if not given
-    #[arg(long, value_name = "N")]
+    #[arg(help_heading = "Engine limits", long, value_name = "N")]
     text_pages: Option<usize>,
     /// Pages of one image; what memory allows, 256 at most, if not given
-    #[arg(long, value_name = "N")]
+    #[arg(help_heading = "Engine limits", long, value_name = "N")]
     media_pages: Option<usize>,
     /// Turn prefix caching off: compute what prompts have in common for each of them again
-    #[arg(long)]
+    #[arg(help_heading = "Engine limits", long)]
     no_prefix_caching: bool,
 }
 
@@ -85,11 +83,55 @@ impl LimitArguments {
     }
 }
 
+/// Which model.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub struct ModelFolder {
+    /// Model folder: IDEFICS as published, or OpenFlamingo from `flamant convert`
+    #[arg(value_name = "MODEL", help_heading = None::<&str>)]
+    folder: Option<PathBuf>,
+    /// The same as an option
+    #[arg(help_heading = "Model", short, long, value_name = "MODEL")]
+    model: Option<PathBuf>,
+}
+
+impl ModelFolder {
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        self.folder.as_ref().or(self.model.as_ref()).expect("one of the two is required")
+    }
+}
+
+/// Which model, or that in the program.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub struct ModelOrDemo {
+    /// Model folder: IDEFICS as published, or OpenFlamingo from `flamant convert`
+    #[arg(value_name = "MODEL", help_heading = None::<&str>)]
+    folder: Option<PathBuf>,
+    /// The same as an option
+    #[arg(help_heading = "Model", short, long, value_name = "MODEL")]
+    model: Option<PathBuf>,
+    /// Take the model in the program; `eval` asks it for names of symbols from alphabets that it has never seen
+    #[arg(help_heading = "Model", long)]
+    demo: bool,
+}
+
+impl ModelOrDemo {
+    /// Opens an engine of the model.
+    pub fn engine(&self, device: &DeviceArguments, limits: &LimitArguments) -> Result<Engine, Error> {
+        device.engine(limits, |options| match self.folder.as_ref().or(self.model.as_ref()) {
+            Some(folder) => Engine::open(folder, options),
+            None => Engine::demo(options),
+        })
+    }
+}
+
 /// Which model, and where it runs.
 #[derive(Args)]
 pub struct ModelArguments {
-    /// Model folder: IDEFICS as published, or OpenFlamingo from `flamant convert`
-    pub model: PathBuf,
+    #[command(flatten)]
+    model: ModelFolder,
     #[command(flatten)]
     device: DeviceArguments,
 }
@@ -97,24 +139,23 @@ pub struct ModelArguments {
 impl ModelArguments {
     /// Opens the model.
     pub fn open(&self) -> Result<Flamingo, Error> {
-        self.device.open(|options| Flamingo::open(&self.model, options))
+        self.device.open(|options| Flamingo::open(self.model.path(), options))
     }
 
     /// Opens an engine of the model.
     pub fn engine(&self, limits: &LimitArguments) -> Result<Engine, Error> {
-        self.device.engine(limits, |options| Engine::open(&self.model, options))
+        self.device.engine(limits, |options| Engine::open(self.model.path(), options))
     }
 }
 
 /// Which frames of videos are read.
 #[derive(Args)]
-#[command(next_help_heading = "Videos")]
 pub struct VideoArguments {
     /// Frames looked at for a second of each video
-    #[arg(long, value_name = "RATE", default_value_t = FrameSampling::default().per_second)]
+    #[arg(help_heading = "Videos", long, value_name = "RATE", default_value_t = FrameSampling::default().per_second)]
     fps: f64,
     /// Frames kept of each video, evenly over it
-    #[arg(long, value_name = "N", default_value_t = FrameSampling::default().frames_max)]
+    #[arg(help_heading = "Videos", long, value_name = "N", default_value_t = FrameSampling::default().frames_max)]
     frames: usize,
 }
 
@@ -140,20 +181,19 @@ enum Given {
 
 /// What clap parses of a prompt; the order across `--text`, `--image` and `--video` is read from their positions.
 #[derive(Args)]
-#[command(next_help_heading = "Prompt")]
 struct Flags {
     /// Prompt file: [{"text": "..."}, {"image": "a.png"}, {"video": "b.mp4"}, ...]; - reads standard input
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["text", "image", "video"])]
+    #[arg(help_heading = "Prompt", short, long, value_name = "FILE", conflicts_with_all = ["text", "image", "video"])]
     prompt: Option<String>,
     /// Text of the prompt; repeat, in order with --image and --video
-    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(help_heading = "Prompt", short, long, value_name = "TEXT", allow_hyphen_values = true)]
     text: Vec<String>,
     /// Image of the prompt (PNG, JPEG, WebP, GIF, BMP); repeat, in order with --text and --video
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(help_heading = "Prompt", short, long, value_name = "FILE")]
     image: Vec<PathBuf>,
     /// Video of the prompt: a folder of images, an animated GIF or WebP, or a video file, which ffmpeg reads
     /// (FLAMANT_FFMPEG names the program); repeat, in order with --text and --image
-    #[arg(long, value_name = "PATH")]
+    #[arg(help_heading = "Prompt", long, value_name = "PATH")]
     video: Vec<PathBuf>,
     #[command(flatten)]
     sampling: VideoArguments,

@@ -1,28 +1,30 @@
 //! `flamant inspect`: what a model folder holds.
 
 use std::io::Write;
-use std::path::PathBuf;
 
 use clap::Args;
 use flamant::config::ModelConfig;
 use flamant::{Device, GenerationConfig, Inspection, Limits};
 use serde_json::json;
 
+use super::input::ModelFolder;
 use super::{Outcome, print_json};
 
 /// Show family, dimensions, parameters, number formats and gates of a model folder
 #[derive(Args)]
+#[command(after_help = "\
+Example:\n  flamant inspect MODEL --json")]
 pub struct Inspect {
-    /// Model folder
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelFolder,
     /// Print one line of JSON
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     json: bool,
 }
 
 impl Inspect {
     pub fn run(self) -> Outcome {
-        let inspection = Inspection::of(&self.model)?;
+        let inspection = Inspection::of(self.model.path())?;
         if self.json { print_json(&report(&inspection)) } else { show(&inspection) }
     }
 }

@@ -45,6 +45,54 @@ fn json(arguments: &[&str]) -> Value {
     value
 }
 
+/// The help of a command says how it is used before it lists anything: an example of it, and its options by subject.
+#[test]
+fn help_has_examples_and_headings() {
+    let commands = run(&["--help"]);
+    let commands = commands.split("Commands:\n").nth(1).unwrap().lines().take_while(|line| !line.is_empty());
+    // What goes on in a second line stands further to the right.
+    let commands = commands.filter(|line| line.as_bytes()[2] != b' ').map(|line| line.split(' ').nth(2).unwrap());
+    let commands = commands.filter(|name| *name != "help");
+    let mut count = 0;
+    for name in commands {
+        let help = run(&[name, "--help"]);
+        let lines = &help;
+        let section = |title: &'static str| {
+            lines.lines().skip_while(move |line| *line != title).skip(1).take_while(|line| !line.is_empty())
+        };
+        assert!(help.contains(&format!("Usage: flamant {name}")), "{name}: {help}");
+        let examples = section("Example:").chain(section("Examples:")).collect::<Vec<_>>();
+        let right = examples.iter().all(|line| line.starts_with(&format!("  flamant {name}")));
+        assert!(right && !examples.is_empty(), "{name}: {examples:?}");
+        // What every command has stands under the parser's own heading, and nothing else.
+        let plain = section("Options:").filter(|line| line.contains(" -")).collect::<Vec<_>>();
+        assert!(plain.len() == 1 && plain[0].contains("--help"), "{name}: {plain:?}");
+        count += 1;
+    }
+    assert_eq!(count, 10);
+    for (command, flags) in [
+        ("generate", "-m, --model|-p, --prompt|-t, --text|-i, --image"),
+        ("score", "-m, --model|-p, --prompt"),
+        ("classify", "-m, --model|-i, --image"),
+        ("batch", "-m, --model|-i, --input|-o, --output"),
+        ("eval", "-m, --model|-o, --output"),
+        ("bench", "-m, --model"),
+        ("inspect", "-m, --model"),
+        ("convert", "-o, --output"),
+    ] {
+        let help = run(&[command, "--help"]);
+        assert!(flags.split('|').all(|flag| help.contains(flag)), "{command}: {flags}");
+    }
+}
+
+#[test]
+fn the_model_is_an_argument_or_an_option() {
+    let texts = ["-t", "kep.", "--max-new-tokens", "4"];
+    let first = json(&[&["generate", DEMO], &texts[..]].concat());
+    assert_eq!(json(&[&["generate", "-m", DEMO], &texts[..]].concat()), first);
+    assert_eq!(json(&[&["generate"], &texts[..], &["--model", DEMO]].concat()), first);
+}
+
 fn generate(arguments: &[&str]) -> Value {
     json(&[&["generate", DEMO, "--max-new-tokens", "12", "--ignore-eos"], arguments].concat())
 }

@@ -55,6 +55,9 @@ fn usage_errors() {
     usage(&["bench", "--demo", "--max-sequences", "few"], &["'few'", "--max-sequences"]);
     usage(&["conjure"], &["conjure"]);
     usage(&["inspect"], &["required arguments"]);
+    usage(&["inspect", &model, "-m", &model], &["cannot be used with"]);
+    usage(&["bench", "--demo", "-m", &model], &["cannot be used with"]);
+    usage(&["eval", "--demo", "--output", "x", "--nltk", "y"], &["--demo", "cannot be used with"]);
 }
 
 #[test]
