@@ -71,6 +71,7 @@ mod graph;
 mod inspect;
 mod kv;
 mod model;
+mod parse;
 mod preprocessor;
 mod prompt;
 mod setters;

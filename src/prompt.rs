@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use crate::checkpoint::{kind, read_bounded};
 use crate::error::{Error, Result};
 use crate::image::{self, Image};
+use crate::parse;
 use crate::setters::setters;
 use crate::tokenizer::Tokenizer;
 use crate::video::{self, FrameSampling, Video};
@@ -63,6 +64,9 @@ setters!(PromptLimits {
 
 /// Most images and videos that a model can read in one prompt.
 pub(crate) const IMAGES_MAX: usize = 256;
+
+/// Memory that a part of a prompt takes as JSON beside its texts.
+const PART_BYTES_MAX: usize = 16 << 20;
 
 /// One piece of a prompt.
 #[derive(Debug, Clone)]
@@ -194,16 +198,14 @@ impl Prompt {
         if json.len() as u64 > limits.bytes_max {
             return Err(Error::limit(format!("{source}: bytes of a prompt"), limits.bytes_max, json.len() as u64));
         }
-        let root: Value =
-            serde_json::from_str(json).map_err(|error| Error::malformed(source, "prompt", "JSON", error))?;
-        let Value::Array(items) = root else {
-            let expected = "an array of {\"text\"}, {\"image\"} and {\"video\"} parts";
-            return Err(Error::invalid(source, "prompt", expected, kind(&root)));
-        };
+        let text = parse::text(source, "prompt", json.as_bytes())?;
+        let array = ["prompt", "an array of {\"text\"}, {\"image\"} and {\"video\"} parts"];
+        // What is not text of a part is few values: the images of a video at most.
+        let bytes_max = text.len() + PART_BYTES_MAX;
         let mut prompt = Prompt::with_limits(limits);
-        for (index, item) in items.into_iter().enumerate() {
-            prompt.json_part(item, &Place { source, folder, key: format!("part {index}") })?;
-        }
+        parse::elements(source, array, text, bytes_max, |index, item| {
+            prompt.json_part(item, &Place { source, folder, key: format!("part {index}") })
+        })?;
         Ok(prompt)
     }
 

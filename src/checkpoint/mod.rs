@@ -12,9 +12,11 @@ pub mod safetensors;
 pub mod torch;
 pub mod zip;
 
+pub(crate) use crate::parse::kind;
 pub use folder::Folder;
 
 use crate::error::{Error, Result};
+use crate::parse;
 use memmap2::Mmap;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -325,28 +327,14 @@ pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a JSON file of at most `bytes_max` bytes. A file that is missing, too large, not UTF-8 or not JSON is an
-/// error of one line.
+/// Reads a JSON file of at most `bytes_max` bytes. A file that is missing, too large as text or as a tree of values,
+/// not UTF-8, not JSON, or with a key twice in an object, is an error of one line.
 pub fn read_json(path: &Path, bytes_max: u64) -> Result<serde_json::Value> {
     parse_json(path, &read_bounded(path, bytes_max)?)
 }
 
 fn parse_json(path: &Path, bytes: &[u8]) -> Result<serde_json::Value> {
-    let text = str::from_utf8(bytes).map_err(|reason| Error::malformed(path, "text", "UTF-8", reason))?;
-    serde_json::from_str(text).map_err(|reason| Error::malformed(path, "text", "JSON", reason))
-}
-
-/// What a JSON value is, without quoting all of it.
-pub(crate) fn kind(value: &serde_json::Value) -> &'static str {
-    use serde_json::Value;
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    }
+    parse::tree(path, "text", parse::text(path, "text", bytes)?, parse::TREE_BYTES_MAX)
 }
 
 /// The shards that an index names, each with its tensors.
@@ -356,7 +344,7 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, Vec<String>>> {
         weight_map: safetensors::UniqueMap<String>,
     }
     let bytes = read_bounded(path, INDEX_BYTES_MAX)?;
-    let index: Index = serde_json::from_slice(&bytes)
+    let index: Index = serde_json::from_str(parse::text(path, "text", &bytes)?)
         .map_err(|reason| Error::malformed(path, "weight_map", "an object of tensor names and file names", reason))?;
     let mut shards = BTreeMap::<String, Vec<String>>::new();
     for (tensor, shard) in index.weight_map.0 {

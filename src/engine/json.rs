@@ -1,15 +1,16 @@
 //! Requests and answers as JSON: lines that `flamant batch` reads and writes, and what `--json` prints.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::path::Path;
 
-use serde::de::DeserializeOwned;
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::{Answer, Choice, Classification, Finish, Generation, Request, Score, Task, Timings, Usage};
 use crate::error::{Error, Result};
+use crate::parse;
 use crate::prompt::{Prompt, PromptLimits};
 use crate::tokenizer::Tokenizer;
 
@@ -97,6 +98,11 @@ const KEYS: &str = "id, prompt, task";
 const GENERATE_KEYS: &str = "max_new_tokens, num_beams, length_penalty, temperature, top_k, top_p, min_p, \
                              repetition_penalty, seed, stop, ignore_eos";
 
+/// Keys of any request at most.
+const KEYS_MAX: usize = 64;
+/// Bytes of the JSON of one setting: choices may have 1 MiB of text.
+const SETTING_BYTES_MAX: u64 = 4 << 20;
+
 /// What a request says beside what is asked of the engine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -117,8 +123,9 @@ pub fn request(text: &[u8], place: &str, folder: &Path, limits: PromptLimits, la
     if text.len() as u64 > limits.bytes_max {
         return Err(Error::limit(format!("{place}: bytes of a request"), limits.bytes_max, text.len() as u64));
     }
-    let fields =
-        serde_json::from_slice(text).map_err(|error| Error::malformed(place, "request", "a JSON object", error))?;
+    let text = parse::text(place, "request", text)?;
+    let Keys(fields) =
+        serde_json::from_str(text).map_err(|error| Error::malformed(place, "request", "a JSON object", error))?;
     let mut fields = Fields { place, fields };
     labels.id = fields.take("id", "a string")?;
     let task = fields.take::<String>("task", "a string")?;
@@ -143,6 +150,34 @@ pub fn request(text: &[u8], place: &str, folder: &Path, limits: PromptLimits, la
     }
     let prompt = Prompt::from_json(prompt.get(), place, folder, limits)?;
     Ok(Request { prompt, task })
+}
+
+/// The entries of an object that are not read yet, if they are not many.
+struct Keys<'a>(BTreeMap<String, &'a RawValue>);
+
+impl<'de> Deserialize<'de> for Keys<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Keys<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+                write!(formatter, "an object of at most {KEYS_MAX} keys")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> std::result::Result<Keys<'de>, A::Error> {
+                let mut keys = BTreeMap::new();
+                while let Some((key, value)) = entries.next_entry()? {
+                    if keys.len() == KEYS_MAX {
+                        return Err(A::Error::invalid_length(KEYS_MAX + 1, &self));
+                    }
+                    keys.insert(key, value);
+                }
+                Ok(Keys(keys))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
 }
 
 /// The fields of a request that are not read yet.
@@ -181,6 +216,10 @@ impl Fields<'_> {
 
     fn take<T: DeserializeOwned>(&mut self, key: &str, expected: &str) -> Result<Option<T>> {
         let Some(value) = self.fields.remove(key) else { return Ok(None) };
+        let bytes = value.get().len() as u64;
+        if bytes > SETTING_BYTES_MAX {
+            return Err(Error::limit(format!("{}: bytes of {key}", self.place), SETTING_BYTES_MAX, bytes));
+        }
         serde_json::from_str(value.get()).map(Some).map_err(|_| self.invalid(key, expected, value))
     }
 

@@ -238,13 +238,28 @@ fn other_files_are_left_alone() {
     folder.run();
 }
 
+/// So many entries of an object.
+fn keys(count: usize) -> String {
+    (0..count).map(|key| format!("\"{key}\": 0, ")).collect()
+}
+
 #[test]
 fn bad_lines_are_recorded_and_stop_nothing() {
     let folder = Folder::new(&[]);
     let text = json!([{"text": "kep."}]);
     let bad = [
-        ("{\"prompt\"", "request: expected a JSON object, found EOF"),
+        ("{\"prompt\"", "request: expected JSON, found EOF"),
         ("[1]", "request: expected a JSON object"),
+        (
+            "{\"prompt\": [{\"text\": \"kep.\"}], \"seed\": 1, \"seed\": 2}",
+            "seed: expected this key once in its object",
+        ),
+        (&format!("{{{}\"prompt\": 1}}", keys(100)), "request: expected a JSON object, found invalid length 65"),
+        (&format!("{{\"prompt\": [{}1]}}", "{\"a\":0},".repeat(100_000)), "part 0: expected the key \"text\""),
+        (
+            &format!("{{\"prompt\": 1, \"stop\": [{}\"\"]}}", "\"\",".repeat(2_000_000)),
+            "bytes of stop: 6000004 is over",
+        ),
         (&json!({"id": 3, "prompt": text}).to_string(), "id: expected a string, found 3"),
         (&json!({"id": "x"}).to_string(), "prompt: expected a prompt, found none"),
         (&json!({"prompt": "kep."}).to_string(), "prompt: expected an array"),
@@ -277,8 +292,8 @@ fn bad_lines_are_recorded_and_stop_nothing() {
         assert_eq!(answers[&(number + 2)]["id"], "good");
         assert_eq!(answers[&(number + 2)].get("error"), None);
     }
-    assert!(answers[&(3 * count as u64 + 1)]["error"].as_str().unwrap().contains("JSON object"), "not UTF-8");
-    assert_eq!(answers[&10]["id"], "x", "an id is told as soon as it is known");
+    assert!(answers[&(3 * count as u64 + 1)]["error"].as_str().unwrap().contains("expected UTF-8"), "not UTF-8");
+    assert_eq!(answers[&22]["id"], "x", "an id is told as soon as it is known");
     assert_eq!(answers.len(), 2 * count + 1);
 }
 

@@ -13,7 +13,7 @@ use tree::{Tree, circles};
 /// Modules from the ground up. A module may use what stands on a lower step, and others of its own step where noted.
 const STEPS: &[&[&str]] = &[
     &["error"],
-    &["files", "setters", "trace"],
+    &["files", "parse", "setters", "trace"],
     &["checkpoint", "graph"],
     &["model::config", "image", "kv", "sample", "weights"],
     &["family", "search", "video"],

@@ -173,6 +173,16 @@ fn the_whole_file() {
             &["config.json: text: expected JSON"],
         ),
         ("two objects", |folder| folder.write("config.json", "{} {}"), &["expected JSON, found trailing characters"]),
+        (
+            "a key twice",
+            |folder| folder.write("config.json", r#"{"vision_config": {"a": 1, "b": 2, "a": 1}}"#),
+            &["config.json: a: expected this key once in its object, found it twice"],
+        ),
+        (
+            "4 MB of small values",
+            |folder| folder.write("config.json", format!("[{}1]", r#"{"a":0},"#.repeat(500_000))),
+            &["config.json: text: bytes of memory for its values: ", "is over the limit of 134217728"],
+        ),
         ("not a number", |folder| folder.write("config.json", "{\"hidden_size\": NaN}"), &["expected JSON"]),
         ("not UTF-8", |folder| folder.write("config.json", b"{\"\xff\": 1}"), &["config.json: text: expected UTF-8"]),
         ("an array", |folder| folder.write("config.json", "[]"), &["expected a JSON object, found an array"]),

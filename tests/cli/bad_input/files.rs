@@ -250,7 +250,7 @@ fn weights() {
                 index(folder, "a.safetensors");
                 folder.write(INDEX, "weights")
             },
-            &[INDEX, "weight_map: expected an object"],
+            &[INDEX, "text: expected JSON"],
         ),
         (
             "an index of nothing",

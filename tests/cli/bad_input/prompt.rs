@@ -23,6 +23,33 @@ fn repeated(part: &Value, count: usize) -> String {
 }
 
 #[test]
+fn json() {
+    const CASES: &[Case] = &[
+        (
+            "a key twice",
+            |folder| folder.write(FILE, r#"[{"text": "a"}, {"text": "a", "text": "b"}]"#),
+            &["prompt.json: text: expected this key once in its object, found it twice"],
+        ),
+        (
+            "two byte-order marks",
+            |folder| folder.write(FILE, "\u{feff}\u{feff}[]"),
+            &["prompt.json: prompt: expected JSON"],
+        ),
+        (
+            "16 MB of parts that are none",
+            |folder| folder.write(FILE, format!("[{}1]", r#"{"a":0},"#.repeat(2_000_000))),
+            &["part 0: expected the key \"text\", \"image\" or \"video\""],
+        ),
+        (
+            "a part whose values take more memory than their text",
+            |folder| folder.write(FILE, format!(r#"[{{"video": [{}1]}}]"#, "{},".repeat(2_000_000))),
+            &["prompt.json: prompt: bytes of memory for its values: "],
+        ),
+    ];
+    all_refused(CASES);
+}
+
+#[test]
 fn form() {
     const PARTS: &str = r#"prompt.json: prompt: expected an array of {"text"}, {"image"} and {"video"} parts, found"#;
     const CASES: &[Case] = &[
