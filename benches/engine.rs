@@ -185,7 +185,8 @@ fn write_for_peer(engine: &Engine) {
         .map(|question| {
             let rendered = query(0, question, question).render(engine.tokenizer()).expect("the prompt is right");
             assert_eq!(rendered.ids.len(), PREFIX + QUESTION);
-            json!({"ids": rendered.ids, "media": rendered.media, "images": SHOTS + 1})
+            let media: Vec<_> = rendered.media.iter().map(|seen| seen.range().next()).collect();
+            json!({"ids": rendered.ids, "media": media, "images": SHOTS + 1})
         })
         .collect();
     let file = synthetic::folder(synthetic::Dtype::F32).join("few_shot_ids.json");

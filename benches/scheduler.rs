@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use flamant::probe::{Bounds, RequestState, Scheduler, SequenceKind, Step, Tokens};
+use flamant::probe::{Bounds, MediaSeen, PromptImage, RequestState, Scheduler, SequenceKind, Step, Tokens};
 
 /// Tokens that all have in common, and a sequence's own.
 const PREFIX: u32 = 320;
@@ -14,12 +14,12 @@ const ROOM: usize = 600;
 fn requests(count: u32) -> Scheduler<()> {
     let bounds = Bounds { requests: 256, tokens: 8192, frames: 4, prefix_caching: true };
     let mut scheduler = Scheduler::new(bounds, 256 * 40, 64);
-    let image = blake3::hash(b"an image");
+    let image = PromptImage { content: blake3::hash(b"an image"), frames: 1, rows: 64 };
     for number in 0..count {
         let ids: Vec<u32> = (0..PREFIX).chain((0..TAIL).map(|token| 1000 + number * TAIL + token)).collect();
-        let sees = vec![Some(0); ids.len()];
+        let sees = vec![MediaSeen::one(0); ids.len()];
         let wanted = ids.len() - 1;
-        let tokens = Tokens::new(ids, sees, vec![image], vec![1]);
+        let tokens = Tokens::new(ids, sees, vec![image]);
         scheduler.add(RequestState::new(number.into(), tokens, SequenceKind::Decode, wanted, ROOM, ()));
     }
     scheduler

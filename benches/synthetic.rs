@@ -244,6 +244,7 @@ fn write_weights(folder: &Path, dtype: Dtype) {
 fn write_prompt(folder: &Path) {
     let flamingo = flamant::Flamingo::open(folder, &Options::default()).expect("the synthetic model opens");
     let rendered = prompt(4, 128).render(flamingo.tokenizer()).expect("the synthetic prompt is right");
-    let value = json!({"ids": rendered.ids, "media": rendered.media, "images": 4});
+    let media: Vec<_> = rendered.media.iter().map(|seen| seen.range().next()).collect();
+    let value = json!({"ids": rendered.ids, "media": media, "images": 4});
     std::fs::write(folder.join("prompt_ids.json"), value.to_string()).expect("target can be written");
 }

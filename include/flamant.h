@@ -133,7 +133,7 @@ typedef struct flamant_engine_options {
     size_t max_batched_tokens; /* tokens of one step at most; 0: by device, 2048 on cuda if they fit, 256 elsewhere */
     size_t max_batched_images; /* images encoded in one step at most; 0: by device, 32 on cuda if they fit, else 8 */
     size_t text_pages;        /* pages of 16 tokens; 0: what memory allows */
-    size_t media_pages;       /* pages of one image; 0: what memory allows */
+    size_t media_pages;       /* pages of 64 rows of an image; 0: what memory allows */
     size_t queue;             /* requests that wait, at most */
     uint64_t queue_bytes;     /* bytes of images and tokens of all requests that are not over, at most */
     uint32_t prefix_caching;  /* 1: beginnings of prompts and images seen before are found again; 0: not */
@@ -271,6 +271,8 @@ typedef struct flamant_stats {
     double text_seconds;
     double commit_seconds;
     uint64_t bytes_fetched; /* of logits, and of what the device found in them */
+    uint64_t images_held;   /* images whose media pages requests hold */
+    uint64_t images_kept;   /* images whose media pages are kept for later */
 } flamant_stats;
 
 /* Gets an event, valid until it returns. Not 0: stop. It must return: no exception, no longjmp. */

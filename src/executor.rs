@@ -5,13 +5,11 @@ mod rows;
 
 use std::sync::Arc;
 
-use crate::backend::{
-    self, Backend, BackendOptions, Batch, Capacity, ImagePages, KvConfig, MediaSeen, PageCount, Request,
-};
+use crate::backend::{self, Backend, BackendOptions, Batch, Capacity, KvConfig, PageCount, Request};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::graph::{Counts, PlanKind, Plans, Seen, Workload};
-use crate::kv::{MEDIA_PAGE_ROWS, PageCopy};
+use crate::kv::{ImagePages, PageCopy};
 use crate::model;
 use crate::weights::Weights;
 pub(crate) use rows::{RowRequest, RowResult};
@@ -22,16 +20,15 @@ pub(crate) struct Executor {
     plans: Arc<Plans>,
     frame_bytes: usize,
     vocabulary: usize,
-    /// Rows of keys of an image, in pages of its own: those of image `i` are the `i`-th run of `media_pages`.
+    /// Rows of keys and values of an image.
     media_rows: usize,
-    media_pages: Vec<u32>,
     /// See [`Executor::bytes_fetched`].
     bytes_fetched: u64,
 }
 
 impl Executor {
-    /// Records the plans and opens the device; `pages` are those of text, and images, that its users want. `levels` is
-    /// for [`model::record`].
+    /// Records the plans and opens the device; `pages` are those of text, and of media, that its users want. `levels`
+    /// is for [`model::record`].
     ///
     /// # Errors
     /// Weights that are missing or misshapen; a device that is not there or cannot hold the model.
@@ -43,22 +40,17 @@ impl Executor {
         pages: [PageCount; 2],
     ) -> Result<Self> {
         let plans = Arc::new(model::record(config, levels, &mut weights)?);
-        let media_rows = config.media_tokens();
-        let [text, images] = pages;
-        let pages_of = |images: usize| images * media_rows.div_ceil(MEDIA_PAGE_ROWS);
-        let media = PageCount { least: pages_of(images.least), most: pages_of(images.most) };
-        let kv_config = KvConfig::of(config, [text, media]);
+        let kv_config = KvConfig::of(config, pages);
         let backend = backend::open(options, weights, kv_config, plans.clone())?;
         let frame_bytes = 3 * config.vision.image_size.pow(2);
         let vocabulary = config.decoder.vocabulary;
-        let media_pages = (0..backend.pages().1 as u32).collect();
-        Ok(Executor { backend, plans, frame_bytes, vocabulary, media_rows, media_pages, bytes_fetched: 0 })
+        let media_rows = config.media_tokens();
+        Ok(Executor { backend, plans, frame_bytes, vocabulary, media_rows, bytes_fetched: 0 })
     }
 
-    /// Text pages, and images whose pages the device has.
+    /// Text pages and media pages that the device has.
     pub fn pages(&self) -> (usize, usize) {
-        let (text, media) = self.backend.pages();
-        (text, media / self.media_rows.div_ceil(MEDIA_PAGE_ROWS))
+        self.backend.pages()
     }
 
     /// What the device has made room for.
@@ -71,14 +63,12 @@ impl Executor {
         self.bytes_fetched
     }
 
-    /// Encodes images and videos, of so many `frames` each, to the pages of these images; of each frame its `pixels`
+    /// Encodes images and videos, of so many `frames` each, to the pages of `images`; of each frame its `pixels`
     /// (side, side, 3).
-    pub fn encode(&mut self, pixels: &[&[u8]], frames: &[u32], images: &[u32]) -> Result<()> {
+    pub fn encode(&mut self, pixels: &[&[u8]], frames: &[u32], images: &[ImagePages]) -> Result<()> {
         assert_eq!((pixels.len(), frames.len()), (frames.iter().sum::<u32>() as usize, images.len()));
         assert!(pixels.iter().all(|frame| frame.len() == self.frame_bytes));
-        let images: Vec<ImagePages> =
-            images.iter().map(|&image| image_pages(&self.media_pages, self.media_rows, image)).collect();
-        self.backend.run(PlanKind::Media, &Batch { pixels, images: &images, frames, ..Batch::default() })
+        self.backend.run(PlanKind::Media, &Batch { pixels, images, frames, ..Batch::default() })
     }
 
     /// Whether there is a plan for [`Executor::features`].
@@ -96,24 +86,9 @@ impl Executor {
         self.backend.fetch(0..pixels.len(), out)
     }
 
-    /// Runs tokens, each with the image that it sees; what comes of the logits of each of `batch.outputs`, which has a
-    /// request each, in order. None of `suppressed`, which ascends, is chosen.
-    pub fn step(
-        &mut self,
-        batch: &Batch,
-        seen: &[Option<u32>],
-        requests: &[RowRequest],
-        suppressed: &[u32],
-    ) -> Result<Vec<RowResult>> {
-        let mut images: Vec<u32> = seen.iter().flatten().copied().collect();
-        images.sort_unstable();
-        images.dedup();
-        let place = |image: u32| images.binary_search(&image).expect("it is seen") as u32;
-        let media: Vec<MediaSeen> =
-            seen.iter().map(|seen| seen.map_or(MediaSeen::NOTHING, |image| MediaSeen::one(place(image)))).collect();
-        let seen_images: Vec<ImagePages> =
-            images.iter().map(|&image| image_pages(&self.media_pages, self.media_rows, image)).collect();
-        let batch = &Batch { seen_images: &seen_images, media: &media, ..*batch };
+    /// Runs tokens; what comes of the logits of each of `batch.outputs`, which has a request each, in order. None of
+    /// `suppressed`, which ascends, is chosen.
+    pub fn step(&mut self, batch: &Batch, requests: &[RowRequest], suppressed: &[u32]) -> Result<Vec<RowResult>> {
         self.check(batch);
         assert_eq!(requests.len(), batch.outputs.len());
         let can_sample = self.backend.can_sample();
@@ -169,10 +144,4 @@ impl Executor {
     pub fn copy_text_page(&mut self, copy: PageCopy) -> Result<()> {
         self.backend.copy_text_page(copy)
     }
-}
-
-/// The pages of an image of so many rows, which are its run of all.
-fn image_pages(pages: &[u32], rows: usize, image: u32) -> ImagePages<'_> {
-    let count = rows.div_ceil(MEDIA_PAGE_ROWS);
-    ImagePages { pages: &pages[image as usize * count..][..count], rows: rows as u32 }
 }

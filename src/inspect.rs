@@ -9,6 +9,7 @@ use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::family::{Family, Model};
 use crate::generation_config::GenerationConfig;
+use crate::kv;
 use crate::model;
 use crate::preprocessor;
 use crate::weights::Weights;
@@ -100,6 +101,11 @@ impl Inspection {
         let used = weights.used();
         let unused = checkpoint.names().filter(|name| !used.contains(*name)).count() as u64;
         Ok(Inspection { family, language_model, config, parts, gates, unused, bytes: checkpoint.bytes(), generation })
+    }
+
+    /// Media pages of an image.
+    pub fn media_pages(&self) -> usize {
+        kv::media_pages(self.config.media_tokens())
     }
 }
 

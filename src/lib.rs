@@ -91,6 +91,7 @@ pub use family::{Family, MediaMask, Preprocessing, Template};
 pub use flamingo::Flamingo;
 pub use generation_config::GenerationConfig;
 pub use inspect::{Gate, Inspection, Part as InspectedPart};
+pub use kv::MediaSeen;
 pub use model::config;
 pub use prompt::{Part, Prompt, PromptLimits, Rendered};
 pub use sample::Sampling;

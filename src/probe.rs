@@ -20,15 +20,14 @@ use crate::weights::Weights;
 #[cfg(feature = "emulated")]
 pub use crate::backend::emulated;
 pub use crate::backend::{
-    Batch, Capacity, Device, ImagePages, KvConfig, MediaSeen, PageCount, PoolShape, Precision, Request, Sampled,
-    report, tuning,
+    Batch, Capacity, Device, KvConfig, PageCount, PoolShape, Precision, Request, Sampled, report, tuning,
 };
-pub use crate::engine::scheduler::{Bounds, RequestState, Scheduler, SequenceKind, Step, Tokens};
+pub use crate::engine::scheduler::{Bounds, PromptImage, RequestState, Scheduler, SequenceKind, Step, Tokens};
 pub use crate::graph::{
     Axis, Cost, Counts, Epilogue, Graph, Index, KvLayer, KvSource, KvSpace, Mask, Op, Plan, PlanKind, Plans, Tensor,
     Weight, Workload,
 };
-pub use crate::kv::{MEDIA_PAGE_ROWS, PAGE_TOKENS, PageCopy};
+pub use crate::kv::{ImagePages, MEDIA_PAGE_ROWS, MediaSeen, PAGE_TOKENS, PageCopy};
 pub use crate::weights::{Kind, Values};
 
 /// Weights of a graph under construction: each gets its numbers when it is asked for.

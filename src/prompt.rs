@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use crate::checkpoint::{kind, read_bounded};
 use crate::error::{Error, Result};
 use crate::image::{self, Image};
+use crate::kv::MediaSeen;
 use crate::parse;
 use crate::setters::setters;
 use crate::tokenizer::Tokenizer;
@@ -327,8 +328,8 @@ pub struct Rendered {
     pub text: String,
     /// Its tokens.
     pub ids: Vec<u32>,
-    /// For each token the image (from 0) that it sees, if any.
-    pub media: Vec<Option<u32>>,
+    /// For each token the images of the prompt that it sees.
+    pub media: Vec<MediaSeen>,
 }
 
 /// A part of a prompt file: what is relative to it, and how errors name it.

@@ -5,7 +5,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use flamant::probe::{Bounds, RequestState, Scheduler, SequenceKind, Step, Tokens};
+use flamant::probe::{Bounds, MediaSeen, PromptImage, RequestState, Scheduler, SequenceKind, Step, Tokens};
 
 /// The system's allocator, counting.
 struct Counting;
@@ -43,12 +43,12 @@ fn a_step_of_writing_allocates_nothing() {
     const SEQUENCES: usize = 256;
     let bounds = Bounds { requests: SEQUENCES, tokens: 512, frames: 4, prefix_caching: true };
     let mut scheduler: Scheduler<()> = Scheduler::new(bounds, SEQUENCES * 40, 64);
-    let image = blake3::hash(b"an image");
+    let image = PromptImage { content: blake3::hash(b"an image"), frames: 1, rows: 64 };
     for number in 0..SEQUENCES as u64 {
         // A prefix that all share, and a tail of one's own.
         let ids: Vec<u32> = (0..48).chain([number as u32 + 100; 9]).collect();
-        let sees = vec![Some(0); ids.len()];
-        let tokens = Tokens::new(ids, sees, vec![image], vec![1]);
+        let sees = vec![MediaSeen::one(0); ids.len()];
+        let tokens = Tokens::new(ids, sees, vec![image]);
         scheduler.add(RequestState::new(number, tokens, SequenceKind::Decode, 56, 600, ()));
     }
     let mut step = Step::default();

@@ -27,7 +27,7 @@ use crate::config::ModelConfig;
 use crate::error::Error;
 use crate::error::Result;
 use crate::graph::{Appended, Counts, PlanKind, Plans, Seen, Workload};
-use crate::kv::{MEDIA_PAGE_ROWS, PAGE_TOKENS, PageCopy};
+use crate::kv::{ImagePages, MEDIA_PAGE_ROWS, MediaSeen, PAGE_TOKENS, PageCopy};
 use crate::weights::Weights;
 
 /// Shapes of the page pools, fixed when a model is opened.
@@ -130,15 +130,6 @@ pub struct Batch<'a> {
     pub outputs: &'a [u32],
 }
 
-/// An image in media pages: each but the last is full.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ImagePages<'a> {
-    /// The pages, in order.
-    pub pages: &'a [u32],
-    /// Rows of keys and values in them.
-    pub rows: u32,
-}
-
 impl ImagePages<'_> {
     /// Whether it has as many pages as its rows fill.
     fn is_whole(&self) -> bool {
@@ -152,30 +143,6 @@ impl ImagePages<'_> {
             .iter()
             .enumerate()
             .map(move |(place, &page)| (page, MEDIA_PAGE_ROWS.min(rows - place * MEDIA_PAGE_ROWS)))
-    }
-}
-
-/// The images that a token sees: neighbours in [`Batch::seen_images`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MediaSeen {
-    /// The first of them.
-    pub first: u32,
-    /// How many; 0: nothing is seen.
-    pub images: u32,
-}
-
-impl MediaSeen {
-    /// Nothing.
-    pub const NOTHING: MediaSeen = MediaSeen { first: 0, images: 0 };
-
-    /// One image.
-    pub fn one(image: u32) -> MediaSeen {
-        MediaSeen { first: image, images: 1 }
-    }
-
-    /// Their places.
-    fn range(&self) -> Range<usize> {
-        self.first as usize..(self.first + self.images) as usize
     }
 }
 

@@ -63,7 +63,7 @@ pub struct LimitArguments {
     /// Pages of 16 tokens; what memory allows and is of use, if not given
     #[arg(help_heading = "Engine limits", long, value_name = "N")]
     text_pages: Option<usize>,
-    /// Pages of one image; what memory allows, 256 at most, if not given
+    /// Pages of 64 rows of an image; what memory allows, those of 256 images at most, if not given
     #[arg(help_heading = "Engine limits", long, value_name = "N")]
     media_pages: Option<usize>,
     /// Turn prefix caching off: compute what prompts have in common for each of them again

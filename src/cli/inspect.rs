@@ -48,6 +48,8 @@ fn show(inspection: &Inspection) -> Outcome {
         Some(Some(count)) => format!("frames with {count} embeddings of their place"),
     };
     writeln!(out, "video       {video}")?;
+    let rows = inspection.config.media_tokens();
+    writeln!(out, "images      {rows} rows of keys and values, {} media pages", inspection.media_pages())?;
     writeln!(out, "gated       {} blocks of {} x {}", inspection.gates.len(), gated.heads, gated.head_width)?;
     let heads = format!("{} x {}", decoder.heads, decoder.head_width());
     let (tokens, most) = (decoder.vocabulary, decoder.positions_max);
@@ -126,6 +128,7 @@ fn report(inspection: &Inspection) -> serde_json::Value {
             "heads": resampler.heads, "head_width": resampler.head_width,
             "frame_embeddings": resampler.frame_embeddings,
         })),
+        "image": {"rows": inspection.config.media_tokens(), "media_pages": inspection.media_pages()},
         "gated_blocks": {"interval": gated.interval, "heads": gated.heads, "head_width": gated.head_width},
         "decoder": {
             "layers": decoder.layers, "width": decoder.width, "heads": decoder.heads,

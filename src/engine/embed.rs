@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     fn pixels(number: u8, frames: usize) -> Arc<Pixels> {
-        Arc::new(Pixels::new(blake3::hash(&[number]), vec![number; 3 * frames], frames))
+        Arc::new(Pixels::new(blake3::hash(&[number]), vec![number; 3 * frames], frames, 1))
     }
 
     #[test]

@@ -19,7 +19,8 @@ pub struct Limits {
     pub max_batched_images: Option<usize>,
     /// Pages of 16 tokens; none: as many as memory allows and are of use.
     pub text_pages: Option<usize>,
-    /// Pages of one image; none: as many as memory allows, at most 256, or one for each sequence if that is more.
+    /// Pages of 64 rows of an image; none: as many as memory allows, at most those of 256 images, or of one for each
+    /// sequence if that is more.
     pub media_pages: Option<usize>,
     /// Requests that wait.
     pub queue: usize,
@@ -47,8 +48,8 @@ impl Default for Limits {
 const SEQUENCES_MAX: usize = 1024;
 const BATCHED_TOKENS_MAX: usize = 8192;
 const BATCHED_IMAGES_MAX: usize = 64;
-/// Media pages that are asked for where memory decides.
-const MEDIA_PAGES_USUAL: usize = 256;
+/// Images whose pages are asked for where memory decides.
+const IMAGES_USUAL: usize = 256;
 /// More pages than any memory holds.
 const PAGES_MAX: usize = 1 << 28;
 
@@ -86,8 +87,8 @@ impl Limits {
         }
     }
 
-    /// Text pages and media pages for sequences of up to `context_max` tokens.
-    pub(super) fn pages(&self, context_max: usize) -> Result<[PageCount; 2]> {
+    /// Text pages and media pages for sequences of up to `context_max` tokens, and images of up to `image_pages` pages.
+    pub(super) fn pages(&self, context_max: usize, image_pages: usize) -> Result<[PageCount; 2]> {
         // With one page more, a sequence of full length that forks can copy the page it writes.
         let least = context_max.div_ceil(PAGE_TOKENS) + 1;
         let exactly = |name: &str, count: usize, least: usize| {
@@ -99,10 +100,11 @@ impl Limits {
             None => PageCount { least, most: self.max_sequences * least },
         };
         let media = match self.media_pages {
-            Some(count) => exactly("media-pages", count, 1)?,
-            None => {
-                PageCount { least: self.steps(Capacity::LEAST).images, most: MEDIA_PAGES_USUAL.max(self.max_sequences) }
-            }
+            Some(count) => exactly("media-pages", count, image_pages)?,
+            None => PageCount {
+                least: image_pages * self.steps(Capacity::LEAST).images,
+                most: image_pages * IMAGES_USUAL.max(self.max_sequences),
+            },
         };
         Ok([text, media])
     }

@@ -40,6 +40,7 @@ use crate::error::{Error, Result};
 use crate::executor::{Executor, RowResult};
 use crate::family::Model;
 use crate::generation_config::GenerationConfig;
+use crate::kv::{self, ImagePages};
 use crate::preprocessor;
 use crate::tokenizer::Tokenizer;
 use crate::trace::event;
@@ -159,7 +160,7 @@ impl Engine {
         let special = GenerationConfig::read(folder, vocabulary)?.settle(folder, &tokenizer, vocabulary)?;
         let weights = Weights::new(checkpoint.clone(), names);
         let context_max = options.context(&config)?;
-        let pages = limits.pages(context_max)?;
+        let pages = limits.pages(context_max, kv::media_pages(config.media_tokens()))?;
         let (device, fallback) = options.device.resolve();
         let opening = BackendOptions {
             device,
@@ -181,7 +182,7 @@ impl Engine {
             let file = checkpoint.file_of("vision.norm_post");
             Error::invalid(file, "vision tower", "its last norm, for features", "none")
         });
-        let preparer = Preparer::new(config, tokenizer, preprocessor, checkpoint, special, context_max);
+        let preparer = Preparer::new(config, tokenizer, preprocessor, checkpoint, special, context_max, media_pages);
         let mut engine = Engine {
             handle: EngineHandle::new(preparer, &limits, no_features),
             executor,
@@ -364,6 +365,8 @@ impl Engine {
             preemptions: *preemptions,
             text_pages: PagesNow::of(text),
             media_pages: PagesNow::of(media),
+            images_held: media.held().entries,
+            images_kept: media.cached().entries,
             bytes_fetched: self.executor.bytes_fetched(),
             ..self.stats
         }
@@ -431,17 +434,20 @@ impl Engine {
                 requests.push(host.task.want(prompt, sequences, place));
             }
         }
+        let seen_images: Vec<ImagePages> = step.images.iter().collect();
         let batch = Batch {
             ids: &step.ids,
             positions: &step.positions,
             sequences: &step.sequences,
             tables: &tables,
+            seen_images: &seen_images,
+            media: &step.media,
             outputs: &outputs,
             ..Batch::default()
         };
         let running = Instant::now();
         let suppressed = self.handle.preparer().surroundings().suppressed;
-        let results = self.executor.step(&batch, &step.media, &requests, suppressed)?;
+        let results = self.executor.step(&batch, &requests, suppressed)?;
         self.stats.text_seconds += running.elapsed().as_secs_f64();
         self.stats.tokens_computed += step.ids.len() as u64;
         self.stats.images_encoded += step.encode.len() as u64;
@@ -458,6 +464,7 @@ impl Engine {
         &mut running[place.expect("its images are wanted, so it runs")]
     }
 
+    /// Encodes the images of a step, no more frames at a time than steps have: those that one token sees may have more.
     fn encode(&mut self, step: &Step) -> Result<()> {
         if step.encode.is_empty() {
             return Ok(());
@@ -466,10 +473,23 @@ impl Engine {
         for encode in &step.encode {
             pixels.push(self.running(encode.request).work.share.pixels[encode.image as usize].clone());
         }
-        let frames: Vec<&[u8]> = pixels.iter().flat_map(|pixels| pixels.frames()).collect();
-        let counts: Vec<u32> = pixels.iter().map(|pixels| pixels.frames().len() as u32).collect();
-        let pages: Vec<u32> = step.encode.iter().map(|encode| encode.page).collect();
-        self.executor.encode(&frames, &counts, &pages)
+        let encoded: Vec<ImagePages> = step.encoded.iter().collect();
+        let most = self.executor.capacity().images;
+        let mut first = 0;
+        while first < pixels.len() {
+            let (mut frames, mut counts): (Vec<&[u8]>, Vec<u32>) = Default::default();
+            for pixels in &pixels[first..] {
+                if !counts.is_empty() && frames.len() + pixels.frames().len() > most {
+                    break;
+                }
+                frames.extend(pixels.frames());
+                counts.push(pixels.frames().len() as u32);
+            }
+            let images = &encoded[first..][..counts.len()];
+            self.executor.encode(&frames, &counts, images)?;
+            first += images.len();
+        }
+        Ok(())
     }
 
     /// Hands the rows to their tasks, and lets the sequences go on. A row that is not finite ends its own request.

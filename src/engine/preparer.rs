@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use blake3::Hash;
 
 use super::request::{Request, Task as Asked};
-use super::scheduler::{SequenceKind, Tokens};
+use super::scheduler::{PromptImage, SequenceKind, Tokens};
 use super::tasks::{Classifying, Scoring, Searching, Surroundings, Task, Writing};
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
@@ -52,6 +52,8 @@ struct Inner {
     /// Tokens that are never written, ascending.
     suppressed: Vec<u32>,
     context_max: usize,
+    /// Media pages of the device.
+    media_pages: usize,
     kept: Mutex<Kept>,
 }
 
@@ -63,12 +65,14 @@ pub(super) struct Pixels {
     pub rgb: Vec<u8>,
     /// How many there are, at least one.
     count: usize,
+    /// Rows of keys and values that the model makes of them.
+    rows: usize,
 }
 
 impl Pixels {
-    /// So many frames, one after the other.
-    pub fn new(content: Hash, rgb: Vec<u8>, count: usize) -> Pixels {
-        Pixels { content, rgb, count }
+    /// So many frames, one after the other, of which the model makes `rows` rows of keys and values.
+    pub fn new(content: Hash, rgb: Vec<u8>, count: usize, rows: usize) -> Pixels {
+        Pixels { content, rgb, count, rows }
     }
 
     /// Bytes of its frames.
@@ -139,9 +143,11 @@ impl Preparer {
         checkpoint: Arc<Checkpoint>,
         [ends, suppressed]: [Vec<u32>; 2],
         context_max: usize,
+        media_pages: usize,
     ) -> Self {
         let kept = Mutex::default();
-        let inner = Inner { config, tokenizer, preprocessor, checkpoint, ends, suppressed, context_max, kept };
+        let inner =
+            Inner { config, tokenizer, preprocessor, checkpoint, ends, suppressed, context_max, media_pages, kept };
         Preparer { inner: Arc::new(inner) }
     }
 
@@ -183,8 +189,9 @@ impl Preparer {
     /// Renders the prompt, resizes its images, and checks the task.
     ///
     /// # Errors
-    /// A prompt that cannot be rendered or does not fit the context; settings out of range; choices that are missing,
-    /// empty, too long or hold an image marker.
+    /// A prompt that cannot be rendered or does not fit the context; images of which one token sees more
+    /// than there are media pages for; settings out of range; choices that are missing, empty, too long or hold an
+    /// image marker.
     pub fn prepare(&self, request: Request) -> Result<PreparedRequest> {
         self.prepare_task(&request.prompt, request.task)
     }
@@ -232,9 +239,12 @@ impl Preparer {
             return Err(Error::argument(format!("video: expected a model whose resampler takes all frames; {found}")));
         }
         let pixels: Vec<Arc<Pixels>> = prompt.media().map(|frames| self.pixels(frames)).collect();
-        let contents = pixels.iter().map(|pixels| pixels.content).collect();
-        let frames = pixels.iter().map(|pixels| pixels.frames().len()).collect();
-        let prompt = Tokens::new(rendered.ids, rendered.media, contents, frames);
+        let image = |pixels: &Arc<Pixels>| {
+            let Pixels { content, count: frames, rows, .. } = **pixels;
+            PromptImage { content, frames, rows }
+        };
+        let prompt = Tokens::new(rendered.ids, rendered.media, pixels.iter().map(image).collect());
+        self.check_media(prompt.media_pages())?;
         Ok(PreparedRequest { prompt, pixels, task, kind, wanted, max_new_tokens, preparer: self.clone() })
     }
 
@@ -243,6 +253,14 @@ impl Preparer {
             return Ok(());
         }
         Err(Error::limit("tokens of a sequence", self.context_max() as u64, tokens as u64))
+    }
+
+    /// Whether the device has the media pages of all images that one token sees.
+    fn check_media(&self, pages: usize) -> Result<()> {
+        match pages <= self.inner.media_pages {
+            true => Ok(()),
+            false => Err(Error::limit("media pages of a request", self.inner.media_pages as u64, pages as u64)),
+        }
     }
 
     /// Tokens of each choice.
@@ -295,7 +313,8 @@ impl Preparer {
         }
         // Not under the lock: others may resize theirs meanwhile.
         let rgb = frames.iter().flat_map(|frame| self.inner.preprocessor.rgb(frame)).collect();
-        let pixels = Arc::new(Pixels::new(content, rgb, frames.len()));
+        let rows = self.config().media_tokens();
+        let pixels = Arc::new(Pixels::new(content, rgb, frames.len(), rows));
         kept().keep(pixels.clone());
         pixels
     }

@@ -2,22 +2,34 @@
 //!
 //! A request has sequences that share its prompt. Sequences that write get their next token first, in every
 //! step. What is left of a step goes to prompts in order of arrival, each at most half of what is left so that a long
-//! one does not keep others waiting, and what nobody else wants in a second round. A token that sees an image waits for
-//! its page; pages of text that are in the pool already, whoever computed them, even in this same step, are reused
-//! instead of computed: all keys and values of a step are written before any is read. When pages run out, the request
-//! that came last gives up its own and waits again; when it is resumed, it computes again what it cannot find.
+//! one does not keep others waiting, and what nobody else wants in a second round. A token waits for the pages of all
+//! images that it sees, which come together or not at all; pages of text that are in the pool already, whoever computed
+//! them, even in this same step, are reused instead of computed: all keys and values of a step are written before any
+//! is read. When pages run out, the request that came last gives up its own and waits again; when it is resumed, it
+//! computes again what it cannot find. The oldest request always goes on: a pool has room for all images that one token
+//! of it sees.
 //!
 //! What a model makes of a prompt may not be finite, and keys that are not may spoil those of tokens before them in the
 //! same step. A row of logits that is finite confirms all pages it was made from. After one that is not, hashes of its
 //! prompt's pages are taken away unless they are confirmed; and a request that had reused such pages from others begins
 //! again without, so that what spoilt it can only be its own.
 
+mod request;
+mod step;
+#[cfg(test)]
+mod tests;
+mod tokens;
+
+pub use request::{RequestState, Sequence, SequenceKind};
+pub use step::{Encode, Rows, Step};
+pub use tokens::{PromptImage, Tokens};
+
 use std::collections::VecDeque;
 
-use blake3::Hash;
-
-use crate::kv::{PAGE_TOKENS, PageCopy, PagePool, PageTable};
+use crate::kv::{MediaSeen, PAGE_TOKENS, PagePool};
 use crate::trace::event;
+use request::Held;
+use step::Left;
 
 /// What a step may hold.
 #[derive(Debug, Clone, Copy)]
@@ -26,279 +38,11 @@ pub struct Bounds {
     pub requests: usize,
     /// Tokens of a step.
     pub tokens: usize,
-    /// Frames encoded in a step; an image is one, a video that has more is encoded without another.
+    /// Frames encoded in a step; an image is one. A video that has more is encoded without another; so are images that
+    /// have more and are seen by one token.
     pub frames: usize,
     /// Whether pages are found again by their content.
     pub prefix_caching: bool,
-}
-
-/// A prompt in numbers.
-#[derive(Debug, Clone, Default)]
-pub struct Tokens {
-    /// Its tokens, at least one.
-    pub ids: Vec<u32>,
-    /// For each token the image of the prompt, from 0, that it sees. Tokens after the prompt see what the last sees.
-    pub sees: Vec<Option<u32>>,
-    /// For each image its content.
-    pub images: Vec<Hash>,
-    /// And of how many frames it is.
-    pub frames: Vec<usize>,
-    /// Names of the full pages.
-    pub pages: Vec<Hash>,
-}
-
-impl Tokens {
-    /// Names a prompt's pages: each by all tokens up to its end and the images they see.
-    pub fn new(ids: Vec<u32>, sees: Vec<Option<u32>>, images: Vec<Hash>, frames: Vec<usize>) -> Tokens {
-        let mut tokens = Tokens { ids, sees, images, frames, pages: Vec::new() };
-        while tokens.pages.len() < tokens.ids.len() / PAGE_TOKENS {
-            tokens.hash_next(&[]);
-        }
-        tokens
-    }
-
-    /// Names the next page, which ends among the tokens of `suffix` after the prompt.
-    fn hash_next(&mut self, suffix: &[u32]) {
-        let mut hasher = blake3::Hasher::new();
-        if let Some(before) = self.pages.last() {
-            hasher.update(before.as_bytes());
-        }
-        let first = self.pages.len() * PAGE_TOKENS;
-        let positions = first..first + PAGE_TOKENS;
-        for position in positions.clone() {
-            hasher.update(&self.id_at(position, suffix).to_le_bytes());
-        }
-        // An image is seen from some token on.
-        let mut seen = None;
-        for (place, image) in positions.map(|position| self.seen_at(position)).enumerate() {
-            if place == 0 || image != seen {
-                let content = image.map_or([0; blake3::OUT_LEN], |number| *self.images[number as usize].as_bytes());
-                hasher.update(&[place as u8]).update(&content);
-                seen = image;
-            }
-        }
-        self.pages.push(hasher.finalize());
-    }
-
-    /// The token at a position, of the prompt or of `suffix` after it.
-    fn id_at(&self, position: usize, suffix: &[u32]) -> u32 {
-        self.ids.get(position).copied().unwrap_or_else(|| suffix[position - self.ids.len()])
-    }
-
-    /// The image that the token at a position sees.
-    pub fn seen_at(&self, position: usize) -> Option<u32> {
-        self.sees[position.min(self.sees.len() - 1)]
-    }
-}
-
-/// One sequence of a request: the prompt, and what follows it.
-#[derive(Debug, Default)]
-pub struct Sequence {
-    /// Tokens after the prompt.
-    pub suffix: Vec<u32>,
-    /// The first position whose logits are still wanted.
-    wanted: usize,
-    /// Pages of what is computed.
-    table: PageTable,
-    /// Tokens of the step that is being put together.
-    scheduled: usize,
-}
-
-impl Sequence {
-    /// Its pages, those of the coming step included.
-    pub fn pages(&self) -> &[u32] {
-        self.table.pages()
-    }
-
-    /// Another sequence with the same past, which goes on with `tokens`; logits are wanted after each of them.
-    pub fn fork(&self, prompt: &Tokens, tokens: &[u32], pool: &mut PagePool) -> Sequence {
-        let wanted = prompt.ids.len() + self.suffix.len();
-        let suffix = [&self.suffix, tokens].concat();
-        Sequence { suffix, wanted, table: self.table.fork(pool), scheduled: 0 }
-    }
-
-    /// Goes on with a token, after which logits are wanted.
-    pub fn push(&mut self, prompt: &Tokens, token: u32) {
-        self.suffix.push(token);
-        self.wanted = prompt.ids.len() + self.suffix.len() - 1;
-    }
-
-    /// Gives its pages back.
-    pub fn clear(&mut self, pool: &mut PagePool) {
-        self.table.clear(pool);
-    }
-
-    /// Whether all logits that were wanted are given out.
-    pub fn is_read(&self, prompt: &Tokens) -> bool {
-        self.wanted == prompt.ids.len() + self.suffix.len()
-    }
-
-    /// Tokens to run until all wanted logits are there.
-    fn left(&self, prompt: &Tokens) -> usize {
-        if self.is_read(prompt) { 0 } else { prompt.ids.len() + self.suffix.len() - self.table.length() }
-    }
-}
-
-/// How a request uses its sequences.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SequenceKind {
-    /// One sequence that grows by what is written: its pages get hashes beyond the prompt.
-    Decode,
-    /// Sequences that grow together, token by token.
-    BeamSearch,
-    /// Sequences of known tokens, to be read when there is room.
-    Prefill,
-}
-
-/// A request in numbers, with whatever its owner keeps beside it.
-#[derive(Debug)]
-pub struct RequestState<T> {
-    /// Its number: later ones came later.
-    pub number: u64,
-    /// The prompt.
-    pub prompt: Tokens,
-    /// Its sequences; later ones are read first.
-    pub sequences: Vec<Sequence>,
-    /// Tokens that were found instead of computed.
-    pub tokens_reused: usize,
-    /// Images that were encoded.
-    pub images_encoded: usize,
-    /// Its owner's.
-    pub work: T,
-    kind: SequenceKind,
-    /// Images whose pages it holds, and the pages.
-    held: Vec<(u32, u32)>,
-    /// Whether it has reused a page that was not confirmed then.
-    leans: bool,
-    /// Whether it reuses only confirmed pages.
-    careful: bool,
-}
-
-impl<T> RequestState<T> {
-    /// A request of one sequence, the prompt; logits are wanted from position `wanted` on.
-    /// There will be at most `room` tokens in it.
-    pub fn new(number: u64, mut prompt: Tokens, kind: SequenceKind, wanted: usize, room: usize, work: T) -> Self {
-        prompt.pages.reserve(room / PAGE_TOKENS - prompt.pages.len());
-        let table = PageTable::with_room(room);
-        let sequence = Sequence { suffix: Vec::with_capacity(room - prompt.ids.len()), wanted, table, scheduled: 0 };
-        let (sequences, held, leans, careful) = (vec![sequence], Vec::new(), false, false);
-        RequestState {
-            number,
-            prompt,
-            sequences,
-            tokens_reused: 0,
-            images_encoded: 0,
-            work,
-            kind,
-            held,
-            leans,
-            careful,
-        }
-    }
-
-    fn is_scheduled(&self) -> bool {
-        self.sequences.iter().any(|sequence| sequence.scheduled > 0)
-    }
-
-    /// Gives up images that no sequence's next token sees, of sequences that have one to run.
-    fn release_seen(&mut self, media: &mut PagePool) {
-        let RequestState { prompt, sequences, held, .. } = self;
-        held.retain(|&(image, page)| {
-            // A sequence that has all its rows waits for others: it may have given up its pages, and wants none now.
-            let mut open = sequences.iter().filter(|sequence| sequence.left(prompt) > 0);
-            let needed = open.any(|sequence| prompt.seen_at(sequence.table.length()) == Some(image));
-            if !needed {
-                media.release(page);
-            }
-            needed
-        });
-    }
-
-    fn page_of(&self, image: u32) -> Option<u32> {
-        self.held.iter().find(|(held, _)| *held == image).map(|(_, page)| *page)
-    }
-
-    fn release_all(&mut self, text: &mut PagePool, media: &mut PagePool) {
-        self.sequences.iter_mut().for_each(|sequence| sequence.clear(text));
-        self.held.drain(..).for_each(|(_, page)| media.release(page));
-    }
-}
-
-/// Some tokens of one line, as rows of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rows {
-    /// The request, by its place among those that run.
-    pub request: usize,
-    /// The sequence, by its place in the request.
-    pub sequence: usize,
-    /// The first row.
-    pub first: usize,
-    /// How many.
-    pub count: usize,
-    /// Of how many rows at the end logits are wanted.
-    pub wanted: usize,
-}
-
-/// An image to be encoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Encode {
-    /// The number of the request whose image it is.
-    pub request: u64,
-    /// Which of its images.
-    pub image: u32,
-    /// The page to fill.
-    pub page: u32,
-}
-
-/// A step: first pages are copied, then images encoded, then tokens run.
-#[derive(Debug, Default)]
-pub struct Step {
-    /// Pages to copy, in order.
-    pub copies: Vec<PageCopy>,
-    /// Images to encode.
-    pub encode: Vec<Encode>,
-    /// Frames of all these.
-    pub frames: usize,
-    /// Token of each row.
-    pub ids: Vec<u32>,
-    /// Its position.
-    pub positions: Vec<u32>,
-    /// Which of `rows` it belongs to.
-    pub sequences: Vec<u32>,
-    /// The media page it sees.
-    pub media: Vec<Option<u32>>,
-    /// Which rows are whose.
-    pub rows: Vec<Rows>,
-    /// Text pages that got a hash for what this step will put there.
-    hashed: Vec<u32>,
-}
-
-impl Step {
-    fn clear(&mut self) {
-        let Step { copies, encode, frames, ids, positions, sequences, media, rows, hashed } = self;
-        *frames = 0;
-        [ids, positions, sequences, hashed].into_iter().for_each(Vec::clear);
-        copies.clear();
-        encode.clear();
-        media.clear();
-        rows.clear();
-    }
-}
-
-/// What is left of a step.
-#[derive(Debug, Clone, Copy)]
-struct Left {
-    tokens: usize,
-    /// How many frames the step may come to.
-    frames_end: usize,
-}
-
-impl Left {
-    /// Whether an image or video of so many frames can be encoded in the step: what is too much for any is encoded
-    /// where nothing else is.
-    fn has_room(&self, step: &Step, frames: usize) -> bool {
-        step.encode.is_empty() || step.frames + frames <= self.frames_end
-    }
 }
 
 /// Requests that wait and run, and the pages.
@@ -307,7 +51,7 @@ pub struct Scheduler<T> {
     bounds: Bounds,
     /// Pages of tokens.
     pub text: PagePool,
-    /// Pages of images.
+    /// Pages of images, an entry for each image.
     pub media: PagePool,
     /// Requests in order of arrival.
     pub waiting: VecDeque<RequestState<T>>,
@@ -368,7 +112,7 @@ impl<T> Scheduler<T> {
     /// A step has failed: its requests are out, and what it was to put into pages is not there.
     pub fn fail(&mut self, step: &Step) -> Vec<RequestState<T>> {
         step.hashed.iter().for_each(|&page| self.text.evict(page));
-        step.encode.iter().for_each(|encode| self.media.evict(encode.page));
+        step.encode.iter().for_each(|encode| self.media.evict(encode.entry));
         // Others may have such pages too, without being in the step themselves.
         for request in &mut self.running {
             let sequences = &mut request.sequences;
@@ -377,10 +121,13 @@ impl<T> Scheduler<T> {
                 .iter_mut()
                 .filter(|sequence| spoilt(sequence))
                 .for_each(|sequence| sequence.clear(&mut self.text));
-            let spoilt = |page| step.encode.iter().any(|encode| encode.page == page);
-            let (lost, held) = request.held.drain(..).partition(|&(_, page)| spoilt(page));
-            request.held = held;
-            lost.into_iter().for_each(|(_, page): (u32, u32)| self.media.release(page));
+            request.held.retain(|held| {
+                let spoilt = step.encode.iter().any(|encode| encode.entry == held.entry);
+                if spoilt {
+                    self.media.release(held.entry);
+                }
+                !spoilt
+            });
         }
         let mut places: Vec<usize> = step.rows.iter().map(|rows| rows.request).collect();
         places.dedup();
@@ -402,8 +149,8 @@ impl<T> Scheduler<T> {
                     break;
                 }
             }
-            for &(_, page) in held {
-                media.confirm(page);
+            for held in held {
+                media.confirm(held.entry);
             }
         }
     }
@@ -415,7 +162,7 @@ impl<T> Scheduler<T> {
         let Scheduler { running, text, media, .. } = self;
         let request = &mut running[place];
         request.prompt.pages.iter().for_each(|hash| text.withdraw(hash));
-        request.prompt.images.iter().for_each(|hash| media.withdraw(hash));
+        request.prompt.images.iter().for_each(|image| media.withdraw(&image.content));
         let again = request.leans && !request.careful;
         if again {
             request.careful = true;
@@ -489,10 +236,13 @@ impl<T> Scheduler<T> {
             .take_while(|hash| self.bounds.prefix_caching && self.text.is_held(hash))
             .count();
         let wanted = tokens.div_ceil(PAGE_TOKENS).saturating_sub(found);
-        // One that came in only to find no page for its image would go out again at once.
-        let no_image = !request.prompt.images.is_empty() && self.media.available() == 0;
-        if !self.running.is_empty() && (self.text.available() < wanted || no_image) {
-            return false;
+        if !self.running.is_empty() {
+            // One that came in only to find no pages for its first images would go out again at once.
+            let first = request.prompt.first_seen();
+            let (media, _) = self.media_wanted(request, first);
+            if self.text.available() < wanted || self.media.available() < media {
+                return false;
+            }
         }
         let request = self.waiting.pop_front().expect("it is there");
         let place = self.running.partition_point(|running| running.number < request.number);
@@ -507,7 +257,7 @@ impl<T> Scheduler<T> {
         let mut count = sequences[sequence].left(prompt).min(left.tokens);
         count = self.before_others(request, sequence, count);
         while self.running[request].sequences[sequence].table.room(&self.text) < count {
-            if !self.preempt(request, sequence) {
+            if !self.preempt_after(request) && !self.clear_another(request, sequence) {
                 count = count.min(self.running[request].sequences[sequence].table.room(&self.text));
             }
         }
@@ -581,57 +331,108 @@ impl<T> Scheduler<T> {
     /// Sees that the images of a sequence's next `count` tokens have pages; for how many of the tokens they do.
     fn allocate_media(&mut self, request: usize, sequence: usize, count: usize, left: &Left, step: &mut Step) -> usize {
         let first = self.running[request].sequences[sequence].table.length();
-        let mut last = None;
+        let mut last = MediaSeen::NOTHING;
         for position in first..first + count {
-            let Some(image) = self.running[request].prompt.seen_at(position) else { continue };
-            if last == Some(image) || self.running[request].page_of(image).is_some() {
-                last = Some(image);
-                continue;
+            let seen = self.running[request].prompt.seen_at(position);
+            if seen != last && self.running[request].held_of(seen).is_none() {
+                let is_first = position == first && !self.running[request].is_scheduled();
+                if !self.make_media_room(request, seen, is_first, left, step) {
+                    return position - first;
+                }
+                self.hold(request, seen, step);
             }
-            let hash = self.running[request].prompt.images[image as usize];
-            let frames = self.running[request].prompt.frames[image as usize];
-            let confirmed = self.media.is_confirmed(&hash);
-            let reuses = self.bounds.prefix_caching && (confirmed || !self.running[request].careful);
-            let found = if reuses { self.media.lookup(&hash) } else { None };
-            let page = match found {
-                Some(page) => {
-                    self.running[request].leans |= !confirmed;
-                    page
-                }
-                None => {
-                    let has_room = left.has_room(step, frames);
-                    while has_room && self.media.available() == 0 && self.preempt(request, sequence) {}
-                    if !has_room || self.media.available() == 0 {
-                        return position - first;
-                    }
-                    let page = self.media.take().expect("one is available");
-                    if self.bounds.prefix_caching {
-                        self.media.set_hash(page, hash);
-                    }
-                    step.frames += frames;
-                    self.running[request].images_encoded += 1;
-                    step.encode.push(Encode { request: self.running[request].number, image, page });
-                    page
-                }
-            };
-            self.running[request].held.push((image, page));
-            last = Some(image);
+            last = seen;
         }
         count
     }
 
-    /// Frees pages for a sequence: those of the request that came last, if it came after this one and is not in the
-    /// step yet; for the oldest request in the end those of its own other sequences.
-    fn preempt(&mut self, request: usize, sequence: usize) -> bool {
-        let later = self.running.iter().skip(request + 1).rposition(|later| !later.is_scheduled());
-        if let Some(place) = later {
-            let victim = self.remove_running(request + 1 + place);
-            event!(DEBUG, request = victim.number, "request preempted");
-            let place = self.waiting.partition_point(|waiting| waiting.number < victim.number);
-            self.waiting.insert(place, victim);
-            self.preemptions += 1;
-            return true;
+    /// Pages that the missing images of a token take of those that are available, and frames to encode for them.
+    fn media_wanted(&self, request: &RequestState<T>, seen: MediaSeen) -> (usize, usize) {
+        let (mut pages, mut frames) = (0, 0);
+        for image in request.missing(seen) {
+            let found = request.reuses(image, &self.media, self.bounds.prefix_caching);
+            pages += if found && self.media.is_held(&image.content) { 0 } else { image.pages() };
+            frames += if found { 0 } else { image.frames };
         }
+        (pages, frames)
+    }
+
+    /// Frees pages for the missing images of a request's token, which may be the first of the request in the step;
+    /// whether there is room for all of them.
+    fn make_media_room(&mut self, request: usize, seen: MediaSeen, is_first: bool, left: &Left, step: &Step) -> bool {
+        loop {
+            let (pages, frames) = self.media_wanted(&self.running[request], seen);
+            if frames > 0 && !left.has_room(step, frames) {
+                return false;
+            }
+            if pages <= self.media.available() {
+                return true;
+            }
+            if !(self.preempt_after(request) || is_first && request == 0 && self.release_others(seen)) {
+                return false;
+            }
+        }
+    }
+
+    /// Has the oldest request give up images that this token does not see: other sequences of it do. Whether there were
+    /// any.
+    fn release_others(&mut self, seen: MediaSeen) -> bool {
+        let held = &mut self.running[0].held;
+        let before = held.len();
+        held.retain(|held| {
+            let stays = seen.range().contains(&(held.image as usize));
+            if !stays {
+                self.media.release(held.entry);
+            }
+            stays
+        });
+        held.len() < before
+    }
+
+    /// Gives a request's token all images that it sees: those that are there, then pages for the others, which will be
+    /// encoded. There is room for them.
+    fn hold(&mut self, request: usize, seen: MediaSeen, step: &mut Step) {
+        let Scheduler { running, media, bounds, .. } = self;
+        let request = &mut running[request];
+        for only_found in [true, false] {
+            for number in seen.range() {
+                let Err(place) = request.place_of(number) else { continue };
+                let image = request.prompt.images[number];
+                let entry = if request.reuses(&image, media, bounds.prefix_caching) {
+                    request.leans |= !media.is_confirmed(&image.content);
+                    media.lookup(&image.content).expect("it is there")
+                } else if only_found {
+                    continue;
+                } else {
+                    let entry = media.take_many(image.pages()).expect("pages were counted");
+                    if bounds.prefix_caching {
+                        media.set_hash(entry, image.content);
+                    }
+                    step.frames += image.frames;
+                    step.encode.push(Encode { request: request.number, image: number as u32, entry });
+                    step.encoded.push(media.pages_of(entry), image.rows);
+                    request.images_encoded += 1;
+                    entry
+                };
+                request.held.insert(place, Held { image: number as u32, entry });
+            }
+        }
+    }
+
+    /// Has the request that came last give up its pages, if it came after this one and is not in the step yet.
+    fn preempt_after(&mut self, request: usize) -> bool {
+        let later = self.running.iter().skip(request + 1).rposition(|later| !later.is_scheduled());
+        let Some(place) = later else { return false };
+        let victim = self.remove_running(request + 1 + place);
+        event!(DEBUG, request = victim.number, "request preempted");
+        let place = self.waiting.partition_point(|waiting| waiting.number < victim.number);
+        self.waiting.insert(place, victim);
+        self.preemptions += 1;
+        true
+    }
+
+    /// Has another sequence of the oldest request give up its text pages.
+    fn clear_another(&mut self, request: usize, sequence: usize) -> bool {
         if request > 0 {
             return false;
         }
@@ -654,13 +455,18 @@ impl<T> Scheduler<T> {
                 }
                 let (end, first) = (sequence.table.length(), step.ids.len());
                 let (sequence, begin, rows) = (&request.sequences[index], end - count, step.rows.len() as u32);
+                let (mut last, mut listed) = (MediaSeen::NOTHING, MediaSeen::NOTHING);
                 for position in begin..end {
                     let prompt = &request.prompt;
                     step.ids.push(prompt.id_at(position, &sequence.suffix));
                     step.positions.push(position as u32);
                     step.sequences.push(rows);
-                    let page = |image| request.page_of(image).expect("images of scheduled tokens have pages");
-                    step.media.push(prompt.seen_at(position).map(page));
+                    let seen = prompt.seen_at(position);
+                    if seen != last {
+                        let held = request.held_of(seen).expect("images of scheduled tokens have pages");
+                        (last, listed) = (seen, step.list(held, prompt, &self.media));
+                    }
+                    step.media.push(listed);
                 }
                 let wanted = end.saturating_sub(sequence.wanted.max(begin));
                 request.sequences[index].wanted += wanted;
@@ -678,6 +484,3 @@ impl<T> Scheduler<T> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -32,8 +32,12 @@ pub struct Stats {
     pub preemptions: u64,
     /// Pages of 16 tokens.
     pub text_pages: PagesNow,
-    /// Pages of one image.
+    /// Pages of 64 rows of an image.
     pub media_pages: PagesNow,
+    /// Images whose pages requests hold.
+    pub images_held: usize,
+    /// Images whose pages are kept for when they are seen again, until their room is needed.
+    pub images_kept: usize,
     /// Seconds of putting steps together.
     pub schedule_seconds: f64,
     /// Seconds of encoding images.
@@ -60,6 +64,6 @@ pub struct PagesNow {
 
 impl PagesNow {
     pub(super) fn of(pool: &PagePool) -> PagesNow {
-        PagesNow { total: pool.total(), held: pool.total() - pool.available(), cached: pool.cached() }
+        PagesNow { total: pool.total(), held: pool.held().pages, cached: pool.cached().pages }
     }
 }

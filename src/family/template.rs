@@ -1,4 +1,6 @@
-//! How the prompts of a family are written, and which image each token sees: choices that all families make.
+//! How the prompts of a family are written, and which images each token sees: choices that all families make.
+
+use crate::kv::MediaSeen;
 
 /// How prompts are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,26 +37,27 @@ pub enum MediaMask {
 }
 
 impl MediaMask {
-    /// For each token the image (from 0) that it sees, if any; `image` is the marker, `end` ends a document.
-    pub(crate) fn of(self, ids: &[u32], image: u32, end: Option<u32>) -> Vec<Option<u32>> {
+    /// For each token the images (from 0) that it sees; `image` is the marker, `end` ends a document.
+    pub(crate) fn of(self, ids: &[u32], image: u32, end: Option<u32>) -> Vec<MediaSeen> {
         let end = end.filter(|_| self == MediaMask::PrecedingInDocument);
         let mut images = 0;
-        let mut current = None;
+        let mut current = MediaSeen::NOTHING;
         let mut mask = Vec::with_capacity(ids.len());
         for &id in ids {
             if id == image {
-                current = Some(images);
+                current = MediaSeen::one(images);
                 images += 1;
             }
             mask.push(current);
             // The end token itself still sees the image.
             if Some(id) == end {
-                current = None;
+                current = MediaSeen::NOTHING;
             }
         }
         mask
     }
 }
+
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
@@ -70,17 +73,21 @@ mod tests {
         let number = |value: &Value| value.as_i64().unwrap();
         let numbers = |value: &Value| value.as_array().unwrap().iter().map(number).collect::<Vec<i64>>();
         let tokens = |value: &Value| numbers(value).into_iter().map(|id| id as u32).collect::<Vec<u32>>();
+        // From 1; 0: none.
+        let number_of = |seen: MediaSeen| {
+            assert!(seen.images == 1 || seen == MediaSeen::NOTHING);
+            i64::from(seen.images * (seen.first + 1))
+        };
         let (media, end) = (number(&idefics["image"]) as u32, number(&idefics["eos"]) as u32);
         for case in idefics["cases"].as_array().unwrap() {
             let found = MediaMask::PrecedingInDocument.of(&tokens(&case["ids"]), media, Some(end));
-            let found: Vec<i64> = found.into_iter().map(|image| image.map_or(-1, i64::from)).collect();
+            let found: Vec<i64> = found.into_iter().map(|seen| number_of(seen) - 1).collect();
             assert_eq!(found, numbers(&case["last_image"]), "{case}");
         }
         let media = number(&open_flamingo["media"]) as u32;
         for case in open_flamingo["cases"].as_array().unwrap() {
             let found = MediaMask::Preceding.of(&tokens(&case["ids"]), media, Some(end));
-            let found: Vec<i64> =
-                found.into_iter().map(|image| image.map_or(0, |image| i64::from(image) + 1)).collect();
+            let found: Vec<i64> = found.into_iter().map(number_of).collect();
             assert_eq!(found, numbers(&case["text_time"]), "{case}");
             assert_eq!(found.last().copied(), Some(number(&case["generated"])), "what tokens after the prompt see");
         }

@@ -215,6 +215,8 @@ pub(super) struct StatsView {
     pub text_seconds: f64,
     pub commit_seconds: f64,
     pub bytes_fetched: u64,
+    pub images_held: u64,
+    pub images_kept: u64,
 }
 
 /// `flamant_engine *`: a number, never an address.

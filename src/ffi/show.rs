@@ -163,5 +163,7 @@ pub(super) fn stats(stats: &Stats) -> StatsView {
         text_seconds: stats.text_seconds,
         commit_seconds: stats.commit_seconds,
         bytes_fetched: stats.bytes_fetched,
+        images_held: stats.images_held as u64,
+        images_kept: stats.images_kept as u64,
     }
 }

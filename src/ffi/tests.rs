@@ -140,7 +140,7 @@ fn claims() -> String {
             struct_size requests_running requests_waiting requests_finished requests_cancelled requests_failed steps
             tokens_computed tokens_cached tokens_written images_encoded images_cached preemptions
             text_pages_total text_pages_held text_pages_cached media_pages_total media_pages_held media_pages_cached
-            schedule_seconds media_seconds text_seconds commit_seconds bytes_fetched
+            schedule_seconds media_seconds text_seconds commit_seconds bytes_fetched images_held images_kept
         }
     }
     functions! { claims:

@@ -2,6 +2,9 @@
 //! shared is not computed twice; what passes a limit is refused or waits; everything is given back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use safetensors::tensor::{SafeTensors, TensorView, serialize_to_file};
 
 use crate::support::devices::{PRECISIONS, on_all_cores, with_kernels};
 use flamant::demo::{Episode, Random, Sheet};
@@ -124,13 +127,14 @@ fn beams_and_choices_fetch_lists_of_tokens() {
     }
 }
 
-fn random_limits(random: &mut Random) -> Limits {
+/// Limits of few pages; an image has `image_pages`.
+fn random_limits(random: &mut Random, image_pages: usize) -> Limits {
     Limits::default()
         .max_sequences(1 + random.below(12))
         .max_batched_tokens(Some(1 + random.below(100)))
         .max_batched_images(Some(1 + random.below(6)))
         .text_pages(Some(9 + random.below(12)))
-        .media_pages(Some(1 + random.below(10)))
+        .media_pages(Some(image_pages * (1 + random.below(10)) + random.below(image_pages)))
         .prefix_caching(random.below(4) > 0)
 }
 
@@ -188,7 +192,7 @@ fn scheduling_never_changes_an_answer_on_the_processor() {
         let unshared = Limits::default().prefix_caching(false);
         let mut flamingo = Flamingo::demo(&options(Device::Cpu, None, unshared)).unwrap();
         let want: Vec<Outcome> = requests.iter().map(|request| alone(&mut flamingo, request)).collect();
-        let limits = random_limits(&mut random);
+        let limits = random_limits(&mut random, 1);
         let mut engine = Engine::demo(&options(Device::Cpu, None, limits.clone())).unwrap();
         for (index, found) in run(&mut engine, &mut random, &requests) {
             assert_eq!(found, want[index], "seed {seed}, request {index} of {:?}, {limits:?}", requests[index].task);
@@ -221,6 +225,64 @@ fn scheduling_never_changes_an_answer_of_the_kernels() {
         }
         assert_nothing_held(&engine);
     });
+}
+
+/// The demo model with more latents, which makes images of several media pages of it. What it says is nonsense.
+fn of_many_latents(latents: usize) -> tempfile::TempDir {
+    const NAME: &str = "model.perceiver_resampler.latents";
+    let (demo, folder) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo"), tempfile::tempdir().unwrap());
+    for name in ["tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "generation_config.json"] {
+        std::fs::copy(demo.join(name), folder.path().join(name)).unwrap();
+    }
+    let config = std::fs::read_to_string(demo.join("config.json")).unwrap();
+    let config = config.replace("\"resampler_n_latents\": 4", &format!("\"resampler_n_latents\": {latents}"));
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    let bytes = std::fs::read(demo.join("model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let few = tensors.tensor(NAME).unwrap();
+    let row_bytes = few.data().len() / few.shape()[0];
+    let mut rows = few.data().chunks_exact(row_bytes).cycle();
+    let mut many = Vec::new();
+    for number in 0..latents {
+        let mut row = rows.next().unwrap().to_vec();
+        row.rotate_left(2 * number % row_bytes);
+        many.extend(row);
+    }
+    let many = TensorView::new(few.dtype(), vec![latents, few.shape()[1]], &many).unwrap();
+    let tensors = tensors.iter().map(|(name, tensor)| (name, if name == NAME { many.clone() } else { tensor }));
+    serialize_to_file(tensors, None, &folder.path().join("model.safetensors")).unwrap();
+    folder
+}
+
+#[test]
+fn images_of_several_pages_are_scheduled_as_those_of_one() {
+    const PAGES: usize = 3;
+    let folder = of_many_latents(PAGES * 64 - 42);
+    let sheets = Sheet::all().unwrap();
+    let [kernels, ..] = with_kernels()[..] else { panic!("no device runs kernels") };
+    let mut cases: Vec<(Device, usize)> = vec![(kernels, 6)];
+    cases.extend((0..6).map(|seed| (Device::Cpu, seed)));
+    let encoded = on_all_cores(&cases, |&(device, seed)| {
+        let mut random = Random::new(seed as u64);
+        let count = if device == Device::Cpu { 24 } else { 6 };
+        let requests = requests(&mut random, &sheets, count, 4);
+        let unshared = options(device, None, Limits::default().prefix_caching(false));
+        let mut flamingo = Flamingo::open(folder.path(), &unshared).unwrap();
+        let want: Vec<Outcome> = requests.iter().map(|request| alone(&mut flamingo, request)).collect();
+        let limits = random_limits(&mut random, PAGES);
+        let mut engine = Engine::open(folder.path(), &options(device, None, limits.clone())).unwrap();
+        for (index, found) in run(&mut engine, &mut random, &requests) {
+            assert_eq!(found, want[index], "{device}, seed {seed}, request {index}, {limits:?}");
+        }
+        assert_nothing_held(&engine);
+        let stats = engine.stats();
+        assert_eq!(stats.media_pages.cached, PAGES * stats.images_kept, "all pages of an image, or none");
+        stats.images_encoded
+    });
+    assert!(encoded.iter().all(|&encoded| encoded > 0));
+    let few = options(Device::Cpu, None, Limits::default().media_pages(Some(PAGES - 1)));
+    let refused = Engine::open(folder.path(), &few).map(drop).unwrap_err().to_string();
+    assert!(refused.contains("media-pages: expected 3 to") && refused.ends_with("found 2"), "{refused}");
 }
 
 /// An episode of six images shown, and questions behind it.

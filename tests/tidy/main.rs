@@ -55,7 +55,7 @@ const LONG: &[(&str, &str, usize)] = &[
     ("src/backend/cpu/mod.rs", "run", 73),
     ("src/backend/gpu/memory.rs", "open", 85),
     ("src/cli/demo.rs", "measure", 76),
-    ("src/engine/scheduler/tests.rs", "play", 86),
+    ("src/engine/scheduler/tests.rs", "play", 82),
     ("tests/cli/bad_input/files.rs", "tokenizers", 78),
     ("tests/cli/bad_input/files.rs", "weights", 150),
     ("tests/formats/checkpoint/convert.rs", "parts_that_do_not_fit", 338),

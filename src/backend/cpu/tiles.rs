@@ -8,9 +8,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::attention::{Attend, QUERIES_MAX, Strip};
+use crate::backend::Batch;
 use crate::backend::shared::shared_prefixes;
-use crate::backend::{Batch, ImagePages};
-use crate::kv::PAGE_TOKENS;
+use crate::kv::{ImagePages, PAGE_TOKENS};
 
 /// Attention with fewer multiply-adds of scores stays on one thread.
 const PARALLEL_MIN: usize = 1 << 16;
@@ -251,7 +251,7 @@ impl<'a> Pass<'_, 'a, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::MediaSeen;
+    use crate::kv::MediaSeen;
 
     /// Rows by index and keys in common of each tile.
     fn cut(tiles: &Tiles) -> Vec<(Vec<usize>, usize)> {

@@ -4,9 +4,9 @@
 
 use super::arguments::{MediaTile, QueryTile, SplitItem, SplitRow};
 use super::split::{ITEM_TILES, Sequence, Splits, Splitting, Viewers, items_most, split, split_media};
-use crate::backend::{Batch, FramePlace, ImagePages, MediaSeen};
+use crate::backend::{Batch, FramePlace};
 use crate::graph::Counts;
-use crate::kv::PAGE_TOKENS;
+use crate::kv::{ImagePages, MediaSeen, PAGE_TOKENS};
 
 /// Rows of one tile of causal or image attention (`kernels/attention.cuh`): a token has one for each head of a group.
 pub const TILE_ROWS: usize = 64;

@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex};
 use super::driver::{Address, Driver, GraphHandle, Launch, Properties};
 use super::emulated::{Emulator, Settings, Tally};
 use super::{Backend, BackendOptions, Batch, Gpu, KvConfig, PlanKind};
-use crate::backend::{Capacity, Device, ImagePages, MediaSeen, PageCount, Precision};
+use crate::backend::{Capacity, Device, PageCount, Precision};
 use crate::checkpoint::Folder;
 use crate::error::{Error, Result};
 use crate::family::Model;
 use crate::image::{Crop, Preprocessor};
 use crate::kv::PageCopy;
+use crate::kv::{ImagePages, MediaSeen};
 use crate::model;
 use crate::weights::Weights;
 

@@ -126,6 +126,7 @@ impl Figures {
             "between_tokens_seconds": times(&self.between),
             "text_pages": pages(&self.after.text_pages, self.text_held),
             "media_pages": pages(&self.after.media_pages, self.media_held),
+            "images_in_media_pages": {"held": self.after.images_held, "kept": self.after.images_kept},
             "preemptions": self.grown(|stats| stats.preemptions),
             "steps": self.steps(),
             "tokens_per_step": self.grown(|stats| stats.tokens_computed) as f64 / self.steps() as f64,
@@ -162,7 +163,8 @@ impl Figures {
         line("first token", times(&self.first))?;
         line("between tokens", times(&self.between))?;
         line("text pages", pages(&self.after.text_pages, self.text_held))?;
-        line("media pages", pages(&self.after.media_pages, self.media_held))?;
+        let images = format!("; {} images kept", self.after.images_kept);
+        line("media pages", pages(&self.after.media_pages, self.media_held) + &images)?;
         let scheduler = self.scheduler_microseconds();
         line("steps", format!("{steps}, {tokens_a_step:.1} tokens each; the scheduler took {scheduler:.0} us each"))?;
         line("preemptions", preemptions.to_string())?;

@@ -1,11 +1,15 @@
 //! Random requests, cancels and failures under random limits, on a device of integers: what a token's keys would be is
 //! a hash of all before it, read from the pages that the scheduler hashes. Whatever is shared, copied, given up or
-//! found again must come out as if each request had been alone. One token has keys that are no numbers: those after it
-//! have none either, and it spoils some before it, but no request without it.
+//! found again must come out as if each request had been alone. Images have 1 to 7 pages, and a token sees up to 4. One
+//! token has keys that are no numbers: those after it have none either, and it spoils some before it, but no request
+//! without it.
 
 use std::collections::HashMap;
 
+use blake3::Hash;
+
 use super::*;
+use crate::kv::{ImagePages, MEDIA_PAGE_ROWS};
 
 /// SplitMix64.
 struct Random(u64);
@@ -29,26 +33,42 @@ const SICK: u32 = 50;
 /// What stands for such keys.
 const NAN: u64 = u64::MAX;
 
-/// What a token's keys are: all before it, itself, and the image it sees.
-fn key(before: u64, id: u32, image: Option<Hash>) -> u64 {
+/// What a token's keys are: all before it, itself, and the images it sees, in their order.
+fn key(before: u64, id: u32, images: impl Iterator<Item = Hash>) -> u64 {
     if before == NAN || id == SICK {
         return NAN;
     }
-    let image = image.map_or(0, |hash| u64::from_le_bytes(hash.as_bytes()[..8].try_into().unwrap()));
-    Random(before ^ (u64::from(id) << 1) ^ image.rotate_left(17)).next()
+    let number = |hash: Hash| u64::from_le_bytes(hash.as_bytes()[..8].try_into().unwrap());
+    let images = images.fold(0, |before, hash| Random(before ^ number(hash)).next());
+    Random(before ^ (u64::from(id) << 1) ^ images.rotate_left(17)).next()
+}
+
+/// The image of a content: of 1 to 7 pages, the last of them full or not.
+fn image(content: u8) -> PromptImage {
+    let content = blake3::hash(&[content]);
+    let [frames, pages, rows] = [0, 1, 2].map(|byte| usize::from(content.as_bytes()[byte]));
+    PromptImage { content, frames: 1 + frames % 4, rows: pages % 7 * MEDIA_PAGE_ROWS + 1 + rows % MEDIA_PAGE_ROWS }
 }
 
 /// What a sequence's last known token must come to.
 fn truth(prompt: &Tokens, suffix: &[u32], position: usize) -> u64 {
     (0..=position).fold(0, |before, position| {
         let id = prompt.ids.get(position).copied().unwrap_or_else(|| suffix[position - prompt.ids.len()]);
-        key(before, id, prompt.seen_at(position).map(|image| prompt.images[image as usize]))
+        key(before, id, prompt.images[prompt.seen_at(position).range()].iter().map(|image| image.content))
     })
 }
 
 struct Device {
     text: Vec<[u64; PAGE_TOKENS]>,
-    media: Vec<Option<Hash>>,
+    /// The image of each page, which of its pages that is, and the rows in it.
+    media: Vec<Option<(Hash, usize, u32)>>,
+}
+
+/// The pages of an image with the rows in each.
+fn filled(pages: &[u32], rows: u32) -> impl Iterator<Item = (usize, u32, u32)> {
+    assert_eq!(pages.len(), (rows as usize).div_ceil(MEDIA_PAGE_ROWS));
+    let rows = move |place: usize| (rows - (place * MEDIA_PAGE_ROWS) as u32).min(MEDIA_PAGE_ROWS as u32);
+    pages.iter().enumerate().map(move |(place, &page)| (place, page, rows(place)))
 }
 
 impl Device {
@@ -57,10 +77,16 @@ impl Device {
         for copy in &step.copies {
             self.text[copy.to as usize] = self.text[copy.from as usize];
         }
-        for encode in &step.encode {
+        assert_eq!(step.encode.len(), step.encoded.iter().count());
+        for (encode, ImagePages { pages, rows }) in step.encode.iter().zip(step.encoded.iter()) {
             let request = scheduler.running.iter().find(|request| request.number == encode.request).unwrap();
-            self.media[encode.page as usize] = Some(request.prompt.images[encode.image as usize]);
+            let image = request.prompt.images[encode.image as usize];
+            assert_eq!((pages[0], rows as usize), (encode.entry, image.rows));
+            for (place, page, rows) in filled(pages, rows) {
+                self.media[page as usize] = Some((image.content, place, rows));
+            }
         }
+        let images: Vec<Hash> = step.images.iter().map(|image| self.image(image.pages, image.rows)).collect();
         // Layer by layer all keys are written before any is read: here that is position by position.
         let mut order: Vec<usize> = (0..step.ids.len()).collect();
         order.sort_by_key(|&row| step.positions[row]);
@@ -70,15 +96,24 @@ impl Device {
                 0 => 0,
                 position => *self.slot(step, scheduler, row, position - 1),
             };
-            let image = step.media[row].map(|page| self.media[page as usize].expect("an encoded image"));
+            let seen = images[step.media[row].range()].iter().copied();
             // A product of matrices has rows in common: what comes next in the same step may count 0 times NaN.
             let rows = step.rows[step.sequences[row] as usize];
             let next = row + 1..(row + PAGE_TOKENS).min(rows.first + rows.count);
             let spoilt = step.ids[next].contains(&SICK);
-            out[row] = if spoilt { NAN } else { key(before, step.ids[row], image) };
+            out[row] = if spoilt { NAN } else { key(before, step.ids[row], seen) };
             *self.slot(step, scheduler, row, step.positions[row]) = out[row];
         }
         out
+    }
+
+    /// The image that lies in these pages, whole.
+    fn image(&self, pages: &[u32], rows: u32) -> Hash {
+        let content = self.media[pages[0] as usize].expect("an encoded image").0;
+        for (place, page, rows) in filled(pages, rows) {
+            assert_eq!(self.media[page as usize], Some((content, place, rows)), "a page of the image");
+        }
+        content
     }
 
     /// Where the sequence of a row has a position.
@@ -93,7 +128,8 @@ impl Device {
         for row in 0..step.ids.len() {
             *self.slot(step, scheduler, row, step.positions[row]) = 0xbad;
         }
-        step.encode.iter().for_each(|encode| self.media[encode.page as usize] = None);
+        let pages = step.encoded.iter().flat_map(|image| image.pages);
+        pages.for_each(|&page| self.media[page as usize] = None);
     }
 }
 
@@ -105,27 +141,66 @@ struct Work {
     came: Vec<Vec<usize>>,
 }
 
-fn tokens(random: &mut Random, shots: &[(Vec<u32>, Hash)], length_max: usize, prefix_caching: bool) -> Tokens {
+/// An example of a prompt.
+struct Shot {
+    text: Vec<u32>,
+    /// Up to 3 of few images.
+    images: Vec<PromptImage>,
+    /// Whether its tokens see the image before these too.
+    looks_back: bool,
+    /// Whether tokens after it see nothing.
+    ends: bool,
+}
+
+impl Shot {
+    fn new(random: &mut Random, has_sick: bool) -> Shot {
+        let mut text: Vec<u32> = (0..3 + random.below(30)).map(|_| random.below(50) as u32).collect();
+        if has_sick && random.below(4) == 0 {
+            let place = random.below(text.len());
+            text[place] = SICK;
+        }
+        let images = (0..random.below(4)).map(|_| image(random.below(6) as u8)).collect();
+        Shot { text, images, looks_back: random.below(3) == 0, ends: random.below(4) == 0 }
+    }
+
+    /// Adds it to a prompt: its first tokens see one image more each, the others all.
+    fn extend(&self, ids: &mut Vec<u32>, sees: &mut Vec<MediaSeen>, images: &mut Vec<PromptImage>) {
+        let back = usize::from(self.looks_back).min(images.len());
+        let first = images.len() - back;
+        for place in 0..self.text.len() {
+            let count = back + self.images.len().min(place + 1);
+            sees.push(match self.images.len() {
+                0 => sees.last().copied().unwrap_or_default(),
+                _ => MediaSeen { first: first as u32, images: count as u32 },
+            });
+        }
+        ids.extend(&self.text);
+        images.extend(&self.images);
+        if self.ends {
+            ids.push(7);
+            sees.push(MediaSeen::NOTHING);
+        }
+    }
+}
+
+fn tokens(random: &mut Random, shots: &[Shot], length_max: usize, prefix_caching: bool) -> Tokens {
     let (mut ids, mut sees, mut images) = (Vec::new(), Vec::new(), Vec::new());
     // Few examples to choose from, in few orders, so that prompts begin alike.
     let first = random.below(2);
     for shot in 0..random.below(shots.len() + 1) {
-        let (text, image) = &shots[(first + shot) % shots.len()];
-        if ids.len() + text.len() + 4 > length_max {
+        let shot = &shots[(first + shot) % shots.len()];
+        if ids.len() + shot.text.len() + 5 > length_max {
             break;
         }
-        images.push(*image);
-        ids.extend(text);
-        sees.resize(ids.len(), Some(images.len() as u32 - 1));
+        shot.extend(&mut ids, &mut sees, &mut images);
     }
     for _ in 0..1 + random.below(3) {
         ids.push(random.below(5) as u32);
-        sees.push(sees.last().copied().flatten());
+        sees.push(sees.last().copied().unwrap_or_default());
     }
-    let frames = images.iter().map(|image| 1 + usize::from(image.as_bytes()[0] % 4)).collect();
     match prefix_caching {
-        true => Tokens::new(ids, sees, images, frames),
-        false => Tokens { ids, sees, images, frames, pages: Vec::new() },
+        true => Tokens::new(ids, sees, images),
+        false => Tokens { ids, sees, images, pages: Vec::new() },
     }
 }
 
@@ -225,21 +300,35 @@ fn commit(
     ended
 }
 
-/// A text and its image; some texts of odd seeds make rows that are no numbers.
-fn shot_of(random: &mut Random, seed: u64, shot: u8) -> (Vec<u32>, Hash) {
-    let mut text: Vec<u32> = (0..3 + random.below(30)).map(|_| random.below(50) as u32).collect();
-    if seed % 2 == 1 && random.below(4) == 0 {
-        let place = random.below(text.len());
-        text[place] = SICK;
-    }
-    (text, blake3::hash(&[shot % 4]))
+/// Whether a step is within what its scheduler may do, and requests are in order.
+fn assert_bounds(scheduler: &Scheduler<Work>, step: &Step) {
+    let Scheduler { bounds, running, waiting, .. } = scheduler;
+    // More frames than a step has are those of images that one token sees.
+    let one_token = step.encode.len() <= 4 && step.encode.iter().all(|encode| encode.request == step.encode[0].request);
+    assert!(step.ids.len() <= bounds.tokens && (step.frames <= bounds.frames || one_token));
+    assert!(step.encode.is_empty() || !step.ids.is_empty(), "what is encoded is seen");
+    assert!(running.len() <= bounds.requests && running.is_sorted_by_key(|request| request.number));
+    assert!(waiting.iter().is_sorted_by_key(|request| request.number));
+}
+
+/// Whether all pages that are held are held by somebody.
+fn assert_nothing_is_lost(scheduler: &Scheduler<Work>, seed: u64) {
+    scheduler.text.check();
+    scheduler.media.check();
+    let sequences = scheduler.running.iter().chain(&scheduler.waiting).flat_map(|request| &request.sequences);
+    let held: std::collections::BTreeSet<u32> =
+        sequences.flat_map(|sequence| sequence.pages().iter().copied()).collect();
+    assert_eq!(held.len(), scheduler.text.total() - scheduler.text.available(), "seed {seed}: pages are lost");
+    let held = scheduler.running.iter().chain(&scheduler.waiting).flat_map(|request| &request.held);
+    let held: std::collections::BTreeSet<u32> = held.map(|held| held.entry).collect();
+    assert_eq!(held.len(), scheduler.media.held().entries, "seed {seed}: images are lost");
 }
 
 /// Steps until all is done, with all that may happen on the way. Counts steps, preemptions, tokens found, and requests
-/// that failed or began again for rows that are no numbers.
-fn play(seed: u64) -> [usize; 5] {
+/// that failed or began again for rows that are no numbers, or were refused for too many media pages.
+fn play(seed: u64) -> [usize; 6] {
     let mut random = Random(seed);
-    let shots: Vec<(Vec<u32>, Hash)> = (0..6).map(|shot| shot_of(&mut random, seed, shot)).collect();
+    let shots: Vec<Shot> = (0..6).map(|_| Shot::new(&mut random, seed % 2 == 1)).collect();
     let context = 40 + random.below(120);
     let prefix_caching = random.below(4) > 0;
     let bounds = Bounds {
@@ -249,12 +338,13 @@ fn play(seed: u64) -> [usize; 5] {
         prefix_caching,
     };
     let text_pages = context.div_ceil(PAGE_TOKENS) + 1 + random.below(30);
-    let media_pages = 1 + random.below(6);
+    // What the largest prompt needs for one token, or a little more or less.
+    let media_pages = 1 + random.below(30);
     let mut scheduler: Scheduler<Work> = Scheduler::new(bounds, text_pages, media_pages);
     let mut device = Device { text: vec![[0; PAGE_TOKENS]; text_pages], media: vec![None; media_pages] };
     let mut step = Step::default();
     let (mut open, mut number, mut operations, mut idle, mut found) = (30 + random.below(40), 0, 0, 0, 0);
-    let (mut failed, mut again) = (0, 0);
+    let (mut failed, mut again, mut refused) = (0, 0, 0);
     while open > 0 || !scheduler.running.is_empty() || !scheduler.waiting.is_empty() {
         operations += 1;
         for _ in 0..random.below(3) {
@@ -268,8 +358,12 @@ fn play(seed: u64) -> [usize; 5] {
                     random.below(if kind == SequenceKind::Prefill { 3 } else { (context - prompt.ids.len()).min(20) });
                 let wanted =
                     if kind == SequenceKind::Prefill { random.below(prompt.ids.len()) } else { prompt.ids.len() - 1 };
-                number += 1;
                 open -= 1;
+                if prompt.media_pages() > media_pages {
+                    refused += 1;
+                    continue;
+                }
+                number += 1;
                 let work = Work { left, came: vec![Vec::new()] };
                 // Trees are at most three stretches deep, so they fit the context.
                 let fits = kind != SequenceKind::Prefill || prompt.ids.len() + 3 * 21 <= context;
@@ -281,11 +375,7 @@ fn play(seed: u64) -> [usize; 5] {
             scheduler.remove(1 + random.next() % (number + 1));
         }
         scheduler.schedule(&mut step);
-        assert!(step.ids.len() <= bounds.tokens && (step.encode.len() == 1 || step.frames <= bounds.frames));
-        assert!(
-            scheduler.running.len() <= bounds.requests && scheduler.running.is_sorted_by_key(|request| request.number)
-        );
-        assert!(scheduler.waiting.iter().is_sorted_by_key(|request| request.number));
+        assert_bounds(&scheduler, &step);
         let busy = !scheduler.running.is_empty();
         idle = if busy && step.ids.is_empty() { idle + 1 } else { 0 };
         assert!(idle < 2, "seed {seed}: nothing runs");
@@ -311,22 +401,17 @@ fn play(seed: u64) -> [usize; 5] {
                 failed += usize::from(!right);
             }
         }
-        scheduler.text.check();
-        scheduler.media.check();
-        let sequences = scheduler.running.iter().chain(&scheduler.waiting).flat_map(|request| &request.sequences);
-        let held: std::collections::BTreeSet<u32> =
-            sequences.flat_map(|sequence| sequence.pages().iter().copied()).collect();
-        assert_eq!(held.len(), scheduler.text.total() - scheduler.text.available(), "seed {seed}: pages are lost");
+        assert_nothing_is_lost(&scheduler, seed);
         assert!(operations < 20_000, "seed {seed}: it does not end");
     }
     assert_eq!(scheduler.text.available(), text_pages);
     assert_eq!(scheduler.media.available(), media_pages);
-    [operations, scheduler.preemptions as usize, found, failed, again]
+    [operations, scheduler.preemptions as usize, found, failed, again, refused]
 }
 
 #[test]
 fn requests_come_out_as_if_alone_whatever_happens_around_them() {
-    let mut counts = [0; 5];
+    let mut counts = [0; 6];
     let mut seed = 0;
     while counts[0] < 300_000 {
         counts.iter_mut().zip(play(seed)).for_each(|(total, count)| *total += count);
@@ -334,10 +419,11 @@ fn requests_come_out_as_if_alone_whatever_happens_around_them() {
     }
     assert!(counts[1] > 1000 && counts[2] > 10_000, "pages ran out and were found again: {counts:?}");
     assert!(counts[3] > 100 && counts[4] > 100, "jobs failed and began again: {counts:?}");
+    assert!(counts[5] > 1000, "and were refused: {counts:?}");
 }
 
 fn prompt(length: usize) -> Tokens {
-    Tokens::new((0..length as u32).collect(), vec![None; length], Vec::new(), Vec::new())
+    Tokens::new((0..length as u32).collect(), vec![MediaSeen::NOTHING; length], Vec::new())
 }
 
 fn scheduler(requests: usize, tokens: usize, pages: usize) -> Scheduler<()> {
@@ -350,7 +436,7 @@ fn the_second_prompt_adopts_what_the_first_computes_in_the_same_step() {
     for number in 1..=2 {
         let mut tokens = prompt(40);
         tokens.ids.push(number as u32);
-        tokens.sees.push(None);
+        tokens.sees.push(MediaSeen::NOTHING);
         scheduler.add(RequestState::new(number, tokens, SequenceKind::Decode, 40, 64, ()));
     }
     scheduler.schedule(&mut step);
@@ -368,17 +454,11 @@ fn a_long_prompt_alone_is_one_step() {
     let bounds = Bounds { requests: 4, tokens: TOKENS, frames: 32, prefix_caching: true };
     let request = |number: u64, images: u8| {
         let ids: Vec<u32> = (0..TOKENS as u32).map(|id| id + number as u32).collect();
-        let sees = (0..TOKENS as u32).map(|place| (images > 0).then(|| place / (TOKENS as u32 / 32))).collect();
-        let images: Vec<Hash> = (0..images).map(|image| blake3::hash(&[image])).collect();
-        let frames = vec![1; images.len()];
-        RequestState::new(
-            number,
-            Tokens::new(ids, sees, images, frames),
-            SequenceKind::Decode,
-            TOKENS - 1,
-            TOKENS + 16,
-            (),
-        )
+        let seen = |place| if images > 0 { MediaSeen::one(place / (TOKENS as u32 / 32)) } else { MediaSeen::NOTHING };
+        let sees = (0..TOKENS as u32).map(seen).collect();
+        let content = |image| blake3::hash(&[image]);
+        let images = (0..images).map(|image| PromptImage { content: content(image), frames: 1, rows: 64 }).collect();
+        RequestState::new(number, Tokens::new(ids, sees, images), SequenceKind::Decode, TOKENS - 1, TOKENS + 16, ())
     };
     let mut step = Step::default();
     let mut counts = |scheduler: &mut Scheduler<()>| {
@@ -399,7 +479,7 @@ fn a_long_prompt_leaves_room_for_those_behind_it_and_for_those_that_write() {
     let (mut scheduler, mut step) = (scheduler(4, 64, 64), Step::default());
     let add = |scheduler: &mut Scheduler<()>, number: u64, length: usize| {
         let ids = vec![number as u32; length];
-        let tokens = Tokens::new(ids, vec![None; length], Vec::new(), Vec::new());
+        let tokens = Tokens::new(ids, vec![MediaSeen::NOTHING; length], Vec::new());
         scheduler.add(RequestState::new(number, tokens, SequenceKind::Decode, length - 1, length + 16, ()));
     };
     add(&mut scheduler, 1, 8);
@@ -418,7 +498,7 @@ fn a_long_prompt_leaves_room_for_those_behind_it_and_for_those_that_write() {
 fn the_last_to_come_gives_way_and_is_resumed() {
     let (mut scheduler, mut step) = (scheduler(4, 64, 4), Step::default());
     for number in 1..=2 {
-        let tokens = Tokens::new(vec![number as u32; 31], vec![None; 31], Vec::new(), Vec::new());
+        let tokens = Tokens::new(vec![number as u32; 31], vec![MediaSeen::NOTHING; 31], Vec::new());
         scheduler.add(RequestState::new(number, tokens, SequenceKind::Decode, 30, 48, ()));
     }
     let mut write = |scheduler: &mut Scheduler<()>| {
@@ -438,4 +518,73 @@ fn the_last_to_come_gives_way_and_is_resumed() {
     scheduler.remove(1);
     assert_eq!(write(&mut scheduler), 1);
     assert_eq!((scheduler.running[0].number, scheduler.running[0].sequences[0].suffix.len()), (2, 3));
+}
+
+fn seeing(number: u64, rows: &[usize], sees: Vec<MediaSeen>) -> RequestState<()> {
+    let image =
+        |(place, &rows): (u8, &usize)| PromptImage { content: blake3::hash(&[number as u8, place]), frames: 1, rows };
+    let images = (0..).zip(rows).map(image).collect();
+    let ids = vec![number as u32; sees.len()];
+    let (wanted, room) = (ids.len() - 1, ids.len() + 16);
+    RequestState::new(number, Tokens::new(ids, sees, images), SequenceKind::Decode, wanted, room, ())
+}
+
+#[test]
+fn all_images_of_a_token_are_there_or_none_is_taken() {
+    let bounds = Bounds { requests: 4, tokens: 64, frames: 1, prefix_caching: true };
+    let mut scheduler: Scheduler<()> = Scheduler::new(bounds, 64, 10);
+    let both = MediaSeen { first: 0, images: 2 };
+    // Of 3 and 2 pages; then an image of 6.
+    scheduler.add(seeing(1, &[190, 65], vec![MediaSeen::NOTHING, both, both]));
+    scheduler.add(seeing(2, &[384], vec![MediaSeen::one(0); 3]));
+    let mut step = Step::default();
+    scheduler.schedule(&mut step);
+    // More frames than a step has, for one token. The other request finds no pages for its image, and stays out.
+    assert_eq!((step.encode.len(), step.frames, step.ids.len()), (2, 2, 3));
+    assert_eq!(
+        step.images.iter().map(|image| (image.pages.len(), image.rows)).collect::<Vec<_>>(),
+        [(3, 190), (2, 65)]
+    );
+    assert_eq!(step.media, [MediaSeen::NOTHING, both, both]);
+    assert_eq!((scheduler.running.len(), scheduler.waiting.len()), (1, 1));
+    scheduler.schedule(&mut step);
+    assert_eq!((step.ids.len(), step.encode[0].request, step.encode.len()), (3, 2, 1));
+    // The image of 3 pages went for it, the one of 2 did not have to.
+    assert_eq!((scheduler.media.held().pages, scheduler.media.cached().pages), (6, 2));
+}
+
+/// Images that many see stand once in a step's list, however many requests and ranges there are.
+#[test]
+fn images_are_listed_once() {
+    let bounds = Bounds { requests: 4, tokens: 64, frames: 8, prefix_caching: true };
+    let mut scheduler: Scheduler<()> = Scheduler::new(bounds, 64, 10);
+    let seen = |first, images| MediaSeen { first, images };
+    for number in 1..=2 {
+        let mut request = seeing(7, &[64, 64, 64], vec![seen(0, 1), seen(0, 2), seen(0, 3), seen(1, 2), seen(2, 1)]);
+        request.number = number;
+        scheduler.add(request);
+    }
+    let mut step = Step::default();
+    scheduler.schedule(&mut step);
+    let one = [seen(0, 1), seen(0, 2), seen(0, 3), seen(1, 2), seen(2, 1)];
+    assert_eq!((step.images.iter().count(), step.encode.len(), &step.media[..]), (3, 3, &[one, one].concat()[..]));
+}
+
+#[test]
+fn a_page_is_named_by_all_images_that_its_tokens_see() {
+    let hash = |images: &[u8], seen: MediaSeen| {
+        let images = images.iter().map(|&content| image(content)).collect();
+        Tokens::new(vec![1; PAGE_TOKENS], vec![seen; PAGE_TOKENS], images).pages[0]
+    };
+    let seen = |first, images| MediaSeen { first, images };
+    assert_eq!(hash(&[1, 2, 3], seen(1, 2)), hash(&[2, 3], seen(0, 2)), "images are known by their content");
+    let all = [
+        hash(&[1, 2], MediaSeen::NOTHING),
+        hash(&[1, 2], seen(0, 1)),
+        hash(&[1, 2], seen(1, 1)),
+        hash(&[1, 2], seen(0, 2)),
+        hash(&[2, 1], seen(0, 2)),
+        hash(&[1, 2, 2], seen(0, 3)),
+    ];
+    assert_eq!(all.iter().collect::<std::collections::HashSet<_>>().len(), all.len());
 }

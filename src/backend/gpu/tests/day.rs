@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 use super::{Setting, open};
 use crate::backend::gpu::PlanKind;
 use crate::backend::gpu::batch::{self, Layout, Shape};
-use crate::backend::{Backend, Batch, Capacity, ImagePages, MediaSeen, PageCount};
+use crate::backend::{Backend, Batch, Capacity, PageCount};
 use crate::kv::PAGE_TOKENS;
+use crate::kv::{ImagePages, MediaSeen};
 
 /// SplitMix64.
 struct Random(u64);
