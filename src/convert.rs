@@ -2,11 +2,12 @@
 //!
 //! OpenFlamingo releases only what it trained: `checkpoint.pt` holds the resampler, the gated blocks and the
 //! embedding. The frozen language model and CLIP's vision tower come from their own releases. Everything is checked
-//! before the first byte is written, tensors go from map to file one at a time, and `config.json` comes last: a
-//! folder that has one is whole.
+//! before the first byte is written, sums of archives included, tensors go from map to file one at a time, and
+//! `config.json` comes last. What was made is opened before it is kept: a folder without `convert.partial` is whole.
 
 mod flamingo;
 mod language;
+mod output;
 mod tokenizer;
 mod vision;
 
@@ -17,10 +18,10 @@ use crate::image::{CLIP_MEAN, CLIP_STD};
 use crate::inspect::Inspection;
 use flamingo::Trained;
 use language::Language;
+use output::Output;
 use serde_json::{Value, json};
 use std::cmp::Reverse;
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use tokenizer::Tokenizer;
 use vision::Vision;
@@ -42,11 +43,15 @@ pub struct ConvertOptions {
     /// Every how many layers a gated block stands. The checkpoint says so itself; a value given here must agree with
     /// it.
     pub cross_attn_every: Option<usize>,
-    /// The folder to write. It may exist if it is empty.
+    /// The folder to write. It may exist if it is empty, or if an earlier conversion left it when it was killed.
     pub output: PathBuf,
 }
 
-/// Joins the three sources. `progress` hears of the bytes written so far and of all there are to write.
+/// Joins the three sources. `progress` hears of the bytes checked and written so far, and of all there are.
+///
+/// # Errors
+/// A source that is missing, damaged, or does not fit the others; an output that is not empty, or cannot be written; a
+/// model that does not open. Nothing is left behind then.
 pub fn convert(options: &ConvertOptions, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
     let checkpoint = Checkpoint::open(&options.checkpoint)?;
     let language = Language::open(&options.language_model)?;
@@ -62,19 +67,35 @@ pub fn convert(options: &ConvertOptions, progress: &mut dyn FnMut(u64, u64)) -> 
     trained.plan_language(tokenizer.length, &mut plan)?;
     vision.plan(&mut plan)?;
 
-    let mut output = Output::create(&options.output)?;
-    output.write("model.safetensors", |file, path| plan.write(file, path, progress))?;
+    let sources = [&checkpoint, &language.weights, &vision.weights];
+    let to_check = sources.iter().map(|source| source.sum_bytes()).sum::<Result<u64>>()?;
+    let total = to_check + plan.bytes();
+    let mut done = 0;
+    let mut advance = |bytes| {
+        done += bytes;
+        progress(done, total);
+    };
+    for source in sources {
+        source.check_sums(&mut advance)?;
+    }
+    let output = Output::create(&options.output)?;
     output.write_json("tokenizer.json", &tokenizer.json)?;
     output.write_json("tokenizer_config.json", &tokenizer.config)?;
+    let folder = Folder::Disk(&options.output);
+    // Before the weights, which take long.
+    let opened = tokenizer.open(folder)?;
     output.write_json("preprocessor_config.json", &preprocessor_config(vision.image_size))?;
     if let Some(config) = generation_config {
         output.write_json("generation_config.json", &config)?;
     }
+    let written = output.write("model.safetensors", |file, path| plan.write(file, path, &mut advance));
+    // A source that was cut meanwhile is why it could not be written, or why it is wrong.
+    sources.iter().try_for_each(|source| source.check_unchanged())?;
+    written?;
     output.write_json("config.json", &model_config(every, &tokenizer, &vision, &language))?;
-    // A folder that is kept is a folder that opens.
-    Inspection::of(&options.output)?;
-    output.keep();
-    Ok(())
+    let Inspection { config, generation, .. } = Inspection::of(&options.output)?;
+    generation.settle(folder, &opened, config.decoder.vocabulary)?;
+    output.keep()
 }
 
 /// The language model's, if it has one, but that an answer ends as OpenFlamingo's own `generate` ends it.
@@ -154,79 +175,24 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
+    /// Bytes of all tensors.
+    fn bytes(&self) -> u64 {
+        self.items.iter().map(|item| item.length() as u64).sum()
+    }
+
     /// Writes all tensors, those of the widest format first so that every one is aligned.
-    fn write(&mut self, file: &mut dyn Write, path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+    fn write(&mut self, file: &mut dyn Write, path: &Path, written: &mut dyn FnMut(u64)) -> Result<()> {
         let failed = |reason: std::io::Error| Error::file(path, reason);
         self.items.sort_by(|a, b| (Reverse(a.dtype.size()), &a.name).cmp(&(Reverse(b.dtype.size()), &b.name)));
         let headers = self.items.iter().map(|item| (item.name.as_str(), item.dtype, item.shape.as_slice()));
         safetensors::write_header(file, headers).map_err(failed)?;
-        let total = self.items.iter().map(|item| item.length() as u64).sum();
-        let mut done = 0;
         for item in &self.items {
             let tensor = item.source.tensor(&item.key)?;
             for chunk in tensor.bytes[..item.length()].chunks(CHUNK_BYTES) {
                 file.write_all(chunk).map_err(failed)?;
-                done += chunk.len() as u64;
-                progress(done, total);
+                written(chunk.len() as u64);
             }
         }
         Ok(())
-    }
-}
-
-/// The folder that is written. Unless it is kept, it is taken away again.
-struct Output {
-    folder: PathBuf,
-    /// Whether the folder itself is ours.
-    created: bool,
-    files: Vec<PathBuf>,
-}
-
-impl Output {
-    /// A folder must be new or empty: an earlier model is never mixed with this one, nor lost to it.
-    fn create(folder: &Path) -> Result<Self> {
-        let created = !folder.exists();
-        fs::create_dir_all(folder).map_err(|reason| Error::file(folder, reason))?;
-        let output = Output { folder: folder.to_owned(), created, files: Vec::new() };
-        match fs::read_dir(folder).map_err(|reason| Error::file(folder, reason))?.next() {
-            None => Ok(output),
-            Some(entry) => {
-                let found =
-                    entry.map_or_else(|reason| reason.to_string(), |entry| entry.file_name().display().to_string());
-                Err(Error::invalid(folder, "output", "a new or empty folder", found))
-            }
-        }
-    }
-
-    /// Writes a file under a temporary name and gives it its own when it is complete.
-    fn write(&mut self, name: &str, write: impl FnOnce(&mut dyn Write, &Path) -> Result<()>) -> Result<()> {
-        let (path, partial) = (self.folder.join(name), self.folder.join(format!("{name}.partial")));
-        let failed = |reason: std::io::Error| Error::file(&path, reason);
-        self.files.extend([partial.clone(), path.clone()]);
-        let mut file = BufWriter::new(File::create_new(&partial).map_err(failed)?);
-        write(&mut file, &path)?;
-        file.flush().map_err(failed)?;
-        fs::rename(&partial, &path).map_err(failed)
-    }
-
-    fn write_json(&mut self, name: &str, value: &Value) -> Result<()> {
-        self.write(name, |file, path| writeln!(file, "{value:#}").map_err(|reason| Error::file(path, reason)))
-    }
-
-    fn keep(mut self) {
-        self.files.clear();
-        self.created = false;
-    }
-}
-
-impl Drop for Output {
-    /// A file that cannot be removed stays: the error that led here is the one to report.
-    fn drop(&mut self) {
-        for file in &self.files {
-            let _ = fs::remove_file(file);
-        }
-        if self.created {
-            let _ = fs::remove_dir(&self.folder);
-        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Checkpoint, kind, parse_json, read_json};
+use super::{Checkpoint, Load, foreign, is_there, kind, parse_json, read_json};
 use crate::error::{Error, Result};
 
 /// Where the files of a model are.
@@ -26,7 +26,7 @@ impl Folder<'_> {
     /// Whether the folder has a file, or a link that leads nowhere: only what is not there counts as absent.
     pub fn has(&self, name: &str) -> bool {
         match self {
-            Folder::Disk(folder) => folder.join(name).symlink_metadata().is_ok(),
+            Folder::Disk(folder) => is_there(&folder.join(name)),
             Folder::Embedded(_) => self.embedded(name).is_some(),
         }
     }
@@ -51,10 +51,29 @@ impl Folder<'_> {
         }
     }
 
-    /// The weights; see [`Checkpoint::open`].
+    /// The weights, mapped; see [`Checkpoint::open`].
+    ///
+    /// # Errors
+    /// As for [`Folder::load`].
     pub fn checkpoint(&self) -> Result<Checkpoint> {
+        self.load(Load::Map)
+    }
+
+    /// The weights, mapped or read; see [`Checkpoint::load`].
+    ///
+    /// # Errors
+    /// As for [`Checkpoint::load`]; a file in the place of the folder; weights of an adapter, or quantised ones.
+    pub fn load(&self, load: Load) -> Result<Checkpoint> {
         match self {
-            Folder::Disk(folder) => Checkpoint::open(folder),
+            Folder::Disk(folder) => {
+                foreign::refuse_beside(folder)?;
+                let checkpoint = Checkpoint::load(folder, load)?;
+                if checkpoint.path() == *folder {
+                    let expected = "the folder of a model";
+                    return Err(Error::invalid(folder, "model", expected, "a file: name the folder that it is in"));
+                }
+                Ok(checkpoint)
+            }
             Folder::Embedded(_) => {
                 let name = "model.safetensors";
                 Checkpoint::embedded(&self.path(name), self.expect(name)?)

@@ -4,9 +4,10 @@
 //! bytes of a tensor are borrowed from the map. What the names mean is no business of this module. Every number that a
 //! file states is checked against the length of the map before it is used.
 
-#![allow(unsafe_code)]
-
 mod folder;
+mod foreign;
+mod mapped;
+mod names;
 pub mod pickle;
 pub mod safetensors;
 pub mod torch;
@@ -14,15 +15,16 @@ pub mod zip;
 
 pub(crate) use crate::parse::kind;
 pub use folder::Folder;
+pub use mapped::Load;
 
 use crate::error::{Error, Result};
 use crate::parse;
-use memmap2::Mmap;
+use mapped::ModelFile;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 /// Tensors that one file or index may name.
@@ -121,32 +123,8 @@ pub type Table = BTreeMap<String, Layout>;
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
-    files: Vec<MappedFile>,
+    files: Vec<ModelFile>,
     tensors: BTreeMap<String, Place>,
-}
-
-#[derive(Debug)]
-struct MappedFile {
-    path: PathBuf,
-    map: Bytes,
-}
-
-/// What a file's bytes are borrowed from.
-#[derive(Debug)]
-enum Bytes {
-    Map(Mmap),
-    Embedded(&'static [u8]),
-}
-
-impl std::ops::Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Bytes::Map(map) => map,
-            Bytes::Embedded(bytes) => bytes,
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -157,50 +135,58 @@ struct Place {
 
 impl Checkpoint {
     /// Opens a `.safetensors` file, a PyTorch archive (recognised by content, whatever its suffix), or a folder that
-    /// holds `model.safetensors` or `pytorch_model.bin`, whole or as shards with an `.index.json`.
+    /// holds `model.safetensors` or `pytorch_model.bin`, whole or as shards with an `.index.json`. Files are mapped.
+    ///
+    /// # Errors
+    /// A file that is missing, cannot be read or holds something else: file, key, expected, found.
     pub fn open(path: &Path) -> Result<Self> {
-        if !path.is_dir() {
-            return Self::open_file(path);
-        }
-        let Some(file) = FOLDER_NAMES.iter().map(|name| path.join(name)).find(|file| file.exists()) else {
-            return Err(Error::invalid(path, "weights", format!("one of {}", FOLDER_NAMES.join(", ")), "none of them"));
-        };
-        if file.extension().is_some_and(|suffix| suffix == "json") {
-            Self::open_index(&file)
-        } else {
-            Self::open_file(&file)
-        }
+        Self::load(path, Load::Map)
     }
 
-    fn open_file(path: &Path) -> Result<Self> {
-        Self::of_file(MappedFile::open(path)?)
+    /// As [`Checkpoint::open`], with files mapped or read.
+    ///
+    /// # Errors
+    /// As for [`Checkpoint::open`]; memory that is not there.
+    pub fn load(path: &Path, load: Load) -> Result<Self> {
+        if !path.is_dir() {
+            return Self::of_file(ModelFile::open(path, load)?);
+        }
+        let Some(file) = FOLDER_NAMES.iter().map(|name| path.join(name)).find(|file| is_there(file)) else {
+            let expected = format!("one of {}", FOLDER_NAMES.join(", "));
+            return Err(Error::invalid(path, "weights", expected, foreign::folder(path)));
+        };
+        if file.extension().is_some_and(|suffix| suffix == "json") {
+            Self::open_index(&file, load)
+        } else {
+            Self::of_file(ModelFile::open(&file, load)?)
+        }
     }
 
     /// A file that is part of the program; `path` is what errors call it.
     pub fn embedded(path: &Path, bytes: &'static [u8]) -> Result<Self> {
-        Self::of_file(MappedFile { path: path.to_owned(), map: Bytes::Embedded(bytes) })
+        Self::of_file(ModelFile::embedded(path, bytes))
     }
 
-    fn of_file(file: MappedFile) -> Result<Self> {
-        let path = file.path.clone();
+    fn of_file(file: ModelFile) -> Result<Self> {
+        let path = file.path().to_owned();
         let tensors =
-            parse(&file.map, &path)?.into_iter().map(|(name, layout)| (name, Place { file: 0, layout })).collect();
+            parse(&file, &path)?.into_iter().map(|(name, layout)| (name, Place { file: 0, layout })).collect();
         Ok(Checkpoint { path, files: vec![file], tensors })
     }
 
-    fn open_index(path: &Path) -> Result<Self> {
+    fn open_index(path: &Path, load: Load) -> Result<Self> {
         let shards = read_index(path)?;
         let mut checkpoint = Checkpoint { path: path.to_owned(), files: Vec::new(), tensors: BTreeMap::new() };
         for (shard, names) in shards {
-            checkpoint.add_shard(&path.with_file_name(shard), names)?;
+            checkpoint.add_shard(ModelFile::open(&path.with_file_name(shard), load)?, names)?;
         }
         Ok(checkpoint)
     }
 
     /// Adds the `names` that the index says are in a shard; whatever else it holds stays hidden, as in other readers.
-    fn add_shard(&mut self, path: &Path, names: Vec<String>) -> Result<()> {
-        let shard = MappedFile::open(path)?;
-        let mut table = parse(&shard.map, path)?;
+    fn add_shard(&mut self, shard: ModelFile, names: Vec<String>) -> Result<()> {
+        let path = shard.path();
+        let mut table = parse(&shard, path)?;
         for name in names {
             let Some(layout) = table.remove(&name) else {
                 return Err(Error::invalid(path, name, "the tensor that the index names here", "none"));
@@ -209,6 +195,36 @@ impl Checkpoint {
         }
         self.files.push(shard);
         Ok(())
+    }
+
+    /// That no file was written to or cut since it was opened, as far as that matters: what was read into memory, or is
+    /// part of the program, stays. Costs a call to the system for each mapped file.
+    ///
+    /// # Errors
+    /// The first file that has changed.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.files.iter().try_for_each(ModelFile::check_unchanged)
+    }
+
+    /// That the sums in PyTorch archives are those of their content, all of which is read; `read` hears of each piece.
+    /// Other formats have no sums.
+    ///
+    /// # Errors
+    /// The first entry whose content has another sum.
+    pub fn check_sums(&self, read: &mut dyn FnMut(u64)) -> Result<()> {
+        self.archives().try_for_each(|file| zip::directory(file, file.path())?.check_sums(file.path(), read))
+    }
+
+    /// How many bytes [`Checkpoint::check_sums`] reads.
+    ///
+    /// # Errors
+    /// A file that has changed so that it is no archive any more.
+    pub fn sum_bytes(&self) -> Result<u64> {
+        self.archives().map(|file| Ok(zip::directory(file, file.path())?.sum_bytes())).sum()
+    }
+
+    fn archives(&self) -> impl Iterator<Item = &ModelFile> {
+        self.files.iter().filter(|file| zip::is_zip(file))
     }
 
     /// The file that was opened: the weights, or the index of the shards.
@@ -238,7 +254,7 @@ impl Checkpoint {
 
     /// The file that holds a tensor; for a name that is nowhere the file that was opened, so that an error can name it.
     pub fn file_of(&self, name: &str) -> &Path {
-        self.tensors.get(name).map_or(&self.path, |place| &self.files[place.file].path)
+        self.tensors.get(name).map_or(&self.path, |place| self.files[place.file].path())
     }
 
     /// Bytes of all tensors together.
@@ -249,7 +265,7 @@ impl Checkpoint {
     /// A tensor by name.
     pub fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
         let (Place { file, layout }, dtype) = (self.place(name)?, self.format(name)?);
-        let map = &self.files[*file].map;
+        let map = &self.files[*file];
         let bytes = match &layout.strides {
             None => Cow::Borrowed(&map[layout.start..layout.start + layout.length]),
             Some(strides) => Cow::Owned(gather(&map[layout.start..], dtype.size(), &layout.shape, strides)),
@@ -288,29 +304,51 @@ impl Checkpoint {
     }
 }
 
-impl MappedFile {
-    fn open(path: &Path) -> Result<Self> {
-        let file = open_regular(path)?;
-        // A map of nothing is an error of its own kind on each system, so it is named here.
-        if file.metadata().map_err(|reason| Error::file(path, reason))?.len() == 0 {
-            return Err(Error::invalid(path, "length", "a safetensors file or a PyTorch archive", "an empty file"));
-        }
-        // SAFETY: a map is sound as long as nobody writes to the file or cuts it while it is mapped. We assume that
-        // of model files, as every engine that maps them does. A file that is cut all the same ends the process with
-        // SIGBUS; one that is overwritten changes weights and nothing else, because all offsets were copied out of
-        // the map and checked at opening against the map's own length.
-        let map = unsafe { Mmap::map(&file) }.map_err(|reason| Error::file(path, reason))?;
-        Ok(MappedFile { path: path.to_owned(), map: Bytes::Map(map) })
+/// Whether there is anything of this name: only what is not there counts as absent. A link that leads nowhere is there,
+/// and so is what cannot be looked at; opening it says what is wrong.
+pub(crate) fn is_there(path: &Path) -> bool {
+    match path.symlink_metadata() {
+        Ok(_) => true,
+        Err(reason) => !matches!(reason.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
     }
 }
 
 /// Opens a regular file. Devices and pipes are refused before opening, which on a pipe would wait for ever.
 pub(crate) fn open_regular(path: &Path) -> Result<File> {
-    let metadata = fs::metadata(path).map_err(|reason| Error::file(path, reason))?;
-    if !metadata.is_file() {
-        return Err(Error::file(path, "not a regular file"));
+    let failed = |reason: io::Error| match fs::read_link(path) {
+        Ok(target) if reason.kind() == ErrorKind::NotFound => {
+            Error::file(path, format!("a link to {}, which is not there", target.display()))
+        }
+        _ => Error::file(path, reason),
+    };
+    let check = |metadata: fs::Metadata| match metadata.is_file() {
+        true => Ok(()),
+        false => Err(Error::file(path, format!("not a regular file but {}", file_kind(&metadata)))),
+    };
+    check(fs::metadata(path).map_err(failed)?)?;
+    let mut options = File::options();
+    // It may have become a pipe meanwhile.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NONBLOCK.bits() as i32);
+    let file = options.read(true).open(path).map_err(failed)?;
+    check(file.metadata().map_err(failed)?)?;
+    Ok(file)
+}
+
+/// What something that is no file is.
+fn file_kind(metadata: &fs::Metadata) -> &'static str {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt as _;
+        let kind = metadata.file_type();
+        if kind.is_fifo() {
+            return "a pipe";
+        }
+        if kind.is_socket() {
+            return "a socket";
+        }
     }
-    File::open(path).map_err(|reason| Error::file(path, reason))
+    if metadata.is_dir() { "a folder" } else { "a device" }
 }
 
 /// The whole of a file of at most `bytes_max` bytes.
@@ -347,7 +385,7 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, Vec<String>>> {
     let index: Index = serde_json::from_str(parse::text(path, "text", &bytes)?)
         .map_err(|reason| Error::malformed(path, "weight_map", "an object of tensor names and file names", reason))?;
     let mut shards = BTreeMap::<String, Vec<String>>::new();
-    for (tensor, shard) in index.weight_map.0 {
+    for (tensor, shard) in names::unwrapped(index.weight_map.0, path)? {
         if !is_plain_name(&shard) {
             return Err(Error::invalid(path, tensor, "the plain name of a file beside the index", shard));
         }
@@ -366,27 +404,15 @@ fn is_plain_name(name: &str) -> bool {
 
 /// Reads the header of a file whose format is told by its first bytes.
 fn parse(bytes: &[u8], path: &Path) -> Result<Table> {
-    if safetensors::is_safetensors(bytes) {
-        safetensors::parse_header(bytes, path)
+    let table = if safetensors::is_safetensors(bytes) {
+        safetensors::parse_header(bytes, path)?
     } else if zip::is_zip(bytes) {
-        torch::parse_archive(bytes, path)
+        torch::parse_archive(bytes, path)?
     } else {
-        Err(Error::invalid(path, "first bytes", "a safetensors file or a PyTorch archive", foreign_format(bytes)))
-    }
-}
-
-/// What a file that we do not read seems to be, with the way out where there is one.
-fn foreign_format(bytes: &[u8]) -> &'static str {
-    const RESAVE: &str = "the format of torch before 1.6: load and save it with a newer torch";
-    if bytes.starts_with(b"version https://git-lfs") {
-        "a Git LFS pointer: fetch the file itself with `git lfs pull`"
-    } else if bytes.get(257..262) == Some(b"ustar") || bytes.starts_with(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46") {
-        RESAVE
-    } else if bytes.first() == Some(&0x80) {
-        "a bare pickle: load it and save its state_dict() with torch 1.6 or newer"
-    } else {
-        "neither"
-    }
+        let expected = "a safetensors file or a PyTorch archive";
+        return Err(Error::invalid(path, "first bytes", expected, foreign::file(bytes)));
+    };
+    names::unwrapped(table, path)
 }
 
 /// How many numbers a shape has, unless that is over [`ELEMENTS_MAX`].

@@ -19,9 +19,6 @@ const NESTED_KEYS: [&str; 2] = ["model_state_dict", "state_dict"];
 /// The format of a view with more numbers than its storage, which like a foreign format is refused when asked for.
 const REPEATED: &str = "a view that repeats its numbers";
 
-/// What data-parallel wrappers put into names; it is taken out wherever it stands, as OpenFlamingo does.
-const WRAPPER: &str = "module.";
-
 /// Reads the structure of a whole archive. `source` is named in errors.
 pub fn parse_archive(bytes: &[u8], source: &Path) -> Result<Table> {
     let directory = zip::directory(bytes, source)?;
@@ -106,7 +103,7 @@ impl<'a> Collector<'_, 'a> {
         let pickle = self.pickle;
         for (name, value) in self.entries(dictionary).collect::<Vec<_>>() {
             if let Value::Tensor(view) = pickle.value(value) {
-                self.add(name.replace(WRAPPER, ""), view)?;
+                self.add(name.to_owned(), view)?;
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 //!
 //! Only what those need: no encryption, no volumes; zip64 for files over 4 GiB. Entries are ranges of the mapped
 //! file. TorchScript archives compress their code; such an entry is listed but refused when its content is asked for.
-//! Sums are not checked: that would read every weight at opening.
+//! Sums are checked only where that is asked for: it reads every weight.
 
 use crate::error::{Error, Result};
 use std::collections::HashMap;
@@ -26,6 +26,8 @@ const COMMENT_BYTES_MAX: usize = 0xFFFF;
 
 const ENCRYPTED: u16 = 1;
 const STORED: u16 = 0;
+/// Bytes that are summed between two reports of progress.
+const SUM_CHUNK_BYTES: usize = 8 << 20;
 /// Stands in a 32-bit field whose value is in the zip64 extension.
 const SATURATED: u64 = 0xFFFF_FFFF;
 const EXTENSION_64: u16 = 1;
@@ -42,6 +44,8 @@ pub struct Directory<'a> {
 struct Content {
     range: Range<usize>,
     compressed: bool,
+    /// CRC-32 of the content; 0 where the writer left it out, which torch can be told to.
+    sum: u32,
 }
 
 impl<'a> Directory<'a> {
@@ -64,6 +68,38 @@ impl<'a> Directory<'a> {
     pub fn content(&self, name: &str, source: &Path) -> Result<Option<&'a [u8]>> {
         Ok(self.range(name, source)?.map(|range| &self.bytes[range]))
     }
+
+    /// Bytes of all entries whose sums can be checked.
+    pub fn sum_bytes(&self) -> u64 {
+        self.summed().map(|(_, content)| content.range.len() as u64).sum()
+    }
+
+    fn summed(&self) -> impl Iterator<Item = (&&'a str, &Content)> {
+        self.entries.iter().filter(|(_, content)| !content.compressed && content.sum != 0)
+    }
+
+    /// That the sum of each stored entry is that of its content. `read` hears of bytes that were read. `source` is
+    /// named in errors.
+    ///
+    /// # Errors
+    /// The first entry, in the order of the file, whose content has another sum.
+    pub fn check_sums(&self, source: &Path, read: &mut dyn FnMut(u64)) -> Result<()> {
+        let mut entries: Vec<_> = self.summed().collect();
+        entries.sort_unstable_by_key(|(_, content)| content.range.start);
+        for (name, Content { range, sum, .. }) in entries {
+            let mut hasher = crc32fast::Hasher::new();
+            for chunk in self.bytes[range.clone()].chunks(SUM_CHUNK_BYTES) {
+                hasher.update(chunk);
+                read(chunk.len() as u64);
+            }
+            let found = hasher.finalize();
+            if found != *sum {
+                let (expected, found) = (format!("content of the sum {sum:08x}"), format!("{found:08x}: damaged"));
+                return Err(Error::invalid(source, name, expected, found));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Whether a file begins like a zip file.
@@ -83,7 +119,7 @@ pub fn directory<'a>(bytes: &'a [u8], source: &Path) -> Result<Directory<'a>> {
         let range = reader.content(&entry, place.start)?;
         occupied.push((entry.offset, range.end, entry.name));
         at = entry.next;
-        if entries.insert(entry.name, Content { range, compressed: entry.compressed }).is_some() {
+        if entries.insert(entry.name, Content { range, compressed: entry.compressed, sum: entry.sum }).is_some() {
             return Err(Error::invalid(source, entry.name, "one entry of this name", "two"));
         }
     }
@@ -113,6 +149,7 @@ struct Entry<'a> {
     /// Bytes of its content as they stand in the file.
     length: usize,
     compressed: bool,
+    sum: u32,
     /// Where the next entry of the directory begins.
     next: usize,
 }
@@ -172,13 +209,14 @@ impl<'a> Reader<'a, '_> {
             return Err(self.damaged(name, "an entry in clear", "an encrypted one"));
         }
         let compressed = self.u16(at + 10)? != STORED;
+        let sum = self.field(at + 16).map(u32::from_le_bytes)?;
         let fields = [self.size(at + 24)?, self.size(at + 20)?, self.size(at + 42)?];
         let [full_length, length, offset] = self.widen(fields, extension_at..comment_at, name)?;
         if !compressed && length != full_length {
             return Err(self.damaged(name, format!("{full_length} bytes stored"), length));
         }
         let [offset, length] = [offset, length].map(|value| usize::try_from(value).unwrap_or(usize::MAX));
-        Ok(Entry { name, offset, length, compressed, next })
+        Ok(Entry { name, offset, length, compressed, sum, next })
     }
 
     /// Replaces those of the fields (length, stored length, offset) that are saturated by their zip64 values, which

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, FromArgMatches};
 use flamant::video::FrameSampling;
-use flamant::{Device, Engine, Error, Flamingo, Limits, Options, Precision, Prompt, PromptLimits};
+use flamant::{Device, Engine, Error, Flamingo, Limits, Load, Options, Precision, Prompt, PromptLimits};
 
 /// Where a model runs.
 #[derive(Args)]
@@ -20,6 +20,9 @@ pub struct DeviceArguments {
     /// Worker threads on the processor; 0 for one a core
     #[arg(help_heading = "Device", long, default_value_t = 0, env = "FLAMANT_THREADS")]
     threads: usize,
+    /// How weights come to memory: map (opens at once; the files must stay as they are), or read (copied when opened)
+    #[arg(long, default_value_t, env = "FLAMANT_LOAD", value_parser = |text: &str| text.parse::<Load>())]
+    load: Load,
 }
 
 impl DeviceArguments {
@@ -44,7 +47,7 @@ impl DeviceArguments {
         if self.device == Device::Auto {
             eprintln!("flamant: device {device}{}", refused.map_or(String::new(), |reason| format!(" ({reason})")));
         }
-        Options::default().device(device).precision(self.dtype).threads(self.threads).limits(limits)
+        Options::default().device(device).precision(self.dtype).threads(self.threads).limits(limits).load(self.load)
     }
 }
 

@@ -4,6 +4,8 @@ mod batch;
 mod bench;
 mod classify;
 mod convert;
+#[cfg(target_os = "linux")]
+mod cut;
 mod demo;
 mod devices;
 mod eval;
@@ -65,6 +67,8 @@ type Outcome = Result<(), Failure>;
 
 /// Parses the arguments and runs the command.
 pub fn main() -> ExitCode {
+    #[cfg(target_os = "linux")]
+    cut::name_cut_files();
     let arguments = Arguments::parse();
     let outcome = match arguments.command {
         Command::Demo(command) => command.run(),

@@ -5,7 +5,8 @@ use super::language::{Language, layer_and_rest};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::family::open_flamingo::HEAD_WIDTH;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 
 const LANGUAGE: &str = "lang_encoder.";
 const RESAMPLER: &str = "perceiver.";
@@ -14,8 +15,8 @@ const IGNORED: [&str; 2] = ["vision_encoder.", "lang_encoder.old_decoder_blocks.
 /// A second name of the gated blocks, where the layer is counted directly.
 const GATED_ALIAS: &str = "lang_encoder.gated_cross_attn_layers.";
 const GATED: &str = "gated_cross_attn_layer.";
-/// What the wrapped language model puts into the names of its own tensors.
-const WRAPPED: &str = "decoder_layer.";
+/// The part of a name that the wrapped language model puts into those of its own tensors.
+const WRAPPED: &str = "decoder_layer";
 
 /// The tensors of a checkpoint, sorted by what they belong to; the values are their names in the file.
 pub struct Trained<'a> {
@@ -67,7 +68,7 @@ impl<'a> Trained<'a> {
             self.gated.entry(layer).or_default().insert(rest, key);
             return Ok(());
         }
-        let name = name.replacen(WRAPPED, "", 1);
+        let name = name.split('.').filter(|part| *part != WRAPPED).collect::<Vec<_>>().join(".");
         if self.language.is_ignored(&name) {
             return Ok(());
         }
@@ -75,7 +76,18 @@ impl<'a> Trained<'a> {
             let expected = format!("a tensor that {} has", self.language.weights.path().display());
             return Err(Error::invalid(self.checkpoint.file_of(key), key, expected, "none"));
         }
-        self.language_tensors.insert(name, key);
+        match self.language_tensors.entry(name) {
+            Entry::Vacant(place) => drop(place.insert(key)),
+            Entry::Occupied(place) => {
+                let expected = format!("one tensor for {} of the language model", place.key());
+                return Err(Error::invalid(
+                    self.checkpoint.file_of(key),
+                    key,
+                    expected,
+                    format!("also {}", place.get()),
+                ));
+            }
+        }
         Ok(())
     }
 

@@ -1,10 +1,10 @@
 //! The frozen language model: which of its tensors go along.
 
 use super::Plan;
-use crate::checkpoint::{Checkpoint, read_json};
+use crate::checkpoint::{Checkpoint, Folder};
 use crate::error::{Error, Result};
-use crate::family::CONFIG_BYTES_MAX;
-use crate::family::language::{LANGUAGES, Language as Family};
+use crate::family::language::Language as Family;
+use crate::family::{CONFIG_BYTES_MAX, Fields};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,10 +14,6 @@ const LAYERS_MAX: usize = 10_000;
 
 /// The width that a configuration may state.
 const WIDTH_MAX: usize = 1 << 20;
-
-/// Buffers that some releases of transformers saved; they hold nothing that is not computed.
-const BUFFERS: [&str; 7] =
-    [".inv_freq", ".cos_cached", ".sin_cached", ".attention.bias", ".masked_bias", ".attn_bias", ".alibi"];
 
 /// A language model's folder.
 pub struct Language {
@@ -43,18 +39,17 @@ pub struct Language {
 impl Language {
     /// Opens a folder and checks that it holds all layers of a family that we know.
     pub fn open(folder: &Path) -> Result<Self> {
-        let config_file = folder.join("config.json");
-        let config = read_json(&config_file, CONFIG_BYTES_MAX)?;
-        let family = family(&config, &config_file)?;
-        let layers = positive(&config, family.layers_key, LAYERS_MAX, &config_file)?;
-        let width = positive(&config, family.width_key, WIDTH_MAX, &config_file)?;
+        let folder = Folder::Disk(folder);
+        let config_file = folder.path("config.json");
+        let config = folder.json("config.json", CONFIG_BYTES_MAX)?;
+        let fields = Fields::new(&config_file, &config)?;
+        let family = Family::of(&fields)?;
+        let layers = fields.count(family.layers_key, None, LAYERS_MAX)?;
+        let width = fields.count(family.width_key, None, WIDTH_MAX)?;
         // OPT may embed in a narrower space and project.
-        let embedding_width = match config.get("word_embed_proj_dim") {
-            Some(_) => positive(&config, "word_embed_proj_dim", WIDTH_MAX, &config_file)?,
-            None => width,
-        };
-        let tied = config.get("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(family.tied);
-        let weights = Checkpoint::open(folder)?;
+        let embedding_width = fields.count("word_embed_proj_dim", Some(width), WIDTH_MAX)?;
+        let tied = fields.flag("tie_word_embeddings", family.tied)?;
+        let weights = folder.checkpoint()?;
         let embedding = family.embedding();
         let names = names(family, &embedding, &weights);
         let language = Language { config, family, layers, width, embedding, embedding_width, weights, tied, names };
@@ -65,7 +60,7 @@ impl Language {
 
     /// Whether a tensor, by the family's name, is a buffer or a second name of the embedding.
     pub fn is_ignored(&self, name: &str) -> bool {
-        is_buffer(name) || self.tied && name == self.family.head
+        self.family.is_harmless(name) || self.tied && name == self.family.head
     }
 
     /// Whether the model has a tensor of this name. An output matrix may stand in the checkpoint alone.
@@ -165,29 +160,8 @@ fn names(family: &Family, embedding: &str, weights: &Checkpoint) -> BTreeMap<Str
     let short = embedding.strip_prefix(family.base()).unwrap_or(embedding);
     let base = if !weights.contains(embedding) && weights.contains(short) { family.base() } else { "" };
     let full = |key: &str| if key == family.head { key.to_owned() } else { format!("{base}{key}") };
-    weights.names().filter(|key| !is_buffer(key)).map(|key| (full(key), key.to_owned())).collect()
-}
-
-fn is_buffer(name: &str) -> bool {
-    BUFFERS.iter().any(|suffix| name.ends_with(suffix))
-}
-
-fn family(config: &Value, file: &Path) -> Result<&'static Family> {
-    let found = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
-    LANGUAGES.iter().copied().find(|family| family.model_type == found).ok_or_else(|| {
-        let known: Vec<&str> = LANGUAGES.iter().map(|family| family.model_type).collect();
-        let known = known.join(", ");
-        Error::invalid(file, "model_type", format!("one of {known}"), format!("\"{found}\""))
-    })
-}
-
-/// A number from 1 to `max` in a configuration.
-fn positive(config: &Value, key: &str, max: usize, file: &Path) -> Result<usize> {
-    let found = config.get(key).unwrap_or(&Value::Null);
-    match found.as_u64().and_then(|value| usize::try_from(value).ok()) {
-        Some(value) if (1..=max).contains(&value) => Ok(value),
-        _ => Err(Error::invalid(file, key, format!("a number from 1 to {max}"), found)),
-    }
+    let all = weights.names().map(|key| (full(key), key.to_owned()));
+    all.filter(|(name, _)| !family.is_harmless(name)).collect()
 }
 
 /// The folder of a path that may be a file.

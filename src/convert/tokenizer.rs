@@ -1,10 +1,10 @@
 //! The tokenizer of the joined model: the language model's, with OpenFlamingo's tokens behind its own.
 
-use crate::checkpoint::read_json;
+use crate::checkpoint::{Folder, is_there, read_json};
 use crate::error::{Error, Result};
 use crate::family::{CONFIG_BYTES_MAX, open_flamingo::FAMILY};
-use crate::tokenizer::TOKENIZER_BYTES_MAX;
-use serde_json::{Map, Value, json};
+use crate::tokenizer::{TOKENIZER_BYTES_MAX, Tokenizer as Opened};
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// One past the largest id.
@@ -32,7 +32,7 @@ impl Tokenizer {
     /// training had to add padding in cases where the folder does not say.
     pub fn extend(folder: &Path, embedding_rows: Option<usize>) -> Result<Self> {
         let file = folder.join("tokenizer.json");
-        if !file.exists() {
+        if !is_there(&file) {
             let expected =
                 "a tokenizer.json, as AutoTokenizer.from_pretrained(\"FOLDER\").save_pretrained(\"FOLDER\") writes it";
             return Err(Error::invalid(folder, "tokenizer.json", expected, "none"));
@@ -48,6 +48,21 @@ impl Tokenizer {
             tokenizer.config["pad_token"] = PAD.into();
         }
         Ok(tokenizer)
+    }
+
+    /// What was written, read as every model's is: its tokens must have the numbers that they were given.
+    pub fn open(&self, folder: Folder) -> Result<Opened> {
+        let opened = Opened::open(folder, &FAMILY, self.length)?;
+        let template = &FAMILY.template;
+        let media = (template.image, self.media, Some(opened.media));
+        for (token, expected, found) in [(template.turn_end, self.end_of_chunk, opened.turn_end), media] {
+            if found.is_none_or(|found| found as usize != expected) {
+                let found = found.map_or_else(|| "none".to_owned(), |found| found.to_string());
+                let file = folder.path("tokenizer.json");
+                return Err(Error::invalid(file, token, format!("the id {expected}"), found));
+            }
+        }
+        Ok(opened)
     }
 
     /// Makes `content` a special token, with a new id unless it has one.
@@ -120,25 +135,15 @@ fn special(content: &str) -> Value {
 
 /// `tokenizer_config.json`, with those special tokens that only `special_tokens_map.json` has.
 fn merged_config(folder: &Path) -> Result<Value> {
-    let mut config = read_object(&folder.join("tokenizer_config.json"))?;
-    for (name, token) in read_object(&folder.join("special_tokens_map.json"))? {
+    let object = |name| Folder::Disk(folder).object_if_there(name, CONFIG_BYTES_MAX);
+    let mut config = object("tokenizer_config.json")?;
+    for (name, token) in object("special_tokens_map.json")? {
         let present = config.entry(name).or_insert(Value::Null);
         if present.is_null() {
             *present = token;
         }
     }
     Ok(Value::Object(config))
-}
-
-/// The JSON object in a file; an empty one if there is no file.
-fn read_object(file: &Path) -> Result<Map<String, Value>> {
-    if !file.exists() {
-        return Ok(Map::new());
-    }
-    match read_json(file, CONFIG_BYTES_MAX)? {
-        Value::Object(object) => Ok(object),
-        _ => Err(Error::invalid(file, "text", "a JSON object", "something else")),
-    }
 }
 
 /// The number of ids: those of the model's vocabulary and of the tokens added to it.

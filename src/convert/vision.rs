@@ -2,7 +2,7 @@
 
 use super::Plan;
 use super::language::{folder_of, layer_and_rest};
-use crate::checkpoint::{Checkpoint, read_json};
+use crate::checkpoint::{Checkpoint, is_there, read_json};
 use crate::error::{Error, Result};
 use crate::family::CONFIG_BYTES_MAX;
 use serde_json::{Value, json};
@@ -79,7 +79,8 @@ const NAMINGS: [Naming; 2] = [
 
 /// A vision tower and what its shapes and neighbours tell about it.
 pub struct Vision {
-    weights: Checkpoint,
+    /// The weights.
+    pub weights: Checkpoint,
     naming: &'static Naming,
     prefix: &'static str,
     /// The width of the tokens.
@@ -231,7 +232,7 @@ fn details(folder: &Path, width: usize) -> Result<Details> {
         ("config.json", of_transformers),
     ] {
         let file = folder.join(name);
-        if !file.exists() {
+        if !is_there(&file) {
             continue;
         }
         if let Some(details) = read(&read_json(&file, CONFIG_BYTES_MAX)?, width) {

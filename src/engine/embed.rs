@@ -155,6 +155,7 @@ impl Engine {
         }
         let mut values = Vec::new();
         self.executor.features(&pixels, &mut values)?;
+        self.check_weights()?;
         let width = values.len() / count;
         let mut values = &values[..];
         for (work, &count) in works.iter_mut().zip(frames) {

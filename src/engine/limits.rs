@@ -1,6 +1,7 @@
 //! How an engine is opened, and what bounds it.
 
 use crate::backend::{Capacity, Device, PageCount, Precision};
+use crate::checkpoint::Load;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::kv::PAGE_TOKENS;
@@ -125,6 +126,8 @@ pub struct Options {
     pub context_max: Option<usize>,
     /// What it may use.
     pub limits: Limits,
+    /// Whether weights are mapped or read.
+    pub load: Load,
     /// What the emulator does besides running kernels; `probe` sets it.
     #[cfg(feature = "emulated")]
     pub(crate) emulated: crate::backend::emulated::Settings,
@@ -158,6 +161,7 @@ setters!(Options {
     threads: usize,
     context_max: Option<usize>,
     limits: Limits,
+    load: Load,
 });
 
 #[cfg(test)]

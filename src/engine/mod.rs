@@ -113,7 +113,8 @@ struct HostState {
 
 impl Engine {
     /// Opens a model folder: IDEFICS as transformers saves it, or OpenFlamingo as `flamant convert` writes it. Weights
-    /// stay mapped.
+    /// stay mapped, unless [`Options::load`] says otherwise; on the processor, no answer is handed out that was
+    /// computed after one of their files was written to or cut.
     ///
     /// # Errors
     /// A file that is missing or malformed, a weight that is missing or misshapen, a device that is not there or has
@@ -152,7 +153,7 @@ impl Engine {
     fn open_files(folder: Folder, options: &Options) -> Result<Self> {
         let mut limits = options.limits.clone();
         limits.check()?;
-        let checkpoint = Arc::new(folder.checkpoint()?);
+        let checkpoint = Arc::new(folder.load(options.load)?);
         let Model { family, config, names, .. } = Model::open(folder, &checkpoint)?;
         let vocabulary = config.decoder.vocabulary;
         let tokenizer = Tokenizer::open(folder, family, vocabulary)?;
@@ -172,6 +173,8 @@ impl Engine {
             emulated: options.emulated.clone(),
         };
         let executor = Executor::open(&config, &preprocessor.levels(), weights, &opening, pages)?;
+        // What was copied until now is what the headers spoke of.
+        checkpoint.check_unchanged()?;
         let (text_pages, media_pages) = executor.pages();
         let Capacity { images, tokens } = executor.capacity();
         (limits.text_pages, limits.media_pages) = (Some(text_pages), Some(media_pages));
@@ -448,6 +451,7 @@ impl Engine {
         let running = Instant::now();
         let suppressed = self.handle.preparer().surroundings().suppressed;
         let results = self.executor.step(&batch, &requests, suppressed)?;
+        self.check_weights()?;
         self.stats.text_seconds += running.elapsed().as_secs_f64();
         self.stats.tokens_computed += step.ids.len() as u64;
         self.stats.images_encoded += step.encode.len() as u64;
@@ -455,6 +459,14 @@ impl Engine {
             self.scheduler.running[rows.request].work.begun.get_or_insert(begun);
         }
         Ok(results)
+    }
+
+    /// That what was computed was computed from the weights that were opened. Other devices have copies of them.
+    fn check_weights(&self) -> Result<()> {
+        match self.device {
+            Device::Cpu => self.preparer().checkpoint().check_unchanged(),
+            _ => Ok(()),
+        }
     }
 
     /// A request that runs.

@@ -159,6 +159,18 @@ impl<'a> Fields<'a> {
         Err(self.invalid(key, "heads of even width", format!("{heads} heads of {}", width / heads)))
     }
 
+    /// That weights are numbers: what is said of how they were quantised must be absent or null.
+    pub fn refuse_quantised(&self) -> Result<()> {
+        for key in ["quantization_config", "quantization", "compression_config"] {
+            if let Some(found) = self.get(key) {
+                let expected = "none: quantised weights are not read yet; take the model before it was quantised";
+                let method = found.get("quant_method").and_then(Value::as_str);
+                return Err(self.invalid(key, expected, method.map_or_else(|| found.to_string(), quoted)));
+            }
+        }
+        Ok(())
+    }
+
     /// A key that must be absent, null or `false`: what it would ask for is not supported.
     pub fn absent(&self, key: &str) -> Result<()> {
         match self.get(key) {

@@ -86,6 +86,7 @@ impl Model {
         let root = folder.json("config.json", CONFIG_BYTES_MAX)?;
         let fields = Fields::new(&file, &root)?;
         let &family = fields.one_of("model_type", FAMILIES, |family| family.model_type)?;
+        fields.refuse_quantised()?;
         let Parts { config, language_model, names } = (family.read)(&fields, checkpoint)?;
         Ok(Model { family, language_model, config, names })
     }

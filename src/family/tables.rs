@@ -74,7 +74,7 @@ impl Names for Tables {
 }
 
 /// "vision.layers.3.qkv" to ("vision.layers.{}.qkv", 3).
-fn generalised(name: &str) -> (String, Option<usize>) {
+pub(super) fn generalised(name: &str) -> (String, Option<usize>) {
     let mut number = None;
     let pattern = name.split('.').map(|piece| match piece.parse() {
         Ok(found) => {

@@ -11,6 +11,7 @@ mod arguments;
 mod config;
 mod defaults;
 mod files;
+mod folders;
 mod images;
 mod prompt;
 mod video;

@@ -3,6 +3,8 @@
 mod bad_input;
 mod batch;
 mod cli;
+#[cfg(target_os = "linux")]
+mod cut;
 mod examples;
 #[path = "../support"]
 mod support {

@@ -1,6 +1,7 @@
 //! Engines: many requests at once, on every device and on a thread of their own.
 
 mod async_engine;
+mod changed;
 mod engine;
 mod failures;
 #[path = "../support"]

@@ -6,7 +6,7 @@ mod mpt;
 mod opt;
 
 use super::fields::Fields;
-use super::tables::Table;
+use super::tables::{Table, generalised};
 use crate::checkpoint::Checkpoint;
 use crate::config::DecoderConfig;
 use crate::error::Result;
@@ -15,7 +15,7 @@ use crate::weights::Layout;
 pub(super) use llama::LLAMA;
 
 /// Every language model there is.
-pub(crate) const LANGUAGES: &[&Language] = &[
+const LANGUAGES: &[&Language] = &[
     &mpt::MPT, //
     &mpt::MOSAIC_GPT,
     &gpt_neox::GPT_NEOX,
@@ -57,12 +57,27 @@ impl Language {
     /// # Errors
     /// A key that is missing, of the wrong type, absurd or not supported.
     pub fn read(fields: &Fields, checkpoint: &Checkpoint) -> Result<(&'static Language, DecoderConfig)> {
-        let &language = fields.one_of("model_type", LANGUAGES, |language| language.model_type)?;
+        let language = Language::of(fields)?;
         let decoder = (language.read)(fields, checkpoint)?;
         if !decoder.width.is_multiple_of(decoder.heads) {
             return Err(fields.invalid("heads", format!("a divisor of the width {}", decoder.width), decoder.heads));
         }
         Ok((language, decoder))
+    }
+
+    /// Whose configuration it is.
+    ///
+    /// # Errors
+    /// A language model that is not known; weights that are quantised.
+    pub fn of(fields: &Fields) -> Result<&'static Language> {
+        let &language = fields.one_of("model_type", LANGUAGES, |language| language.model_type)?;
+        fields.refuse_quantised()?;
+        Ok(language)
+    }
+
+    /// Whether a tensor holds nothing that is not computed.
+    pub fn is_harmless(&self, tensor: &str) -> bool {
+        self.harmless.contains(&&*generalised(tensor).0)
     }
 
     /// What stands before all names but the head's; some releases leave it out.

@@ -126,7 +126,7 @@ fn weights() {
         (
             "no file",
             |folder| folder.delete(WEIGHTS),
-            &["model: weights: expected one of model.safetensors,", "found none of them"],
+            &["model: weights: expected one of model.safetensors,", "found none of them, only config.json"],
         ),
         ("an empty file", |folder| folder.write(WEIGHTS, ""), &["model.safetensors: length", "found an empty file"]),
         (

@@ -25,11 +25,22 @@ pub struct Entry {
     pub content: Vec<u8>,
     pub method: u16,
     pub flags: u16,
+    pub sum: u32,
+}
+
+impl Entry {
+    /// With the CRC-32 of its content.
+    pub fn with_sum(mut self) -> Entry {
+        let step = |sum: u32, _| if sum & 1 == 1 { sum >> 1 ^ 0xedb8_8320 } else { sum >> 1 };
+        let add = |sum: u32, byte: &u8| (0..8).fold(sum ^ u32::from(*byte), step);
+        self.sum = !self.content.iter().fold(u32::MAX, add);
+        self
+    }
 }
 
 /// A stored entry.
 pub fn entry(name: &str, content: &[u8]) -> Entry {
-    Entry { name: name.into(), content: content.into(), method: 0, flags: 0 }
+    Entry { name: name.into(), content: content.into(), method: 0, flags: 0, sum: 0 }
 }
 
 /// Offsets in the directory entry and in the end record.
@@ -86,7 +97,8 @@ fn fields(bytes: &mut Vec<u8>, entry: &Entry) {
     bytes.extend([20, 0]);
     bytes.extend(entry.flags.to_le_bytes());
     bytes.extend(entry.method.to_le_bytes());
-    bytes.extend([0; 8]);
+    bytes.extend([0; 4]);
+    bytes.extend(entry.sum.to_le_bytes());
     bytes.extend((entry.content.len() as u32).to_le_bytes().repeat(2));
     bytes.extend((entry.name.len() as u16).to_le_bytes());
 }

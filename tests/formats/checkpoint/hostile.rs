@@ -544,7 +544,7 @@ fn tensors_that_lie() {
     cases.push((
         "two names that become one",
         archive(&twice, &[("0", 8)]),
-        "a.b: expected one tensor of this name, found two",
+        "a.b: expected one tensor of this name without wrappers of training, found another one, a.module.b",
     ));
     all_refused("x.pt", cases);
 }
