@@ -120,7 +120,7 @@ mod tests {
     fn a_file_is_found_by_an_address_in_it() {
         let here = std::env::current_exe().unwrap();
         let mut line = [0; LINE_BYTES];
-        assert_eq!(mapped_at(path_of as usize, &mut line), Some(here.as_os_str().as_encoded_bytes()));
+        assert_eq!(mapped_at(path_of as *const () as usize, &mut line), Some(here.as_os_str().as_encoded_bytes()));
         assert_eq!(mapped_at(0, &mut line), None);
     }
 }

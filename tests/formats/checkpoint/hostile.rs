@@ -167,16 +167,21 @@ fn an_index_that_lies() {
     let shard = |name: &str| format!(r#"{{"weight_map": {{"a": "{name}"}}}}"#).into_bytes();
     let many: Vec<String> = (0..5000).map(|i| format!(r#""t{i}":"s{i}""#)).collect();
     let cases: Vec<Case> = vec![
-        ("nothing", vec![], "weight_map: expected an object of tensor names and file names"),
-        ("text that is not JSON", b"{".to_vec(), "weight_map"),
-        ("text that is not UTF-8", b"{\"\xff\": 1}".to_vec(), "weight_map"),
+        ("nothing", vec![], "index.json: text: expected JSON"),
+        ("text that is not JSON", b"{".to_vec(), "index.json: text: expected JSON"),
+        ("text that is not UTF-8", b"{\"\xff\": 1}".to_vec(), "index.json: text: expected UTF-8"),
         ("no map", b"{}".to_vec(), "missing field `weight_map`"),
         ("a map that is a list", br#"{"weight_map": []}"#.to_vec(), "weight_map"),
         ("a file that is a number", br#"{"weight_map": {"a": 1}}"#.to_vec(), "`a`: invalid type: integer `1`"),
         (
             "a tensor twice",
             br#"{"weight_map": {"a": "shard.safetensors", "a": "shard.safetensors"}}"#.to_vec(),
-            "`a` twice",
+            "a: expected this key once",
+        ),
+        (
+            "a tensor with and without a wrapper of training",
+            br#"{"weight_map": {"a": "shard.safetensors", "module.a": "shard.safetensors"}}"#.to_vec(),
+            "a: expected one tensor of this name without wrappers of training, found another one, module.a",
         ),
         ("a path upwards", shard("../outside.safetensors"), "a: expected the plain name of a file beside the index"),
         ("an absolute path", shard("/etc/passwd"), "a: expected the plain name"),
