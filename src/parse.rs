@@ -15,6 +15,8 @@ use crate::error::{Error, Result};
 
 /// Memory of the tree of one file.
 pub const TREE_BYTES_MAX: usize = 128 << 20;
+/// Memory of a tree within a larger file.
+pub const SMALL_BYTES_MAX: usize = 8 << 20;
 
 /// What a JSON value is, without quoting all of it.
 pub fn kind(value: &Value) -> &'static str {
@@ -60,6 +62,16 @@ pub fn tree(source: impl AsRef<Path>, key: &str, text: &str, bytes_max: usize) -
         None => too_large(source, key, bytes_max),
         Some(_) => Error::malformed(source, key, "JSON", reason),
     })
+}
+
+/// A value whose tree takes at most [`SMALL_BYTES_MAX`], within what serde derives a reader for.
+pub fn small<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Value, D::Error> {
+    let left = Cell::new(Some(SMALL_BYTES_MAX));
+    let value = Tree { left: &left }.deserialize(deserializer);
+    match left.get() {
+        None => Err(D::Error::custom(format_args!("values of more than {SMALL_BYTES_MAX} bytes of memory"))),
+        Some(_) => value,
+    }
 }
 
 /// Gives `take` each element of the array in a [`text`], with its place from 0, before the next one is read. The tree

@@ -1,8 +1,9 @@
 //! A model folder, on disk or compiled into the program.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use super::{Checkpoint, Load, foreign, is_there, kind, parse_json, read_json};
+use super::{Checkpoint, Load, foreign, is_there, kind, parse_json, read_bounded, read_json};
 use crate::error::{Error, Result};
 
 /// Where the files of a model are.
@@ -28,6 +29,14 @@ impl Folder<'_> {
         match self {
             Folder::Disk(folder) => is_there(&folder.join(name)),
             Folder::Embedded(_) => self.embedded(name).is_some(),
+        }
+    }
+
+    /// The bytes of a file of at most `bytes_max`.
+    pub fn read(&self, name: &str, bytes_max: u64) -> Result<Cow<'static, [u8]>> {
+        match self {
+            Folder::Disk(_) => read_bounded(&self.path(name), bytes_max).map(Cow::Owned),
+            Folder::Embedded(_) => self.expect(name).map(Cow::Borrowed),
         }
     }
 

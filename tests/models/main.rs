@@ -5,6 +5,7 @@ mod devices;
 mod grouped;
 mod parity;
 mod semantics;
+mod tokenizers;
 #[path = "../support"]
 mod support {
     pub mod devices;

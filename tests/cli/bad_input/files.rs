@@ -55,7 +55,7 @@ fn tokenizers() {
         (
             "an unknown model",
             |folder| folder.edit("tokenizer.json", |tokenizer| tokenizer["model"] = json!({"type": "Magic"})),
-            &["tokenizer.json: tokenizer: expected a tokenizers file"],
+            &["tokenizer.json: model.type: expected a tokenizers file, found unknown variant `Magic`"],
         ),
         (
             "no image marker",

@@ -1,20 +1,34 @@
 //! Text to tokens and back, and the tokens that mean something to the family: image markers and stops.
 
+mod charsmap;
+mod component;
+mod decoder;
+mod file;
+mod pipeline;
+mod stream;
+
+pub use stream::TextStream;
+
 use std::path::Path;
 
 use serde_json::{Map, Value};
-use tokenizers::Tokenizer as HuggingFace;
+use tokenizers::Model as _;
 
 use crate::checkpoint::Folder;
 use crate::error::{Error, Result};
 use crate::family::{Family, Template};
+use crate::parse;
+use decoder::Decoder;
+use file::Pipeline;
 
 /// Largest tokenizer file that is read; the largest of the family is 2 MB.
 pub(crate) const TOKENIZER_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of a text as it reaches the model, after normalizers and pre-tokenizers; fewer for a slow model.
+const TEXT_BYTES_MAX: u64 = 16 << 20;
 
 /// The tokenizer of a model folder.
 pub struct Tokenizer {
-    inner: HuggingFace,
+    pipeline: Pipeline,
     /// The token that stands for an image.
     pub media: u32,
     /// Stands around images, if the family has such a token.
@@ -33,26 +47,31 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Reads `tokenizer.json`, and the names of special tokens from `tokenizer_config.json` if there is one.
     ///
+    /// Of the components that `tokenizer.json` can have, those are read that published models of the families have:
+    /// BPE and Unigram; normal forms, Prepend, Replace, Strip, Lowercase, SentencePiece's map of characters; ByteLevel,
+    /// Split by a text or by the expression of GPT-2 or Llama 3, Digits, Metaspace; templates; the decoders of these.
+    ///
     /// # Errors
-    /// A file that is missing, oversized or malformed; a token of the family that is not in it.
+    /// A file that is missing, oversized or malformed; a component or setting of another kind; a token of the family
+    /// that is not in it.
     pub fn open(folder: Folder, family: &'static Family, vocabulary: usize) -> Result<Self> {
         let (file, names) = ("tokenizer.json", "tokenizer_config.json");
-        let value = folder.json(file, TOKENIZER_BYTES_MAX)?;
         let names = folder.object_if_there(names, TOKENIZER_BYTES_MAX)?;
-        Self::new(&folder.path(file), value, &names, family, vocabulary)
+        let path = folder.path(file);
+        let bytes = folder.read(file, TOKENIZER_BYTES_MAX)?;
+        let text = parse::text(&path, "text", &bytes)?;
+        // A panic here is a fault of what looks at the file, or of the crate behind it: of no one's process.
+        let pipeline = Error::catch("reading tokenizer.json", || file::read(&path, text))?;
+        Self::new(&path, pipeline, &names, family, vocabulary)
     }
 
     fn new(
         file: &Path,
-        value: Value,
+        pipeline: Pipeline,
         names: &Map<String, Value>,
         family: &'static Family,
         vocabulary: usize,
     ) -> Result<Self> {
-        let malformed = |error: &dyn std::fmt::Display| Error::invalid(file, "tokenizer", "a tokenizers file", error);
-        let mut inner: HuggingFace = serde_json::from_value(value).map_err(|error| malformed(&error))?;
-        inner.with_truncation(None).map_err(|error| malformed(&error))?;
-        inner.with_padding(None);
         let named = |key: &str, default: &str| match names.get(key) {
             Some(Value::String(text)) => text.clone(),
             Some(Value::Object(token)) => {
@@ -61,7 +80,8 @@ impl Tokenizer {
             _ => default.to_owned(),
         };
         let id = |text: &str| {
-            inner
+            pipeline
+                .encoder
                 .token_to_id(text)
                 .ok_or_else(|| Error::invalid(file, "vocabulary", format!("the token {text}"), "none"))
         };
@@ -69,7 +89,7 @@ impl Tokenizer {
         let media = id(template.image)?;
         let end = template.document_end.map(|end| id(&named("eos_token", end))).transpose()?;
         let turn_end = match template.turn_end_optional {
-            true => inner.token_to_id(template.turn_end),
+            true => pipeline.encoder.token_to_id(template.turn_end),
             false => Some(id(template.turn_end)?),
         };
         let fence = template.fence.map(id).transpose()?;
@@ -87,7 +107,7 @@ impl Tokenizer {
         if template.begin.is_some() {
             id(&begin)?;
         }
-        Ok(Tokenizer { inner, media, fence, turn_end, begin, end, family, vocabulary })
+        Ok(Tokenizer { pipeline, media, fence, turn_end, begin, end, family, vocabulary })
     }
 
     /// Tokens of a whole prompt. Where its text has no begin, the tokenizer may add one.
@@ -101,25 +121,48 @@ impl Tokenizer {
     }
 
     fn encode_with(&self, text: &str, special: bool) -> Result<Vec<u32>> {
-        let encoding =
-            self.inner.encode_fast(text, special).map_err(|error| Error::argument(format!("prompt: {error}")))?;
-        let ids = encoding.get_ids();
+        let Pipeline { encoder, around, cost, .. } = &self.pipeline;
+        let bytes = (text.len() as u64).saturating_mul(*cost);
+        if bytes > TEXT_BYTES_MAX {
+            return Err(Error::limit("bytes of a text for the tokenizer", TEXT_BYTES_MAX, bytes));
+        }
+        let encoding = Error::catch("making tokens of a text", || {
+            encoder.encode_fast(text, false).map_err(|error| Error::argument(format!("prompt: {error}")))
+        })?;
+        let mut ids = encoding.get_ids().to_vec();
+        if special {
+            ids = [&around.before, &ids[..], &around.after].concat();
+        }
         if let Some(id) = ids.iter().find(|id| **id as usize >= self.vocabulary) {
             let expected = format!("prompt: expected tokens below the {} rows of the embedding", self.vocabulary);
             return Err(Error::argument(format!("{expected}, found {id} ({})", self.token(*id))));
         }
-        Ok(ids.to_vec())
+        Ok(ids)
     }
 
     /// Text of tokens, special ones left out.
     pub fn decode(&self, ids: &[u32]) -> String {
-        // Decoding fails only for a decoder that rejects its own tokens; such tokens have no text.
-        self.inner.decode(ids, true).unwrap_or_default()
+        let mut stream = TextStream::default();
+        let mut text: String = ids.iter().map(|&id| stream.push(self, id)).collect();
+        text += &stream.finish(self);
+        text
     }
 
     /// The token as its vocabulary writes it.
     pub fn token(&self, id: u32) -> String {
-        self.inner.id_to_token(id).unwrap_or_default()
+        self.pipeline.encoder.id_to_token(id).unwrap_or_default()
+    }
+
+    /// The token as it is decoded; none if it is special, or no token.
+    fn written(&self, id: u32) -> Option<String> {
+        let encoder = &self.pipeline.encoder;
+        let added = encoder.get_added_vocabulary();
+        let token = added.simple_id_to_token(id).or_else(|| encoder.get_model().id_to_token(id))?;
+        (!added.is_special_token(&token)).then_some(token)
+    }
+
+    fn decoder(&self) -> &Decoder {
+        &self.pipeline.decoder
     }
 
     /// Markers that a text part may not hold.
@@ -158,38 +201,5 @@ impl Tokenizer {
     /// The family whose prompts it writes.
     pub fn family(&self) -> &'static Family {
         self.family
-    }
-}
-
-/// Turns tokens into text as they come, without ever giving half a character or a word that the next token changes.
-#[derive(Debug, Default)]
-pub struct TextStream {
-    ids: Vec<u32>,
-    /// Tokens before this one are given out and no longer influence what follows.
-    settled: usize,
-    /// Tokens before this one are given out.
-    given: usize,
-}
-
-impl TextStream {
-    /// The text that `id` completes; empty while a character is incomplete.
-    pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> String {
-        self.ids.push(id);
-        let before = tokenizer.decode(&self.ids[self.settled..self.given]);
-        let now = tokenizer.decode(&self.ids[self.settled..]);
-        if now.len() <= before.len() || now.ends_with('\u{fffd}') {
-            return String::new();
-        }
-        self.settled = self.given;
-        self.given = self.ids.len();
-        now.get(before.len()..).unwrap_or_default().to_owned()
-    }
-
-    /// What is left when no more tokens come.
-    pub fn finish(&mut self, tokenizer: &Tokenizer) -> String {
-        let before = tokenizer.decode(&self.ids[self.settled..self.given]);
-        let now = tokenizer.decode(&self.ids[self.settled..]);
-        self.given = self.ids.len();
-        now.get(before.len()..).unwrap_or_default().to_owned()
     }
 }
