@@ -1,4 +1,4 @@
-//! Compiles `kernels/*.cu`: with nvcc, where there is one, to images for GPUs that the library embeds; with a C++
+//! Compiles `src/image/jpeg.c`, and `kernels/*.cu`: with nvcc, where there is one, to images for GPUs that the library embeds; with a C++
 //! compiler, if the feature `emulated` is on, to a static library that runs the same kernels on the processor.
 //!
 //! The library includes `OUT_DIR/arguments.rs`, which is `kernels/arguments.h` in Rust and `enum Kernel`, all kernels
@@ -12,6 +12,8 @@
 mod emulator;
 #[path = "build/header.rs"]
 mod header;
+#[path = "build/jpeg.rs"]
+mod jpeg;
 #[path = "build/kernels.rs"]
 mod kernels;
 #[path = "build/nvcc.rs"]
@@ -42,6 +44,7 @@ fn build() -> Result<(), String> {
     println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-changed=kernels");
     let folder = |name| env::var_os(name).map(PathBuf::from).ok_or(format!("{name}: expected a folder, found nothing"));
+    jpeg::build()?;
     let (root, out) = (folder("CARGO_MANIFEST_DIR")?, folder("OUT_DIR")?);
     let sources = sources(&root.join("kernels"))?;
     // Next to OUT_DIR, so that builds with other features find the same objects.

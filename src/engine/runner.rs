@@ -31,6 +31,7 @@ use std::thread::{self, JoinHandle};
 
 use super::{Engine, EventKind, PreparedRequest, Request, RequestId};
 use crate::error::{Error, Result};
+use crate::image::memory;
 
 /// Where requests come from and what becomes of them. An error that it returns ends the run.
 pub trait Load {
@@ -213,7 +214,8 @@ impl<T: Send + 'static> Workers<T> {
                     let taken = source.lock().unwrap_or_else(PoisonError::into_inner).next();
                     let passed = match taken {
                         Some(Ok((mut ticket, request))) => {
-                            let prepared = Error::catch("preparing a request", || prepare(request, &mut ticket));
+                            let prepare = || Error::catch("preparing a request", || prepare(request, &mut ticket));
+                            let prepared = memory::of_one_request(prepare);
                             Ok((ticket, prepared.map(Box::new)))
                         }
                         Some(Err(error)) => Err(error),

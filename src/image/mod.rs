@@ -7,12 +7,19 @@
 //! An image keeps the mode that Pillow would give it, because the mode decides how it is resized: a palette by nearest
 //! neighbour, transparency premultiplied, 16-bit grey in 16 bits. Nothing here opens a file or a socket.
 
+mod bmp;
 mod decode;
+mod exif;
+mod foreign;
+mod input;
+mod jpeg;
+pub(crate) mod memory;
 mod preprocess;
 mod resize;
 
-pub(crate) use decode::Format;
-pub use decode::{Limits, decode};
+pub use decode::decode;
+pub(crate) use input::Format;
+pub use input::Limits;
 pub use preprocess::{CLIP_MEAN, CLIP_STD, Crop, Preprocessor};
 
 use std::borrow::Cow;
@@ -36,6 +43,8 @@ pub enum Mode {
     Rgba,
     /// "I;16": grey in two bytes, the low one first.
     Gray16,
+    /// "CMYK": cyan, magenta, yellow, black; 0 is no ink.
+    Cmyk,
 }
 
 impl Mode {
@@ -45,7 +54,7 @@ impl Mode {
             Mode::Bilevel | Mode::Gray | Mode::Palette => 1,
             Mode::GrayAlpha | Mode::Gray16 => 2,
             Mode::Rgb => 3,
-            Mode::Rgba => 4,
+            Mode::Rgba | Mode::Cmyk => 4,
         }
     }
 }
@@ -133,6 +142,14 @@ impl Image {
         &self.palette
     }
 
+    /// What of it the model will not see, if that is to be told.
+    ///
+    /// 16-bit grey counts as Pillow 12.0 counts it: every level above 255 is white.
+    pub fn note(&self) -> Option<&'static str> {
+        let is_cut = self.mode == Mode::Gray16 && self.pixels.as_chunks().0.iter().any(|&[_, high]| high != 0);
+        is_cut.then_some("16-bit grey: levels above 255 are white, as in Pillow 12.0; save it as 8 bits to show them")
+    }
+
     /// A hash of everything that decides how the image looks to a model.
     pub(crate) fn content(&self) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();
@@ -155,7 +172,7 @@ impl Image {
     pub fn over_white(&self) -> Cow<'_, [u8]> {
         let mut rgb = self.to_rgb();
         match self.mode {
-            Mode::Rgb => {}
+            Mode::Rgb | Mode::Cmyk => {}
             Mode::GrayAlpha => lay_over_white(rgb.to_mut(), self.pixels.chunks_exact(2).map(|pixel| pixel[1])),
             Mode::Rgba => lay_over_white(rgb.to_mut(), self.pixels.chunks_exact(4).map(|pixel| pixel[3])),
             Mode::Palette => {
@@ -185,11 +202,21 @@ fn rgb_of<'a>(mode: Mode, palette: &[[u8; 4]], pixels: &'a [u8]) -> Cow<'a, [u8]
                 [red, green, blue]
             })
             .collect(),
+        Mode::Cmyk => pixels.as_chunks().0.iter().flat_map(rgb_of_inks).collect(),
         // Pillow clips 16-bit grey to 255, it does not scale it.
         Mode::Gray16 => {
             pixels.chunks_exact(2).flat_map(|pixel| [if pixel[1] == 0 { pixel[0] } else { 255 }; 3]).collect()
         }
     }
+}
+
+/// Each colour is what its ink leaves of what black leaves, rounded as Pillow does.
+fn rgb_of_inks(&[cyan, magenta, yellow, black]: &[u8; 4]) -> [u8; 3] {
+    let light = 255 - u32::from(black);
+    [cyan, magenta, yellow].map(|ink| {
+        let product = u32::from(ink) * light + 128;
+        (light - ((product + (product >> 8)) >> 8)) as u8
+    })
 }
 
 /// Blends each pixel with white by its alpha, in the fixed point of Pillow's `alpha_composite`.

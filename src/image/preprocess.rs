@@ -86,6 +86,7 @@ fn resize_in_mode(image: &Image, x: &Axis, y: &Axis) -> Vec<u8> {
         Mode::Bilevel | Mode::Palette => nearest(pixels, x, y),
         Mode::Gray => bicubic::<u8, 1>(pixels, x, y),
         Mode::Rgb => bicubic::<u8, 3>(pixels, x, y),
+        Mode::Cmyk => bicubic::<u8, 4>(pixels, x, y),
         Mode::GrayAlpha => bicubic_premultiplied::<2>(pixels, x, y),
         Mode::Rgba => bicubic_premultiplied::<4>(pixels, x, y),
         Mode::Gray16 => {

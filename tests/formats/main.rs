@@ -2,4 +2,5 @@
 
 mod checkpoint;
 mod images;
+mod suites;
 mod video;

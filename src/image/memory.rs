@@ -1,0 +1,86 @@
+//! What threads that prepare requests hold together of decoded images.
+//!
+//! A request has [`FREE`] bytes of its own. One that needs more waits until it is the only such one, so that any
+//! number of threads holds that many times [`FREE`] and what the limits allow one request. There is one lock, held to
+//! the end of a request, so nobody waits for a thread that waits.
+
+use std::cell::RefCell;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Bytes that each thread may hold beside others: two photographs of 20 million pixels.
+const FREE: usize = 128 << 20;
+
+static LARGE: Mutex<()> = Mutex::new(());
+
+/// The request at hand of a thread.
+#[derive(Default)]
+struct Request {
+    asked: usize,
+    turn: Option<MutexGuard<'static, ()>>,
+}
+
+thread_local! {
+    static REQUEST: RefCell<Option<Request>> = const { RefCell::new(None) };
+}
+
+/// Ends the request, also in a panic.
+struct End;
+
+impl Drop for End {
+    fn drop(&mut self) {
+        REQUEST.set(None);
+    }
+}
+
+/// Prepares one request on this thread, which keeps none of its images afterwards.
+pub(crate) fn of_one_request<T>(work: impl FnOnce() -> T) -> T {
+    REQUEST.set(Some(Request::default()));
+    let _end = End;
+    work()
+}
+
+/// Before so many bytes of images are allocated. Elsewhere than in [`of_one_request`] memory is the caller's matter.
+pub(crate) fn ask(bytes: usize) {
+    REQUEST.with_borrow_mut(|request| {
+        if let Some(request) = request {
+            request.asked = request.asked.saturating_add(bytes);
+            if request.asked > FREE && request.turn.is_none() {
+                request.turn = Some(LARGE.lock().unwrap_or_else(PoisonError::into_inner));
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn one_large_request_at_a_time() {
+        let (large, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let prepare = || {
+            for _ in 0..20 {
+                let _ = std::panic::catch_unwind(|| {
+                    of_one_request(|| {
+                        ask(FREE);
+                        ask(1);
+                        most.fetch_max(1 + large.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
+                        thread::yield_now();
+                        large.fetch_sub(1, Ordering::SeqCst);
+                        std::panic::resume_unwind(Box::new(()));
+                    })
+                });
+                ask(usize::MAX);
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(prepare);
+            }
+        });
+        assert_eq!(most.into_inner(), 1);
+    }
+}

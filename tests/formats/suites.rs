@@ -1,0 +1,67 @@
+//! Hundreds of small files against Pillow 12.0: not one byte of a pixel differs. The scripts in tools/ that make them
+//! (`golden_jpeg.py`, `golden_bmp.py`) say how the suites are written.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use flamant::image::{Limits, decode};
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/images").join(name)
+}
+
+/// FNV-1a, 64 bits.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+/// Name, content and expectation of each file of a suite.
+fn files(suite: &str) -> Vec<(String, Vec<u8>, String)> {
+    let all = fs::read(data(&format!("{suite}.bin"))).unwrap();
+    let text = fs::read_to_string(data(&format!("{suite}.txt"))).unwrap();
+    let mut rest = &all[..];
+    let files = text.lines().map(|line| {
+        let [name, length, expected] = line.splitn(3, ' ').collect::<Vec<_>>().try_into().unwrap();
+        let (file, after) = rest.split_at(length.parse().unwrap());
+        rest = after;
+        (name.to_owned(), file.to_vec(), expected.to_owned())
+    });
+    let files = files.collect();
+    assert!(rest.is_empty());
+    files
+}
+
+/// Sides and pixels as a line of a suite has them, or why there are none.
+fn found(name: &str, bytes: &[u8]) -> String {
+    match decode(bytes, name, &Limits::default()) {
+        Ok(image) => format!("{} {} {:016x}", image.width(), image.height(), fnv1a(&image.to_rgb())),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn check(suite: &str, least: usize) {
+    let files = files(suite);
+    let wrong: Vec<String> = files
+        .iter()
+        .map(|(name, bytes, expected)| (name, found(name, bytes), expected))
+        .filter(|(_, found, expected)| found != *expected)
+        .map(|(name, found, expected)| format!("{name}: {found}, not {expected}"))
+        .collect();
+    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), files.len(), wrong.join("\n"));
+    assert!(files.len() >= least);
+}
+
+#[test]
+fn every_jpeg_is_pillows_to_the_byte() {
+    check("jpeg", 700);
+}
+
+#[test]
+fn every_bmp_is_pillows_to_the_byte() {
+    check("bmp", 400);
+}
+
+#[test]
+fn what_pillow_turns_is_turned() {
+    check("turned", 150);
+}
