@@ -24,6 +24,18 @@ bench NAME="counts":
 fuzz TARGET SECONDS="60":
     cargo +nightly fuzz run {{ TARGET }} -- -max_total_time={{ SECONDS }}
 
+# The C library without cargo-c, in target/c
+c-library:
+    tools/c_library.sh
+
+# AddressSanitizer over the C library and its callers
+sanitize:
+    tools/sanitize.sh
+
+# Licences, sources and advisories of dependencies (cargo-deny)
+deny:
+    cargo deny check
+
 # The compiled kernels, executed; nvcc must be there
 interpreter:
     FLAMANT_REQUIRE_KERNELS=1 cargo test --test interpreter -- --nocapture

@@ -25,7 +25,8 @@
  *     flamant_engine_step, flamant_engine_run one thread at a time, any   the device; while one is at work, others
  *                                                                         are answered FLAMANT_BUSY
  *     flamant_engine_submit, _cancel, _stats, any thread, any number      nothing: never for a step
- *     _next_event, flamant_event_release
+ *     _info_json, _next_event,
+ *     flamant_event_release
  *     flamant_engine_wait                     any thread, any number      work or an event, at most the time given
  *     flamant_engine_free                     any thread, once            nothing: a step at work goes on to its end,
  *                                                                         and the call that does it frees the engine
@@ -137,14 +138,24 @@ typedef struct flamant_engine_options {
     size_t queue;             /* requests that wait, at most */
     uint64_t queue_bytes;     /* bytes of images and tokens of all requests that are not over, at most */
     uint32_t prefix_caching;  /* 1: beginnings of prompts and images seen before are found again; 0: not */
-    uint32_t unused;          /* 0 */
+    uint32_t load;            /* FLAMANT_LOAD_... */
 } flamant_engine_options;
+
+/* How weights come to memory. Where one of their files is written to or cut while it is mapped and used, requests fail
+   with FLAMANT_INVALID_FILE; to read behind the end of a file that was cut raises SIGBUS, which the library does not
+   handle. */
+enum {
+    FLAMANT_LOAD_MAP = 0, /* files are mapped: a model opens at once; its files must stay as they are */
+    FLAMANT_LOAD_READ = 1 /* files are read when the model is opened, and not needed afterwards */
+};
 
 /* Tasks. */
 enum {
     FLAMANT_GENERATE = 1, /* write after the prompt */
     FLAMANT_CLASSIFY = 2, /* how likely each of the choices is after the prompt */
-    FLAMANT_SCORE = 3     /* how likely each token of the prompt is after those before it */
+    FLAMANT_SCORE = 3,    /* how likely each token of the prompt is after those before it */
+    FLAMANT_FEATURES = 4  /* what the vision tower compares images and videos by: all parts are such; it cannot be
+                             cancelled */
 };
 
 /* What to do with a prompt. Settings of other tasks are not looked at. */
@@ -184,7 +195,8 @@ enum {
     FLAMANT_EVENT_CLASSIFIED = 4, /* last: choices, choice_count, in the order given */
     FLAMANT_EVENT_SCORED = 5,     /* last: ids, logprobs (not a number where there is none: the first), token_count */
     FLAMANT_EVENT_CANCELLED = 6,  /* last */
-    FLAMANT_EVENT_FAILED = 7      /* last: failure, and the message as text */
+    FLAMANT_EVENT_FAILED = 7,     /* last: failure, and the message as text */
+    FLAMANT_EVENT_FEATURES = 8    /* last: features, feature_count, feature_width */
 };
 
 /* What flamant_engine_wait waits for. */
@@ -242,6 +254,10 @@ typedef struct flamant_event {
     double media_seconds;
     double prompt_seconds;
     double decode_seconds;
+
+    const float *features; /* feature_count rows of feature_width numbers: a unit vector for each part, in order */
+    size_t feature_count;
+    size_t feature_width;
 } flamant_event;
 
 /* What an engine has done since it was opened, and how it stands. Pages that are cached are kept for later and can be
@@ -278,6 +294,19 @@ typedef struct flamant_stats {
 /* Gets an event, valid until it returns. Not 0: stop. It must return: no exception, no longjmp. */
 typedef int (*flamant_callback)(const flamant_event *event, void *user);
 
+/* Levels of what the library tells of itself, each with those before it. */
+enum {
+    FLAMANT_LOG_OFF = 0,
+    FLAMANT_LOG_ERROR = 1, /* an engine has failed */
+    FLAMANT_LOG_WARN = 2,  /* a request has failed, a device refused something */
+    FLAMANT_LOG_INFO = 3,  /* a model was opened, a request is over */
+    FLAMANT_LOG_DEBUG = 4  /* every step */
+};
+
+/* Gets a line of UTF-8, zero-terminated, valid until it returns. It is called on any thread, in the middle of other
+   calls: it must return, and call nothing of this library. */
+typedef void (*flamant_log_callback)(uint32_t level, const char *line, void *user);
+
 /* ---- About the library. The texts are zero-terminated and stay. */
 
 /* The library's FLAMANT_ABI_VERSION. */
@@ -297,6 +326,18 @@ const char *flamant_status_name(flamant_status status);
    Valid until the next such call on this thread. */
 const char *flamant_last_error(void);
 
+/* ---- About this machine. */
+
+/* Gives the devices there are as a JSON array; each has "device" (as in flamant_engine_options), "name", "memory_free",
+   "usable" and "problem" (why not), among others. The text is valid until the next call on this thread of a function
+   that gives one. */
+flamant_status flamant_devices_json(const char **json);
+
+/* Has what the library tells up to a level handed to a callback; null or FLAMANT_LOG_OFF: nothing, as at the start.
+   Waits until no thread is in an earlier callback. FLAMANT_BUSY: called from a callback, or in a program in Rust that
+   has a subscriber of its own. */
+flamant_status flamant_set_log(uint32_t level, flamant_log_callback callback, void *user);
+
 /* ---- Options. Fill a struct with defaults, and its struct_size with the size given: the struct's own. */
 
 flamant_status flamant_engine_options_init(flamant_engine_options *options, size_t struct_size);
@@ -311,6 +352,11 @@ flamant_status flamant_engine_open(const flamant_engine_options *options, flaman
    around the callback that this is called from, that call frees it when its step is over, before it returns. Null is
    allowed and does nothing. */
 flamant_status flamant_engine_free(flamant_engine *engine);
+
+/* Gives what was opened as a JSON object: "family", "folder", "device", "precision", "config" (layers, widths, heads,
+   vocabulary, image size), "context_max", "limits" and what memory made of them, among others. The text is valid until
+   the next call on this thread of a function that gives one. */
+flamant_status flamant_engine_info_json(flamant_engine *engine, const char **json);
 
 /* Queues a request, without waiting for a step. Whatever is wrong with it is said here; what the device or the model
    makes of it is said by its last event. FLAMANT_QUEUE_FULL: it would be taken if others were over. */

@@ -8,6 +8,8 @@
 mod flamingo;
 mod language;
 mod output;
+#[cfg(test)]
+mod tests;
 mod tokenizer;
 mod vision;
 

@@ -7,6 +7,7 @@ As a program it names signs it has never seen, then tells how likely each name i
 
 import ctypes
 import ctypes.util
+import json
 import os
 import struct
 import zlib
@@ -16,8 +17,8 @@ from ctypes import c_char_p, c_double, c_float, c_int32, c_size_t, c_uint32, c_u
 ABI_VERSION = 1
 OK, NO_EVENT, IDLE, STOPPED, FIRST_FAILURE = 0, 1, 2, 3, 10
 PART_TEXT, PART_IMAGE, PART_PIXELS, PART_VIDEO = 1, 2, 3, 4
-GENERATE, CLASSIFY, SCORE = 1, 2, 3
-TOKEN, LOGITS, WRITTEN, CLASSIFIED, SCORED, CANCELLED, FAILED = 1, 2, 3, 4, 5, 6, 7
+GENERATE, CLASSIFY, SCORE, FEATURES = 1, 2, 3, 4
+TOKEN, LOGITS, WRITTEN, CLASSIFIED, SCORED, CANCELLED, FAILED, FEATURES_FOUND = range(1, 9)
 
 
 class Text(Structure):
@@ -39,7 +40,7 @@ class EngineOptions(Structure):
         ("struct_size", c_size_t), ("model", c_char_p), ("device", c_char_p), ("precision", c_char_p),
         ("threads", c_size_t), ("context_max", c_size_t), ("max_sequences", c_size_t), ("max_batched_tokens", c_size_t),
         ("max_batched_images", c_size_t), ("text_pages", c_size_t), ("media_pages", c_size_t), ("queue", c_size_t),
-        ("queue_bytes", c_uint64), ("prefix_caching", c_uint32), ("unused", c_uint32),
+        ("queue_bytes", c_uint64), ("prefix_caching", c_uint32), ("load", c_uint32),
     ]
 
 
@@ -68,7 +69,8 @@ class Event(Structure):
         ("choice_count", c_size_t), ("failure", c_int32), ("unused", c_uint32), ("prompt_tokens", c_size_t),
         ("cached_tokens", c_size_t), ("completion_tokens", c_size_t), ("images", c_size_t),
         ("images_encoded", c_size_t), ("queue_seconds", c_double), ("media_seconds", c_double),
-        ("prompt_seconds", c_double), ("decode_seconds", c_double),
+        ("prompt_seconds", c_double), ("decode_seconds", c_double), ("features", POINTER(c_float)),
+        ("feature_count", c_size_t), ("feature_width", c_size_t),
     ]
 
 
@@ -92,6 +94,7 @@ class Library:
         self.declare("flamant_request_init", c_int32, POINTER(Request), c_size_t)
         self.declare("flamant_engine_open", c_int32, POINTER(EngineOptions), POINTER(c_void_p))
         self.declare("flamant_engine_free", c_int32, c_void_p)
+        self.declare("flamant_engine_info_json", c_int32, c_void_p, POINTER(c_char_p))
         self.declare("flamant_engine_submit", c_int32, c_void_p, POINTER(Request), POINTER(c_uint64))
         self.declare("flamant_engine_cancel", c_int32, c_void_p, c_uint64)
         self.declare("flamant_engine_step", c_int32, c_void_p, POINTER(c_size_t))
@@ -158,6 +161,19 @@ class Engine:
         for event in self.events(prompt, SCORE):
             if event.kind == SCORED:
                 return event.logprobs[: event.token_count]
+
+    def features(self, images):
+        """What images and videos are compared by: a unit vector for each."""
+        for event in self.events(images, FEATURES):
+            if event.kind == FEATURES_FOUND:
+                width = event.feature_width
+                return [event.features[row * width:(row + 1) * width] for row in range(event.feature_count)]
+
+    def info(self):
+        """What was opened: family, dimensions, device, limits."""
+        text = c_char_p()
+        self.library.call("flamant_engine_info_json", self.handle, byref(text))
+        return json.loads(text.value)
 
     def events(self, prompt, task, **settings):
         """Submits a request and yields its events; what they point to is there until the next one."""

@@ -3,8 +3,7 @@
 use std::io::Write as _;
 
 use clap::Args;
-use flamant::DeviceInfo;
-use serde_json::json;
+use flamant::json;
 
 use super::{Outcome, print_json};
 
@@ -22,7 +21,7 @@ impl Devices {
     pub fn run(self) -> Outcome {
         let devices = flamant::devices();
         if self.json {
-            return print_json(&devices.iter().map(report).collect());
+            return print_json(&devices.iter().map(json::device).collect());
         }
         let mut out = std::io::stdout().lock();
         for device in devices {
@@ -30,20 +29,4 @@ impl Devices {
         }
         Ok(())
     }
-}
-
-fn report(device: &DeviceInfo) -> serde_json::Value {
-    json!({
-        "device": device.device.to_string(),
-        "name": device.name,
-        "units": device.units,
-        "compute_capability": device.compute_capability.map(|(major, minor)| format!("{major}.{minor}")),
-        "memory_total": device.memory_total,
-        "memory_free": device.memory_free,
-        "kernels": device.kernels,
-        "max_batched_tokens": device.max_batched_tokens,
-        "max_batched_images": device.max_batched_images,
-        "usable": device.problem.is_none(),
-        "problem": device.problem,
-    })
 }

@@ -103,7 +103,6 @@ fn steps() -> [(&'static str, usize, usize); 2] {
 }
 
 fn report(inspection: &Inspection) -> serde_json::Value {
-    let ModelConfig { vision, resampler, gated, decoder } = &inspection.config;
     let parts: serde_json::Map<_, _> = inspection
         .parts
         .iter()
@@ -116,24 +115,10 @@ fn report(inspection: &Inspection) -> serde_json::Value {
     let steps = steps().into_iter().map(|(device, tokens, images)| {
         (device.to_owned(), json!({"max_batched_tokens": tokens, "max_batched_images": images}))
     });
-    json!({
+    let mut report = flamant::json::config(&inspection.config);
+    let more = json!({
         "family": inspection.family.name,
         "language_model": inspection.language_model,
-        "vision": {
-            "layers": vision.layers, "width": vision.width, "heads": vision.heads,
-            "image_size": vision.image_size, "patch_size": vision.patch_size, "tokens": vision.tokens_out(),
-        },
-        "resampler": resampler.as_ref().map(|resampler| json!({
-            "layers": resampler.depth, "latents": resampler.latents,
-            "heads": resampler.heads, "head_width": resampler.head_width,
-            "frame_embeddings": resampler.frame_embeddings,
-        })),
-        "image": {"rows": inspection.config.media_tokens(), "media_pages": inspection.media_pages()},
-        "gated_blocks": {"interval": gated.interval, "heads": gated.heads, "head_width": gated.head_width},
-        "decoder": {
-            "layers": decoder.layers, "width": decoder.width, "heads": decoder.heads,
-            "vocabulary": decoder.vocabulary, "positions": decoder.positions_max,
-        },
         "generation": {
             "end_tokens": generation.end_tokens, "suppressed_tokens": generation.suppressed_tokens,
             "not_applied": generation.defaults, "not_supported": generation.unsupported,
@@ -143,5 +128,9 @@ fn report(inspection: &Inspection) -> serde_json::Value {
         "gates": gates.map(|gate| json!({"layer": gate.layer, "attention": gate.attention, "dense": gate.dense})).collect::<Vec<_>>(),
         "bytes": inspection.bytes,
         "unused_tensors": inspection.unused,
-    })
+    });
+    if let (serde_json::Value::Object(report), serde_json::Value::Object(more)) = (&mut report, more) {
+        report.extend(more);
+    }
+    report
 }

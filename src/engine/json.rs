@@ -1,4 +1,5 @@
-//! Requests and answers as JSON: lines that `flamant batch` reads and writes, and what `--json` prints.
+//! Requests and answers as JSON: lines that `flamant batch` reads and writes, and what `--json` prints; so models and
+//! devices.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -8,8 +9,11 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, MapAcce
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{Answer, Choice, Classification, Finish, Generation, Request, Score, Task, Timings, Usage};
+use super::{Answer, Choice, Classification, Engine, Finish, Generation, Request, Score, Task, Timings, Usage};
+use crate::backend::DeviceInfo;
+use crate::config::ModelConfig;
 use crate::error::{Error, Result};
+use crate::kv::media_pages;
 use crate::parse;
 use crate::prompt::{Prompt, PromptLimits};
 use crate::tokenizer::Tokenizer;
@@ -54,6 +58,73 @@ pub fn score(score: &Score, tokenizer: &Tokenizer) -> Value {
         "logprobs": score.logprobs,
         "usage": usage(&score.usage),
         "timings": timings(&score.timings),
+    })
+}
+
+/// A device of this machine.
+pub fn device(device: &DeviceInfo) -> Value {
+    json!({
+        "device": device.device.to_string(),
+        "name": device.name,
+        "units": device.units,
+        "compute_capability": device.compute_capability.map(|(major, minor)| format!("{major}.{minor}")),
+        "memory_total": device.memory_total,
+        "memory_free": device.memory_free,
+        "kernels": device.kernels,
+        "max_batched_tokens": device.max_batched_tokens,
+        "max_batched_images": device.max_batched_images,
+        "usable": device.problem.is_none(),
+        "problem": device.problem,
+    })
+}
+
+/// What a model is made of.
+pub fn config(config: &ModelConfig) -> Value {
+    let ModelConfig { vision, resampler, gated, decoder } = config;
+    let resampler = resampler.as_ref().map(|resampler| {
+        json!({
+            "layers": resampler.depth, "latents": resampler.latents,
+            "heads": resampler.heads, "head_width": resampler.head_width,
+            "frame_embeddings": resampler.frame_embeddings,
+        })
+    });
+    json!({
+        "vision": {
+            "layers": vision.layers, "width": vision.width, "heads": vision.heads,
+            "image_size": vision.image_size, "patch_size": vision.patch_size, "tokens": vision.tokens_out(),
+        },
+        "resampler": resampler,
+        "image": {"rows": config.media_tokens(), "media_pages": media_pages(config.media_tokens())},
+        "gated_blocks": {"interval": gated.interval, "heads": gated.heads, "head_width": gated.head_width},
+        "decoder": {
+            "layers": decoder.layers, "width": decoder.width, "heads": decoder.heads,
+            "vocabulary": decoder.vocabulary, "positions": decoder.positions_max,
+        },
+    })
+}
+
+/// An open model: what it is made of, where it runs, and what bounds it.
+pub fn engine(engine: &Engine) -> Value {
+    let (limits, preparer) = (engine.limits(), engine.preparer());
+    json!({
+        "family": preparer.tokenizer().family().name,
+        "folder": engine.folder().map(|folder| folder.display().to_string()),
+        "bytes": preparer.checkpoint().bytes(),
+        "config": config(engine.config()),
+        "context_max": preparer.context_max(),
+        "device": engine.device().to_string(),
+        "precision": engine.precision().map(|precision| precision.to_string()),
+        "fallback": engine.fallback(),
+        "limits": {
+            "max_sequences": limits.max_sequences,
+            "max_batched_tokens": limits.max_batched_tokens,
+            "max_batched_images": limits.max_batched_images,
+            "text_pages": limits.text_pages,
+            "media_pages": limits.media_pages,
+            "queue": limits.queue,
+            "queue_bytes": limits.queue_bytes,
+            "prefix_caching": limits.prefix_caching,
+        },
     })
 }
 

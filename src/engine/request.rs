@@ -140,7 +140,7 @@ pub struct RequestId(u64);
 
 impl RequestId {
     /// One that no request has had; later ones are larger.
-    pub(super) fn next() -> RequestId {
+    pub(crate) fn next() -> RequestId {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         RequestId(NEXT.fetch_add(1, Ordering::Relaxed))
     }

@@ -4,6 +4,7 @@ use std::ptr;
 
 use super::layout::*;
 use super::memory::{array, string, text};
+use crate::checkpoint::Load;
 use crate::engine::{Generation, Limits, Options, Request, Task};
 use crate::error::{Error, Result};
 use crate::image::{self, Image};
@@ -32,7 +33,7 @@ pub(super) fn default_options() -> EngineOptions {
         queue: limits.queue,
         queue_bytes: limits.queue_bytes,
         prefix_caching: limits.prefix_caching.into(),
-        unused: 0,
+        load: LOAD_MAP,
     }
 }
 
@@ -66,7 +67,6 @@ pub(super) fn default_request() -> RequestOptions {
 /// The folder of a model, if it is not the one in the program, and how to open it.
 pub(super) fn options<'a>(asked: &EngineOptions) -> Result<(Option<&'a str>, Options)> {
     let given = |count: usize| (count > 0).then_some(count);
-    must_be_zero("flamant_engine_options: unused", asked.unused as usize)?;
     let device = string("device", asked.device)?.map(str::parse).transpose()?;
     let precision = string("precision", asked.precision)?.map(str::parse).transpose()?;
     let limits = Limits {
@@ -85,26 +85,47 @@ pub(super) fn options<'a>(asked: &EngineOptions) -> Result<(Option<&'a str>, Opt
         threads: asked.threads,
         context_max: given(asked.context_max),
         limits,
+        load: match asked.load {
+            LOAD_MAP => Load::Map,
+            LOAD_READ => Load::Read,
+            other => return Err(Error::argument(format!("load: expected FLAMANT_LOAD_MAP or _READ, found {other}"))),
+        },
         ..Options::default()
     };
     Ok((string("model", asked.model)?, options))
 }
 
+/// What a request asks for.
+pub(super) enum Asked {
+    Request(Request),
+    /// What images and videos are compared by.
+    Features(Prompt),
+}
+
 /// A prompt and what to do with it.
-pub(super) fn request(asked: &RequestOptions) -> Result<Request> {
+pub(super) fn request(asked: &RequestOptions) -> Result<Asked> {
     let task = match asked.task {
         GENERATE => Task::Generate(generation(asked)?),
         CLASSIFY => Task::Classify { choices: texts("choices", "choice", asked.choices, asked.choice_count)? },
         SCORE => Task::Score { logits: flag("logits", asked.logits)? },
+        FEATURES => return Ok(Asked::Features(prompt(asked, false)?)),
         other => return Err(Error::argument(format!("task: expected one of FLAMANT_GENERATE, ..., found {other}"))),
     };
+    Ok(Asked::Request(Request { prompt: prompt(asked, true)?, task }))
+}
+
+fn prompt(asked: &RequestOptions, texts: bool) -> Result<Prompt> {
     let limits = PromptLimits::default();
     let parts = array("parts", asked.parts, asked.part_count, limits.parts_max)?;
     let mut prompt = Prompt::new();
     for (index, part) in parts.iter().enumerate() {
-        add(&mut prompt, &limits, &format!("part {index}"), part)?;
+        let name = format!("part {index}");
+        if part.kind == PART_TEXT && !texts {
+            return Err(Error::argument(format!("{name}: kind: expected an image or a video, which have features")));
+        }
+        add(&mut prompt, &limits, &name, part)?;
     }
-    Ok(Request { prompt, task })
+    Ok(prompt)
 }
 
 fn generation(asked: &RequestOptions) -> Result<Generation> {

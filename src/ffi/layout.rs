@@ -60,6 +60,7 @@ pub(super) const PART_VIDEO: u32 = 4;
 pub(super) const GENERATE: u32 = 1;
 pub(super) const CLASSIFY: u32 = 2;
 pub(super) const SCORE: u32 = 3;
+pub(super) const FEATURES: u32 = 4;
 
 pub(super) const EVENT_TOKEN: u32 = 1;
 pub(super) const EVENT_LOGITS: u32 = 2;
@@ -68,6 +69,16 @@ pub(super) const EVENT_CLASSIFIED: u32 = 4;
 pub(super) const EVENT_SCORED: u32 = 5;
 pub(super) const EVENT_CANCELLED: u32 = 6;
 pub(super) const EVENT_FAILED: u32 = 7;
+pub(super) const EVENT_FEATURES: u32 = 8;
+
+pub(super) const LOAD_MAP: u32 = 0;
+pub(super) const LOAD_READ: u32 = 1;
+
+pub(super) const LOG_OFF: u32 = 0;
+pub(super) const LOG_ERROR: u32 = 1;
+pub(super) const LOG_WARN: u32 = 2;
+pub(super) const LOG_INFO: u32 = 3;
+pub(super) const LOG_DEBUG: u32 = 4;
 
 pub(super) const WAIT_WORK: u32 = 1;
 pub(super) const WAIT_EVENT: u32 = 2;
@@ -115,7 +126,7 @@ pub(super) struct EngineOptions {
     pub queue: usize,
     pub queue_bytes: u64,
     pub prefix_caching: u32,
-    pub unused: u32,
+    pub load: u32,
 }
 
 /// `flamant_request`
@@ -185,6 +196,9 @@ pub(super) struct EventView {
     pub media_seconds: f64,
     pub prompt_seconds: f64,
     pub decode_seconds: f64,
+    pub features: *const f32,
+    pub feature_count: usize,
+    pub feature_width: usize,
 }
 
 /// `flamant_stats`
@@ -234,6 +248,9 @@ impl Handle {
         self.0.addr()
     }
 }
+
+/// `flamant_log_callback`
+pub(super) type LogCallback = extern "C" fn(u32, *const c_char, *mut c_void);
 
 /// `flamant_callback`
 pub(super) type Callback = extern "C" fn(*const EventView, *mut c_void) -> c_int;

@@ -7,6 +7,7 @@
 
 mod ask;
 mod layout;
+mod log;
 mod memory;
 mod registry;
 mod show;
@@ -23,10 +24,12 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::backend::ARCHITECTURES;
-use crate::engine::Engine;
+use crate::backend::{ARCHITECTURES, devices};
+use crate::engine::{Engine, json};
 use crate::error::{Error, said};
-use layout::{ABI_VERSION, Callback, EngineOptions, EventView, FOREVER, Handle, RequestOptions, StatsView, Status};
+use layout::{
+    ABI_VERSION, Callback, EngineOptions, EventView, FOREVER, Handle, LogCallback, RequestOptions, StatsView, Status,
+};
 
 #[cfg(panic = "abort")]
 compile_error!("the C interface answers a fault of the library by a status, which needs panic = \"unwind\"");
@@ -93,6 +96,17 @@ impl From<Error> for Failure {
 
 thread_local! {
     static LAST_ERROR: RefCell<CString> = RefCell::default();
+    /// The last text that a call on this thread gave out.
+    static LAST_TEXT: RefCell<CString> = RefCell::default();
+}
+
+/// A text that stays until the thread is given another.
+fn keep(text: CString) -> *const c_char {
+    let keep = |last: &RefCell<CString>| {
+        *last.borrow_mut() = text;
+        last.borrow().as_ptr()
+    };
+    LAST_TEXT.try_with(keep).unwrap_or(c"".as_ptr())
 }
 
 /// Does the work of an entry: nothing leaves it but a status, and what went wrong is kept for the thread.
@@ -157,6 +171,23 @@ extern "C" fn flamant_last_error() -> *const c_char {
 
 // SAFETY: as above.
 #[unsafe(no_mangle)]
+extern "C" fn flamant_devices_json(json: *mut *const c_char) -> Status {
+    answer(|| {
+        let place = memory::place("json", json)?;
+        let devices: serde_json::Value = devices().iter().map(json::device).collect();
+        place.write(keep(CString::new(devices.to_string()).unwrap_or_default()));
+        Ok(Status::Ok)
+    })
+}
+
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+extern "C" fn flamant_set_log(level: u32, callback: Option<LogCallback>, user: *mut c_void) -> Status {
+    answer(|| log::set(level, callback, user))
+}
+
+// SAFETY: as above.
+#[unsafe(no_mangle)]
 extern "C" fn flamant_engine_options_init(options: *mut EngineOptions, struct_size: usize) -> Status {
     answer(|| {
         memory::fill(options, struct_size, ask::default_options())?;
@@ -195,6 +226,16 @@ extern "C" fn flamant_engine_open(options: *const EngineOptions, engine: *mut Ha
 #[unsafe(no_mangle)]
 extern "C" fn flamant_engine_free(engine: Handle) -> Status {
     answer(|| if engine.number() == 0 { Ok(Status::Ok) } else { registry::remove(engine) })
+}
+
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+extern "C" fn flamant_engine_info_json(engine: Handle, json: *mut *const c_char) -> Status {
+    answer(|| {
+        let place = memory::place("json", json)?;
+        place.write(keep(registry::info(engine)?));
+        Ok(Status::Ok)
+    })
 }
 
 // SAFETY: as above.

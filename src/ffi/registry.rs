@@ -6,16 +6,20 @@
 //! then on; who is at work in it drops it on the way out.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ffi::CString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
+use super::ask::Asked;
 use super::layout::{EventView, Handle, Status, WAIT_EVENT, WAIT_WORK};
-use super::show::Shown;
+use super::show::{Shown, Told};
 use super::{Failure, Outcome};
-use crate::engine::{Engine, EngineHandle, Event, Request, RequestId, Stats};
+use crate::engine::{Engine, EngineHandle, RequestId, Stats, json};
 use crate::error::Error;
+use crate::image::Image;
+use crate::prompt::Prompt;
 
 static SLOTS: Mutex<BTreeMap<usize, Arc<Slot>>> = Mutex::new(BTreeMap::new());
 /// Handles count on from here. No memory is ever there, so a program that follows one faults at once.
@@ -26,6 +30,8 @@ static SHOWN: Mutex<BTreeMap<usize, Box<Shown>>> = Mutex::new(BTreeMap::new());
 /// The place of an engine.
 struct Slot {
     handle: EngineHandle,
+    /// What the engine is, as JSON.
+    info: CString,
     /// Whoever steps it has the lock. None once it was freed.
     engine: Mutex<Option<Engine>>,
     outbox: Mutex<Outbox>,
@@ -36,7 +42,7 @@ struct Slot {
 #[derive(Default)]
 struct Outbox {
     /// Events that were not taken.
-    events: VecDeque<Event>,
+    events: VecDeque<Told>,
     over: Option<Over>,
 }
 
@@ -57,6 +63,7 @@ pub(super) fn add(engine: Engine) -> Handle {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let slot = Slot {
         handle: engine.handle(),
+        info: CString::new(json::engine(&engine).to_string()).unwrap_or_default(),
         engine: Mutex::new(Some(engine)),
         outbox: Mutex::default(),
         arrived: Condvar::new(),
@@ -81,11 +88,34 @@ fn find(handle: Handle) -> Result<Arc<Slot>, Failure> {
 }
 
 /// Submits what `read` makes of a request; the number of the request.
-pub(super) fn submit(handle: Handle, read: impl FnOnce() -> Result<Request, Error>) -> Result<RequestId, Failure> {
+pub(super) fn submit(handle: Handle, read: impl FnOnce() -> Result<Asked, Error>) -> Result<RequestId, Failure> {
     let slot = find(handle)?;
     // A panic on the way is this request's failure, not the engine's.
-    let request = Error::catch("reading a request", read)?;
-    slot.handle.submit(request).map_err(|error| slot.failure(error))
+    let submitted = match Error::catch("reading a request", read)? {
+        Asked::Request(request) => slot.handle.submit(request),
+        Asked::Features(prompt) => Error::catch("preparing images", || features(&slot, &prompt)),
+    };
+    submitted.map_err(|error| slot.failure(error))
+}
+
+/// Asks for features, which come as an event.
+fn features(slot: &Arc<Slot>, prompt: &Prompt) -> Result<RequestId, Error> {
+    let (id, told) = (RequestId::next(), Arc::downgrade(slot));
+    let media: Vec<&[Image]> = prompt.media().collect();
+    if media.is_empty() {
+        return Err(Error::argument("parts: expected at least one image or video, found none"));
+    }
+    slot.handle.features(&media, move |found| {
+        if let Some(slot) = told.upgrade() {
+            slot.post([Told::Features(id, found)]);
+        }
+    })?;
+    Ok(id)
+}
+
+/// What an engine is, as JSON.
+pub(super) fn info(handle: Handle) -> Result<CString, Failure> {
+    Ok(find(handle)?.info.clone())
 }
 
 pub(super) fn cancel(handle: Handle, request: u64) -> Outcome {
@@ -139,7 +169,7 @@ pub(super) fn step(handle: Handle) -> Result<(Status, usize), Failure> {
     visit(handle, |slot, engine| {
         let idle = engine.is_idle();
         if !idle {
-            slot.post(engine.step());
+            slot.post(engine.step().into_iter().map(Told::from));
         }
         Ok((if idle { Status::Idle } else { Status::Ok }, lock(&slot.outbox).events.len()))
     })
@@ -158,7 +188,7 @@ pub(super) fn run(handle: Handle, mut stop: impl FnMut(&EventView) -> bool) -> O
             if engine.is_idle() {
                 return Ok(Status::Ok);
             }
-            slot.post(engine.step());
+            slot.post(engine.step().into_iter().map(Told::from));
         }
     })
 }
@@ -214,15 +244,15 @@ impl Slot {
     }
 
     /// Events for those who take them.
-    fn post(&self, events: Vec<Event>) {
+    fn post(&self, told: impl IntoIterator<Item = Told>) {
         let mut outbox = lock(&self.outbox);
-        if outbox.over.is_none() && !events.is_empty() {
-            outbox.events.extend(events);
+        if outbox.over.is_none() {
+            outbox.events.extend(told);
             self.arrived.notify_all();
         }
     }
 
-    fn pop(&self) -> Option<Event> {
+    fn pop(&self) -> Option<Told> {
         lock(&self.outbox).events.pop_front()
     }
 

@@ -6,7 +6,21 @@ use bytemuck::Zeroable as _;
 
 use super::Failure;
 use super::layout::*;
-use crate::engine::{Choice, Event, EventKind, Finish, Stats, Timings, Usage};
+use crate::engine::{Choice, Event, EventKind, Finish, RequestId, Stats, Timings, Usage};
+use crate::error::Result;
+
+/// What is told of a request.
+pub(super) enum Told {
+    Event(Event),
+    /// What was found of images, an error of all of them.
+    Features(RequestId, Result<Vec<Vec<f32>>>),
+}
+
+impl From<Event> for Told {
+    fn from(event: Event) -> Told {
+        Told::Event(event)
+    }
+}
 
 /// An event with all that its view points to.
 pub(super) struct Shown {
@@ -17,18 +31,24 @@ pub(super) struct Shown {
     logits: Vec<f32>,
     choices: Vec<Choice>,
     choice_views: Vec<ChoiceView>,
+    features: Vec<f32>,
 }
 
 // SAFETY: the pointers of the views lead to memory that this very value owns and that nobody writes to.
 unsafe impl Send for Shown {}
 
 impl Shown {
-    pub(super) fn new(event: Event) -> Box<Shown> {
+    pub(super) fn new(told: impl Into<Told>) -> Box<Shown> {
+        let told = told.into();
+        let (id, is_last) = match &told {
+            Told::Event(event) => (event.id, event.kind.is_last()),
+            Told::Features(id, _) => (*id, true),
+        };
         let mut shown = Box::new(Shown {
             view: EventView {
                 struct_size: size_of::<EventView>(),
-                request: event.id.number(),
-                is_last: event.kind.is_last().into(),
+                request: id.number(),
+                is_last: is_last.into(),
                 ..EventView::zeroed()
             },
             text: String::new(),
@@ -37,8 +57,13 @@ impl Shown {
             logits: Vec::new(),
             choices: Vec::new(),
             choice_views: Vec::new(),
+            features: Vec::new(),
         });
-        shown.take(event.kind);
+        match told {
+            Told::Event(event) => shown.take(event.kind),
+            Told::Features(_, Ok(features)) => shown.take_features(features),
+            Told::Features(_, Err(error)) => shown.take(EventKind::Failed(error)),
+        }
         shown
     }
 
@@ -109,6 +134,12 @@ impl Shown {
         };
         self.choice_views = self.choices.iter_mut().map(view).collect();
         (self.view.choices, self.view.choice_count) = (self.choice_views.as_ptr(), self.choice_views.len());
+    }
+
+    fn take_features(&mut self, features: Vec<Vec<f32>>) {
+        self.features = features.concat();
+        (self.view.kind, self.view.features) = (EVENT_FEATURES, self.features.as_ptr());
+        (self.view.feature_count, self.view.feature_width) = (features.len(), features.first().map_or(0, Vec::len));
     }
 
     fn took(&mut self, usage: Usage, timings: Timings) {

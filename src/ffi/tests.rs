@@ -12,6 +12,7 @@ use std::sync::mpsc::channel;
 use super::layout::*;
 use super::*;
 use crate::engine::{Engine, Event, EventKind, Options, panicking};
+use crate::prompt::Prompt;
 
 /// A type as C spells it.
 trait Spelled {
@@ -33,6 +34,7 @@ spelled! {
     c_void: "void", Status: "flamant_status", Handle: "flamant_engine *", Text: "flamant_text", Part: "flamant_part",
     EngineOptions: "flamant_engine_options", RequestOptions: "flamant_request", ChoiceView: "flamant_choice",
     EventView: "flamant_event", StatsView: "flamant_stats", Option<Callback>: "flamant_callback",
+    Option<LogCallback>: "flamant_log_callback",
 }
 
 impl<T: Spelled> Spelled for *const T {
@@ -123,7 +125,7 @@ fn claims() -> String {
         Part flamant_part { kind width height unused data length stride }
         EngineOptions flamant_engine_options {
             struct_size model device precision threads context_max max_sequences max_batched_tokens max_batched_images
-            text_pages media_pages queue queue_bytes prefix_caching unused
+            text_pages media_pages queue queue_bytes prefix_caching load
         }
         RequestOptions flamant_request {
             struct_size parts part_count task logits max_new_tokens num_beams length_penalty
@@ -134,7 +136,8 @@ fn claims() -> String {
         EventView flamant_event {
             struct_size request kind is_last text token finish logprob position logits logit_count ids logprobs
             token_count choices choice_count failure unused prompt_tokens cached_tokens completion_tokens images
-            images_encoded queue_seconds media_seconds prompt_seconds decode_seconds
+            images_encoded queue_seconds media_seconds prompt_seconds decode_seconds features
+            feature_count feature_width
         }
         StatsView flamant_stats {
             struct_size requests_running requests_waiting requests_finished requests_cancelled requests_failed steps
@@ -149,10 +152,13 @@ fn claims() -> String {
         flamant_build_info_json() -> *const c_char;
         flamant_status_name(i32) -> *const c_char;
         flamant_last_error() -> *const c_char;
+        flamant_devices_json(*mut *const c_char) -> Status;
+        flamant_set_log(u32, Option<LogCallback>, *mut c_void) -> Status;
         flamant_engine_options_init(*mut EngineOptions, usize) -> Status;
         flamant_request_init(*mut RequestOptions, usize) -> Status;
         flamant_engine_open(*const EngineOptions, *mut Handle) -> Status;
         flamant_engine_free(Handle) -> Status;
+        flamant_engine_info_json(Handle, *mut *const c_char) -> Status;
         flamant_engine_submit(Handle, *const RequestOptions, *mut u64) -> Status;
         flamant_engine_cancel(Handle, u64) -> Status;
         flamant_engine_step(Handle, *mut usize) -> Status;
@@ -181,6 +187,14 @@ impl Claims {
             ("FLAMANT_GENERATE", GENERATE),
             ("FLAMANT_CLASSIFY", CLASSIFY),
             ("FLAMANT_SCORE", SCORE),
+            ("FLAMANT_FEATURES", FEATURES),
+            ("FLAMANT_LOAD_MAP", LOAD_MAP),
+            ("FLAMANT_LOAD_READ", LOAD_READ),
+            ("FLAMANT_LOG_OFF", LOG_OFF),
+            ("FLAMANT_LOG_ERROR", LOG_ERROR),
+            ("FLAMANT_LOG_WARN", LOG_WARN),
+            ("FLAMANT_LOG_INFO", LOG_INFO),
+            ("FLAMANT_LOG_DEBUG", LOG_DEBUG),
             ("FLAMANT_EVENT_TOKEN", EVENT_TOKEN),
             ("FLAMANT_EVENT_LOGITS", EVENT_LOGITS),
             ("FLAMANT_EVENT_WRITTEN", EVENT_WRITTEN),
@@ -188,6 +202,7 @@ impl Claims {
             ("FLAMANT_EVENT_SCORED", EVENT_SCORED),
             ("FLAMANT_EVENT_CANCELLED", EVENT_CANCELLED),
             ("FLAMANT_EVENT_FAILED", EVENT_FAILED),
+            ("FLAMANT_EVENT_FEATURES", EVENT_FEATURES),
             ("FLAMANT_WAIT_WORK", WAIT_WORK),
             ("FLAMANT_WAIT_EVENT", WAIT_EVENT),
             ("FLAMANT_FOREVER", FOREVER),
@@ -218,7 +233,9 @@ fn the_header_says_what_stands_here() {
     let header = include_str!("../../include/flamant.h");
     let words = header.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let names = words.filter(|word| word.to_ascii_lowercase().starts_with("flamant_") && !word.ends_with('_'));
-    for name in names.filter(|name| !["FLAMANT_H", "flamant_engine", "flamant_callback"].contains(name)) {
+    for name in
+        names.filter(|name| !["FLAMANT_H", "flamant_engine", "flamant_callback", "flamant_log_callback"].contains(name))
+    {
         assert!(claims.contains(name), "{name} is held to nothing");
     }
     // A compiler that would not look is found out.
@@ -412,6 +429,13 @@ fn a_request_that_is_not_finite_has_a_status_of_its_own() {
     assert_eq!((view.failure, view.text.length), (Status::NotFinite as i32, error.to_string().len()));
 }
 
+fn prompt_of(asked: &RequestOptions) -> Result<Prompt, Error> {
+    Ok(match ask::request(asked)? {
+        ask::Asked::Request(request) => request.prompt,
+        ask::Asked::Features(prompt) => prompt,
+    })
+}
+
 #[test]
 fn rows_that_stand_apart_are_the_same_image() {
     let (width, height, stride) = (5u32, 3u32, 20usize);
@@ -424,8 +448,7 @@ fn rows_that_stand_apart_are_the_same_image() {
         let (data, length) = (bytes.as_ptr().cast(), bytes.len());
         let part = Part { kind: PART_PIXELS, width, height, unused: 0, data, length, stride };
         let asked = RequestOptions { parts: &part, part_count: 1, ..ask::default_request() };
-        let request = ask::request(&asked).unwrap();
-        request.prompt.media().next().unwrap()[0].clone()
+        prompt_of(&asked).unwrap().media().next().unwrap()[0].clone()
     });
     assert_eq!(images[0].pixels(), packed);
     assert!(images.iter().all(|image| *image == images[0]));
@@ -443,8 +466,8 @@ fn a_video_is_an_array_of_its_frames() {
     let read = |frames: &[Part]| {
         let video = part(PART_VIDEO, frames.as_ptr().cast(), frames.len());
         let asked = RequestOptions { parts: &video, part_count: 1, ..ask::default_request() };
-        let media = |request: crate::engine::Request| request.prompt.media().map(<[_]>::to_vec).collect::<Vec<_>>();
-        ask::request(&asked).map(media).map_err(|error| error.to_string())
+        let media = |prompt: Prompt| prompt.media().map(<[_]>::to_vec).collect::<Vec<_>>();
+        prompt_of(&asked).map(media).map_err(|error| error.to_string())
     };
     let [video] = read(&frames).unwrap().try_into().unwrap();
     assert_eq!((video.len(), video[0].pixels(), video[1].width()), (2, &pixels[..], 31));

@@ -1,17 +1,14 @@
 //! The C interface from outside: programs in C, C++ and Python, compiled with all warnings as errors, linked with
 //! the shared or the static library, and run, those in C under a checker of memory.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use serde_json::Value;
-
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const C_FLAGS: &[&str] = &["-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pedantic", "-pthread"];
 
-/// The libraries, as they are now: the shared one and the static one.
+/// The libraries as `tools/c_library.sh` builds them now: the shared one and the static one.
 fn libraries() -> &'static [PathBuf; 2] {
     static BUILT: OnceLock<[PathBuf; 2]> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -19,22 +16,11 @@ fn libraries() -> &'static [PathBuf; 2] {
         let here = std::env::current_exe().unwrap();
         let target = here.ancestors().nth(2).unwrap();
         let profile = target.file_name().unwrap().to_str().unwrap().replace("debug", "dev");
-        let arguments = ["build", "--example", "flamant", "--message-format=json", "--profile", &profile];
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(arguments).arg("--target-dir").arg(target.parent().unwrap()).current_dir(ROOT);
-        let built = output(&mut cargo);
-        let mut files = Vec::new();
-        for line in built.lines() {
-            let message: Value = serde_json::from_str(line).unwrap();
-            if message["reason"] == "compiler-artifact" && message["target"]["kind"] == serde_json::json!(["example"]) {
-                files.extend(message["filenames"].as_array().unwrap().iter().map(|file| file.as_str().unwrap().into()));
-            }
-        }
-        let ending = |end: &str| -> PathBuf {
-            let mut found = files.iter().filter(|file: &&PathBuf| file.extension() == Some(OsStr::new(end)));
-            found.next().unwrap_or_else(|| panic!("no library .{end} among {files:?}")).clone()
-        };
-        [ending("so"), ending("a")]
+        let folder = program("library");
+        let mut script = Command::new(format!("{ROOT}/tools/c_library.sh"));
+        script.arg(&folder).args(["--profile", &profile, "--target-dir"]).arg(target.parent().unwrap());
+        output(&mut script);
+        ["so", "a"].map(|end| folder.join("libflamant").with_extension(end))
     })
 }
 
@@ -114,11 +100,14 @@ with flamant.Engine(threads=1, device="cpu") as engine:
             assert whole.startswith(text)
             break
     assert "".join(engine.generate(["kep."], max_new_tokens=9, ignore_eos=1)) == whole, whole
+    assert engine.info()["config"]["decoder"]["vocabulary"] == 32, engine.info()
     scores = engine.score(["kep.", "mo"])
     assert math.isnan(scores[0]) and all(score < 0 for score in scores[1:]), scores
     image = (2, 2, bytes(range(12)))
     # A video of one frame is an image.
     assert engine.score([[image], "kep."])[1:] == engine.score([image, "kep."])[1:]
+    one, same = engine.features([image, [image]])
+    assert one == same and abs(sum(number * number for number in one) - 1) < 1e-5, one
     wrong = ["<image>"], [b"no image"], [(2, 2, bytes(11))], [(0, 0, b"")], [[]], [[b"no image"]], [["kep."]]
     for prompt, status in zip(wrong, (10, 22, 10, 10, 22, 22, 10)):
         try:
@@ -148,6 +137,21 @@ fn misuse_is_answered_by_a_status() {
 #[test]
 fn threads_are_served_or_turned_away() {
     assert_eq!(checked("tests/capi/threads.c", "threads", &[]), "done\n");
+}
+
+#[test]
+fn a_library_tells_of_itself_and_of_images() {
+    assert_eq!(checked("tests/capi/told.c", "told", &[]), "done\n");
+}
+
+/// What a program that is linked with it gets: a name to be found under, and nothing that it would have to bring.
+#[test]
+fn the_library_has_a_name_and_needs_no_cpp() {
+    let dynamic = output(Command::new("readelf").arg("-d").arg(&libraries()[0]));
+    let version: Vec<&str> = env!("CARGO_PKG_VERSION").split('.').collect();
+    let name = format!("[libflamant.so.{}.{}]", version[0], version[1]);
+    assert!(dynamic.lines().any(|line| line.contains("(SONAME)") && line.contains(&name)), "{dynamic}");
+    assert!(!dynamic.contains("libstdc++"), "{dynamic}");
 }
 
 #[test]

@@ -69,13 +69,14 @@ static void engines(void)
     REFUSED(FLAMANT_INVALID_ARGUMENT, max_sequences, 0);
     REFUSED(FLAMANT_INVALID_ARGUMENT, text_pages, SIZE_MAX);
     REFUSED(FLAMANT_INVALID_ARGUMENT, prefix_caching, 2);
-    REFUSED(FLAMANT_INVALID_ARGUMENT, unused, 1);
+    REFUSED(FLAMANT_INVALID_ARGUMENT, load, 2);
 #undef REFUSED
 
     /* Handles that are none. */
     flamant_request_id id = 0;
     flamant_stats stats;
     const flamant_event *event;
+    const char *json = NULL;
     size_t count;
     flamant_request request;
     EXPECT(FLAMANT_OK, flamant_request_init(&request, sizeof request));
@@ -94,7 +95,9 @@ static void engines(void)
         EXPECT(FLAMANT_INVALID_HANDLE, flamant_engine_wait(none[i], FLAMANT_WAIT_EVENT, FLAMANT_FOREVER));
         EXPECT(FLAMANT_INVALID_HANDLE, flamant_engine_next_event(none[i], &event));
         EXPECT(FLAMANT_INVALID_HANDLE, flamant_engine_run(none[i], reenter, NULL));
+        EXPECT(FLAMANT_INVALID_HANDLE, flamant_engine_info_json(none[i], &json));
         EXPECT(FLAMANT_INVALID_HANDLE, flamant_engine_stats(none[i], &stats, sizeof stats));
+        CHECK(json == NULL);
         CHECK(strstr(flamant_last_error(), "engine: ") == flamant_last_error());
     }
     /* An engine opened later never gets a handle that was freed. */
@@ -111,6 +114,8 @@ static void engines(void)
     EXPECT(FLAMANT_INVALID_ARGUMENT, flamant_engine_stats(engine, &stats, 7));
     EXPECT(FLAMANT_INVALID_ARGUMENT, flamant_engine_submit(engine, NULL, &id));
     EXPECT(FLAMANT_INVALID_ARGUMENT, flamant_engine_submit(engine, &request, NULL));
+    EXPECT(FLAMANT_INVALID_ARGUMENT, flamant_engine_info_json(engine, NULL));
+    EXPECT(FLAMANT_INVALID_ARGUMENT, flamant_devices_json(NULL));
 
     /* Events that are none. */
     EXPECT(FLAMANT_OK, flamant_event_release(NULL));
@@ -213,7 +218,8 @@ static void prompts(void)
     REFUSED(FLAMANT_INVALID_ARGUMENT, parts, (const flamant_part *)((const char *)&part + 1));
     REFUSED(FLAMANT_LIMIT, part_count, SIZE_MAX);
     REFUSED(FLAMANT_INVALID_ARGUMENT, task, 0);
-    REFUSED(FLAMANT_INVALID_ARGUMENT, task, 4);
+    REFUSED(FLAMANT_INVALID_ARGUMENT, task, 5);
+    REFUSED(FLAMANT_INVALID_ARGUMENT, task, FLAMANT_FEATURES);
     REFUSED(FLAMANT_INVALID_ARGUMENT, temperature, -1.0f);
     REFUSED(FLAMANT_INVALID_ARGUMENT, temperature, (float)NAN);
     REFUSED(FLAMANT_INVALID_ARGUMENT, top_p, 0.0f);
