@@ -226,6 +226,11 @@ fn gated_blocks_are_the_same_fused_and_in_parts() {
 }
 
 #[test]
+fn heads_that_share_keys_are_heads_with_the_same_keys_each() {
+    hold(equalities::grouped_heads);
+}
+
+#[test]
 fn images_and_tokens_are_the_same_alone_and_together() {
     hold(equalities::images_and_tokens);
 }

@@ -50,6 +50,8 @@ pub struct Case {
     steps: Vec<Step>,
     /// Rows of tokens that see no image must be exactly as the processor has them.
     exact_without_image: bool,
+    /// Keys and values are those of so few heads, each repeated for its group.
+    repeats: Option<Heads>,
     /// The plan's last operation is there only to fetch what the one before it stored.
     fetches: bool,
     /// What the emulator claims to be, if it matters.
@@ -288,6 +290,14 @@ impl Case {
         self
     }
 
+    /// With the keys and values of grouped heads, each repeated for all heads of its group: the case has as many heads
+    /// of keys as of queries.
+    pub fn repeating(mut self, grouped: Heads) -> Case {
+        self.name += &format!("/heads of {} repeated", grouped.kv);
+        self.repeats = Some(grouped);
+        self
+    }
+
     /// The last step once more, `times` times.
     pub fn repeated(mut self, times: usize) -> Case {
         let last = self.steps.last().expect("a case has a step").clone();
@@ -329,10 +339,20 @@ impl Case {
                 Axis::Images => run.images.iter().map(|image| (1000 + image.who, 0)).collect(),
                 Axis::Tokens | Axis::Outputs => run.each_token().collect(),
             };
-            let mut values = Vec::with_capacity(units.len() * input.rows * input.width);
+            // Queries come first, and only where tokens attend.
+            let queries = self.repeats.map_or(input.width, |heads| match run.which {
+                PlanKind::Text => input.width.min(heads.all()),
+                _ => 0,
+            });
+            let group = self.repeats.map_or(1, |heads| heads.count / heads.kv);
+            let width = queries + (input.width - queries) / group;
+            let mut values = Vec::with_capacity(units.len() * input.rows * width);
             for (who, position) in units {
                 let seed = seed_of([2, place as u64, u64::from(who), u64::from(position)]);
-                fill(&mut values, input.rows * input.width, seed, 0.0, 1.0);
+                fill(&mut values, input.rows * width, seed, 0.0, 1.0);
+            }
+            if let Some(heads) = self.repeats {
+                values = values.chunks_exact(width).flat_map(|row| heads.repeat(row, queries)).collect();
             }
             inputs.push(values);
         }

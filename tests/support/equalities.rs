@@ -14,12 +14,13 @@ use flamant::probe::{
 pub type Equality = fn(&[Place]) -> Vec<String>;
 
 /// All of them, by name.
-pub const ALL: [(&str, Equality); 8] = [
+pub const ALL: [(&str, Equality); 9] = [
     ("rows of linear layers", rows_of_linear_layers),
     ("chunks of a prompt", chunks_of_a_prompt),
     ("sequences", sequences),
     ("keys in common", keys_in_common),
     ("gated blocks", gated_blocks),
+    ("grouped heads", grouped_heads),
     ("images and tokens", images_and_tokens),
     ("replayed steps", replayed_steps),
     ("choices", choices),
@@ -171,6 +172,30 @@ pub fn gated_blocks(places: &[Place]) -> Vec<String> {
             failures.extend(other_rows(places, &block(&media), &few));
         }
         failures
+    });
+    failures.concat()
+}
+
+/// Heads of keys that a group shares give what each head gives with keys of its own that are the same.
+pub fn grouped_heads(places: &[Place]) -> Vec<String> {
+    use Size::Small;
+    let kinds = [(32, 8, 16), (8, 1, 64), (12, 4, 80)];
+    let failures = on_all_cores(&kinds, |&(count, kv, width)| {
+        let media = Seen::Neighbours.list(70, 3);
+        let decoded: &[(usize, u32)] = &[(0, 1), (1, 1), (2, 5), (3, 40)];
+        let attentions: [&dyn Fn(Heads) -> Case; 5] = [
+            &|heads| cases::causal(Small, "grouped", heads, Order::Rotary(width), &[130, 3, 64, 20], &[decoded]),
+            &|heads| cases::causal(Small, "grouped", heads, Order::Alibi, &[130, 3, 64, 20], &[decoded]),
+            &|heads| cases::masked(Small, heads, &[330, 200, 65], &media, true),
+            &|heads| cases::masked(Small, heads, &[330, 200, 65], &media[..3], false),
+            &|heads| cases::gated(Small, Family::Idefics, 112, heads, &[66; 3], &media[..7]),
+        ];
+        let grouped = cases::grouped(count, kv, width);
+        let pairs = attentions.map(|attention| {
+            let repeated = attention(cases::heads(count, width)).repeating(grouped);
+            other_rows(places, &repeated, &[(attention(grouped), 0)])
+        });
+        pairs.concat()
     });
     failures.concat()
 }

@@ -75,6 +75,7 @@ impl Draft {
             kv_config,
             steps,
             exact_without_image: false,
+            repeats: None,
             fetches: false,
             shared_bytes: None,
         }
@@ -326,8 +327,16 @@ pub struct Heads {
 }
 
 impl Heads {
-    fn all(self) -> usize {
+    /// Columns of all heads of queries.
+    pub fn all(self) -> usize {
         self.count * self.width
+    }
+
+    /// A row in which each head after the columns of `queries` stands for its group.
+    pub fn repeat(self, row: &[f32], queries: usize) -> Vec<f32> {
+        let heads = row[queries..].chunks_exact(self.width);
+        let repeated = heads.flat_map(|head| std::iter::repeat_n(head, self.count / self.kv)).flatten();
+        row[..queries].iter().chain(repeated).copied().collect()
     }
 
     /// Columns of all heads of keys.
