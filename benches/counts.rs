@@ -14,9 +14,9 @@ use std::sync::{Arc, Mutex};
 use flamant::config::{Activation, Norm};
 use flamant::probe::emulated::Counters;
 use flamant::probe::{
-    Axis, Batch, Capacity, Cost, Device, Epilogue, Graph, ImagePages, Index, KvConfig, KvLayer, KvSource, KvSpace,
-    MEDIA_PAGE_ROWS, Mask, MediaSeen, Numbers, Op, PAGE_TOKENS, PageCount, Place, Plan, PlanKind, Plans, PoolShape,
-    Precision, Probe, Weight,
+    Axis, Batch, Capacity, Cost, Device, Dtype, Epilogue, Graph, ImagePages, Index, KvConfig, KvLayer, KvSource,
+    KvSpace, MEDIA_PAGE_ROWS, Mask, MediaSeen, Numbers, Op, PAGE_TOKENS, PageCount, Place, Plan, PlanKind, Plans,
+    PoolShape, Probe, Weight,
 };
 
 /// Kernels that are bound by memory may ask for so many times the least bytes.
@@ -164,7 +164,7 @@ impl Trial {
 
     fn count(self) -> Row {
         let log = Arc::new(Mutex::new(Vec::new()));
-        let mut place = Place::new(Device::Emulated, Some(Precision::Bf16));
+        let mut place = Place::new(Device::Emulated, Some(Dtype::Bf16));
         place.emulated.counted = Some(log.clone());
         let (media, filled) = self.before.unwrap_or_else(|| (Graph::new().plan(&[], None), Lists::default()));
         let most = |units: fn(&Lists) -> usize| units(&self.lists).max(units(&filled)).max(1);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Throughput};
-use flamant::probe::{Device, Place, Precision};
+use flamant::probe::{Device, Dtype, Place};
 use serde_json::json;
 
 /// What a run must move and compute at least.
@@ -22,7 +22,7 @@ pub fn gpu() -> Option<Place> {
         flamant::devices().into_iter().find(|info| matches!(info.device, Device::Cuda(_)) && info.problem.is_none());
     if let Some(info) = found {
         eprintln!("on {}: {}", info.device, info.name.unwrap_or_default());
-        return Some(Place::new(info.device, Some(Precision::Bf16)));
+        return Some(Place::new(info.device, Some(Dtype::Bf16)));
     }
     let required = std::env::var("FLAMANT_REQUIRE_DEVICES").unwrap_or_default();
     assert!(!required.split(',').any(|device| device == "cuda"), "cuda is required, and no GPU can be used");

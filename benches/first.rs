@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use flamant::probe::{
-    Axis, Batch, Capacity, Device, Epilogue, Graph, KvConfig, KvLayer, KvSource, KvSpace, Mask, MediaSeen, Numbers,
-    PAGE_TOKENS, PageCount, Place, Plan, PlanKind, Plans, PoolShape, Precision, Probe,
+    Axis, Batch, Capacity, Device, Dtype, Epilogue, Graph, KvConfig, KvLayer, KvSource, KvSpace, Mask, MediaSeen,
+    Numbers, PAGE_TOKENS, PageCount, Place, Plan, PlanKind, Plans, PoolShape, Probe,
 };
 use serde_json::{Value, json};
 
@@ -554,7 +554,7 @@ pub fn write(folder: &Path, name: &str, found: &[(Line, Result<Measured, String>
 fn gpu() -> Result<(Place, String), String> {
     let gpus = || flamant::devices().into_iter().filter(|info| matches!(info.device, Device::Cuda(_)));
     if let Some(info) = gpus().find(|info| info.problem.is_none()) {
-        return Ok((Place::new(info.device, Some(Precision::Bf16)), info.name.unwrap_or_default()));
+        return Ok((Place::new(info.device, Some(Dtype::Bf16)), info.name.unwrap_or_default()));
     }
     let problem = gpus().find_map(|info| info.problem).unwrap_or_else(|| "there is none".to_owned());
     Err(format!("no GPU that can be used: {problem}; --tiny checks this program in the emulator"))
@@ -573,7 +573,7 @@ fn run() -> Result<bool, String> {
         }
     }
     let (place, name, lines, effort) = if tiny_sizes {
-        let place = Place::new(Device::Emulated, Some(Precision::Bf16));
+        let place = Place::new(Device::Emulated, Some(Dtype::Bf16));
         (place, "the emulator (tiny, of no meaning)".to_owned(), tiny(), BRIEF)
     } else {
         let (place, name) = gpu()?;

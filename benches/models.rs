@@ -10,8 +10,8 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use figures::{Least, figure};
 use flamant::probe::{
-    Batch, Capacity, Device, ImagePages, MEDIA_PAGE_ROWS, MediaSeen, PAGE_TOKENS, PageCount, Place, PlanKind,
-    Precision, Probe,
+    Batch, Capacity, Device, Dtype, ImagePages, MEDIA_PAGE_ROWS, MediaSeen, PAGE_TOKENS, PageCount, Place, PlanKind,
+    Probe,
 };
 
 /// How much of everything.
@@ -144,7 +144,7 @@ fn image_pages<'a>(media: &'a [u32], config: &flamant::config::ModelConfig) -> V
 fn models(criterion: &mut Criterion) {
     let (place, scale, models) = match figures::gpu() {
         Some(place) => (place, FULL, real::models()),
-        None => (Place::new(Device::Emulated, Some(Precision::Bf16)), TINY, real::tiny_models()),
+        None => (Place::new(Device::Emulated, Some(Dtype::Bf16)), TINY, real::tiny_models()),
     };
     let Scale { tokens, images, sequences, encoded, shots, shot_tokens } = scale;
     let prompt = [images, tokens];

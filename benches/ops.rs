@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use figures::{Least, figure};
-use flamant::probe::{Device, Place, Precision};
+use flamant::probe::{Device, Dtype, Place};
 use support::cases::{self, Case, Size};
 
 /// Copies of a case move at least so many bytes: twice the largest second-level cache.
@@ -22,7 +22,7 @@ const COPIES_MAX: u64 = 32;
 fn check(case: &Case, place: &Place) {
     let want = case.run(&Place::new(Device::Cpu, None)).expect("the processor runs every case");
     let found = case.run(place).unwrap_or_else(|error| panic!("{}: {error}", case.name));
-    case.compare(&found, &want, Precision::Bf16).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+    case.compare(&found, &want, Dtype::Bf16).unwrap_or_else(|error| panic!("{}: {error}", case.name));
 }
 
 fn operations(criterion: &mut Criterion) {

@@ -216,7 +216,7 @@ fn text(families: &BTreeMap<String, Family>) -> String {
         for (numbers, kernels) in &family.kernels {
             for (&storage, name) in kernels {
                 let variant = variant(what, storage, numbers);
-                let storage = storage.map(|storage| format!("Storage::{}", STORAGE[storage].1));
+                let storage = storage.map(|storage| format!("Dtype::{}", STORAGE[storage].1));
                 let pattern = match (storage, &numbers[..]) {
                     (None, _) => String::new(),
                     (Some(storage), []) => storage,
@@ -230,12 +230,15 @@ fn text(families: &BTreeMap<String, Family>) -> String {
         let single = family.kernels.values().all(|kernels| kernels.contains_key(&None));
         let (parameters, body) = match (single, count) {
             (true, _) => (String::new(), format!("Kernel::{}", variants.last().expect("it has a kernel").0)),
-            (false, 0) => ("storage: Storage".to_owned(), format!("match storage {{\n{arms}        }}")),
+            (false, 0) => {
+                arms += "            Dtype::F32 => panic!(\"no kernel stores activations in f32\"),\n";
+                ("dtype: Dtype".to_owned(), format!("match dtype {{\n{arms}        }}"))
+            }
             (false, _) => {
-                arms += "            _ => panic!(\"no kernel WHAT is compiled for {storage} and {numbers:?}\"),\n";
+                arms += "            _ => panic!(\"no kernel WHAT is compiled for {dtype} and {numbers:?}\"),\n";
                 let arms = arms.replace("WHAT", what);
-                let parameters = format!("storage: Storage, numbers: [u32; {count}]");
-                (parameters, format!("match (storage, numbers) {{\n{arms}        }}"))
+                let parameters = format!("dtype: Dtype, numbers: [u32; {count}]");
+                (parameters, format!("match (dtype, numbers) {{\n{arms}        }}"))
             }
         };
         writeln!(functions, "    pub fn {what}({parameters}) -> KernelOf<{taken}> {{").expect(WRITTEN);

@@ -81,7 +81,8 @@ mod weights;
 
 #[cfg(feature = "async")]
 pub use async_engine::{AsyncEngine, Blocking, Events, PendingFeatures};
-pub use backend::{Device, DeviceInfo, Precision, devices};
+pub use backend::{Device, DeviceInfo, devices};
+pub use checkpoint::Dtype;
 pub use checkpoint::Load;
 pub use engine::{
     Answer, Choice, Classification, Engine, EngineHandle, Event, EventKind, Finish, Generation, Limits, Options,

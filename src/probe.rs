@@ -19,9 +19,8 @@ use crate::weights::Weights;
 
 #[cfg(feature = "emulated")]
 pub use crate::backend::emulated;
-pub use crate::backend::{
-    Batch, Capacity, Device, KvConfig, PageCount, PoolShape, Precision, Request, Sampled, report, tuning,
-};
+pub use crate::backend::{Batch, Capacity, Device, KvConfig, PageCount, PoolShape, Request, Sampled, report, tuning};
+pub use crate::checkpoint::Dtype;
 pub use crate::engine::scheduler::{Bounds, PromptImage, RequestState, Scheduler, SequenceKind, Step, Tokens};
 pub use crate::graph::{
     Axis, Cost, Counts, Epilogue, Graph, Index, KvLayer, KvSource, KvSpace, Mask, Op, Plan, PlanKind, Plans, Tensor,
@@ -144,7 +143,7 @@ pub struct Place {
     /// The device.
     pub device: Device,
     /// Storage on devices that run kernels.
-    pub precision: Option<Precision>,
+    pub dtype: Option<Dtype>,
     /// Worker threads on the processor.
     pub threads: usize,
     /// What the emulator does besides.
@@ -154,10 +153,10 @@ pub struct Place {
 
 impl Place {
     /// A device with its defaults.
-    pub fn new(device: Device, precision: Option<Precision>) -> Place {
+    pub fn new(device: Device, dtype: Option<Dtype>) -> Place {
         Place {
             device,
-            precision,
+            dtype,
             threads: 0,
             #[cfg(feature = "emulated")]
             emulated: emulated::Settings::default(),
@@ -220,7 +219,7 @@ impl Probe {
         let options = BackendOptions {
             device: place.device,
             threads: place.threads,
-            precision: place.precision,
+            dtype: place.dtype,
             capacity,
             capacity_least: capacity,
             #[cfg(feature = "emulated")]

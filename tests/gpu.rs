@@ -9,7 +9,7 @@ use std::process::Command;
 
 use first::{BRIEF, LINES, Line, Measured, Unit, Verdict, Work};
 use flamant::probe::tuning::{LinearShape, Machine, linear_form};
-use flamant::probe::{Device, Place, Precision};
+use flamant::probe::{Device, Dtype, Place};
 
 /// Lines of call, stage, step and seconds.
 fn plan(arguments: &[&str]) -> Vec<(String, String, String, u32)> {
@@ -81,7 +81,7 @@ fn the_map_stands_in_its_order_and_measures_every_line() {
             "empty launch, in a captured sequence of 324",
         ]
     );
-    let place = Place::new(Device::Emulated, Some(Precision::Bf16));
+    let place = Place::new(Device::Emulated, Some(Dtype::Bf16));
     let mut told = Vec::new();
     let found = first::map(&place, "the emulator", &first::tiny(), BRIEF, &mut |line| told.push(line.to_owned()));
     assert!(told[0].contains("reckoned"), "{}", told[0]);

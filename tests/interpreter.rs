@@ -17,11 +17,11 @@ use std::time::Instant;
 
 use crate::support::cases;
 use crate::support::compiler::ptx;
-use crate::support::devices::{PRECISIONS, on_all_cores};
+use crate::support::devices::{DTYPES, on_all_cores};
 use crate::support::equalities::{self, bits, rows};
 use crate::support::reference;
 use flamant::probe::emulated::{MatrixUnits, Schedule, Settings};
-use flamant::probe::{Device, Place, Precision};
+use flamant::probe::{Device, Dtype, Place};
 use flamant::{Generation, Options};
 
 /// The interpreter with the kernels for each of [`ptx::ARCHITECTURES`]; none without nvcc.
@@ -36,8 +36,8 @@ fn libraries() -> Option<&'static [PathBuf]> {
     MADE.as_deref()
 }
 
-fn emulated(precision: Precision, settings: Settings) -> Place {
-    Place { emulated: Settings { workers: 1, ..settings }, ..Place::new(Device::Emulated, Some(precision)) }
+fn emulated(dtype: Dtype, settings: Settings) -> Place {
+    Place { emulated: Settings { workers: 1, ..settings }, ..Place::new(Device::Emulated, Some(dtype)) }
 }
 
 /// The PTX of each architecture on the units of the cards that it is for.
@@ -48,7 +48,7 @@ fn modelled_cards(libraries: &[PathBuf]) -> Vec<Place> {
         matrix_units,
         ..Settings::default()
     });
-    settings.flat_map(|settings| PRECISIONS.map(|precision| emulated(precision, settings.clone()))).collect()
+    settings.flat_map(|settings| DTYPES.map(|dtype| emulated(dtype, settings.clone()))).collect()
 }
 
 fn none_failed(failures: &[String]) {
@@ -74,17 +74,17 @@ fn compiled_kernels_give_the_emulators_bits() {
         let want = case.run(&Place { threads: 1, ..Place::new(Device::Cpu, None) }).unwrap();
         let mut failures = Vec::new();
         let (mut same, mut close) = (0, 0);
-        for precision in PRECISIONS {
-            let emulator = bits(&rows(case, &emulated(precision, Settings::default())).unwrap());
+        for dtype in DTYPES {
+            let emulator = bits(&rows(case, &emulated(dtype, Settings::default())).unwrap());
             for library in libraries {
                 let settings = Settings { library: Some(library.clone()), ..Settings::default() };
-                let why = match rows(case, &emulated(precision, settings)) {
+                let why = match rows(case, &emulated(dtype, settings)) {
                     Err(why) => why,
                     Ok(found) if bits(&found) == emulator => {
                         same += 1;
                         continue;
                     }
-                    Ok(found) => match case.compare(&found, &want, precision) {
+                    Ok(found) => match case.compare(&found, &want, dtype) {
                         Ok(()) if case.shows_a_library() => {
                             close += 1;
                             continue;
@@ -93,7 +93,7 @@ fn compiled_kernels_give_the_emulators_bits() {
                         Err(why) => why,
                     },
                 };
-                failures.push(format!("{}, {precision}, {}: {why}", case.name, library.display()));
+                failures.push(format!("{}, {dtype}, {}: {why}", case.name, library.display()));
             }
         }
         (failures, same, close)
@@ -114,9 +114,9 @@ fn turns_and_copies_never_change_a_bit() {
         let want = case.run(&Place { threads: 1, ..Place::new(Device::Cpu, None) }).unwrap();
         let mut failures = Vec::new();
         for place in modelled_cards(libraries) {
-            let precision = place.precision.unwrap();
+            let dtype = place.dtype.unwrap();
             let found = rows(case, &place);
-            let right = found.clone().and_then(|found| case.compare(&found, &want, precision));
+            let right = found.clone().and_then(|found| case.compare(&found, &want, dtype));
             let modes = [(Schedule::Warps, false), (Schedule::Lanes, true), (Schedule::Lanes, false)];
             let others = (1..).zip(modes).map(|(seed, (schedule, early_copies))| {
                 let settings = Settings { schedule, early_copies, seed, checked: true, ..place.emulated.clone() };
@@ -126,7 +126,7 @@ fn turns_and_copies_never_change_a_bit() {
             });
             let units = place.emulated.matrix_units;
             let wrong = [right].into_iter().chain(others).filter_map(Result::err);
-            failures.extend(wrong.map(|why| format!("{}, {precision}, {units:?}: {why}", case.name)));
+            failures.extend(wrong.map(|why| format!("{}, {dtype}, {units:?}: {why}", case.name)));
         }
         failures
     });
@@ -157,8 +157,7 @@ fn models_answer_as_the_reference_on_modelled_cards() {
     let places = modelled_cards(libraries);
     let all: Vec<_> = models.iter().flat_map(|model| places.iter().map(move |place| (model, place))).collect();
     on_all_cores(&all, |(model, place)| {
-        let options =
-            Options::default().device(Device::Emulated).precision(place.precision).emulated(place.emulated.clone());
+        let options = Options::default().device(Device::Emulated).dtype(place.dtype).emulated(place.emulated.clone());
         let greedy = Generation::default().max_new_tokens(TOKENS).ignore_eos(true);
         let answer = model.flamingo(&options).generate(&model.prompt(), &greedy, &mut |_| {}).unwrap();
         assert_eq!(answer.ids, model.ids("greedy"), "{}, {options:?}", model.name);

@@ -1,11 +1,11 @@
-//! The devices by name, and in which type they store numbers.
+//! The devices by name, and in which formats they store numbers.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::Capacity;
+use crate::checkpoint::Dtype;
 use crate::error::{Error, Result};
-use crate::weights::Format;
 
 /// Which device to run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
@@ -61,48 +61,14 @@ impl fmt::Display for Device {
     }
 }
 
-/// How weights, activations, keys and values are stored on devices that run kernels; sums are in f32 always.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Precision {
-    /// 8 bits of precision, the range of f32.
-    Bf16,
-    /// 11 bits of precision, numbers up to 65504.
-    F16,
-}
-
-impl From<Precision> for Format {
-    fn from(precision: Precision) -> Format {
-        match precision {
-            Precision::Bf16 => Format::Bf16,
-            Precision::F16 => Format::F16,
-        }
+/// Whether a device stores numbers as was asked: the processor in f32, kernels in 16 bits with sums in f32.
+pub(super) fn check_dtype(device: Device, dtype: Option<Dtype>) -> Result<()> {
+    match (device, dtype) {
+        (_, None) | (Device::Cpu, Some(Dtype::F32)) => Ok(()),
+        (Device::Cpu, Some(found)) => Err(Error::argument(format!("dtype: expected f32 on cpu, found {found}"))),
+        (_, Some(Dtype::F32)) => Err(Error::argument(format!("dtype: expected bf16 or f16 on {device}, found f32"))),
+        (_, Some(Dtype::Bf16 | Dtype::F16)) => Ok(()),
     }
-}
-
-impl FromStr for Precision {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "bf16" => Ok(Precision::Bf16),
-            "f16" => Ok(Precision::F16),
-            _ => Err(Error::argument(format!("dtype: expected bf16 or f16, found {text}"))),
-        }
-    }
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Precision::Bf16 => "bf16",
-            Precision::F16 => "f16",
-        })
-    }
-}
-
-/// The processor computes in f32 alone.
-pub(super) fn no_precision(precision: Precision) -> Error {
-    Error::argument(format!("dtype: expected none on the processor, which computes in f32, found {precision}"))
 }
 
 #[cfg(test)]

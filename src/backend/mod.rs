@@ -9,7 +9,7 @@ mod shared;
 
 #[cfg(feature = "eval")]
 pub(crate) use cpu::dot_products;
-pub use device::{Device, Precision};
+pub use device::Device;
 pub use devices::{DeviceInfo, devices};
 #[cfg(feature = "capi")]
 pub(crate) use gpu::ARCHITECTURES;
@@ -22,6 +22,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::checkpoint::Dtype;
 use crate::config::ModelConfig;
 #[cfg(not(feature = "emulated"))]
 use crate::error::Error;
@@ -354,7 +355,7 @@ pub(crate) struct BackendOptions {
     /// Worker threads on the processor; 0: one for each core.
     pub threads: usize,
     /// Storage on devices that run kernels; none: as the checkpoint suggests.
-    pub precision: Option<Precision>,
+    pub dtype: Option<Dtype>,
     /// See [`Capacity`].
     pub capacity: Capacity,
     /// Where that does not fit, the device may make room for less; this is the least.
@@ -374,14 +375,10 @@ pub(crate) fn open(
     kv_config: KvConfig,
     plans: Arc<Plans>,
 ) -> Result<Box<dyn Backend>> {
+    device::check_dtype(options.device, options.dtype)?;
     Ok(match options.device {
         Device::Auto => unreachable!("resolved before anything is opened"),
-        Device::Cpu => {
-            if let Some(precision) = options.precision {
-                return Err(device::no_precision(precision));
-            }
-            Box::new(cpu::Cpu::open(options, weights, kv_config, plans)?)
-        }
+        Device::Cpu => Box::new(cpu::Cpu::open(options, weights, kv_config, plans)?),
         Device::Cuda(index) => Box::new(gpu::open_cuda(index, options, weights, kv_config, plans)?),
         #[cfg(feature = "emulated")]
         Device::Emulated => {

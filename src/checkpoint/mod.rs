@@ -26,6 +26,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// Tensors that one file or index may name.
 pub const TENSORS_MAX: usize = 100_000;
@@ -49,14 +50,14 @@ const FOLDER_NAMES: [&str; 6] = [
     "open_clip_pytorch_model.bin",
 ];
 
-/// The number formats that the engine reads.
+/// A number format: of a tensor in a file, or of what a device stores (weights, activations, keys and values).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dtype {
     /// IEEE single precision.
     F32,
-    /// IEEE half precision.
+    /// IEEE half precision: 11 bits, numbers up to 65504.
     F16,
-    /// The upper half of a single.
+    /// The upper half of a single: 8 bits, the range of f32.
     Bf16,
 }
 
@@ -70,13 +71,25 @@ impl Dtype {
     }
 }
 
-/// The name that safetensors headers use.
+impl FromStr for Dtype {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "f32" => Ok(Dtype::F32),
+            "f16" => Ok(Dtype::F16),
+            "bf16" => Ok(Dtype::Bf16),
+            _ => Err(Error::argument(format!("dtype: expected f32, bf16 or f16, found {text}"))),
+        }
+    }
+}
+
 impl fmt::Display for Dtype {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Dtype::F32 => "F32",
-            Dtype::F16 => "F16",
-            Dtype::Bf16 => "BF16",
+            Dtype::F32 => "f32",
+            Dtype::F16 => "f16",
+            Dtype::Bf16 => "bf16",
         })
     }
 }

@@ -188,6 +188,7 @@ pub fn write_header<'a>(
     for (name, dtype, shape) in tensors {
         let stop = start + shape.iter().product::<usize>() * dtype.size();
         let name = serde_json::Value::from(name);
+        let dtype = dtype.to_string().to_uppercase();
         header += &format!(r#",{name}:{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":[{start},{stop}]}}"#);
         start = stop;
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, FromArgMatches};
 use flamant::video::FrameSampling;
-use flamant::{Device, Engine, Error, Flamingo, Limits, Load, Options, Precision, Prompt, PromptLimits};
+use flamant::{Device, Dtype, Engine, Error, Flamingo, Limits, Load, Options, Prompt, PromptLimits};
 
 /// Where a model runs.
 #[derive(Args)]
@@ -14,9 +14,10 @@ pub struct DeviceArguments {
     /// Where to run: cpu, cuda, cuda:N, emulated, or auto (a usable GPU if there is one, else cpu)
     #[arg(help_heading = "Device", long, default_value = "cpu", env = "FLAMANT_DEVICE", value_parser = |text: &str| text.parse::<Device>())]
     device: Device,
-    /// How cuda and emulated store numbers: bf16, or f16; f16 where all weights are, else bf16, if not given
-    #[arg(help_heading = "Device", long, env = "FLAMANT_DTYPE", value_parser = |text: &str| text.parse::<Precision>())]
-    dtype: Option<Precision>,
+    /// How the device stores numbers: f32 on cpu; bf16 or f16 on cuda and emulated, if not given f16 where all weights
+    /// are, else bf16
+    #[arg(help_heading = "Device", long, env = "FLAMANT_DTYPE", value_parser = |text: &str| text.parse::<Dtype>())]
+    dtype: Option<Dtype>,
     /// Worker threads on the processor; 0 for one a core
     #[arg(help_heading = "Device", long, default_value_t = 0, env = "FLAMANT_THREADS")]
     threads: usize,
@@ -47,7 +48,7 @@ impl DeviceArguments {
         if self.device == Device::Auto {
             eprintln!("flamant: device {device}{}", refused.map_or(String::new(), |reason| format!(" ({reason})")));
         }
-        Options::default().device(device).precision(self.dtype).threads(self.threads).limits(limits).load(self.load)
+        Options::default().device(device).dtype(self.dtype).threads(self.threads).limits(limits).load(self.load)
     }
 }
 

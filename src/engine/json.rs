@@ -113,7 +113,7 @@ pub fn engine(engine: &Engine) -> Value {
         "config": config(engine.config()),
         "context_max": preparer.context_max(),
         "device": engine.device().to_string(),
-        "precision": engine.precision().map(|precision| precision.to_string()),
+        "dtype": engine.dtype().map(|dtype| dtype.to_string()),
         "fallback": engine.fallback(),
         "limits": {
             "max_sequences": limits.max_sequences,

@@ -1,6 +1,7 @@
 //! How an engine is opened, and what bounds it.
 
-use crate::backend::{Capacity, Device, PageCount, Precision};
+use crate::backend::{Capacity, Device, PageCount};
+use crate::checkpoint::Dtype;
 use crate::checkpoint::Load;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
@@ -117,9 +118,9 @@ impl Limits {
 pub struct Options {
     /// Where it runs.
     pub device: Device,
-    /// How a device that runs kernels stores numbers; none: f16 where all weights are, else bf16. The processor takes
-    /// none: it has f32.
-    pub precision: Option<Precision>,
+    /// How the device stores numbers. Kernels have bf16 or f16; none: f16 where all weights are, else bf16. The
+    /// processor has f32.
+    pub dtype: Option<Dtype>,
     /// Worker threads on the processor; 0: one for each core.
     pub threads: usize,
     /// Most tokens of a sequence, prompt and answer; none: what the model was made for.
@@ -157,7 +158,7 @@ setters!(Limits {
 
 setters!(Options {
     device: Device,
-    precision: Option<Precision>,
+    dtype: Option<Dtype>,
     threads: usize,
     context_max: Option<usize>,
     limits: Limits,

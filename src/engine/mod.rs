@@ -33,8 +33,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::backend::{BackendOptions, Batch, Capacity, Device, Precision};
-use crate::checkpoint::Folder;
+use crate::backend::{BackendOptions, Batch, Capacity, Device};
+use crate::checkpoint::{Dtype, Folder};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::executor::{Executor, RowResult};
@@ -80,7 +80,7 @@ pub struct Engine {
     handle: EngineHandle,
     executor: Executor,
     folder: Option<PathBuf>,
-    precision: Option<Precision>,
+    dtype: Option<Dtype>,
     device: Device,
     fallback: Option<String>,
     limits: Limits,
@@ -166,7 +166,7 @@ impl Engine {
         let opening = BackendOptions {
             device,
             threads: options.threads,
-            precision: options.precision,
+            dtype: options.dtype,
             capacity: limits.steps(device.capacity()),
             capacity_least: limits.steps(Capacity::LEAST),
             #[cfg(feature = "emulated")]
@@ -190,7 +190,7 @@ impl Engine {
             handle: EngineHandle::new(preparer, &limits, no_features),
             executor,
             folder: None,
-            precision: options.precision,
+            dtype: options.dtype,
             device,
             fallback,
             limits,
@@ -227,9 +227,9 @@ impl Engine {
         self.folder.as_deref()
     }
 
-    /// How its device was asked to store numbers; see [`Options::precision`].
-    pub fn precision(&self) -> Option<Precision> {
-        self.precision
+    /// How its device was asked to store numbers; see [`Options::dtype`].
+    pub fn dtype(&self) -> Option<Dtype> {
+        self.dtype
     }
 
     /// What bounds it, with the pages there are and what a step holds at most.

@@ -188,7 +188,7 @@ impl<'a> Places<'a> {
 /// # Errors
 /// Weights that cannot be read.
 pub fn evaluation(plan: &Plan, template: &Template, engine: &Engine) -> Result<BTreeMap<String, String>> {
-    let precision = engine.precision().map_or(String::new(), |precision| format!(", {precision}"));
+    let dtype = engine.dtype().map_or(String::new(), |dtype| format!(", {dtype}"));
     let list = |numbers: &[usize]| numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
     let labels: Vec<&str> = plan.series.iter().map(|series| series.label.as_str()).collect();
     let entries = [
@@ -196,7 +196,7 @@ pub fn evaluation(plan: &Plan, template: &Template, engine: &Engine) -> Result<B
         ("task", format!("{:?}, {} tokens", plan.benchmark.task, plan.benchmark.max_new_tokens)),
         ("model", engine.folder().map_or("demo".to_owned(), |folder| folder.display().to_string())),
         ("weights", weights(engine)?),
-        ("device", format!("{}{precision}", engine.device())),
+        ("device", format!("{}{dtype}", engine.device())),
         ("queries", digest(plan.sets.iter().map(|set| (&set.queries, (0..set.queries.examples.len()).collect())))),
         ("support", digest(plan.sets.iter().map(|set| (&set.support, set.all.numbers())))),
         ("drawn from", digest(plan.sets.iter().map(|set| (&set.support, set.drawn.numbers())))),

@@ -22,7 +22,7 @@ pub(super) fn default_options() -> EngineOptions {
         struct_size: size_of::<EngineOptions>(),
         model: ptr::null(),
         device: ptr::null(),
-        precision: ptr::null(),
+        dtype: ptr::null(),
         threads,
         context_max: context_max.unwrap_or(0),
         max_sequences: limits.max_sequences,
@@ -68,7 +68,7 @@ pub(super) fn default_request() -> RequestOptions {
 pub(super) fn options<'a>(asked: &EngineOptions) -> Result<(Option<&'a str>, Options)> {
     let given = |count: usize| (count > 0).then_some(count);
     let device = string("device", asked.device)?.map(str::parse).transpose()?;
-    let precision = string("precision", asked.precision)?.map(str::parse).transpose()?;
+    let dtype = string("dtype", asked.dtype)?.map(str::parse).transpose()?;
     let limits = Limits {
         max_sequences: asked.max_sequences,
         max_batched_tokens: given(asked.max_batched_tokens),
@@ -81,7 +81,7 @@ pub(super) fn options<'a>(asked: &EngineOptions) -> Result<(Option<&'a str>, Opt
     };
     let options = Options {
         device: device.unwrap_or_default(),
-        precision,
+        dtype,
         threads: asked.threads,
         context_max: given(asked.context_max),
         limits,

@@ -115,7 +115,7 @@ pub(super) struct EngineOptions {
     pub struct_size: usize,
     pub model: *const c_char,
     pub device: *const c_char,
-    pub precision: *const c_char,
+    pub dtype: *const c_char,
     pub threads: usize,
     pub context_max: usize,
     pub max_sequences: usize,

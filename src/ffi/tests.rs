@@ -124,7 +124,7 @@ fn claims() -> String {
         Text flamant_text { data length }
         Part flamant_part { kind width height unused data length stride }
         EngineOptions flamant_engine_options {
-            struct_size model device precision threads context_max max_sequences max_batched_tokens max_batched_images
+            struct_size model device dtype threads context_max max_sequences max_batched_tokens max_batched_images
             text_pages media_pages queue queue_bytes prefix_caching load
         }
         RequestOptions flamant_request {

@@ -64,7 +64,7 @@ static void engines(void)
     REFUSED(FLAMANT_INVALID_ARGUMENT, model, "\xff\xfe");
     REFUSED(FLAMANT_INVALID_ARGUMENT, device, "abacus");
     REFUSED(FLAMANT_DEVICE, device, "cuda:4711");
-    REFUSED(FLAMANT_INVALID_ARGUMENT, precision, "f16");
+    REFUSED(FLAMANT_INVALID_ARGUMENT, dtype, "f16");
     REFUSED(FLAMANT_INVALID_ARGUMENT, context_max, SIZE_MAX);
     REFUSED(FLAMANT_INVALID_ARGUMENT, max_sequences, 0);
     REFUSED(FLAMANT_INVALID_ARGUMENT, text_pages, SIZE_MAX);

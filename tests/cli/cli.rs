@@ -296,7 +296,7 @@ fn an_inspection_names_family_and_parts() {
         "resampler",
         "gated blocks",
         "decoder",
-        "BF16",
+        "bf16",
         "tanh(attention gate)",
         "answers     end with tokens 2, 3\n",
         "            not applied unless a request asks: max_new_tokens 8\n",
@@ -433,9 +433,9 @@ fn devices_are_chosen_by_name() {
     assert_eq!((tokens[0], *tokens.last().unwrap()), (&json!(256), &json!(2048)));
     let prompt = ["--image", &image("rgb16-30x45.png"), "--text", "a"];
     let on_processor = generate(&prompt);
-    for precision in ["bf16", "f16"] {
-        let emulated = generate(&[&prompt[..], &["--device", "emulated", "--dtype", precision]].concat());
-        assert_eq!(text(&emulated), text(&on_processor), "{precision}");
+    for dtype in ["bf16", "f16"] {
+        let emulated = generate(&[&prompt[..], &["--device", "emulated", "--dtype", dtype]].concat());
+        assert_eq!(text(&emulated), text(&on_processor), "{dtype}");
     }
     // Auto says which device it took; on the processor no storage type can be asked for.
     let Output { status, stderr, .. } =

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use safetensors::tensor::{SafeTensors, TensorView, serialize_to_file};
 
-use crate::support::devices::{PRECISIONS, on_all_cores, with_kernels};
+use crate::support::devices::{DTYPES, on_all_cores, with_kernels};
 use flamant::demo::{Episode, Random, Sheet};
 use flamant::{
-    Choice, Device, Engine, EventKind, Finish, Flamingo, Generation, Limits, Options, Precision, Prompt, Request,
+    Choice, Device, Dtype, Engine, EventKind, Finish, Flamingo, Generation, Limits, Options, Prompt, Request,
     RequestId, Sampling, Task,
 };
 
@@ -87,9 +87,9 @@ fn requests(random: &mut Random, sheets: &[Sheet], count: usize, shown_max: usiz
     (0..count).map(|_| request()).collect()
 }
 
-fn options(device: Device, precision: Option<Precision>, limits: Limits) -> Options {
+fn options(device: Device, dtype: Option<Dtype>, limits: Limits) -> Options {
     // A context that a few pages can hold.
-    Options::default().device(device).precision(precision).threads(1).context_max(Some(120)).limits(limits)
+    Options::default().device(device).dtype(dtype).threads(1).context_max(Some(120)).limits(limits)
 }
 
 /// For beams and choices a device is asked for lists of tokens, of 8 bytes each after the log-sum-exp; not for rows.
@@ -210,18 +210,18 @@ fn scheduling_never_changes_an_answer_of_the_kernels() {
     let sheets = Sheet::all().unwrap();
     let mut all = Vec::new();
     for device in with_kernels() {
-        all.extend(PRECISIONS.map(|precision| (device, precision)));
+        all.extend(DTYPES.map(|dtype| (device, dtype)));
     }
-    on_all_cores(&all, |&(device, precision)| {
+    on_all_cores(&all, |&(device, dtype)| {
         let mut random = Random::new(3);
         let requests = requests(&mut random, &sheets, 8, 2);
         let unshared = Limits::default().prefix_caching(false);
-        let mut flamingo = Flamingo::demo(&options(device, Some(precision), unshared)).unwrap();
+        let mut flamingo = Flamingo::demo(&options(device, Some(dtype), unshared)).unwrap();
         let want: Vec<Outcome> = requests.iter().map(|request| alone(&mut flamingo, request)).collect();
         let limits = Limits::default().text_pages(Some(12));
-        let mut engine = Engine::demo(&options(device, Some(precision), limits)).unwrap();
+        let mut engine = Engine::demo(&options(device, Some(dtype), limits)).unwrap();
         for (index, found) in run(&mut engine, &mut random, &requests) {
-            assert_eq!(found, want[index], "{precision} on {device}, {:?}", requests[index].task);
+            assert_eq!(found, want[index], "{dtype} on {device}, {:?}", requests[index].task);
         }
         assert_nothing_held(&engine);
     });

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::support::devices::{PRECISIONS, on_all_cores, with_kernels};
+use crate::support::devices::{DTYPES, on_all_cores, with_kernels};
 use crate::support::sick;
 use flamant::demo::{Episode, Random, Sheet};
 use flamant::{
-    AsyncEngine, Device, Engine, Error, EventKind, Flamingo, Generation, Limits, Options, Precision, Prompt, Request,
+    AsyncEngine, Device, Dtype, Engine, Error, EventKind, Flamingo, Generation, Limits, Options, Prompt, Request,
     RequestId, Sampling, Task,
 };
 
@@ -17,10 +17,10 @@ const BITS: [u16; 2] = [0x7fc0, 0x7f80];
 /// 30 letters that are no z.
 const BEGINNING: &str = "kepmulbadcefgihonkajulmopdertu";
 
-fn devices() -> Vec<(Device, Option<Precision>)> {
+fn devices() -> Vec<(Device, Option<Dtype>)> {
     let mut all = vec![(Device::Cpu, None)];
     for device in with_kernels() {
-        all.extend(PRECISIONS.map(|precision| (device, Some(precision))));
+        all.extend(DTYPES.map(|dtype| (device, Some(dtype))));
     }
     all
 }
@@ -103,8 +103,8 @@ fn alone(flamingo: &mut Flamingo, request: &Request) -> Last {
     })
 }
 
-fn options(device: Device, precision: Option<Precision>, limits: Limits) -> Options {
-    Options::default().device(device).precision(precision).threads(1).context_max(Some(120)).limits(limits)
+fn options(device: Device, dtype: Option<Dtype>, limits: Limits) -> Options {
+    Options::default().device(device).dtype(dtype).threads(1).context_max(Some(120)).limits(limits)
 }
 
 fn is_sick(id: RequestId, last: &Last) -> bool {
@@ -114,20 +114,20 @@ fn is_sick(id: RequestId, last: &Last) -> bool {
 #[test]
 fn a_request_that_is_not_finite_fails_alone() {
     let devices = devices();
-    let mut cases: Vec<(Device, Option<Precision>, u16)> = Vec::new();
+    let mut cases: Vec<(Device, Option<Dtype>, u16)> = Vec::new();
     for bits in BITS {
-        cases.extend(devices.iter().map(|&(device, precision)| (device, precision, bits)));
+        cases.extend(devices.iter().map(|&(device, dtype)| (device, dtype, bits)));
     }
     let healthy: Vec<Request> =
         [0, 1, 2, 3, 4].map(|task| Request::new(with_image("ku"), tasks()[task].clone())).to_vec();
-    on_all_cores(&cases, |&(device, precision, bits)| {
+    on_all_cores(&cases, |&(device, dtype, bits)| {
         let folder = sick::model(bits);
-        let unshared = options(device, precision, Limits::default().prefix_caching(false));
+        let unshared = options(device, dtype, Limits::default().prefix_caching(false));
         let mut flamingo = Flamingo::open(folder.path(), &unshared).unwrap();
         let want: Vec<Last> = healthy.iter().map(|request| alone(&mut flamingo, request)).collect();
         // So few pages that those of the sick are taken by others.
         let limits = Limits::default().text_pages(Some(20)).media_pages(Some(4));
-        let mut engine = Engine::open(folder.path(), &options(device, precision, limits)).unwrap();
+        let mut engine = Engine::open(folder.path(), &options(device, dtype, limits)).unwrap();
         for (number, task) in tasks().into_iter().enumerate() {
             let mut requests = healthy.clone();
             let place = number % (healthy.len() + 1);
@@ -150,11 +150,11 @@ fn a_request_that_is_not_finite_fails_alone() {
 /// found it already begins again.
 #[test]
 fn pages_that_a_sick_prompt_has_spoilt_are_not_found() {
-    on_all_cores(&devices(), |&(device, precision)| {
+    on_all_cores(&devices(), |&(device, dtype)| {
         let folder = sick::model(BITS[0]);
         // Steps of 10 tokens: the second has the end of the first page and, with the first token, the sick one.
         let limits = Limits::default().max_batched_tokens(Some(10));
-        let open = || Engine::open(folder.path(), &options(device, precision, limits.clone())).unwrap();
+        let open = || Engine::open(folder.path(), &options(device, dtype, limits.clone())).unwrap();
         let healthy = Request::new(prompt(BEGINNING), greedy(4));
         let sick = Request::new(prompt(&format!("{}z{}", &BEGINNING[..16], &BEGINNING[17..])), greedy(4));
         let want = run(&mut open(), std::slice::from_ref(&healthy)).remove(0).1;
@@ -212,9 +212,9 @@ fn an_engine_on_a_thread_goes_on() {
 /// A norm that only features go through: they are refused, and requests with the same images are answered.
 #[test]
 fn features_that_are_not_finite_are_an_error_of_their_own() {
-    for (device, precision) in devices() {
+    for (device, dtype) in devices() {
         let folder = sick::with_row("model.vision_model.post_layernorm.weight", 5, BITS[0]);
-        let open = || Engine::open(folder.path(), &options(device, precision, Limits::default())).unwrap();
+        let open = || Engine::open(folder.path(), &options(device, dtype, Limits::default())).unwrap();
         let (mut direct, engine) = (open(), AsyncEngine::new(open()).unwrap());
         let prompt = with_image("ku");
         let media: Vec<_> = prompt.media().collect();

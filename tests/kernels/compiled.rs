@@ -81,8 +81,8 @@ fn linear_forms_reside_as_they_are_reckoned() {
         let multiprocessor = multiprocessor(architecture).expect("it is known");
         for form in LINEAR_FORMS {
             let (kernel, variant) = form.name();
-            for precision in ["bf16", "f16"] {
-                let name = format!("{kernel}_{precision}_{variant}");
+            for dtype in ["bf16", "f16"] {
+                let name = format!("{kernel}_{dtype}_{variant}");
                 let compiled = report.iter().find(|kernel| kernel.name == name && kernel.architecture == architecture);
                 let (Some(compiled), Some(start)) = (compiled, starts.iter().find(|start| start.name == name)) else {
                     assert!(std::env::var_os("FLAMANT_CUDA_ARCHITECTURES").is_some(), "{name} for {architecture}");

@@ -5,20 +5,20 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use crate::support::cases::{self, Besides, Case, Heads, Order, PLAIN, Seen, Size};
-use crate::support::devices::{PRECISIONS, on_all_cores, with_kernels};
+use crate::support::devices::{DTYPES, on_all_cores, with_kernels};
 use crate::support::equalities::{self, ATTENTION, Equality, LINEAR_BATCHES, bits, rows};
 use flamant::config::Norm;
 use flamant::probe::emulated::{Schedule, Settings};
 use flamant::probe::tuning::{LINEAR_FORMS, LinearShape};
-use flamant::probe::{Device, Place, Precision};
+use flamant::probe::{Device, Dtype, Place};
 
 /// A device; the emulator on one thread, since cases run side by side.
-fn place(device: Device, precision: Precision, settings: Settings) -> Place {
-    Place { emulated: Settings { workers: 1, ..settings }, ..Place::new(device, Some(precision)) }
+fn place(device: Device, dtype: Dtype, settings: Settings) -> Place {
+    Place { emulated: Settings { workers: 1, ..settings }, ..Place::new(device, Some(dtype)) }
 }
 
-fn plain(device: Device, precision: Precision) -> Place {
-    place(device, precision, Settings::default())
+fn plain(device: Device, dtype: Dtype) -> Place {
+    place(device, dtype, Settings::default())
 }
 
 /// The processor's rows.
@@ -31,16 +31,16 @@ fn none_failed(failures: Vec<String>) {
 }
 
 /// Why a device's rows are not those that are wanted.
-fn other_results(case: &Case, device: Device, precision: Precision, want: &[f32]) -> Option<String> {
-    let found = rows(case, &plain(device, precision));
+fn other_results(case: &Case, device: Device, dtype: Dtype, want: &[f32]) -> Option<String> {
+    let found = rows(case, &plain(device, dtype));
     let wrong = found.and_then(|found| {
         if std::env::var_os("FLAMANT_SHOW_DISTANCES").is_some() {
             let (mean, largest) = cases::distance(&found, want, case.width());
-            eprintln!("{mean:.2e} {largest:.4} {precision} {device} {}", case.name);
+            eprintln!("{mean:.2e} {largest:.4} {dtype} {device} {}", case.name);
         }
-        case.compare(&found, want, precision)
+        case.compare(&found, want, dtype)
     });
-    wrong.err().map(|why| format!("{}, {precision} on {device}: {why}", case.name))
+    wrong.err().map(|why| format!("{}, {dtype} on {device}: {why}", case.name))
 }
 
 #[test]
@@ -48,8 +48,8 @@ fn every_operation_is_the_oracles() {
     let devices = with_kernels();
     let failures = on_all_cores(&cases::small(), |case| {
         let want = case.oracle();
-        let each = devices.iter().flat_map(|&device| PRECISIONS.map(|precision| (device, precision)));
-        each.filter_map(|(device, precision)| other_results(case, device, precision, &want)).collect::<Vec<_>>()
+        let each = devices.iter().flat_map(|&device| DTYPES.map(|dtype| (device, dtype)));
+        each.filter_map(|(device, dtype)| other_results(case, device, dtype, &want)).collect::<Vec<_>>()
     });
     none_failed(failures.concat());
 }
@@ -75,13 +75,12 @@ fn shapes_of_real_models_are_the_processors() {
     let (real, devices) = (cases::real(), with_kernels());
     let emulated = devices.contains(&Device::Emulated);
     let few: Vec<&Case> = real.iter().filter(|case| emulated && case.flops() <= EMULATED_FLOPS_MAX).collect();
-    let check = |case: &&Case| other_results(case, Device::Emulated, Precision::Bf16, &wanted(case, 1));
+    let check = |case: &&Case| other_results(case, Device::Emulated, Dtype::Bf16, &wanted(case, 1));
     let mut failures: Vec<String> = on_all_cores(&few, check).into_iter().flatten().collect();
     for device in devices.into_iter().filter(|device| *device != Device::Emulated) {
         for case in &real {
             let want = wanted(case, 0);
-            failures
-                .extend(PRECISIONS.into_iter().filter_map(|precision| other_results(case, device, precision, &want)));
+            failures.extend(DTYPES.into_iter().filter_map(|dtype| other_results(case, device, dtype, &want)));
         }
     }
     none_failed(failures);
@@ -93,19 +92,19 @@ fn shapes_of_real_models_are_the_processors() {
 fn turns_and_copies_never_change_a_bit() {
     let check = |case: &Case| -> Vec<String> {
         let mut failures = Vec::new();
-        for precision in PRECISIONS {
-            let want = rows(case, &plain(Device::Emulated, precision)).map(|rows| bits(&rows));
+        for dtype in DTYPES {
+            let want = rows(case, &plain(Device::Emulated, dtype)).map(|rows| bits(&rows));
             for schedule in [Schedule::Plain, Schedule::Warps, Schedule::Lanes] {
                 for (seed, early_copies) in [(1, false), (2, true), (3, false)] {
                     if schedule == Schedule::Plain && seed > 2 {
                         continue;
                     }
                     let settings = Settings { schedule, seed, early_copies, checked: true, ..Settings::default() };
-                    let found = rows(case, &place(Device::Emulated, precision, settings)).map(|rows| bits(&rows));
+                    let found = rows(case, &place(Device::Emulated, dtype, settings)).map(|rows| bits(&rows));
                     if found != want {
                         let why = found.err().unwrap_or_else(|| "other bits".to_owned());
                         let how = format!("{schedule:?}, seed {seed}, early copies {early_copies}");
-                        failures.push(format!("{}, {precision}, {how}: {why}", case.name));
+                        failures.push(format!("{}, {dtype}, {how}: {why}", case.name));
                     }
                 }
             }
@@ -122,13 +121,13 @@ fn every_kernel_is_started() {
     let counted = Arc::new(Mutex::new(Vec::new()));
     let settings = Settings { counted: Some(counted.clone()), ..Settings::default() };
     on_all_cores(&cases::small(), |case| {
-        for precision in PRECISIONS {
-            case.run(&place(Device::Emulated, precision, settings.clone())).unwrap();
+        for dtype in DTYPES {
+            case.run(&place(Device::Emulated, dtype, settings.clone())).unwrap();
         }
     });
     let started: BTreeSet<&str> = counted.lock().unwrap().iter().map(|(kernel, _)| *kernel).collect();
     let mut wanted: BTreeSet<String> = BTreeSet::from(["copy_page".to_owned()]);
-    for precision in PRECISIONS {
+    for dtype in DTYPES {
         for kernel in [
             "norm_heads",
             "patches",
@@ -139,7 +138,7 @@ fn every_kernel_is_started() {
             "append",
             "flash_attention_combine",
         ] {
-            wanted.insert(format!("{kernel}_{precision}"));
+            wanted.insert(format!("{kernel}_{dtype}"));
         }
         for kernel in [
             "flash_attention_causal",
@@ -149,11 +148,11 @@ fn every_kernel_is_started() {
             "masked_image_attention",
             "gated_cross_attention",
         ] {
-            wanted.extend([64, 80, 96, 128].map(|width| format!("{kernel}_{precision}_{width}")));
+            wanted.extend([64, 80, 96, 128].map(|width| format!("{kernel}_{dtype}_{width}")));
         }
-        wanted.extend([1, 2, 4, 8].map(|vectors| format!("norm_{precision}_{vectors}")));
+        wanted.extend([1, 2, 4, 8].map(|vectors| format!("norm_{dtype}_{vectors}")));
         let names = LINEAR_FORMS.map(|form| form.name());
-        wanted.extend(names.map(|(kernel, variant)| format!("{kernel}_{precision}_{variant}")));
+        wanted.extend(names.map(|(kernel, variant)| format!("{kernel}_{dtype}_{variant}")));
     }
     let wanted: BTreeSet<&str> = wanted.iter().map(String::as_str).collect();
     let differ: Vec<_> = started.symmetric_difference(&wanted).collect();
@@ -163,7 +162,7 @@ fn every_kernel_is_started() {
 /// Holds the emulator, and a GPU if there is one, to an equality.
 fn hold(equality: Equality) {
     let places: Vec<Place> =
-        with_kernels().into_iter().flat_map(|device| PRECISIONS.map(|precision| plain(device, precision))).collect();
+        with_kernels().into_iter().flat_map(|device| DTYPES.map(|dtype| plain(device, dtype))).collect();
     none_failed(equality(&places));
 }
 
@@ -177,7 +176,7 @@ fn rows_of_linear_layers_are_the_same_in_any_batch() {
 fn linear_forms_ask_for_what_is_reckoned() {
     let counted = Arc::new(Mutex::new(Vec::new()));
     let settings = Settings { counted: Some(counted.clone()), ..Settings::default() };
-    let place = place(Device::Emulated, Precision::Bf16, settings);
+    let place = place(Device::Emulated, Dtype::Bf16, settings);
     let mut started = BTreeSet::new();
     for (batch, columns, width, workload) in LINEAR_BATCHES {
         for paired in [false, true] {
@@ -262,7 +261,7 @@ fn kernels_bound_by_memory_ask_for_little_more_than_the_least() {
     ];
     few.extend([1, 4, 16].map(|count| cases::linear(Size::Small, count, 1024, 512, PLAIN)));
     let failures = on_all_cores(&few, |case| {
-        let asked = case.asked_bytes(&plain(Device::Emulated, Precision::Bf16)).unwrap();
+        let asked = case.asked_bytes(&plain(Device::Emulated, Dtype::Bf16)).unwrap();
         let ratio = asked as f64 / case.bytes() as f64;
         (!(1.0..RATIO_MAX).contains(&ratio)).then(|| format!("{}: {ratio:.3} times the least", case.name))
     });
@@ -280,7 +279,7 @@ fn keys_that_heads_share_are_read_once() {
     let forms: [&dyn Fn(Heads) -> Case; 3] = [&decoded, &seen, &seen_by_few];
     for form in forms {
         let asked =
-            |heads| form(heads).asked_bytes(&plain(Device::Emulated, Precision::Bf16)).expect("the emulator runs it");
+            |heads| form(heads).asked_bytes(&plain(Device::Emulated, Dtype::Bf16)).expect("the emulator runs it");
         let (shared, apart) = (asked(cases::grouped(8, 2, 64)), asked(cases::heads(8, 64)));
         assert!(5 * shared < 2 * apart, "{shared} bytes of shared heads of keys, {apart} of as many as of queries");
     }
@@ -294,7 +293,7 @@ fn keys_in_common_are_read_once() {
             let [together, apart] = [true, false].map(|in_common| {
                 let counted = Arc::new(Mutex::new(Vec::new()));
                 let settings = Settings { counted: Some(counted.clone()), ..Settings::default() };
-                forked(heads, order, in_common).run(&place(Device::Emulated, Precision::Bf16, settings)).unwrap();
+                forked(heads, order, in_common).run(&place(Device::Emulated, Dtype::Bf16, settings)).unwrap();
                 let launches = counted.lock().unwrap();
                 let split = launches.iter().filter(|(kernel, _)| kernel.starts_with("flash_attention_split"));
                 split.map(|(_, counters)| counters.global_load_bytes).sum::<u64>()

@@ -1,17 +1,18 @@
 //! Whole models on devices that run kernels: log-probabilities and answers against the reference and the processor, the
 //! ways of computing the same thing against each other, and what is refused.
 
-use crate::support::devices::{PRECISIONS, on_all_cores, with_kernels};
+use crate::support::devices::{DTYPES, on_all_cores, with_kernels};
 use crate::support::reference::Case;
 use flamant::demo::{Episode, Random, Sheet};
 use flamant::image::Image;
-use flamant::{Device, Engine, Flamingo, Generation, Options, Precision};
+use flamant::{Device, Dtype, Engine, Flamingo, Generation, Options};
 
 /// Largest difference of a log-probability.
-fn tolerance(precision: Precision) -> f64 {
-    match precision {
-        Precision::Bf16 => 0.15,
-        Precision::F16 => 0.02,
+fn tolerance(dtype: Dtype) -> f64 {
+    match dtype {
+        Dtype::Bf16 => 0.15,
+        Dtype::F16 => 0.02,
+        Dtype::F32 => unreachable!("no kernel stores activations in f32"),
     }
 }
 
@@ -27,8 +28,8 @@ fn served() -> Vec<Case> {
 }
 
 /// A device on one thread: cases run side by side.
-fn options(device: Device, precision: Option<Precision>) -> Options {
-    Options::default().device(device).precision(precision).threads(1)
+fn options(device: Device, dtype: Option<Dtype>) -> Options {
+    Options::default().device(device).dtype(dtype).threads(1)
 }
 
 fn greedy(max_new_tokens: usize) -> Generation {
@@ -36,21 +37,21 @@ fn greedy(max_new_tokens: usize) -> Generation {
 }
 
 /// `task` of each model, opened on each device in each storage type.
-fn on_each(task: impl Fn(&Case, Flamingo, Precision, &str) + Sync) {
+fn on_each(task: impl Fn(&Case, Flamingo, Dtype, &str) + Sync) {
     let cases = served();
     let mut all = Vec::new();
     for device in with_kernels() {
-        all.extend(cases.iter().flat_map(|case| PRECISIONS.map(|precision| (case, device, precision))));
+        all.extend(cases.iter().flat_map(|case| DTYPES.map(|dtype| (case, device, dtype))));
     }
-    on_all_cores(&all, |&(case, device, precision)| {
-        let what = format!("{}, {precision} on {device}", case.name);
-        task(case, case.flamingo(&options(device, Some(precision))), precision, &what);
+    on_all_cores(&all, |&(case, device, dtype)| {
+        let what = format!("{}, {dtype} on {device}", case.name);
+        task(case, case.flamingo(&options(device, Some(dtype))), dtype, &what);
     });
 }
 
 #[test]
 fn prompts_score_as_in_the_reference() {
-    on_each(|case, mut flamingo, precision, what| {
+    on_each(|case, mut flamingo, dtype, what| {
         let score = flamingo.score(&case.prompt()).unwrap();
         assert_eq!(score.ids, case.ids("token_ids"), "{what}");
         let want = case.expected["logprobs"].as_array().unwrap();
@@ -58,7 +59,7 @@ fn prompts_score_as_in_the_reference() {
         let pairs = score.logprobs.iter().zip(want).skip(1);
         let far = pairs.map(|(found, want)| (found.unwrap() - want.as_f64().unwrap()).abs()).fold(0.0, f64::max);
         eprintln!("{what}: log-probabilities differ by {far:.4}");
-        assert!(far < tolerance(precision), "{what}: {far}");
+        assert!(far < tolerance(dtype), "{what}: {far}");
     });
 }
 
@@ -67,15 +68,15 @@ fn prompts_score_as_in_the_reference() {
 fn features_are_those_of_the_reference() {
     let all = ["open_flamingo-opt-video-kernels", "idefics-kernels"].map(Case::open);
     for (case, device) in all.iter().flat_map(|case| with_kernels().into_iter().map(move |device| (case, device))) {
-        for precision in PRECISIONS {
+        for dtype in DTYPES {
             let prompt = case.prompt();
             let frames: Vec<&[Image]> = prompt.media().flat_map(|frames| frames.chunks(1)).collect();
             let features = |options: Options| Engine::open(&case.model, &options).unwrap().features(&frames).unwrap();
-            let found = features(options(device, Some(precision)));
+            let found = features(options(device, Some(dtype)));
             let want = features(options(Device::Cpu, None));
             let alike = |(a, b): (&Vec<f32>, &Vec<f32>)| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
             let least = found.iter().zip(&want).map(alike).fold(1.0, f32::min);
-            assert!(least > 0.999 && found.len() == frames.len(), "{}, {precision} on {device}: {least}", case.name);
+            assert!(least > 0.999 && found.len() == frames.len(), "{}, {dtype} on {device}: {least}", case.name);
             let other = found.iter().zip(&want[1..]).map(alike).fold(-1.0, f32::max);
             assert!(other < 0.999, "{}: features tell images apart: {other}", case.name);
         }
@@ -88,7 +89,7 @@ fn greedy_answers_are_the_processors_as_long_as_its_choice_is_clear() {
     const TOKENS: usize = 12;
     /// From the first so many on no excuse is accepted.
     const SURE: usize = 3;
-    on_each(|case, mut flamingo, precision, what| {
+    on_each(|case, mut flamingo, dtype, what| {
         let mut processor = case.flamingo(&options(Device::Cpu, None));
         let want = processor.generate(&case.prompt(), &greedy(TOKENS), &mut |_| {}).unwrap();
         let found = flamingo.generate(&case.prompt(), &greedy(TOKENS), &mut |_| {}).unwrap();
@@ -98,7 +99,7 @@ fn greedy_answers_are_the_processors_as_long_as_its_choice_is_clear() {
         if same < TOKENS {
             // What was chosen instead is, to the device, as likely as what the processor chose, give or take.
             let apart = (found.logprobs[same] - want.logprobs[same]).abs();
-            assert!(apart < 2.0 * tolerance(precision), "{what}: token {same} was chosen with {apart} between");
+            assert!(apart < 2.0 * tolerance(dtype), "{what}: token {same} was chosen with {apart} between");
         }
     });
 }
@@ -140,14 +141,14 @@ fn batches_and_cached_steps_never_change_a_result() {
 fn the_model_in_the_box_names_what_the_processor_names() {
     let sheets = Sheet::all().unwrap();
     for device in with_kernels() {
-        for precision in PRECISIONS {
-            let mut flamingo = Flamingo::demo(&options(device, Some(precision))).unwrap();
+        for dtype in DTYPES {
+            let mut flamingo = Flamingo::demo(&options(device, Some(dtype))).unwrap();
             let mut processor = Flamingo::demo(&options(Device::Cpu, None)).unwrap();
             let mut random = Random::new(5);
             for sheet in &sheets {
                 let episode = Episode::draw(&mut random, sheet, 5, 3);
                 let want = episode.ask(&mut processor).unwrap();
-                assert_eq!(episode.ask(&mut flamingo).unwrap(), want, "{}, {precision} on {device}", sheet.name);
+                assert_eq!(episode.ask(&mut flamingo).unwrap(), want, "{}, {dtype} on {device}", sheet.name);
             }
         }
     }
@@ -166,14 +167,15 @@ fn other_widths_are_refused_in_a_line() {
 
 #[test]
 fn what_a_device_cannot_do_is_said_in_a_line() {
-    let refusal = |device, precision| {
-        let Err(error) = Flamingo::demo(&options(device, precision)) else { panic!("{device} is no error") };
+    let refusal = |device, dtype| {
+        let Err(error) = Flamingo::demo(&options(device, dtype)) else { panic!("{device} is no error") };
         let line = error.to_string();
         assert!(!line.contains('\n'), "{line}");
         line
     };
-    let line = refusal(Device::Cpu, Some(Precision::F16));
-    assert!(line.contains("dtype") && line.contains("f16"), "{line}");
+    assert_eq!(refusal(Device::Cpu, Some(Dtype::F16)), "dtype: expected f32 on cpu, found f16");
+    let line = refusal(Device::Emulated, Some(Dtype::F32));
+    assert_eq!(line, "dtype: expected bf16 or f16 on emulated, found f32");
     let mut absent = vec![Device::Cuda(99)];
     absent.extend((!with_kernels().contains(&Device::Cuda(0))).then_some(Device::Cuda(0)));
     for device in absent {
@@ -192,10 +194,10 @@ fn auto_is_a_gpu_or_the_processor() {
 /// Where nobody says how numbers are stored, the checkpoint does: f16 where all of it is, else bf16.
 #[test]
 fn storage_is_as_the_checkpoint_suggests() {
-    for (name, want) in [("open_flamingo-neox-kernels", Precision::F16), ("idefics-kernels", Precision::Bf16)] {
+    for (name, want) in [("open_flamingo-neox-kernels", Dtype::F16), ("idefics-kernels", Dtype::Bf16)] {
         let case = Case::open(name);
-        let [found, want] = [None, Some(want)].map(|precision| {
-            let mut flamingo = case.flamingo(&options(Device::Emulated, precision));
+        let [found, want] = [None, Some(want)].map(|dtype| {
+            let mut flamingo = case.flamingo(&options(Device::Emulated, dtype));
             flamingo.score(&case.prompt()).unwrap().logprobs
         });
         assert_eq!(found, want, "{name}");

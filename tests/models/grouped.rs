@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use flamant::probe::{Batch, Capacity, Device, ImagePages, MediaSeen, PageCount, Place, PlanKind, Precision, Probe};
+use flamant::probe::{Batch, Capacity, Device, Dtype, ImagePages, MediaSeen, PageCount, Place, PlanKind, Probe};
 
 const TOKENS: usize = 40;
 
@@ -34,7 +34,7 @@ fn logits(probe: &mut Probe, image: ImagePages, chunk: usize) -> Vec<u32> {
 #[test]
 fn a_model_with_grouped_queries_is_batch_invariant() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cases/idefics-80-kernels/model");
-    let place = Place::new(Device::Emulated, Some(Precision::Bf16));
+    let place = Place::new(Device::Emulated, Some(Dtype::Bf16));
     let exactly = |count| PageCount { least: count, most: count };
     let (pages, capacity) = ([exactly(3), exactly(1)], Capacity { images: 1, tokens: TOKENS });
     let (_, mut config) = Probe::folder(&place, &folder, pages, capacity).unwrap();

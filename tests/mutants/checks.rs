@@ -5,8 +5,8 @@ use std::cell::OnceCell;
 use flamant::config::Norm;
 use flamant::probe::emulated::{Schedule, Settings};
 use flamant::probe::{
-    Axis, Batch, Capacity, Device, Epilogue, Graph, KvConfig, MediaSeen, Numbers, Place, Plan, PlanKind, Plans,
-    Precision, Probe, Request,
+    Axis, Batch, Capacity, Device, Dtype, Epilogue, Graph, KvConfig, MediaSeen, Numbers, Place, Plan, PlanKind, Plans,
+    Probe, Request,
 };
 
 use crate::support::cases::{self, Besides, Case, Order, PLAIN, Size};
@@ -61,7 +61,7 @@ fn against_the_processor(case: Case, bits: bool) -> Check {
     let run = move |place: &Place| {
         let want = want.get_or_init(|| case.run(&processor()).unwrap());
         let found = case.run(place).map_err(said)?;
-        case.compare(&found, want, place.precision.unwrap())?;
+        case.compare(&found, want, place.dtype.unwrap())?;
         let emulator = Settings { workers: 1, ..Settings::default() };
         let same = |other: Vec<f32>| found.iter().zip(&other).all(|(a, b)| a.to_bits() == b.to_bits());
         match bits && !same(case.run(&Place { emulated: emulator, ..place.clone() }).map_err(said)?) {
@@ -76,7 +76,7 @@ fn against_the_processor(case: Case, bits: bool) -> Check {
 /// stored, bf16 hides most.
 fn same_bits(name: &str, one: Case, other: Case) -> Check {
     let run = move |place: &Place| {
-        let place = &Place { precision: Some(Precision::F16), ..place.clone() };
+        let place = &Place { dtype: Some(Dtype::F16), ..place.clone() };
         let (found, other) = (one.run(place).map_err(said)?, other.run(place).map_err(said)?);
         match found.iter().zip(&other).position(|(a, b)| a.to_bits() != b.to_bits()) {
             Some(at) => Err(format!("number {at}: {} and {} in two forms", found[at], other[at])),
@@ -124,7 +124,7 @@ fn faint_rows(kind: Norm, place: &Place) -> Result<(), String> {
         let mut probe = open(place, numbers, graph.plan(&[input], Some(out)))?;
         batch(&x, ROWS, |batch| probe.run(PlanKind::Text, batch)).map_err(said)
     };
-    cases::similar(&run(place)?, &run(&processor())?, WIDTH, place.precision)
+    cases::similar(&run(place)?, &run(&processor())?, WIDTH, place.dtype)
 }
 
 /// Draws of all kinds from rows of logits, as sorting them finds them.

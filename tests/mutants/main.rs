@@ -27,7 +27,7 @@ use std::{env, fs, thread};
 use crate::support::compiler::{self, Kind, Unit, compile, kernel_sources, kernels, ptx};
 use assembly::ASSEMBLY;
 use flamant::probe::emulated::Settings;
-use flamant::probe::{Device, Place, Precision};
+use flamant::probe::{Device, Dtype, Place};
 use list::{MUTANTS, Mutant, UNSEEN_RACE, UNSEEN_READ};
 
 /// A mutant is compiled once and run little.
@@ -57,7 +57,7 @@ fn checks_pass() {
     assert!(!checks.is_empty(), "no check begins with one of {names:?}");
     let seeds = if thorough() { 16 } else { 2 };
     for check in &checks {
-        for precision in [Precision::Bf16, Precision::F16] {
+        for dtype in [Dtype::Bf16, Dtype::F16] {
             for (seed, (schedule, early_copies)) in (1..=seeds).zip(checks::MODES.into_iter().cycle()) {
                 let library = library.clone();
                 let settings = Settings {
@@ -69,13 +69,13 @@ fn checks_pass() {
                     library,
                     ..Settings::default()
                 };
-                let place = Place { emulated: settings, ..Place::new(Device::Emulated, Some(precision)) };
+                let place = Place { emulated: settings, ..Place::new(Device::Emulated, Some(dtype)) };
                 let begun = Instant::now();
                 if let Err(message) = (check.run)(&place) {
-                    panic!("{FAILED}{} {precision} {schedule:?}: {message}", check.name);
+                    panic!("{FAILED}{} {dtype} {schedule:?}: {message}", check.name);
                 }
                 let taken = begun.elapsed().as_secs_f64();
-                println!("{} {precision} {schedule:?}: {taken:.3} s", check.name);
+                println!("{} {dtype} {schedule:?}: {taken:.3} s", check.name);
             }
         }
     }

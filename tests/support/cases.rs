@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex};
 
 use flamant::config::{Activation, Norm};
 use flamant::probe::{
-    Axis, Batch, Capacity, Counts, ImagePages, Kind, KvConfig, MediaSeen, Numbers, Op, PageCopy, Place, Plan, PlanKind,
-    Plans, Precision, Probe, Weight, Workload,
+    Axis, Batch, Capacity, Counts, Dtype, ImagePages, Kind, KvConfig, MediaSeen, Numbers, Op, PageCopy, Place, Plan,
+    PlanKind, Plans, Probe, Weight, Workload,
 };
 
 pub use build::*;
@@ -208,7 +208,7 @@ impl Case {
     ///
     /// # Errors
     /// What differs, in a line.
-    pub fn compare(&self, found: &[f32], want: &[f32], precision: impl Into<Option<Precision>>) -> Result<(), String> {
+    pub fn compare(&self, found: &[f32], want: &[f32], dtype: impl Into<Option<Dtype>>) -> Result<(), String> {
         let width = self.width();
         if self.exact_without_image {
             let media = self.runs().filter(|run| run.which == PlanKind::Text).flat_map(|run| &run.media);
@@ -219,7 +219,7 @@ impl Case {
                 }
             }
         }
-        similar(found, want, width, precision.into())
+        similar(found, want, width, dtype.into())
     }
 
     /// Whether last bits of a function of C's library show in the result, which are others in CUDA's: those of `tanhf`
@@ -852,8 +852,8 @@ mod tests {
         let case = masked(Size::Small, heads(1, 16), &[2], &[MediaSeen::NOTHING; 3], false);
         let zeros = vec![0.0; 3 * 16];
         let mut found = zeros.clone();
-        assert_eq!(case.compare(&found, &zeros, Precision::Bf16), Ok(()));
+        assert_eq!(case.compare(&found, &zeros, Dtype::Bf16), Ok(()));
         found[17] = 1e-30;
-        assert!(case.compare(&found, &zeros, Precision::Bf16).is_err());
+        assert!(case.compare(&found, &zeros, Dtype::Bf16).is_err());
     }
 }

@@ -8,10 +8,10 @@ use std::io::Write as _;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use flamant::{Device, Precision};
+use flamant::{Device, Dtype};
 
 /// Both storage types.
-pub const PRECISIONS: [Precision; 2] = [Precision::Bf16, Precision::F16];
+pub const DTYPES: [Dtype; 2] = [Dtype::Bf16, Dtype::F16];
 
 /// The emulator, and the first GPU if it can be used.
 pub fn with_kernels() -> Vec<Device> {

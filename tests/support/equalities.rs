@@ -38,7 +38,7 @@ pub fn bits(rows: &[f32]) -> Vec<u32> {
 
 /// A device as failures name it.
 fn named(place: &Place) -> String {
-    let storage = place.precision.expect("devices that run kernels have a storage type");
+    let storage = place.dtype.expect("devices that run kernels have a storage type");
     format!("{storage} on {}, {:?}", place.device, place.emulated.matrix_units)
 }
 
@@ -247,8 +247,8 @@ pub fn replayed_steps(places: &[Place]) -> Vec<String> {
         // Six steps in a row, of one shape, are six steps each made as the first.
         let walked = cases::causal(Size::Small, "steps", heads, Order::Alibi, &[130, 63, 5], &steps);
         let want = rows(&walked, &Place { threads: 1, ..Place::new(Device::Cpu, None) });
-        let precision = place.precision.expect("devices that run kernels have a storage type");
-        let as_wanted = rows(&walked, place).and_then(|found| walked.compare(&found, &want?, precision));
+        let dtype = place.dtype.expect("devices that run kernels have a storage type");
+        let as_wanted = rows(&walked, place).and_then(|found| walked.compare(&found, &want?, dtype));
         failures.extend(as_wanted.err().map(|why| format!("{}, {}: {why}", walked.name, named(place))));
         failures
     });

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use crate::backend::Precision as Storage;
+use crate::checkpoint::Dtype;
 
 include!(concat!(env!("OUT_DIR"), "/arguments.rs"));
 

@@ -10,7 +10,8 @@ use super::fuse::{Attention, Gated, HeadNorm, Step};
 use super::memory::{Memory, SAMPLED_ROWS};
 use super::storage::{BYTES, padded};
 use super::tuning::{LinearShape, Machine, block_heads, linear_form};
-use crate::backend::{Precision, Request};
+use crate::backend::Request;
+use crate::checkpoint::Dtype;
 use crate::graph::{
     Activation, Axis, Counts, Index, KvLayer, KvSource, KvSpace, Mask, Norm, Op, Plan, PlanKind, Tensor, Weight,
 };
@@ -110,8 +111,8 @@ impl Launcher<'_> {
     }
 
     /// The type of stored numbers.
-    fn storage(&self) -> Precision {
-        self.memory.precision
+    fn dtype(&self) -> Dtype {
+        self.memory.dtype
     }
 
     /// A matrix of weights as rows.
@@ -142,7 +143,7 @@ impl Launcher<'_> {
                 };
                 let lines = self.units(out) * (side / patch);
                 let shared_bytes = size_of_val(&levels[..]) as u32;
-                launch(Kernel::patches(self.storage()), [lines, 1, 1], THREADS, shared_bytes, &arguments)
+                launch(Kernel::patches(self.dtype()), [lines, 1, 1], THREADS, shared_bytes, &arguments)
             }
             Op::ClassAndPosition { patches, class, position, out } => {
                 let arguments = args::ClassAndPosition {
@@ -155,7 +156,7 @@ impl Launcher<'_> {
                     width: patches.width as u32,
                     unused: 0,
                 };
-                self.by_vector(Kernel::class_and_position(self.storage()), out.rows as u32, arguments.width, &arguments)
+                self.by_vector(Kernel::class_and_position(self.dtype()), out.rows as u32, arguments.width, &arguments)
             }
             Op::Broadcast { rows, out } => {
                 let arguments = args::Gather {
@@ -166,7 +167,7 @@ impl Launcher<'_> {
                     table_rows: out.rows as u32,
                     ..args::Gather::default()
                 };
-                self.by_vector(Kernel::repeat(self.storage()), arguments.table_rows, arguments.width, &arguments)
+                self.by_vector(Kernel::repeat(self.dtype()), arguments.table_rows, arguments.width, &arguments)
             }
             Op::FrameEmbedding { x, table, out } => {
                 let arguments = args::FrameEmbedding {
@@ -179,7 +180,7 @@ impl Launcher<'_> {
                     table_rows: table.rows as u32,
                     unused: 0,
                 };
-                self.by_vector(Kernel::frame_embedding(self.storage()), arguments.count, arguments.width, &arguments)
+                self.by_vector(Kernel::frame_embedding(self.dtype()), arguments.count, arguments.width, &arguments)
             }
             Op::Gather { table, index, add, out } => {
                 let (list, offset) = match index {
@@ -216,7 +217,7 @@ impl Launcher<'_> {
             offset: offset as u32,
             table_rows: 0,
         };
-        self.by_vector(Kernel::gather(self.storage()), arguments.count, arguments.width, &arguments)
+        self.by_vector(Kernel::gather(self.dtype()), arguments.count, arguments.width, &arguments)
     }
 
     fn norm_arguments(&self, x: &Tensor, out: &Tensor, norm: &HeadNorm, group: usize) -> args::Norm {
@@ -244,11 +245,11 @@ impl Launcher<'_> {
             let turns = (arguments.count * groups).div_ceil(THREADS / lanes);
             arguments.rows_a_block = shared(turns);
             let blocks = turns.div_ceil(arguments.rows_a_block);
-            return launch(Kernel::norm_heads(self.storage()), [blocks, 1, 1], THREADS, 0, &arguments);
+            return launch(Kernel::norm_heads(self.dtype()), [blocks, 1, 1], THREADS, 0, &arguments);
         }
         let vectors = arguments.group.div_ceil(VECTOR * THREADS).next_power_of_two();
         let threads = THREADS.min((arguments.group / VECTOR).next_multiple_of(32));
-        let kernel = Kernel::norm(self.storage(), [vectors]);
+        let kernel = Kernel::norm(self.dtype(), [vectors]);
         arguments.rows_a_block = shared(arguments.count * groups);
         launch(kernel, [arguments.count.div_ceil(arguments.rows_a_block), groups, 1], threads, 32, &arguments)
     }
@@ -286,7 +287,7 @@ impl Launcher<'_> {
         let args::Linear { count: rows, columns, width, .. } = arguments;
         let shape = LinearShape { rows, columns, width, paired: epilogue.paired };
         let form = linear_form(&Machine::new(self.multiprocessors, self.shared_bytes_max), &shape);
-        let kernel = form.kernel(self.storage());
+        let kernel = form.kernel(self.dtype());
         launch(kernel, [form.blocks(&shape), 1, 1], form.threads(), form.shared_bytes(), &arguments)
     }
 
@@ -320,7 +321,7 @@ impl Launcher<'_> {
         }
         let widest = arguments.query_width.max(arguments.width);
         let threads = THREADS.min((widest / VECTOR).next_multiple_of(32));
-        launch(Kernel::append(self.storage()), [arguments.count, 1, 1], threads, 4 * arguments.rotary_width, &arguments)
+        launch(Kernel::append(self.dtype()), [arguments.count, 1, 1], threads, 4 * arguments.rotary_width, &arguments)
     }
 
     fn head_norm(&self, norm: Option<HeadNorm>) -> args::HeadNorm {
@@ -365,8 +366,8 @@ impl Launcher<'_> {
         let plain = sources.len() == 1 && attention.query_norm.is_none() && attention.key_norm.is_none();
         let width = compiled_width(attention.head_width());
         let kernel = match plain {
-            true => Kernel::flash_attention_full(self.storage(), [width]),
-            false => Kernel::perceiver_attention(self.storage(), [width]),
+            true => Kernel::flash_attention_full(self.dtype(), [width]),
+            false => Kernel::perceiver_attention(self.dtype(), [width]),
         };
         let grid = [arguments.query_rows.div_ceil(TILE_ROWS as u32), arguments.heads, arguments.images];
         launch(kernel, grid, ATTENTION_THREADS, attention_shared(width), &arguments)
@@ -390,7 +391,7 @@ impl Launcher<'_> {
             scale: attention.scale,
             ..args::CausalAttention::default()
         };
-        let kernel = Kernel::flash_attention_causal(self.storage(), [width]);
+        let kernel = Kernel::flash_attention_causal(self.dtype(), [width]);
         let grid = [arguments.tile_count, attention.heads as u32 / group, 1];
         launches.extend(launch(kernel, grid, ATTENTION_THREADS, attention_shared(width), &arguments));
         self.split_attention(attention, layer, arguments.slopes, launches);
@@ -428,11 +429,11 @@ impl Launcher<'_> {
             scale: attention.scale,
         };
         let width = compiled_width(layer.head_width);
-        let kernel = Kernel::flash_attention_split(self.storage(), [width]);
+        let kernel = Kernel::flash_attention_split(self.dtype(), [width]);
         let shared_bytes = SPLIT_SHARED_ROWS * (width + VECTOR);
         let grid = [heads / group, item_count as u32, 1];
         launches.extend(launch(kernel, grid, LANES * SPLIT_WARPS, shared_bytes, &arguments));
-        let kernel = Kernel::flash_attention_combine(self.storage());
+        let kernel = Kernel::flash_attention_combine(self.dtype());
         let grid = [heads.div_ceil(COMBINE_WARPS), arguments.row_count, 1];
         launches.extend(launch(kernel, grid, LANES * COMBINE_WARPS, 0, &arguments));
     }
@@ -456,7 +457,7 @@ impl Launcher<'_> {
             ..args::MaskedImageAttention::default()
         };
         let width = compiled_width(layer.head_width);
-        let kernel = Kernel::masked_image_attention(self.storage(), [width]);
+        let kernel = Kernel::masked_image_attention(self.dtype(), [width]);
         let grid = [arguments.tile_count, attention.heads as u32 / group, 1];
         launches.extend(launch(kernel, grid, ATTENTION_THREADS, attention_shared(width), &arguments));
         self.split_attention(attention, layer, Address::NULL, launches);
@@ -504,7 +505,7 @@ impl Launcher<'_> {
             gate_stride: u32::from(gated.gate.columns > 1),
             scale: attention.scale,
         };
-        let kernel = Kernel::gated_cross_attention(self.storage(), [compiled_width(layer.head_width)]);
+        let kernel = Kernel::gated_cross_attention(self.dtype(), [compiled_width(layer.head_width)]);
         let mut launch = launch(kernel, [self.multiprocessors, 1, 1], THREADS, shared_bytes, &arguments)?;
         launch.cooperative = true;
         Some(launch)

@@ -10,7 +10,8 @@ use super::driver::{Address, Driver};
 use super::split::{ITEM_TILES, Splitting, slot_bytes};
 use super::storage::{self, BYTES, padded};
 use super::upload::{self, ALIGNMENT, Resident, allocate};
-use crate::backend::{BackendOptions, Capacity, KvConfig, LISTED_MAX, PageCount, PoolShape, Precision};
+use crate::backend::{BackendOptions, Capacity, KvConfig, LISTED_MAX, PageCount, PoolShape};
+use crate::checkpoint::Dtype;
 use crate::error::{Error, Result};
 use crate::graph::{Axis, Counts, Index, KvLayer, KvSource, KvSpace, Mask, Op, Plan, PlanKind, Plans, Tensor, Weight};
 use crate::kv::{MEDIA_PAGE_ROWS, PAGE_TOKENS};
@@ -153,7 +154,7 @@ pub struct Activations {
 
 /// A device's memory, all of it.
 pub struct Memory {
-    pub precision: Precision,
+    pub dtype: Dtype,
     weights: Vec<Resident>,
     slopes: BTreeMap<usize, Address>,
     /// What each level of a channel becomes in patches: (3, 256) f32; null where no plan has patches.
@@ -285,14 +286,14 @@ impl Memory {
         kv_config: &KvConfig,
         plans: &Plans,
     ) -> Result<Memory> {
-        let precision = options.precision.unwrap_or_else(|| upload::suggested(weights));
+        let dtype = options.dtype.unwrap_or_else(|| upload::suggested(weights));
         let shapes = ActivationShapes::new(plans);
         let mut text = Pool::new(PAGE_TOKENS, &kv_config.text, 1);
         let mut media = Pool::new(MEDIA_PAGE_ROWS, &kv_config.media, 0);
         let properties = driver.properties().clone();
         let reserve = if properties.guarded { 0 } else { RESERVE_BYTES };
         let free = properties.memory_free;
-        let weights_bytes = upload::bytes(weights, precision);
+        let weights_bytes = upload::bytes(weights, dtype);
         let group = Splitting::new(&plans.text, 0, properties.multiprocessors).text.group;
         let planned = |capacity: Capacity| {
             let room = Room::of(capacity, kv_config, group);
@@ -325,7 +326,7 @@ impl Memory {
         let taken = media.grow(kv_config.media.pages.most, spare / 4);
         text.grow(kv_config.text.pages.most, spare - taken);
 
-        let weights = upload::upload(driver, weights, precision)?;
+        let weights = upload::upload(driver, weights, dtype)?;
         for pool in [&mut text, &mut media] {
             pool.keys = driver.allocate(pool.bytes().max(1))?;
             pool.values = driver.allocate(pool.bytes().max(1))?;
@@ -334,7 +335,7 @@ impl Memory {
         let barrier = driver.allocate(ALIGNMENT)?;
         driver.clear(barrier, ALIGNMENT)?;
         let mut memory = Memory {
-            precision,
+            dtype,
             weights,
             slopes: upload_slopes(driver, plans)?,
             levels: upload_levels(driver, plans)?,
@@ -411,7 +412,7 @@ impl Memory {
     /// A matrix of weights, rows of [`padded`] columns in the format of activations: what kernels multiply.
     pub fn matrix(&self, weight: Weight) -> Address {
         let Resident { address, format } = self.weights[weight.id];
-        assert_eq!(format, self.precision.into());
+        assert_eq!(format, self.dtype.into());
         address
     }
 
@@ -545,7 +546,7 @@ pub fn fetch(
     let pitch = padded(output.stride);
     let mut bytes = vec![0u8; rows.len() * pitch * BYTES];
     driver.copy_out(memory.rows(kind, &output).data.plus((rows.start * pitch * BYTES) as u64), &mut bytes)?;
-    let values = storage::load_values(memory.precision, &bytes);
+    let values = storage::load_values(memory.dtype, &bytes);
     out.extend(values.chunks_exact(pitch).flat_map(|row| &row[..output.width]));
     Ok(())
 }

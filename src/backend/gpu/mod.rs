@@ -189,7 +189,7 @@ impl Gpu {
         let plan = plans.get(kind);
         for (input, values) in plan.inputs.iter().zip(batch.inputs) {
             assert_eq!(storage::padded(input.width), input.width, "stored inputs have no padding");
-            let stored = store_values(self.memory.precision, values);
+            let stored = store_values(self.memory.dtype, values);
             self.driver.copy_in(self.memory.rows(kind, input).data, &stored)?;
         }
         let mut place = self.memory.activations.pixels;
@@ -321,7 +321,7 @@ impl Backend for Gpu {
     }
 
     fn measure_empty(&mut self, launches: usize, runs: usize) -> Result<f64> {
-        let launches = vec![upload::empty(self.memory.precision); launches];
+        let launches = vec![upload::empty(self.memory.dtype); launches];
         let name = self.driver.properties().name.clone();
         let refused = || Error::device(&name, "expected captured launches, found a device that refuses them");
         let graph = self.driver.capture(&launches)?.ok_or_else(refused)?;

@@ -3,12 +3,13 @@
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use crate::backend::Precision;
 use crate::checkpoint::Dtype;
 use crate::weights::Format;
 
 /// Bytes of one number of activations, keys or values.
 pub const BYTES: usize = 2;
+/// Devices that run kernels refuse to open for f32.
+const NO_KERNEL: &str = "no kernel stores activations in f32";
 /// Columns of a row in memory are a multiple of it: 16 bytes, what one thread reads at once.
 const ROW_COLUMNS: usize = 8;
 
@@ -49,20 +50,22 @@ pub fn store_rows(format: Format, dtype: Dtype, source: &[u8], columns: usize, p
 }
 
 /// f32 values into stored ones.
-pub fn store_values(precision: Precision, values: &[f32]) -> Vec<u8> {
-    let stored = values.iter().flat_map(|&value| match precision {
-        Precision::Bf16 => round_to_bf16(value),
-        Precision::F16 => to_f16(value).0,
+pub fn store_values(dtype: Dtype, values: &[f32]) -> Vec<u8> {
+    let stored = values.iter().flat_map(|&value| match dtype {
+        Dtype::Bf16 => round_to_bf16(value),
+        Dtype::F16 => to_f16(value).0,
+        Dtype::F32 => unreachable!("{NO_KERNEL}"),
     });
     stored.collect()
 }
 
 /// Stored values as f32.
-pub fn load_values(precision: Precision, bytes: &[u8]) -> Vec<f32> {
+pub fn load_values(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
     let (words, _) = bytes.as_chunks();
-    let load = |word: &[u8; 2]| match precision {
-        Precision::Bf16 => bf16::from_le_bytes(*word).to_f32(),
-        Precision::F16 => f16::from_le_bytes(*word).to_f32(),
+    let load = |word: &[u8; 2]| match dtype {
+        Dtype::Bf16 => bf16::from_le_bytes(*word).to_f32(),
+        Dtype::F16 => f16::from_le_bytes(*word).to_f32(),
+        Dtype::F32 => unreachable!("{NO_KERNEL}"),
     };
     words.iter().map(load).collect()
 }
@@ -110,7 +113,7 @@ mod tests {
         let source: Vec<u8> = [1f32, 2.0, 3.0, 4.0].iter().flat_map(|x| x.to_le_bytes()).collect();
         let mut out = [0xff; 16];
         assert!(store_rows(Format::F16, Dtype::F32, &source, 2, 8, &mut out));
-        assert_eq!(load_values(Precision::F16, &out), [1.0, 2.0, 0.0, 0.0, 3.0, 4.0, 0.0, 0.0]);
+        assert_eq!(load_values(Dtype::F16, &out), [1.0, 2.0, 0.0, 0.0, 3.0, 4.0, 0.0, 0.0]);
         let large = 1e5f32.to_le_bytes();
         assert!(!store_rows(Format::F16, Dtype::F32, &large, 1, 2, &mut out[..2]));
         assert!(store_rows(Format::F16, Dtype::F32, &f32::INFINITY.to_le_bytes(), 1, 2, &mut out[..2]));

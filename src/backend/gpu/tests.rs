@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex};
 use super::driver::{Address, Driver, GraphHandle, Launch, Properties};
 use super::emulated::{Emulator, Settings, Tally};
 use super::{Backend, BackendOptions, Batch, Gpu, KvConfig, PlanKind};
-use crate::backend::{Capacity, Device, PageCount, Precision};
+use crate::backend::{Capacity, Device, PageCount};
+use crate::checkpoint::Dtype;
 use crate::checkpoint::Folder;
 use crate::error::{Error, Result};
 use crate::family::Model;
@@ -220,7 +221,7 @@ fn open(setting: Setting) -> (Arc<Calls>, Result<Gpu>) {
     let options = BackendOptions {
         device: Device::Emulated,
         threads: 1,
-        precision: Some(Precision::Bf16),
+        dtype: Some(Dtype::Bf16),
         capacity,
         capacity_least,
         emulated: settings.clone(),

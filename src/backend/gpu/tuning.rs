@@ -3,7 +3,7 @@
 //! forms` prints the choices, `tests/kernels/forms.rs` holds them to the shapes of the real models.
 
 use super::arguments::{self as args, Kernel, KernelOf};
-use crate::backend::Precision;
+use crate::checkpoint::Dtype;
 
 /// Bytes of a stored number.
 const BYTES: f64 = 2.0;
@@ -166,7 +166,7 @@ impl LinearForm {
     }
 
     /// The kernel.
-    pub(super) fn kernel(&self, storage: Precision) -> KernelOf<args::Linear> {
+    pub(super) fn kernel(&self, storage: Dtype) -> KernelOf<args::Linear> {
         let LinearForm { tokens, features, .. } = *self;
         match self.walk {
             Walk::Rows { .. } => Kernel::linear_rows(storage, [features, tokens]),
@@ -385,7 +385,7 @@ mod tests {
 
     #[test]
     fn forms_are_the_kernels_that_are_compiled() {
-        let storage = [Precision::Bf16, Precision::F16];
+        let storage = [Dtype::Bf16, Dtype::F16];
         let forms = LINEAR_FORMS.iter().flat_map(|form| storage.map(|storage| form.kernel(storage).kernel));
         let kernels = Kernel::ALL.iter().filter(|kernel| kernel.name().starts_with("linear_"));
         assert_eq!(forms.collect::<BTreeSet<_>>(), kernels.copied().collect());

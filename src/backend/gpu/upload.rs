@@ -3,7 +3,6 @@
 use super::arguments::{self as args, Kernel};
 use super::driver::{Address, Driver, Launch, launch};
 use super::storage::{padded, store_rows};
-use crate::backend::Precision;
 use crate::checkpoint::Dtype;
 use crate::error::{Error, Result};
 use crate::graph::Weight;
@@ -50,15 +49,15 @@ pub fn allocate(driver: &mut dyn Driver, sizes: &[u64]) -> Result<(Vec<Address>,
 }
 
 /// f16 where the checkpoint is in f16 throughout, else bf16: its range is that of f32.
-pub fn suggested(weights: &Weights) -> Precision {
+pub fn suggested(weights: &Weights) -> Dtype {
     let all_f16 = weights.list().iter().all(|stored| stored.format == Format::F16);
-    if all_f16 { Precision::F16 } else { Precision::Bf16 }
+    if all_f16 { Dtype::F16 } else { Dtype::Bf16 }
 }
 
-/// The format that a weight is kept in beside activations of such precision.
-fn kept(stored: &Stored, precision: Precision) -> Format {
+/// The format that a weight is kept in beside activations of a dtype.
+fn kept(stored: &Stored, dtype: Dtype) -> Format {
     match stored.kind {
-        Kind::Matrix => precision.into(),
+        Kind::Matrix => dtype.into(),
         Kind::Vector => Format::F32,
     }
 }
@@ -71,25 +70,25 @@ fn pitch(stored: &Stored) -> usize {
     }
 }
 
-fn sizes(weights: &Weights, precision: Precision) -> impl Iterator<Item = u64> {
-    weights.list().iter().map(move |stored| kept(stored, precision).bytes(stored.weight.rows, pitch(stored)))
+fn sizes(weights: &Weights, dtype: Dtype) -> impl Iterator<Item = u64> {
+    weights.list().iter().map(move |stored| kept(stored, dtype).bytes(stored.weight.rows, pitch(stored)))
 }
 
 /// What all weights take.
-pub fn bytes(weights: &Weights, precision: Precision) -> u64 {
-    sizes(weights, precision).map(|size| size.next_multiple_of(ALIGNMENT)).sum()
+pub fn bytes(weights: &Weights, dtype: Dtype) -> u64 {
+    sizes(weights, dtype).map(|size| size.next_multiple_of(ALIGNMENT)).sum()
 }
 
 /// Allocates and sends all weights; each is at the place that its handle names.
-pub fn upload(driver: &mut dyn Driver, weights: &Weights, precision: Precision) -> Result<Vec<Resident>> {
-    let sizes: Vec<u64> = sizes(weights, precision).collect();
+pub fn upload(driver: &mut dyn Driver, weights: &Weights, dtype: Dtype) -> Result<Vec<Resident>> {
+    let sizes: Vec<u64> = sizes(weights, dtype).collect();
     let (_, places) = allocate(driver, &sizes)?;
     let mut list = Vec::with_capacity(places.len());
     for (stored, address) in weights.list().iter().zip(places) {
-        let format = kept(stored, precision);
+        let format = kept(stored, dtype);
         match stored.kind {
             Kind::Matrix if weights.are_random() => {
-                let launch = random(precision, address, stored.weight);
+                let launch = random(dtype, address, stored.weight);
                 launch.iter().try_for_each(|launch| driver.launch(launch))?;
             }
             Kind::Matrix => send_matrix(driver, weights, stored, address, format)?,
@@ -144,17 +143,17 @@ fn send_matrix(
 }
 
 /// Fills a matrix with random numbers, about as large as those of a trained one.
-fn random(precision: Precision, data: Address, Weight { id, rows, columns }: Weight) -> Option<Launch> {
+fn random(dtype: Dtype, data: Address, Weight { id, rows, columns }: Weight) -> Option<Launch> {
     const BLOCKS: u32 = 1024;
     const THREADS: u32 = 256;
     let bound = (3.0 / columns as f32).sqrt();
     let arguments = args::Random { data, count: (rows * padded(columns)) as u64, seed: id as u32, bound };
-    launch(Kernel::random(precision), [BLOCKS, 1, 1], THREADS, 0, &arguments)
+    launch(Kernel::random(dtype), [BLOCKS, 1, 1], THREADS, 0, &arguments)
 }
 
 /// One block that does nothing: it fills a matrix without numbers.
-pub fn empty(precision: Precision) -> Launch {
+pub fn empty(dtype: Dtype) -> Launch {
     let nothing = Weight { id: 0, rows: 0, columns: 1 };
-    let launch = random(precision, Address::NULL, nothing).expect("its grid does not depend on the matrix");
+    let launch = random(dtype, Address::NULL, nothing).expect("its grid does not depend on the matrix");
     Launch { grid: [1, 1, 1], ..launch }
 }

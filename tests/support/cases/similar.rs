@@ -1,6 +1,6 @@
 //! When two results are alike: the thresholds for each storage type, in one place.
 
-use flamant::probe::Precision;
+use flamant::probe::Dtype;
 
 /// How far a result may be from the one that is wanted.
 #[derive(Debug, Clone, Copy)]
@@ -18,15 +18,15 @@ pub struct Tolerance {
 /// square: 0.016 or 0.002. What is rounded on the way (normed queries and keys, probabilities, both factors of a pair)
 /// brings the worst case to 9e-6 or 1.3e-7, and 0.028 or 0.003.
 ///
-/// Without a storage type, numbers are f32 as on the processor. What is rounded there has little weight but where it is
+/// Without a type, numbers are f32 as on the processor. What is rounded there has little weight but where it is
 /// large and then goes into an exponential, a sine or a cosine: scores of 64 and more, and angles of 128 and more, are
 /// off by 4e-6 and 8e-6, and so is what is weighed with the one or turned by the other. That brings the worst case to
 /// 5e-13, 1.3e-11 in its row, and 1.1e-5.
-pub fn tolerance(precision: Option<Precision>) -> Tolerance {
-    match precision {
-        Some(Precision::Bf16) => Tolerance { mean: 1e-5, row: 4e-5, largest: 0.04 },
-        Some(Precision::F16) => Tolerance { mean: 1.6e-7, row: 6.4e-7, largest: 0.005 },
-        None => Tolerance { mean: 1e-12, row: 4e-11, largest: 2e-5 },
+pub fn tolerance(dtype: Option<Dtype>) -> Tolerance {
+    match dtype {
+        Some(Dtype::Bf16) => Tolerance { mean: 1e-5, row: 4e-5, largest: 0.04 },
+        Some(Dtype::F16) => Tolerance { mean: 1.6e-7, row: 6.4e-7, largest: 0.005 },
+        Some(Dtype::F32) | None => Tolerance { mean: 1e-12, row: 4e-11, largest: 2e-5 },
     }
 }
 
@@ -34,8 +34,8 @@ pub fn tolerance(precision: Option<Precision>) -> Tolerance {
 ///
 /// # Errors
 /// What differs, in a line.
-pub fn similar(found: &[f32], want: &[f32], width: usize, precision: Option<Precision>) -> Result<(), String> {
-    let Tolerance { mean, row: row_mean, largest } = tolerance(precision);
+pub fn similar(found: &[f32], want: &[f32], width: usize, dtype: Option<Dtype>) -> Result<(), String> {
+    let Tolerance { mean, row: row_mean, largest } = tolerance(dtype);
     if found.len() != want.len() {
         return Err(format!("{} numbers, wanted {}", found.len(), want.len()));
     }
@@ -118,17 +118,17 @@ mod tests {
     #[test]
     fn what_is_rounded_passes_and_what_is_wrong_fails() {
         // Half a unit in the last place; of f32 eight times as much, for what comes from sums.
-        for (precision, unit) in
-            [(Some(Precision::Bf16), 1.0 / 512.0), (Some(Precision::F16), 1.0 / 4096.0), (None, 1.0 / (1 << 21) as f32)]
+        for (dtype, unit) in
+            [(Some(Dtype::Bf16), 1.0 / 512.0), (Some(Dtype::F16), 1.0 / 4096.0), (None, 1.0 / (1 << 21) as f32)]
         {
-            let check = |found: &[f32], want: &[f32]| similar(found, want, WIDTH, precision);
+            let check = |found: &[f32], want: &[f32]| similar(found, want, WIDTH, dtype);
             let want = numbers();
             assert_eq!(check(&want, &want), Ok(()));
             // Up and down.
             let rounded = changed(|values| {
                 values.iter_mut().zip([1.0, -1.0].iter().cycle()).for_each(|(value, sign)| *value *= 1.0 + sign * unit);
             });
-            assert_eq!(check(&rounded, &want), Ok(()), "{precision:?}");
+            assert_eq!(check(&rounded, &want), Ok(()), "{dtype:?}");
             let wrong = [
                 ("NaN", changed(|values| values[700] = f32::NAN)),
                 ("infinity", changed(|values| values[3] = f32::INFINITY)),
@@ -143,7 +143,7 @@ mod tests {
                 ("fewer", numbers()[WIDTH..].to_vec()),
             ];
             for (what, found) in wrong {
-                assert!(check(&found, &want).is_err(), "{precision:?}: {what}");
+                assert!(check(&found, &want).is_err(), "{dtype:?}: {what}");
             }
         }
     }
