@@ -12,11 +12,18 @@ use crate::setters::setters;
 /// Most tokens that may be suppressed: a device looks through them for each token it chooses.
 pub(crate) const SUPPRESSED_MAX: usize = 256;
 
+/// The least temperature that divides logits; with less, the most likely token is all that is left.
+const TEMPERATURE_MIN: f32 = 1e-20;
+/// The least top-p that is looked at: the most likely of 2^24 tokens has more.
+const TOP_P_MIN: f32 = 1e-8;
+/// The largest penalty; the least is one over it.
+const PENALTY_MAX: f32 = 1e4;
+
 /// How the next token is chosen.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Sampling {
-    /// 0: always the most likely token. Else logits are divided by it.
+    /// 0: always the most likely token. Else logits are divided by it. Below 1e-20 it counts as 0, whose answers it has.
     pub temperature: f32,
     /// Only the k most likely tokens; 0: all.
     pub top_k: usize,
@@ -24,7 +31,8 @@ pub struct Sampling {
     pub top_p: f32,
     /// Only tokens at least this share as likely as the most likely one; 0: all.
     pub min_p: f32,
-    /// Logits of tokens seen before are divided by it if positive, else multiplied; 1: off.
+    /// Logits of tokens seen before are divided by it if positive, else multiplied; 1: off. It counts as one from 1e-4
+    /// to 1e4, beyond which answers are the same.
     pub repetition_penalty: f32,
     /// Seed of the random choice. The draw for a token depends on the seed and its position alone.
     pub seed: u64,
@@ -62,15 +70,29 @@ impl Sampling {
         Ok(())
     }
 
+    /// The same without numbers at the edge of f32, which differ from device to device in what they make of logits: each
+    /// has an answer that it tends to, and another number with this answer.
+    pub(crate) fn settled(&self) -> Sampling {
+        let mut settled = self.clone();
+        settled.repetition_penalty = self.repetition_penalty.clamp(1.0 / PENALTY_MAX, PENALTY_MAX);
+        // No token is likelier than the likeliest of a vocabulary, whose share is one of its tokens' at least.
+        if self.temperature < TEMPERATURE_MIN || self.top_p < TOP_P_MIN {
+            settled.temperature = 0.0;
+        }
+        settled
+    }
+
     /// The next token after `logits`; `seen` are the tokens before it, `position` is its own.
     ///
     /// # Panics
     /// If a token that was seen has no logit.
     pub fn sample(&self, logits: &[f32], seen: &[u32], position: usize) -> u32 {
-        if self.temperature == 0.0 {
-            return argmax(&penalised(logits, seen, self.repetition_penalty));
+        let settled = self.settled();
+        let likeliest = || argmax(&penalised(logits, seen, settled.repetition_penalty));
+        if settled.temperature == 0.0 {
+            return likeliest();
         }
-        let candidates = self.candidates(logits, seen);
+        let candidates = settled.candidates(logits, seen);
         let mut rest = uniform(self.seed, position as u64);
         for &(token, probability) in &candidates {
             rest -= probability;
@@ -78,8 +100,11 @@ impl Sampling {
                 return token;
             }
         }
-        // Settings at the edge of f32, or weights that are no numbers, may leave nothing to draw from.
-        candidates.last().map_or_else(|| argmax(logits), |&(token, _)| token)
+        // Of logits that are too large to be divided, or are no numbers, nothing can be drawn.
+        match candidates.last() {
+            Some(&(token, probability)) if probability.is_finite() => token,
+            _ => likeliest(),
+        }
     }
 
     /// The tokens that survive all cuts with their probabilities, most likely first. Temperature must not be 0.
@@ -297,6 +322,30 @@ mod tests {
         for x in (0..7080).map(|i| f64::from(i) * -0.1) {
             assert!((exp(x) - x.exp()).abs() <= 4e-16 * x.exp(), "exp({x})");
         }
+    }
+
+    #[test]
+    fn settings_at_the_edge_of_f32_have_the_answers_that_they_tend_to() {
+        let logits = [0.5f32, 2.0, -1.0, 1.5];
+        let drawn = |sampling: &Sampling, seen: &[u32]| sampling.sample(&logits, seen, 3);
+        for penalty in [1e-40, 1e-4, 1e-10] {
+            for temperature in [0.0, 1.0, 1e-40] {
+                let sampling = Sampling::default().repetition_penalty(penalty).temperature(temperature);
+                assert_eq!(drawn(&sampling, &[0, 2]), 0, "what was seen and is likely is all there is");
+            }
+        }
+        for penalty in [3e38, 1e4] {
+            let sampling = Sampling::default().repetition_penalty(penalty);
+            assert_eq!((drawn(&sampling, &[1]), drawn(&sampling, &[1, 3])), (3, 0));
+        }
+        // Divided by the temperature they are no numbers, on any device.
+        let sampling = Sampling::default().temperature(1e-20);
+        assert_eq!(sampling.sample(&[1e30, 2e30, f32::NEG_INFINITY], &[], 0), 1);
+        assert_eq!(sampling.sample(&[f32::NEG_INFINITY; 2], &[], 0), 0);
+        // At the highest temperature all are alike.
+        let sampling = Sampling::default().temperature(f32::MAX);
+        let found: BTreeSet<u32> = (0..200).map(|position| sampling.sample(&logits, &[], position)).collect();
+        assert_eq!(found.len(), 4);
     }
 
     #[test]

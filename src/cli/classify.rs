@@ -6,7 +6,7 @@ use clap::Args;
 use flamant::json;
 
 use super::input::{ModelArguments, PromptArguments};
-use super::{Outcome, print_json};
+use super::{Outcome, print_json, shown};
 
 /// Rank given answers by their log-likelihood after a prompt
 #[derive(Args)]
@@ -44,7 +44,7 @@ impl Classify {
         writeln!(out, "{:>6}  {:>10}  {:>10}  choice", "share", "sum", "mean")?;
         for (choice, share) in json::ranked(&classification.choices, self.mean) {
             let percent = 100.0 * share;
-            writeln!(out, "{percent:5.1}%  {:10.4}  {:10.4}  {}", choice.sum, choice.mean, choice.text)?;
+            writeln!(out, "{percent:5.1}%  {:10.4}  {:10.4}  {}", choice.sum, choice.mean, shown(&choice.text))?;
         }
         Ok(())
     }

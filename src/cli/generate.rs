@@ -6,7 +6,7 @@ use clap::Args;
 use flamant::{Generation, Sampling, json};
 
 use super::input::{ModelArguments, PromptArguments};
-use super::{Outcome, print_json};
+use super::{Outcome, print_json, shown};
 
 /// Write after a prompt of texts and images
 #[derive(Args)]
@@ -87,7 +87,7 @@ impl Generate {
         let mut written = Ok(());
         flamingo.generate(&prompt, &options, &mut |text| {
             if written.is_ok() {
-                written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+                written = out.write_all(shown(text).as_bytes()).and_then(|()| out.flush());
             }
         })?;
         written?;

@@ -14,6 +14,7 @@ mod input;
 mod inspect;
 mod score;
 
+use std::borrow::Cow;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
@@ -104,10 +105,27 @@ fn progress(length: u64, template: &str) -> ProgressBar {
     ProgressBar::new(length).with_style(ProgressStyle::with_template(template).expect("the template is well formed"))
 }
 
+/// A text of a model as standard output gets it: on a terminal without control characters but those of lines, which may
+/// move its cursor, change its title or more; else as it is.
+fn shown(text: &str) -> Cow<'_, str> {
+    escaped(text, |character| character.escape_default().to_string())
+}
+
+/// `text` with what `escape` makes of control characters, if standard output is a terminal.
+fn escaped(text: &str, escape: impl Fn(char) -> String) -> Cow<'_, str> {
+    let is_harmful = |character: char| character.is_control() && !matches!(character, '\n' | '\t');
+    if !text.contains(is_harmful) || !std::io::stdout().is_terminal() {
+        return Cow::Borrowed(text);
+    }
+    let plain = |character| if is_harmful(character) { escape(character) } else { String::from(character) };
+    Cow::Owned(text.chars().map(plain).collect())
+}
+
 /// Prints one line of JSON.
 fn print_json(value: &serde_json::Value) -> Outcome {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{value}")?;
+    // JSON leaves some control characters as they are.
+    writeln!(out, "{}", escaped(&value.to_string(), |character| format!("\\u{:04x}", u32::from(character))))?;
     out.flush()?;
     Ok(())
 }

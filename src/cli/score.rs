@@ -8,7 +8,7 @@ use clap::Args;
 use flamant::{Error, json};
 
 use super::input::{ModelArguments, PromptArguments};
-use super::{Outcome, print_json};
+use super::{Outcome, print_json, shown};
 
 /// Log-probability of each token of a prompt, given those before it
 #[derive(Args)]
@@ -55,6 +55,7 @@ impl Score {
         let mut out = std::io::stdout().lock();
         for (&id, logprob) in score.ids.iter().zip(&score.logprobs) {
             let token = flamingo.tokenizer().token(id);
+            let token = shown(&token);
             match logprob {
                 Some(logprob) => writeln!(out, "{logprob:10.4}  {token}")?,
                 None => writeln!(out, "{:>10}  {token}", "")?,

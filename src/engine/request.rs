@@ -11,6 +11,11 @@ use crate::setters::setters;
 
 /// Most beams of a search.
 const BEAMS_MAX: usize = 64;
+/// Most stop texts, and bytes of all: each byte of an answer is looked at for each of them.
+const STOPS_MAX: usize = 64;
+const STOP_BYTES_MAX: usize = 4096;
+/// Largest exponent of a length: 2^24 to this power is a number.
+const LENGTH_PENALTY_MAX: f32 = 5.0;
 
 /// A prompt and what to do with it.
 #[derive(Debug, Clone)]
@@ -86,9 +91,9 @@ pub struct Generation {
     pub sampling: Sampling,
     /// Beams of a beam search; 1: none.
     pub num_beams: usize,
-    /// See [`BeamSearch::length_penalty`](crate::search::BeamSearch::length_penalty).
+    /// See [`BeamSearch::length_penalty`](crate::search::BeamSearch::length_penalty); from -5 to 5.
     pub length_penalty: f32,
-    /// Texts that end the answer; they are not part of it.
+    /// Texts that end the answer; they are not part of it. At most 64, of 4096 bytes together.
     pub stop: Vec<String>,
     /// Whether to go on past the family's stop tokens.
     pub ignore_eos: bool,
@@ -121,11 +126,19 @@ impl Generation {
     pub(super) fn check(&self) -> Result<()> {
         self.sampling.check()?;
         within("num-beams", self.num_beams, 1, BEAMS_MAX)?;
-        if !self.length_penalty.is_finite() {
-            return Err(Error::argument(format!("length-penalty: expected a number, found {}", self.length_penalty)));
+        if !(-LENGTH_PENALTY_MAX..=LENGTH_PENALTY_MAX).contains(&self.length_penalty) {
+            let expected = format!("expected a number from -{LENGTH_PENALTY_MAX} to {LENGTH_PENALTY_MAX}");
+            return Err(Error::argument(format!("length-penalty: {expected}, found {}", self.length_penalty)));
         }
         if self.num_beams > 1 && self.sampling != (Sampling { seed: self.sampling.seed, ..Sampling::default() }) {
             return Err(Error::argument("num-beams: expected 1 with temperature, top-k, top-p, min-p or a penalty"));
+        }
+        let bytes: usize = self.stop.iter().map(String::len).sum();
+        if self.stop.len() > STOPS_MAX {
+            return Err(Error::limit("stop texts", STOPS_MAX as u64, self.stop.len() as u64));
+        }
+        if bytes > STOP_BYTES_MAX {
+            return Err(Error::limit("bytes of all stop texts", STOP_BYTES_MAX as u64, bytes as u64));
         }
         if self.stop.iter().any(String::is_empty) {
             return Err(Error::argument("stop: expected a text, found an empty one"));

@@ -48,7 +48,7 @@ impl RowRequest {
     pub(super) fn on_device(&self) -> Option<Request> {
         match self {
             RowRequest::Sample { sampling, position, .. } => {
-                let Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed } = *sampling;
+                let Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed } = sampling.settled();
                 let uniform = uniform(seed, *position as u64);
                 let known = min_p == 0.0 && repetition_penalty == 1.0;
                 known.then_some(Request::Sample { temperature, top_k, top_p, uniform })
@@ -134,6 +134,20 @@ mod tests {
         for log_sum_exp in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let sampled = Sampled { log_sum_exp, tokens: vec![(1, 0.0)] };
             assert_eq!(sample().found(&sampled, &[]), RowResult::NotFinite, "{log_sum_exp}");
+        }
+    }
+
+    /// What tends to the most likely token is asked of a device as that, and found on the processor as that.
+    #[test]
+    fn settings_at_the_edge_of_f32_are_the_same_everywhere() {
+        let row = [0.5, 2.0, -1.0, 2.0, f32::NEG_INFINITY];
+        for [temperature, top_p] in [[1e-40, 1.0], [1e-30, 0.5], [f32::MIN_POSITIVE, 1.0], [1.0, 1e-40], [3e38, 1e-9]] {
+            let sampling = Sampling::default().temperature(temperature).top_p(top_p);
+            let request = RowRequest::Sample { sampling, position: 3, seen: Vec::new() };
+            let Some(Request::Sample { temperature: asked, .. }) = request.on_device() else { panic!("{request:?}") };
+            assert_eq!(asked, 0.0, "{request:?}");
+            let RowResult::Sampled { token, .. } = request.find(&mut row.clone(), 5, &[]) else { panic!("no token") };
+            assert_eq!(token, 1, "{request:?}");
         }
     }
 

@@ -26,6 +26,9 @@ pub(crate) const TOKENIZER_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of a text as it reaches the model, after normalizers and pre-tokenizers; fewer for a slow model.
 const TEXT_BYTES_MAX: u64 = 16 << 20;
 
+/// Bytes of white space in a row, likewise.
+const SPACES_MAX: u64 = 1 << 19;
+
 /// The tokenizer of a model folder.
 pub struct Tokenizer {
     pipeline: Pipeline,
@@ -125,6 +128,11 @@ impl Tokenizer {
         let bytes = (text.len() as u64).saturating_mul(*cost);
         if bytes > TEXT_BYTES_MAX {
             return Err(Error::limit("bytes of a text for the tokenizer", TEXT_BYTES_MAX, bytes));
+        }
+        // Expressions that look ahead keep a place for each character that they may give back, a million of them.
+        let spaces = text.split(|character: char| !character.is_whitespace()).map(str::len).max().unwrap_or(0) as u64;
+        if spaces * cost > SPACES_MAX {
+            return Err(Error::limit("bytes of white space in a row for the tokenizer", SPACES_MAX, spaces * cost));
         }
         let encoding = Error::catch("making tokens of a text", || {
             encoder.encode_fast(text, false).map_err(|error| Error::argument(format!("prompt: {error}")))

@@ -45,6 +45,39 @@ fn json(arguments: &[&str]) -> Value {
     value
 }
 
+/// What a model writes cannot move a terminal's cursor or change its title; a pipe gets it as it is.
+#[test]
+fn a_terminal_gets_no_control_characters() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json"] {
+        std::fs::copy(Path::new(DEMO).join(name), folder.path().join(name)).unwrap();
+    }
+    let file = folder.path().join("tokenizer.json");
+    let mut tokenizer: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let replaced = ["a", "e", "i", "o", "u"].iter().zip(["\u{1b}[2J", "\u{7}"]);
+    let mut steps: Vec<Value> =
+        replaced.map(|(from, to)| json!({"type": "Replace", "pattern": {"String": from}, "content": to})).collect();
+    steps.push(json!({"type": "Fuse"}));
+    tokenizer["decoder"] = json!({"type": "Sequence", "decoders": steps});
+    std::fs::write(&file, tokenizer.to_string()).unwrap();
+    let folder = folder.path().to_str().unwrap();
+    let write = ["generate", folder, "--text", "kep", "--ignore-eos", "--temperature", "3", "--seed", "1"];
+    let piped = run(&write);
+    assert!(piped.contains("\u{1b}[2J") && piped.contains('\u{7}'), "{piped:?}");
+    let on_terminal = |arguments: &[&str]| -> String {
+        const PTY: &str = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]))";
+        let mut command = Command::new("python3");
+        command.args(["-c", PTY, env!("CARGO_BIN_EXE_flamant")]).args(arguments).stdin(Stdio::null());
+        String::from_utf8(command.output().expect("python3 is there").stdout).unwrap()
+    };
+    let shown = on_terminal(&write).replace("\r\n", "\n");
+    assert_eq!(shown, piped.replace('\u{1b}', "\\u{1b}").replace('\u{7}', "\\u{7}"));
+    let line = on_terminal(&[&write[..], &["--json"]].concat());
+    assert!(!line.trim_end().contains(char::is_control), "{line:?}");
+    let answer: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(answer["text"], piped.strip_suffix('\n').unwrap());
+}
+
 /// The help of a command says how it is used before it lists anything: an example of it, and its options by subject.
 #[test]
 fn help_has_examples_and_headings() {

@@ -4,6 +4,7 @@
 mod classify;
 mod score;
 mod search;
+mod stop;
 mod write;
 
 pub use classify::Classifying;
@@ -120,9 +121,4 @@ impl Task {
             Task::Score(scoring) => scoring.settle(prompt, &sequences[0]),
         }
     }
-}
-
-/// Where the first stop text begins.
-fn first_stop(text: &str, stops: &[String]) -> Option<usize> {
-    stops.iter().filter_map(|stop| text.find(stop.as_str())).min()
 }

@@ -1,6 +1,7 @@
 //! Beam search: a sequence for each beam, which forks from its parent's.
 
-use super::{Ending, Place, Surroundings, first_stop};
+use super::stop::Stops;
+use super::{Ending, Place, Surroundings};
 use crate::engine::request::{Finish, Generation};
 use crate::engine::scheduler::{Sequence, Tokens};
 use crate::executor::{RowRequest, RowResult};
@@ -74,7 +75,7 @@ impl Searching {
 
     fn ending(&self, found: Hypothesis, around: &Surroundings) -> Ending {
         let mut text = around.tokenizer.decode(&found.tokens);
-        let cut = first_stop(&text, &self.stop);
+        let cut = Stops::new(&self.stop).push(0, &text);
         if let Some(at) = cut {
             text.truncate(at);
         }

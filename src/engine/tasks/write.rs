@@ -1,6 +1,7 @@
 //! Writes token after token, greedy or drawn, and gives out text as it is settled.
 
-use super::{Ending, Place, Surroundings, first_stop};
+use super::stop::Stops;
+use super::{Ending, Place, Surroundings};
 use crate::engine::request::{EventKind, Finish, Generation};
 use crate::engine::scheduler::{Sequence, Tokens};
 use crate::executor::{RowRequest, RowResult};
@@ -12,6 +13,7 @@ pub struct Writing {
     /// Most tokens, as far as the context allows.
     max_new_tokens: usize,
     stream: TextStream,
+    stops: Stops,
     text: String,
     /// Bytes of the text that are given out.
     given: usize,
@@ -24,8 +26,8 @@ impl Writing {
     /// Nothing written yet; at least one token will be.
     pub fn new(options: Generation, max_new_tokens: usize) -> Self {
         let (ids, logprobs) = (Vec::with_capacity(max_new_tokens), Vec::with_capacity(max_new_tokens));
-        let (stream, text) = (TextStream::default(), String::new());
-        Writing { options, max_new_tokens, stream, text, given: 0, ids, logprobs, finish: None }
+        let (stream, stops, text) = (TextStream::default(), Stops::new(&options.stop), String::new());
+        Writing { options, max_new_tokens, stream, stops, text, given: 0, ids, logprobs, finish: None }
     }
 
     /// The next token.
@@ -45,11 +47,12 @@ impl Writing {
         self.logprobs.push(logprob);
         let stop = !self.options.ignore_eos && around.ends.contains(&id);
         let last = stop || self.ids.len() == self.max_new_tokens;
-        self.text += &self.stream.push(around.tokenizer, id);
+        let mut piece = self.stream.push(around.tokenizer, id);
         if last {
-            self.text += &self.stream.finish(around.tokenizer);
+            piece += &self.stream.finish(around.tokenizer);
         }
-        let cut = first_stop(&self.text, &self.options.stop);
+        let cut = self.stops.push(self.text.len(), &piece);
+        self.text += &piece;
         if let Some(at) = cut {
             self.text.truncate(at);
         }
@@ -58,9 +61,9 @@ impl Writing {
             (false, true) => Some(Finish::Length),
             (false, false) => None,
         };
-        let settled = if self.finish.is_some() { self.text.len() } else { before_stop(&self.text, &self.options.stop) };
-        // A stop text may begin in what is given out only if it is empty, which is refused.
-        let text = self.text[self.given.min(settled)..settled].to_owned();
+        let held = if self.finish.is_some() { 0 } else { self.stops.held() };
+        let settled = self.text.len() - held;
+        let text = self.text[self.given..settled].to_owned();
         self.given = settled;
         EventKind::Token { id, logprob, text }
     }
@@ -78,12 +81,4 @@ impl Writing {
             finish,
         })
     }
-}
-
-/// How much of a text can be given out while its end may still turn into a stop text.
-fn before_stop(text: &str, stops: &[String]) -> usize {
-    let held = stops.iter().filter_map(|stop| {
-        (1..stop.len()).rev().find(|&length| stop.is_char_boundary(length) && text.ends_with(&stop[..length]))
-    });
-    text.len() - held.max().unwrap_or(0)
 }

@@ -63,7 +63,8 @@ fn usage_errors() {
 #[test]
 fn settings_out_of_range() {
     let folder = Folder::new();
-    let table: [(&str, &[&str], &str); 19] = [
+    let (long, many) = ("x".repeat(5000), ["--stop", "x"].repeat(65));
+    let table: [(&str, &[&str], &str); 22] = [
         ("generate", &["--num-beams", "0"], "num-beams: expected 1 to 64, found 0"),
         ("generate", &["--num-beams", "1000"], "num-beams: expected 1 to 64, found 1000"),
         ("generate", &["--num-beams", "4", "--temperature", "1"], "num-beams: expected 1 with temperature"),
@@ -76,8 +77,11 @@ fn settings_out_of_range() {
         ("generate", &["--min-p", "1.5"], "min-p: expected a number from 0 to 1, found 1.5"),
         ("generate", &["--min-p=-0.5"], "min-p: expected a number from 0 to 1, found -0.5"),
         ("generate", &["--repetition-penalty", "0"], "repetition-penalty: expected a number above 0, found 0"),
-        ("generate", &["--length-penalty", "NaN"], "length-penalty: expected a number, found NaN"),
+        ("generate", &["--length-penalty", "NaN"], "length-penalty: expected a number from -5 to 5, found NaN"),
         ("generate", &["--stop", ""], "stop: expected a text, found an empty one"),
+        ("generate", &["--length-penalty", "1e38"], "length-penalty: expected a number from -5 to 5, found 1"),
+        ("generate", &["--stop", &long], "bytes of all stop texts: 5000 is over the limit of 4096"),
+        ("generate", &many, "stop texts: 65 is over the limit of 64"),
         ("classify", &["--choice", ""], "choice: expected a text without image markers, found \"\""),
         ("classify", &["--choice", "b", "--choice", "<image>"], "image markers, found \"<image>\""),
         ("classify", &["--choice", "<fake_token_around_image>"], "choice: expected a text without image markers"),
@@ -103,8 +107,8 @@ fn settings_at_the_edge() {
         &["--temperature", "1", "--top-k", "18446744073709551615", "--seed", "18446744073709551615"],
         &["--max-new-tokens", "0"],
         &["--max-new-tokens", "0", "--num-beams", "64"],
-        &["--num-beams", "64", "--length-penalty", "1e38"],
-        &["--num-beams", "64", "--length-penalty=-1e38"],
+        &["--num-beams", "64", "--length-penalty", "5"],
+        &["--num-beams", "64", "--length-penalty=-5"],
         &["--max-new-tokens", "18446744073709551615", "--ignore-eos"],
     ];
     for arguments in table {
