@@ -51,6 +51,10 @@ pub struct Pipeline {
 /// A component or setting that is not on the lists, by its name; numbers beyond their limits; vocabularies that
 /// contradict themselves.
 pub fn read(file: &Path, text: &str) -> Result<Pipeline> {
+    // What serde derives for a struct would take an array as well.
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(Error::invalid(file, "tokenizer", "a tokenizers file", "no object"));
+    }
     let mut reader = serde_json::Deserializer::from_str(text);
     let read: File = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let key = match error.path().to_string() {

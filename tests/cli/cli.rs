@@ -54,7 +54,7 @@ fn a_terminal_gets_no_control_characters() {
     }
     let file = folder.path().join("tokenizer.json");
     let mut tokenizer: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-    let replaced = ["a", "e", "i", "o", "u"].iter().zip(["\u{1b}[2J", "\u{7}"]);
+    let replaced = ["k", "c"].iter().zip(["\u{1b}[2J", "\u{7}"]);
     let mut steps: Vec<Value> =
         replaced.map(|(from, to)| json!({"type": "Replace", "pattern": {"String": from}, "content": to})).collect();
     steps.push(json!({"type": "Fuse"}));

@@ -1,6 +1,8 @@
 //! Tokenizers of published models against the crate they are written for, text that comes piece by piece against the
 //! whole, and files that mean harm.
 
+mod damaged;
+
 use std::time::{Duration, Instant};
 
 use flamant::checkpoint::Folder;
