@@ -23,7 +23,8 @@ const PENALTY_MAX: f32 = 1e4;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Sampling {
-    /// 0: always the most likely token. Else logits are divided by it. Below 1e-20 it counts as 0, whose answers it has.
+    /// 0: always the most likely token. Else logits are divided by it. Below 1e-20 it counts as 0, whose answers it
+    /// has.
     pub temperature: f32,
     /// Only the k most likely tokens; 0: all.
     pub top_k: usize,
@@ -70,8 +71,8 @@ impl Sampling {
         Ok(())
     }
 
-    /// The same without numbers at the edge of f32, which differ from device to device in what they make of logits: each
-    /// has an answer that it tends to, and another number with this answer.
+    /// The same without numbers at the edge of f32, which differ from device to device in what they make of logits:
+    /// each has an answer that it tends to, and another number with this answer.
     pub(crate) fn settled(&self) -> Sampling {
         let mut settled = self.clone();
         settled.repetition_penalty = self.repetition_penalty.clamp(1.0 / PENALTY_MAX, PENALTY_MAX);

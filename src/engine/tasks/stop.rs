@@ -32,8 +32,8 @@ impl Stops {
 impl Stop {
     fn new(text: &[u8]) -> Stop {
         let mut stop = Stop { text: text.into(), shorter: vec![0; text.len()].into(), matched: 0 };
-        for at in 1..text.len() {
-            stop.step(text[at]);
+        for (at, &byte) in text.iter().enumerate().skip(1) {
+            stop.step(byte);
             stop.shorter[at] = stop.matched;
         }
         stop.matched = 0;
