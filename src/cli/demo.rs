@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use flamant::demo::{ALPHABETS, Episode, Random, Sheet};
-use flamant::{Error, Flamingo};
+use flamant::{Error, Flamingo, Limits, files};
 use serde_json::json;
 
 use super::input::DeviceArguments;
-use super::{Outcome, print_json, progress};
+use super::{Outcome, Run, print_json, progress};
 
 /// Show the model in the program: it learns made-up names of symbols from a prompt
 #[derive(Args)]
@@ -26,7 +27,7 @@ Examples:
 )]
 pub struct Demo {
     /// Alphabet of the first prompt: armenian, georgian, tifinagh, nko, syllabics or procedural
-    #[arg(long, default_value = "tifinagh")]
+    #[arg(long, default_value = "tifinagh", value_parser = PossibleValuesParser::new(names()), hide_possible_values = true)]
     alphabet: String,
     /// Symbols in play in the first prompt, 2 to 8
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..=8))]
@@ -47,6 +48,11 @@ pub struct Demo {
     json: bool,
 }
 
+/// The names of the sheets.
+fn names() -> impl Iterator<Item = &'static str> {
+    ALPHABETS.into_iter().chain(["procedural"])
+}
+
 /// The first prompt and what the model made of it.
 struct Shown<'a> {
     episode: Episode<'a>,
@@ -56,17 +62,16 @@ struct Shown<'a> {
     seconds: f64,
 }
 
-impl Demo {
-    pub fn run(self) -> Outcome {
+impl Run for Demo {
+    fn check(&self) -> Result<(), Error> {
+        self.device.check(Limits::default())
+    }
+
+    fn run(self) -> Outcome {
         let begun = Instant::now();
         let mut flamingo = self.device.open(Flamingo::demo)?;
         let sheets = Sheet::all()?;
-        let Some(sheet) = sheets.iter().find(|sheet| sheet.name == self.alphabet) else {
-            let names: Vec<&str> = sheets.iter().map(|sheet| sheet.name.as_str()).collect();
-            return Err(
-                Error::argument(format!("alphabet: expected {}, found {}", names.join(", "), self.alphabet)).into()
-            );
-        };
+        let sheet = sheets.iter().find(|sheet| sheet.name == self.alphabet).expect("the parser knows their names");
         let ways = self.ways as usize;
         let episode = Episode::draw(&mut Random::new(self.seed), sheet, ways, ways);
         let answer = episode.ask(&mut flamingo)?;
@@ -79,7 +84,7 @@ impl Demo {
         let report = Report::measure(&mut flamingo, &sheets, self.seed, self.prompts as usize)?;
         if let Some(path) = &self.html {
             let page = page::render(&shown, &flamingo, &report)?;
-            std::fs::write(path, page).map_err(|error| Error::file(path, error))?;
+            files::write(path, |file| file.write_all(page.as_bytes()))?;
         }
         if self.json {
             return print_json(&json!({
@@ -108,14 +113,21 @@ impl Tally {
         self.all += 1;
     }
 
-    fn percent(self) -> f64 {
-        100.0 * self.right as f64 / self.all.max(1) as f64
+    /// None of nothing.
+    fn percent(self) -> Option<f64> {
+        (self.all > 0).then(|| 100.0 * self.right as f64 / self.all as f64)
     }
 }
 
-/// Mean over tallies: each alphabet counts the same.
-fn mean(tallies: &[Tally]) -> f64 {
-    tallies.iter().map(|tally| tally.percent()).sum::<f64>() / tallies.len().max(1) as f64
+/// Mean over tallies: each alphabet counts the same, but for those of nothing.
+fn mean(tallies: &[Tally]) -> Option<f64> {
+    let percents: Vec<f64> = tallies.iter().filter_map(|tally| tally.percent()).collect();
+    (!percents.is_empty()).then(|| percents.iter().sum::<f64>() / percents.len() as f64)
+}
+
+/// A figure of a table.
+fn figure(percent: Option<f64>) -> String {
+    percent.map_or("–".to_owned(), |percent| format!("{percent:.1}"))
 }
 
 /// Ways of the accuracy table; five images are shown, or as many as there are ways.
@@ -223,14 +235,18 @@ impl Report {
     }
 
     /// Accuracy for each of [`WAYS`], mean of the held-out alphabets.
-    fn held_out(&self) -> [f64; WAYS.len()] {
+    fn held_out(&self) -> [Option<f64>; WAYS.len()] {
         std::array::from_fn(|at| {
             let tallies: Vec<Tally> = self.by_ways.iter().take(ALPHABETS.len()).map(|(_, row)| row[at]).collect();
             mean(&tallies)
         })
     }
 
+    /// Nothing, if no prompt was asked.
     fn to_json(&self) -> serde_json::Value {
+        if self.prompts == 0 {
+            return serde_json::Value::Null;
+        }
         let by_ways: Vec<_> = self
             .by_ways
             .iter()

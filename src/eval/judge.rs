@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use super::benchmark::Metric;
 use super::data::{Dataset, Example};
-use super::metrics::bootstrap::{Interval, interval, interval_of};
+use super::metrics::bootstrap::{self, Interval};
 use super::metrics::okvqa::Stemmer;
 use super::metrics::roc_auc::roc_auc;
-use super::metrics::{accuracy, cider, ptb, vqa};
+use super::metrics::score_interval::{self, wilson};
+use super::metrics::{accuracy, cider, mean, ptb, vqa};
 use crate::error::Result;
 
-/// Of the intervals: 95 % from 1000 draws, as is usual.
+/// Of the intervals of captions: 95 % from 1000 draws, as is usual.
 const CONFIDENCE: f64 = 0.95;
 const DRAWS: usize = 1000;
 
@@ -75,8 +76,9 @@ impl Judge {
             _ => examples.iter().zip(answers).map(|(example, answer)| self.worth(example, answer)).collect(),
         };
         let interval = match self.metric {
-            Metric::RocAuc => self.area(queries, answers)?,
-            _ => interval(&each, CONFIDENCE, DRAWS, self.seed)?,
+            Metric::RocAuc => area(queries, answers)?,
+            Metric::Cider => self.interval_of_captions(&each)?,
+            _ => wilson(mean(each.iter().copied()), each.len()),
         };
         let percent = |share: f64| 100.0 * share;
         let Interval { score, low, high } = interval;
@@ -105,31 +107,30 @@ impl Judge {
         }
     }
 
-    /// The area under the curve, drawn among examples of each class apart.
-    fn area(&self, queries: &Dataset, answers: &[Answer]) -> Result<Interval> {
-        let mut scored: Vec<(bool, f64)> = Vec::with_capacity(answers.len());
-        for (example, answer) in queries.examples.iter().zip(answers) {
-            let positive = queries.choices_of(example).last() == example.answers.first();
-            let score = match answer {
-                Answer::Name { last, .. } => *last,
-                // The wrong end.
-                _ => f64::from(!positive),
-            };
-            scored.push((positive, score));
+    /// Where all captions score the same, what holds for any values of that range.
+    fn interval_of_captions(&self, each: &[f64]) -> Result<Interval> {
+        if each.iter().any(|score| *score != each[0]) {
+            return bootstrap::interval(each, CONFIDENCE, DRAWS, self.seed);
         }
-        scored.sort_by_key(|(positive, _)| *positive);
-        let negatives = scored.iter().filter(|(positive, _)| !positive).count();
-        let strata = [negatives, scored.len() - negatives];
-        let area = |drawn: &[usize]| {
-            let scores: Vec<f64> = drawn.iter().map(|&place| scored[place].1).collect();
-            let labels: Vec<bool> = drawn.iter().map(|&place| scored[place].0).collect();
-            roc_auc(&scores, &labels)
-        };
-        let all: Vec<usize> = (0..scored.len()).collect();
-        area(&all)?;
-        let area = |drawn: &[usize]| area(drawn).expect("as many of each class are drawn as there are");
-        interval_of(&strata, area, CONFIDENCE, DRAWS, self.seed)
+        let Interval { low, high, .. } = wilson((each[0] / cider::BEST).clamp(0.0, 1.0), each.len());
+        Ok(Interval { score: each[0], low: low * cider::BEST, high: high * cider::BEST })
     }
+}
+
+/// The area under the curve.
+fn area(queries: &Dataset, answers: &[Answer]) -> Result<Interval> {
+    let (mut scores, mut labels) = (Vec::new(), Vec::new());
+    for (example, answer) in queries.examples.iter().zip(answers) {
+        let positive = queries.choices_of(example).last() == example.answers.first();
+        scores.push(match answer {
+            Answer::Name { last, .. } => *last,
+            // The wrong end.
+            _ => f64::from(!positive),
+        });
+        labels.push(positive);
+    }
+    let positives = labels.iter().filter(|positive| **positive).count();
+    Ok(score_interval::area(roc_auc(&scores, &labels)?, positives, labels.len() - positives))
 }
 
 /// CIDEr-D of each caption; one that is not there has no tokens.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use flamant::eval::metrics::cider::{Example, cider};
 use flamant::eval::metrics::okvqa::Stemmer;
-use flamant::eval::metrics::{accuracy, answers, bootstrap, ndcg, ptb, roc_auc, vqa};
+use flamant::eval::metrics::{accuracy, answers, bootstrap, ndcg, ptb, roc_auc, score_interval, vqa};
 use serde_json::Value;
 
 fn fixture(name: &str) -> Value {
@@ -283,6 +283,23 @@ fn shares_of_right_answers_are_counted() {
     let people = ["a saw", "saw", "hand saw", "tool", "tool"];
     let worth = |answer: &str| accuracy::ivqa(answer, people);
     assert_eq!([worth("saw"), worth("hand saw."), worth("hammer"), worth("the tool")], [1.0, 0.5, 0.0, 1.0]);
+}
+
+#[test]
+fn intervals_of_shares_and_areas_are_those_of_scipy() {
+    let fixture = fixture("intervals.json");
+    let near = |found: bootstrap::Interval, case: &Value| {
+        let off = (found.low - number(&case["low"])).abs().max((found.high - number(&case["high"])).abs());
+        assert!(off < 1e-9, "{found:?} {case}");
+    };
+    for case in list(&fixture["shares"]) {
+        let count = number(&case["count"]);
+        near(score_interval::wilson(number(&case["right"]) / count, count as usize), case);
+    }
+    for case in list(&fixture["areas"]) {
+        let [positives, negatives] = ["positives", "negatives"].map(|key| number(&case[key]) as usize);
+        near(score_interval::area(number(&case["area"]), positives, negatives), case);
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use flamant::demo::{Drawing, Sheet};
 use flamant::{Error, Flamingo};
 
-use super::{ALPHABETS, CONTROL_WAYS, Report, SHOT_WAYS, SHOTS, SHOWN, Shown, Tally, WAYS, mean};
+use super::{ALPHABETS, CONTROL_WAYS, Report, SHOT_WAYS, SHOTS, SHOWN, Shown, Tally, WAYS, figure, mean};
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --ink: #1d1b1a; --paper: #fffdfb; --line: #d9d2cc; --accent: #e4576f; }
@@ -27,8 +27,8 @@ td:first-child, th:first-child { text-align: left; } thead th, .mean td { font-w
 /// The page.
 pub fn render(shown: &Shown, flamingo: &Flamingo, report: &Report) -> Result<String, Error> {
     let episode = &shown.episode;
-    let named = episode.support.iter().map(|(drawing, way)| figure(episode.sheet, *drawing, &episode.names[*way], ""));
-    let asked = figure(episode.sheet, episode.query.0, "?", " class=asked");
+    let named = episode.support.iter().map(|(drawing, way)| drawn(episode.sheet, *drawing, &episode.names[*way], ""));
+    let asked = drawn(episode.sheet, episode.query.0, "?", " class=asked");
     let drawings: String = named.chain([asked]).collect();
     let prompt = escape(&episode.prompt()?.render(flamingo.tokenizer())?.text);
     let verdict = if shown.answer == episode.answer() { "right" } else { "wrong" };
@@ -60,7 +60,7 @@ fn tables(report: &Report) -> String {
     let mut rows: String =
         report.by_ways.iter().map(|(title, tallies)| row("", title, &tallies.map(Tally::percent))).collect();
     rows += &row(" class=mean", "mean of the five alphabets", &report.held_out());
-    rows += &row("", "guessing a name in play", &WAYS.map(|ways| 100.0 / ways as f64));
+    rows += &row("", "guessing a name in play", &WAYS.map(|ways| Some(100.0 / ways as f64)));
     let by_ways = table("alphabet", &ways, &rows);
 
     let spelt = report.spelt.each_ref().map(|all| mean(all));
@@ -88,12 +88,12 @@ fn table(corner: &str, heads: &[String], rows: &str) -> String {
     format!("<div class=scroll><table><thead><tr><th>{corner}</th>{heads}</tr></thead>\n{rows}</table></div>\n")
 }
 
-fn row(attributes: &str, title: &str, figures: &[f64]) -> String {
-    let figures: String = figures.iter().map(|figure| format!("<td>{figure:.1}</td>")).collect();
+fn row(attributes: &str, title: &str, figures: &[Option<f64>]) -> String {
+    let figures: String = figures.iter().map(|percent| format!("<td>{}</td>", figure(*percent))).collect();
     format!("<tr{attributes}><td>{}</td>{figures}</tr>\n", escape(title))
 }
 
-fn figure(sheet: &Sheet, drawing: Drawing, caption: &str, attributes: &str) -> String {
+fn drawn(sheet: &Sheet, drawing: Drawing, caption: &str, attributes: &str) -> String {
     let png = base64::engine::general_purpose::STANDARD.encode(png(sheet, drawing));
     format!(
         "<figure{attributes}><img alt='a drawn symbol' src='data:image/png;base64,{png}'><figcaption>{caption}</figcaption></figure>\n"

@@ -5,7 +5,7 @@ use std::io::{Write, stdout};
 use flamant::Flamingo;
 use flamant::demo::{Drawing, Sheet};
 
-use super::{ALPHABETS, CONTROL_WAYS, Outcome, Report, SHOT_WAYS, SHOTS, SHOWN, Shown, Tally, WAYS, mean};
+use super::{ALPHABETS, CONTROL_WAYS, Outcome, Report, SHOT_WAYS, SHOTS, SHOWN, Shown, Tally, WAYS, figure, mean};
 
 /// Dots of a drawing, each way: 12 characters of 2 x 4 dots across, so that six drawings fit 80 columns.
 const DOTS: usize = 24;
@@ -49,8 +49,8 @@ pub fn show_report(report: &Report) -> Outcome {
         return Ok(());
     }
     let mut out = stdout().lock();
-    let row = |title: &str, figures: &[f64]| {
-        let figures: String = figures.iter().map(|figure| format!("{figure:8.1}")).collect();
+    let row = |title: &str, figures: &[Option<f64>]| {
+        let figures: String = figures.iter().map(|percent| format!("{:>8}", figure(*percent))).collect();
         format!("{title:32}{figures}")
     };
     let heads = |numbers: &[usize]| numbers.iter().map(|number| format!("{number:8}")).collect::<String>();
@@ -60,7 +60,7 @@ pub fn show_report(report: &Report) -> Outcome {
         writeln!(out, "{}", row(title, &tallies.map(Tally::percent)))?;
     }
     writeln!(out, "{}", row("mean of the five alphabets", &report.held_out()))?;
-    writeln!(out, "{}\n", row("guessing a name in play", &WAYS.map(|ways| 100.0 / ways as f64)))?;
+    writeln!(out, "{}\n", row("guessing a name in play", &WAYS.map(|ways| Some(100.0 / ways as f64))))?;
     let prompts = report.prompts * ALPHABETS.len();
     writeln!(
         out,

@@ -1,5 +1,7 @@
 //! How sure a score over examples is: the percentile bootstrap (Efron 1979). Examples are drawn again with replacement,
 //! many times, and the interval holds the middle share of the scores so found. The draws depend on the seed alone.
+//! Where all examples score the same it has no width, whatever their number: see
+//! [`score_interval`](super::score_interval).
 
 use super::mean;
 use crate::error::{Error, Result};
@@ -25,24 +27,7 @@ pub fn interval(values: &[f64], confidence: f64, draws: usize, seed: u64) -> Res
     if let Some(at) = values.iter().position(|value| !value.is_finite()) {
         return Err(Error::argument(format!("bootstrap: value {at}: expected a finite number, found {}", values[at])));
     }
-    let mean_of = |drawn: &[usize]| mean(drawn.iter().map(|&example| values[example]));
-    interval_of(&[values.len()], mean_of, confidence, draws, seed)
-}
-
-/// The interval of any score of examples. `strata` are how many examples there are of each kind, numbered one kind
-/// after the other; of each kind as many are drawn as there are, so that a score that compares kinds, like the area
-/// under a curve, always has both. `score` is told the numbers of examples.
-///
-/// # Errors
-/// With no examples, no draws, or a confidence that is not between 0 and 1.
-pub fn interval_of(
-    strata: &[usize],
-    score: impl Fn(&[usize]) -> f64,
-    confidence: f64,
-    draws: usize,
-    seed: u64,
-) -> Result<Interval> {
-    let count: usize = strata.iter().sum();
+    let count = values.len();
     if count == 0 {
         return Err(Error::argument("bootstrap: expected at least 1 value, found none"));
     }
@@ -50,19 +35,14 @@ pub fn interval_of(
         let wanted = "expected at least 1 draw and a confidence between 0 and 1";
         return Err(Error::argument(format!("bootstrap: {wanted}, found {draws} draws and {confidence}")));
     }
-    let mut drawn = Vec::with_capacity(count);
-    let mut score_of_draw = |draw: usize| {
-        drawn.clear();
-        for &size in strata {
-            let first = drawn.len();
-            drawn.extend((first..first + size).map(|example| {
-                let share = uniform(seed, (draw * count + example) as u64);
-                first + ((share * size as f64) as usize).min(size - 1)
-            }));
-        }
-        score(&drawn)
+    let mean_of_draw = |draw: usize| {
+        let drawn = (0..count).map(|example| {
+            let share = uniform(seed, (draw * count + example) as u64);
+            values[((share * count as f64) as usize).min(count - 1)]
+        });
+        mean(drawn)
     };
-    let mut scores: Vec<f64> = (0..draws).map(&mut score_of_draw).collect();
+    let mut scores: Vec<f64> = (0..draws).map(mean_of_draw).collect();
     scores.sort_by(f64::total_cmp);
     let quantile = |share: f64| {
         let at = share * (draws - 1) as f64;
@@ -71,6 +51,5 @@ pub fn interval_of(
         below + (above - below) * at.fract()
     };
     let tail = (1.0 - confidence) / 2.0;
-    let all: Vec<usize> = (0..count).collect();
-    Ok(Interval { score: score(&all), low: quantile(tail), high: quantile(1.0 - tail) })
+    Ok(Interval { score: mean(values.iter().copied()), low: quantile(tail), high: quantile(1.0 - tail) })
 }

@@ -13,6 +13,9 @@ use crate::error::{Error, Result};
 /// The longest n-gram.
 const LONGEST: usize = 4;
 
+/// The score of a caption that is its only reference word for word.
+pub const BEST: f64 = 10.0;
+
 /// Standard deviation of the penalty for another length.
 const SIGMA: f64 = 6.0;
 
@@ -58,7 +61,7 @@ pub fn cider(examples: &[Example]) -> Result<Cider> {
         .iter()
         .map(|(candidate, references)| {
             let candidate = rarity.weigh(candidate);
-            10.0 * mean(references.iter().map(|reference| candidate.likeness(&rarity.weigh(reference))))
+            BEST * mean(references.iter().map(|reference| candidate.likeness(&rarity.weigh(reference))))
         })
         .collect();
     Ok(Cider { score: mean(scores.iter().copied()), examples: scores })

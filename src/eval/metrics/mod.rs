@@ -13,6 +13,7 @@ pub mod ndcg;
 pub mod okvqa;
 pub mod ptb;
 pub mod roc_auc;
+pub mod score_interval;
 pub mod vqa;
 
 /// What Python's `str.split` splits at.
@@ -21,7 +22,7 @@ fn is_space(character: char) -> bool {
 }
 
 /// The mean of numbers, which must not be none.
-fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+pub(super) fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
     let count = values.len() as f64;
     values.sum::<f64>() / count
 }

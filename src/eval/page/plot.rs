@@ -44,7 +44,7 @@ pub(super) fn figure(results: &Results, published: &[&Published], shots: &[usize
     };
     let plot = Plot { results, published, scale: Scale::of(results, published), shots };
     format!(
-        "<figure>\n{}{}<ul class=\"legend narrow\">{own}</ul>\n<figcaption>Whiskers: 95 % intervals, bootstrap over \
+        "<figure>\n{}{}<ul class=\"legend narrow\">{own}</ul>\n<figcaption>Whiskers: 95 % intervals over \
          examples.{others}</figcaption></figure>\n",
         plot.draw(&WIDE),
         plot.draw(&NARROW),
