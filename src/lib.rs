@@ -48,6 +48,7 @@ pub mod convert;
 pub mod demo;
 #[cfg(feature = "eval")]
 pub mod eval;
+pub mod files;
 pub mod image;
 #[cfg(feature = "unstable-probe")]
 pub mod probe;
@@ -64,7 +65,6 @@ mod executor;
 mod family;
 #[cfg(feature = "capi")]
 mod ffi;
-mod files;
 mod flamingo;
 mod generation_config;
 mod graph;

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::checkpoint::{kind, read_bounded};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::image::{self, Image};
 use crate::kv::MediaSeen;
 use crate::parse;
@@ -134,9 +135,11 @@ impl Prompt {
         self.push_media(Part::Image(image))
     }
 
-    /// Adds the image in a file.
+    /// Adds the image in a file, or from a pipe.
     pub fn image_file(&mut self, path: impl AsRef<Path>) -> Result<&mut Self> {
-        let image = image_file(path.as_ref(), &self.limits.image)?;
+        let (path, limits) = (path.as_ref(), &self.limits.image);
+        let bytes = files::read_input(path, limits.bytes_max)?;
+        let image = image::decode(&bytes, &path.display().to_string(), limits)?;
         self.image(image)
     }
 
@@ -178,12 +181,13 @@ impl Prompt {
         Ok(self)
     }
 
-    /// Reads a prompt file; see [`Prompt::from_json`]. Paths in it are relative to the file.
+    /// Reads a prompt file, or a pipe; see [`Prompt::from_json`]. Paths in it are relative to the file.
     pub fn from_file(path: impl AsRef<Path>, limits: PromptLimits) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = read_bounded(path, limits.bytes_max)?;
+        let bytes = files::read_input(path, limits.bytes_max)?;
         let text = String::from_utf8(bytes).map_err(|reason| Error::malformed(path, "text", "UTF-8", reason))?;
-        let folder = path.parent().unwrap_or(Path::new(""));
+        // A pipe may have a name, but no files beside it.
+        let folder = path.parent().filter(|_| path.is_file()).unwrap_or(Path::new(""));
         Self::from_json(&text, &path.display().to_string(), folder, limits)
     }
 

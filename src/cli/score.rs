@@ -1,14 +1,14 @@
 //! `flamant score`: log-probabilities of a prompt's own tokens.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use flamant::{Error, json};
+use flamant::files::Output;
+use flamant::{Error, Limits, json};
 
 use super::input::{ModelArguments, PromptArguments};
-use super::{Outcome, print_json, shown};
+use super::{Outcome, Run, print_json, shown};
 
 /// Log-probability of each token of a prompt, given those before it
 #[derive(Args)]
@@ -31,8 +31,13 @@ pub struct Score {
     json: bool,
 }
 
-impl Score {
-    pub fn run(self) -> Outcome {
+impl Run for Score {
+    fn check(&self) -> Result<(), Error> {
+        self.model.check(Limits::default())?;
+        self.prompt.check()
+    }
+
+    fn run(self) -> Outcome {
         let prompt = self.prompt.read()?;
         let mut flamingo = self.model.open()?;
         let mut file = match &self.logits {
@@ -46,8 +51,8 @@ impl Score {
             Some(file) => flamingo.score_with_logits(&prompt, |_, logits| file.add(logits))?,
             None => flamingo.score(&prompt)?,
         };
-        if let Some(file) = file {
-            file.finish()?;
+        if let (Some(file), Some(path)) = (file, &self.logits) {
+            file.finish(path)?;
         }
         if self.json {
             return print_json(&json::score(&score, flamingo.tokenizer()));
@@ -65,22 +70,15 @@ impl Score {
     }
 }
 
-/// A safetensors file of one tensor, written row by row; it gets its name when it is whole, and is removed if it never
-/// is.
+/// A safetensors file of one tensor, written row by row.
 struct LogitsFile {
-    path: PathBuf,
-    partial: PathBuf,
-    writer: BufWriter<File>,
+    output: Output,
     result: std::io::Result<()>,
 }
 
 impl LogitsFile {
     fn create(path: &Path, rows: usize, columns: usize) -> Result<Self, Error> {
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        let file = File::create(&partial).map_err(|error| Error::file(&partial, error))?;
-        let mut file = LogitsFile { path: path.to_owned(), partial, writer: BufWriter::new(file), result: Ok(()) };
+        let mut file = LogitsFile { output: Output::create(path)?, result: Ok(()) };
         let tensor =
             serde_json::json!({"dtype": "F32", "shape": [rows, columns], "data_offsets": [0, rows * columns * 4]});
         let mut header = serde_json::json!({"logits": tensor}).to_string();
@@ -99,20 +97,12 @@ impl LogitsFile {
     /// A failure is kept for [`LogitsFile::finish`].
     fn write(&mut self, bytes: &[u8]) {
         if self.result.is_ok() {
-            self.result = self.writer.write_all(bytes);
+            self.result = self.output.write_all(bytes);
         }
     }
 
-    fn finish(mut self) -> Result<(), Error> {
-        let written = std::mem::replace(&mut self.result, Ok(()));
-        let done = written.and_then(|()| self.writer.flush()).and_then(|()| std::fs::rename(&self.partial, &self.path));
-        done.map_err(|error| Error::file(&self.path, error))
-    }
-}
-
-impl Drop for LogitsFile {
-    fn drop(&mut self) {
-        // Nothing is there any more once the file has got its name.
-        let _ = std::fs::remove_file(&self.partial);
+    fn finish(self, path: &Path) -> Result<(), Error> {
+        self.result.map_err(|error| Error::file(path, error))?;
+        self.output.finish()
     }
 }

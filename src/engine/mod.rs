@@ -6,6 +6,7 @@
 mod budget;
 mod embed;
 mod handle;
+pub(crate) mod identity;
 pub mod json;
 mod limits;
 mod preparer;
@@ -151,8 +152,8 @@ impl Engine {
     }
 
     fn open_files(folder: Folder, options: &Options) -> Result<Self> {
+        options.check()?;
         let mut limits = options.limits.clone();
-        limits.check()?;
         let checkpoint = Arc::new(folder.load(options.load)?);
         let Model { family, config, names, .. } = Model::open(folder, &checkpoint)?;
         let vocabulary = config.decoder.vocabulary;

@@ -1,6 +1,6 @@
 //! A whole evaluation: from settings to a file of answers, results and a page.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -90,7 +90,7 @@ impl Evaluation {
     ) -> Result<Report> {
         let (plan, output) = (&self.plan, output.as_ref());
         let observer: Observer = Arc::new(observer);
-        let name = self.template(engine).to_owned();
+        let name = self.template(engine);
         let template = Arc::new(Template::open(&name, plan.benchmark.kind)?);
         std::fs::create_dir_all(output).map_err(|error| Error::file(output, error))?;
         let mut records = Records::open(output, plan, records::evaluation(plan, &template, engine)?)?;
@@ -102,19 +102,27 @@ impl Evaluation {
             let begun = Instant::now();
             run::run(plan, &template, similar, engine, &media, &mut records, &observer)?;
             seconds = begun.elapsed().as_secs_f64();
+            records.finish()?;
         }
-        let results = findings::results(plan, (&name, &template), &records, engine, &media, self.settings.samples)?;
+        let results = findings::results(
+            plan,
+            (&name.display().to_string(), &template),
+            &records,
+            engine,
+            &media,
+            self.settings.samples,
+        )?;
         results.write(&output.join("results.json"))?;
         page::write(&results, &output.join("index.html"))?;
         Ok(Report { results, answers, seconds, first_error: findings::first_error(plan, &records) })
     }
 
     /// The name or file of the words of prompts: what was asked for, or what fits the model.
-    fn template(&self, engine: &Engine) -> &str {
+    fn template(&self, engine: &Engine) -> PathBuf {
         let usual = match &self.settings.subject {
             Subject::Symbols => "demo",
             _ => engine.tokenizer().evaluation(),
         };
-        self.settings.template.as_deref().unwrap_or(usual)
+        self.settings.template.clone().unwrap_or_else(|| usual.into())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::benchmark::Metric as Scored;
 use super::data::Task;
 use super::judge::{Answer, Judged};
 use super::media::Media;
@@ -84,10 +85,18 @@ pub fn results(
             template: template_name.to_owned(),
             others,
         },
+        notes: notes(plan),
         series,
         missing: plan.missing.clone(),
         samples: support,
     })
+}
+
+/// What the scores do not say by themselves.
+fn notes(plan: &Plan) -> Vec<String> {
+    let of_one = plan.benchmark.metric == Scored::Cider && plan.sets.iter().any(|set| set.queries.examples.len() == 1);
+    let note = "CIDEr of 1 image is 0 whatever is written: it weighs words by how rare they are among several images";
+    if of_one { vec![note.to_owned()] } else { Vec::new() }
 }
 
 fn model_name(engine: &Engine) -> String {

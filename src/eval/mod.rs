@@ -20,7 +20,6 @@ mod open;
 mod plan;
 mod progress;
 mod records;
-mod replace;
 mod run;
 mod settings;
 mod similar;

@@ -88,6 +88,11 @@ fn support_of(benchmark: &Benchmark, queries: &Dataset, query: &Source, support:
     if !apart && benchmark.format.splits().is_none() {
         return Ok(queries.clone());
     }
+    if support.files.is_empty() && query.files.iter().any(|file| !file.is_file()) {
+        return Err(Error::argument(
+            "support: expected files of their own beside a pipe, which is read once, found none",
+        ));
+    }
     let files = if support.files.is_empty() { query.files.clone() } else { support.files.clone() };
     // Under two names of one folder, an example would not know its own image.
     let real = |folder: &PathBuf| folder.canonicalize().ok();

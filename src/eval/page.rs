@@ -12,9 +12,9 @@ use std::io::Write as _;
 use std::path::Path;
 
 use super::published::{Published, SHOTS, published};
-use super::replace::replace;
 use super::results::Results;
 use crate::error::Result;
+use crate::files;
 
 /// Colours and shapes of curves, as many as `style.css` has.
 const STYLES: usize = 8;
@@ -25,6 +25,7 @@ pub fn render(results: &Results) -> String {
     let shots = shots(results, &published);
     let parts = [
         head(results),
+        results.notes.iter().map(|note| format!("<p class=\"bad\">{}</p>\n", escape(note))).collect(),
         plot::figure(results, &published, &shots),
         table::section(results, &published, &shots),
         samples::section(results),
@@ -53,7 +54,7 @@ fn shots(results: &Results, published: &[&Published]) -> Vec<usize> {
 /// # Errors
 /// Of the file system.
 pub fn write(results: &Results, path: &Path) -> Result<()> {
-    replace(path, |file| file.write_all(render(results).as_bytes()))
+    files::write(path, |file| file.write_all(render(results).as_bytes()))
 }
 
 /// The title and one sentence: what was measured of whom, on what, when.

@@ -2,9 +2,9 @@
 //! they are done. From it an interrupted evaluation goes on; with the data, it is all that results are made of.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,14 +12,15 @@ use super::data::{Dataset, Example, Medium};
 use super::plan::{Ask, Plan};
 use super::template::Template;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::engine::identity::{self, Identity, short};
+use crate::error::Result;
 use crate::files::Lines;
 
 /// What must be the same for an evaluation to go on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Head {
     /// What decides the answers.
-    pub evaluation: BTreeMap<String, String>,
+    pub evaluation: Identity,
     /// The day it was begun.
     pub date: String,
 }
@@ -82,7 +83,7 @@ impl Records {
     ///
     /// # Errors
     /// Those of [`Lines::open`]; answers of another evaluation.
-    pub fn open(folder: &Path, plan: &Plan, evaluation: BTreeMap<String, String>) -> Result<Records> {
+    pub fn open(folder: &Path, plan: &Plan, evaluation: Identity) -> Result<Records> {
         let path = folder.join("answers.jsonl");
         let places = Places::of(plan);
         let (mut head, mut found) = (None::<Head>, HashMap::new());
@@ -90,31 +91,25 @@ impl Records {
         let lines = Lines::open(&path, "an answer of flamant eval", begin, |_, line| {
             if head.is_none() {
                 head = Some(serde_json::from_slice(line).map_err(|error| error.to_string())?);
-                return Ok(());
+                return Ok(true);
             }
             let line: Line = serde_json::from_slice(line).map_err(|error| error.to_string())?;
             let name = || format!("{:?} at {} shots of {}", line.id, line.shots, line.series);
             let (ask, support) = places.find(plan, &line).ok_or_else(|| format!("one of {}", name()))?;
             if matches!(line.outcome, Outcome::Error(_)) {
-                return Ok(());
+                return Ok(false);
             }
             match found.entry(ask) {
                 Entry::Vacant(place) => {
                     place.insert(Record { support, outcome: line.outcome });
-                    Ok(())
+                    Ok(true)
                 }
                 Entry::Occupied(_) => Err(format!("a second one of {}", name())),
             }
         });
         // Of another evaluation it is not the first answer that is wrong.
         if let Some(head) = &head {
-            for (key, wanted) in &evaluation {
-                let found = head.evaluation.get(key).map_or("nothing", String::as_str);
-                if found != wanted {
-                    let key = format!("{key} of its evaluation");
-                    return Err(Error::invalid(&path, key, wanted, format!("{found} (choose another --output)")));
-                }
-            }
+            identity::check(&path, "evaluation", &head.evaluation, &evaluation)?;
         }
         let (lines, begun) = (lines?.begin()?, head.is_some());
         let today = || jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
@@ -130,6 +125,14 @@ impl Records {
     /// What came of a question.
     pub fn get(&self, ask: Ask) -> Option<&Record> {
         self.found.get(&ask)
+    }
+
+    /// Whether all that was added is in the file.
+    ///
+    /// # Errors
+    /// Those of [`Lines::finish`].
+    pub fn finish(&self) -> Result<()> {
+        self.lines.finish()
     }
 
     /// Adds what came of one.
@@ -186,17 +189,14 @@ impl<'a> Places<'a> {
 /// All that decides the answers, by name.
 ///
 /// # Errors
-/// Weights that cannot be read.
-pub fn evaluation(plan: &Plan, template: &Template, engine: &Engine) -> Result<BTreeMap<String, String>> {
-    let dtype = engine.dtype().map_or(String::new(), |dtype| format!(", {dtype}"));
+/// Files of the model that cannot be read.
+pub fn evaluation(plan: &Plan, template: &Template, engine: &Engine) -> Result<Identity> {
+    let mut evaluation = engine.identity()?;
     let list = |numbers: &[usize]| numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
     let labels: Vec<&str> = plan.series.iter().map(|series| series.label.as_str()).collect();
     let entries = [
         ("benchmark", plan.benchmark.name.to_owned()),
         ("task", format!("{:?}, {} tokens", plan.benchmark.task, plan.benchmark.max_new_tokens)),
-        ("model", engine.folder().map_or("demo".to_owned(), |folder| folder.display().to_string())),
-        ("weights", weights(engine)?),
-        ("device", format!("{}{dtype}", engine.device())),
         ("queries", digest(plan.sets.iter().map(|set| (&set.queries, (0..set.queries.examples.len()).collect())))),
         ("support", digest(plan.sets.iter().map(|set| (&set.support, set.all.numbers())))),
         ("drawn from", digest(plan.sets.iter().map(|set| (&set.support, set.drawn.numbers())))),
@@ -208,11 +208,13 @@ pub fn evaluation(plan: &Plan, template: &Template, engine: &Engine) -> Result<B
         ("reference slip", plan.reference_slip.to_string()),
         ("frames of videos", format!("{} a second, {} at most", plan.frames.per_second, plan.frames.frames_max)),
     ];
-    Ok(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+    evaluation.extend(entries.into_iter().map(|(key, value)| (key.to_owned(), value)));
+    Ok(evaluation)
 }
 
-fn short(hash: blake3::Hash) -> String {
-    hash.to_hex()[..16].to_owned()
+/// A path without the dots that say nothing.
+fn plain(path: &Path) -> PathBuf {
+    path.components().filter(|part| *part != Component::CurDir).collect()
 }
 
 /// Tells sets of examples apart: all that they say and show.
@@ -227,7 +229,7 @@ fn digest<'a>(sets: impl Iterator<Item = (&'a Dataset, Vec<usize>)>) -> String {
         for example in numbers.into_iter().map(|number| &set.examples[number]) {
             let Example { id, medium, question, answers, choices, group } = example;
             match medium {
-                Medium::Image(path) | Medium::Video(path) => add(&path.display().to_string()),
+                Medium::Image(path) | Medium::Video(path) => add(&plain(path).display().to_string()),
                 Medium::Drawn(_) => {}
             }
             [id, question].into_iter().chain(answers).for_each(|text| add(text));
@@ -236,20 +238,4 @@ fn digest<'a>(sets: impl Iterator<Item = (&'a Dataset, Vec<usize>)>) -> String {
         }
     }
     short(hasher.finalize())
-}
-
-/// Tells weights apart: their names and shapes, and how each tensor begins and ends.
-fn weights(engine: &Engine) -> Result<String> {
-    const BYTES: usize = 1 << 12;
-    let checkpoint = engine.preparer().checkpoint();
-    let mut names: Vec<&str> = checkpoint.names().collect();
-    names.sort_unstable();
-    let mut hasher = blake3::Hasher::new();
-    for name in names {
-        let tensor = checkpoint.tensor(name)?;
-        let bytes: &[u8] = &tensor.bytes;
-        hasher.update(format!("{name} {:?} {:?};", tensor.dtype, tensor.shape).as_bytes());
-        hasher.update(&bytes[..bytes.len().min(BYTES)]).update(&bytes[bytes.len().saturating_sub(BYTES)..]);
-    }
-    Ok(short(hasher.finalize()))
 }

@@ -10,8 +10,8 @@ use std::path::Path;
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 
-use super::replace::replace;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::image::Image;
 
 /// Longest side of a [`Thumbnail`], in pixels.
@@ -39,6 +39,9 @@ pub struct Results {
     pub settings: Settings,
     /// The curves, in the order in which they are shown.
     pub series: Vec<Series>,
+    /// What must be known of the scores, in a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Images and videos that could not be found.
     pub missing: Missing,
     /// Some of the prompts with what came of them.
@@ -100,7 +103,8 @@ pub struct Point {
     pub shots: usize,
     /// The score of all examples.
     pub score: f64,
-    /// The lower end of its 95 % bootstrap interval over examples.
+    /// The lower end of its 95 % interval over examples: Wilson's for shares and accuracies, Newcombe's for areas under
+    /// the curve, the bootstrap's for CIDEr.
     pub low: f64,
     /// The upper end.
     pub high: f64,
@@ -244,6 +248,6 @@ impl Results {
     /// Of the file system.
     pub fn write(&self, path: &Path) -> Result<()> {
         let json = serde_json::to_vec_pretty(self).map_err(|reason| Error::file(path, reason))?;
-        replace(path, |file| file.write_all(&json))
+        files::write(path, |file| file.write_all(&json))
     }
 }

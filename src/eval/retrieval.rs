@@ -13,10 +13,10 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::replace::replace;
 use crate::backend::dot_products;
 use crate::checkpoint::open_regular;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Numbers that a row may have.
 pub const DIMENSION_MAX: usize = 1 << 16;
@@ -119,7 +119,7 @@ impl Features {
         let Origin { model, images, count } = origin.clone();
         let header = Header { dimension: self.dimension, count, model, images };
         let header = serde_json::to_string(&header).map_err(|reason| Error::file(path, reason))?;
-        replace(path, |file| {
+        files::write(path, |file| {
             write!(file, "{MAGIC}\n{header}\n")?;
             self.values.iter().try_for_each(|value| file.write_all(&value.to_le_bytes()))
         })

@@ -39,7 +39,7 @@ pub struct Settings {
     /// What is evaluated.
     pub subject: Subject,
     /// How examples become a prompt: the name of a [`template`](super::template) or its file; none: by the model.
-    pub template: Option<String>,
+    pub template: Option<PathBuf>,
     /// Numbers of support examples.
     pub shots: Vec<usize>,
     /// How they are chosen.

@@ -16,8 +16,9 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::data::{Example, Medium};
-use crate::checkpoint::{kind, read_json};
 use crate::error::{Error, Result};
+use crate::files;
+use crate::parse::{self, kind};
 use crate::prompt::Prompt;
 
 /// Largest file of a form.
@@ -81,14 +82,14 @@ impl Template {
     ///
     /// # Errors
     /// A file that is not there, cannot be read, or says something other than a form does.
-    pub fn open(name_or_file: &str, kind: Kind) -> Result<Template> {
-        let file = Path::new(name_or_file);
-        match Template::named(name_or_file, kind) {
+    pub fn open(name_or_file: impl AsRef<Path>, kind: Kind) -> Result<Template> {
+        let file = name_or_file.as_ref();
+        match file.to_str().and_then(|name| Template::named(name, kind)) {
             Some(template) => Ok(template),
-            None if file.exists() => Template::read(file),
+            None if file.symlink_metadata().is_ok() => Template::read(file),
             None => {
                 let names = Template::NAMES.join(", ");
-                Err(Error::argument(format!("template: expected {names} or a file, found {name_or_file:?}")))
+                Err(Error::argument(format!("template: expected {names} or a file, found {file:?}")))
             }
         }
     }
@@ -98,11 +99,16 @@ impl Template {
     /// # Errors
     /// As [`Template::open`].
     pub fn read(file: &Path) -> Result<Template> {
-        let root = read_json(file, BYTES_MAX)?;
+        let bytes = files::read_input(file, BYTES_MAX)?;
+        let root = parse::tree(file, "text", parse::text(file, "text", &bytes)?, parse::TREE_BYTES_MAX)?;
         let Value::Object(fields) = root else {
             return Err(Error::invalid(file, "template", "an object", kind(&root)));
         };
         let mut fields = Fields { file, fields: fields.into_iter().collect() };
+        let stop = fields.texts("stop")?;
+        if stop.iter().any(String::is_empty) {
+            return Err(Error::invalid(file, "stop", "texts that end an answer", "an empty one"));
+        }
         let template = Template {
             begin: fields.text("begin")?.unwrap_or_default(),
             support: fields.template("support", [Count::One, Count::Any, Count::One])?,
@@ -112,7 +118,7 @@ impl Template {
                 true => fields.template("choice", [Count::None, Count::None, Count::One])?,
                 false => vec![Piece::Answer],
             },
-            stop: fields.texts("stop")?,
+            stop,
         };
         match fields.fields.pop_first() {
             None => Ok(template),

@@ -412,7 +412,7 @@ fn files_and_lines_have_a_largest_size() {
     assert_eq!(error("coco"), format!("{place}: bytes: 2147483649 is over the limit of 2147483648"));
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
-    assert_eq!(error("coco"), format!("{place}: not a regular file"));
+    assert_eq!(error("coco"), format!("{place}: expected a file, found a folder"));
 }
 
 #[test]

@@ -64,6 +64,7 @@ fn results(text: &str) -> Results {
             others: [(format!("a setting {text}"), format!("its value {text}"))].into(),
         },
         series: (0..8).map(curve).collect(),
+        notes: vec![format!("a note {text}")],
         missing,
         samples: vec![
             sample(&format!("curve 0 {text}"), 4, &format!("right {text}"), Outcome::Score(100.0)),

@@ -113,7 +113,7 @@ fn an_output_of_something_else_is_left_alone() {
         refused(&[&without(more[0]), more].concat(), mention);
     }
     let others = [&[other.model.to_str().unwrap()], &good[1..]].concat();
-    refused(&others, "model of its evaluation: expected ");
+    refused(&others, "weights of its evaluation: expected ");
     let data = folder.read("own.jsonl");
     for (from, to) in [("what?", "who?"), ("own3.png", "own4.png"), ("\"answer\":\"a dog\"", "\"answer\":\"a fox\"")] {
         folder.write("own.jsonl", data.replacen(from, to, 1));
@@ -367,7 +367,7 @@ fn what_makes_no_sense_is_refused_and_leaves_nothing_behind() {
     }
     check(&["--shots", "2"], "required arguments were not provided");
     check(&[model, "--benchmark", "jsonl", "--data", "own.jsonl", "--shots", "256"], "expected 0 to 255");
-    check(&[model, "--benchmark", "poems", "--data", "own.jsonl"], "benchmark: expected coco, ");
+    check(&[model, "--benchmark", "poems", "--data", "own.jsonl"], "invalid value 'poems' for '--benchmark <NAME>'");
     check(&[model, "--benchmark", "imagenet"], "media: expected the folder of the classes' folders, found none");
     let memes = [model, "--benchmark", "hateful-memes", "--data", "memes.jsonl", "--shots", "2"];
     check(&memes, "ROC-AUC: expected examples of both classes, found 5 of 5 of the second");
@@ -384,4 +384,93 @@ fn what_makes_no_sense_is_refused_and_leaves_nothing_behind() {
     folder.write("out", "a file");
     assert!(folder.refused(&[&own[..], &["own.jsonl"]].concat()).starts_with("flamant: out: "));
     assert_eq!(folder.read("out"), "a file");
+}
+
+#[test]
+fn templates_that_do_not_serve_are_refused_before_anything_is_asked() {
+    let folder = Folder::new();
+    own(&folder, "own", 4);
+    let stop = json!({"support": "{image}{answer}", "query": "{image}", "stop": ["Q:", ""]});
+    folder.write("stop.json", stop.to_string());
+    folder.write("twice.json", "{\"stop\": [], \"stop\": []}");
+    std::os::unix::fs::symlink("nowhere", folder.path("gone.json")).unwrap();
+    let case = Case::open("open_flamingo-mpt");
+    let cases = [
+        ("stop.json", "stop.json: stop: expected texts that end an answer, found an empty one"),
+        ("twice.json", "twice.json: stop: expected this key once in its object"),
+        ("gone.json", "gone.json: No such file"),
+        ("media", "media: expected a file, found a folder"),
+    ];
+    let set = [case.model.to_str().unwrap(), "--benchmark", "jsonl", "--data", "own.jsonl", "--shots", "1"];
+    for (template, mention) in cases {
+        let told = folder.refused(&[&set[..], &["--template", template]].concat());
+        assert!(told.contains(mention), "{told}");
+        assert_eq!(fs::read_to_string(folder.path("out/answers.jsonl")).unwrap_or_default(), "");
+    }
+}
+
+/// A model is what is in its files, and an error no answer: one line stands for each question.
+#[test]
+fn it_goes_on_under_another_name_of_its_model() {
+    let folder = Folder::new();
+    own(&folder, "own", 6);
+    fs::rename(folder.path("media/own3.png"), folder.path("own3.png")).unwrap();
+    let case = Case::open("open_flamingo-mpt");
+    let model = case.model.to_str().unwrap();
+    std::os::unix::fs::symlink(model, folder.path("link")).unwrap();
+    let evaluate = |model: &str, data: &str| {
+        folder.run(&[model, "--benchmark", "jsonl", "--task", "question", "--data", data, "--shots", "1"]);
+        folder.read("out/answers.jsonl")
+    };
+    let first = evaluate(model, "own.jsonl");
+    assert_eq!(first.matches("\"error\":").count(), 1);
+    let half: Vec<&str> = first.lines().filter(|line| !line.contains("\"error\":")).take(4).collect();
+    for (spelling, data) in [(&format!("{model}/")[..], "own.jsonl"), ("link", "./own.jsonl"), (model, "././own.jsonl")]
+    {
+        folder.write("out/answers.jsonl", half.join("\n") + "\n\0\0");
+        let whole = evaluate(spelling, data);
+        assert!(whole.starts_with(&half.join("\n")), "begun anew");
+        assert_eq!(whole.lines().count(), 7);
+        // What failed is asked again, and fails once more.
+        assert_eq!(evaluate(spelling, data).lines().count(), 7);
+    }
+    // The image takes part in the sets again once it is there: another evaluation.
+    fs::rename(folder.path("own3.png"), folder.path("media/own3.png")).unwrap();
+    let arguments = [model, "--benchmark", "jsonl", "--task", "question", "--data", "own.jsonl", "--shots", "1"];
+    assert!(folder.refused(&arguments).contains(" of its evaluation: expected "));
+}
+
+/// All wrong is no measurement of zero; captions of one image are none at all.
+#[test]
+fn intervals_of_few_have_a_width() {
+    let folder = Folder::new();
+    own(&folder, "own", 12);
+    let wrong = folder.read("own.jsonl").replace("a fox", "zebra").replace("a dog", "zebra");
+    let wrong: String =
+        wrong.lines().map(|line| line.replace(",\"choices\":[\"zebra\",\"zebra\"]", "") + "\n").collect();
+    folder.write("wrong.jsonl", wrong);
+    let case = Case::open("open_flamingo-mpt");
+    let evaluate = |data: &str, task: &str, queries: &str| {
+        let output = folder.path("out");
+        if output.exists() {
+            fs::remove_dir_all(output).unwrap();
+        }
+        let model = case.model.to_str().unwrap();
+        let set = ["--benchmark", "jsonl", "--data", data, "--task", task, "--shots", "1", "--queries", queries];
+        let table = folder.command(&[&[model], &set[..]].concat()).output().unwrap().stdout;
+        (point(&folder.results(), "random", 1).clone(), folder.results(), String::from_utf8(table).unwrap())
+    };
+    let ends = |point: &serde_json::Value| ["score", "low", "high"].map(|key| point[key].as_f64().unwrap());
+    let (exact, results, _) = evaluate("wrong.jsonl", "question", "12");
+    let [score, low, high] = ends(&exact);
+    assert!(score == 0.0 && low == 0.0 && (high - 24.249400665524).abs() < 1e-9, "{exact}");
+    assert_eq!(results.get("notes"), None);
+    let (captions, ..) = evaluate("wrong.jsonl", "caption", "12");
+    let [score, low, high] = ends(&captions);
+    assert!(score == 0.0 && low == 0.0 && (high - 242.49400665524).abs() < 1e-7, "{captions}");
+    let (captions, results, table) = evaluate("own.jsonl", "caption", "1");
+    assert_eq!(captions["score"], 0.0);
+    let note = results["notes"][0].as_str().unwrap();
+    assert!(note.starts_with("CIDEr of 1 image is 0 whatever is written") && table.contains(note), "{note} {table}");
+    assert!(folder.read("out/index.html").contains(note));
 }

@@ -8,8 +8,8 @@ use std::path::Path;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
 
-use crate::checkpoint::open_regular;
 use crate::error::{Error, Result};
+use crate::files::open_input;
 
 /// Largest file; the annotations of VQAv2 have 350 MB.
 const FILE_BYTES_MAX: u64 = 2 << 30;
@@ -18,17 +18,29 @@ const FILE_BYTES_MAX: u64 = 2 << 30;
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
 fn open(file: &Path) -> Result<BufReader<Take<File>>> {
-    let opened = open_regular(file)?;
+    let opened = open_input(file)?;
     let bytes = opened.metadata().map_err(|reason| Error::file(file, reason))?.len();
     if bytes > FILE_BYTES_MAX {
-        return Err(Error::limit(format!("{}: bytes", file.display()), FILE_BYTES_MAX, bytes));
+        return Err(too_large(file, bytes));
     }
-    Ok(BufReader::with_capacity(1 << 16, opened.take(bytes)))
+    Ok(BufReader::with_capacity(1 << 16, opened.take(FILE_BYTES_MAX + 1)))
+}
+
+fn too_large(file: &Path, bytes: u64) -> Error {
+    Error::limit(format!("{}: bytes", file.display()), FILE_BYTES_MAX, bytes)
+}
+
+/// Of a pipe no length is known before it is read.
+fn check_length(file: &Path, read: &BufReader<Take<File>>) -> Result<()> {
+    if read.get_ref().limit() > 0 { Ok(()) } else { Err(too_large(file, FILE_BYTES_MAX + 1)) }
 }
 
 /// Reads a file of one value. The file is never in memory as a whole.
 pub fn read<T: DeserializeOwned>(file: &Path) -> Result<T> {
-    parse(file, serde_json::Deserializer::from_reader(open(file)?))
+    let mut reader = open(file)?;
+    let value = parse(file, serde_json::Deserializer::from_reader(&mut reader));
+    check_length(file, &reader)?;
+    value
 }
 
 /// Reads a file of an object a line. Empty lines are passed over. `take` gets each line's place in errors, its number
@@ -53,7 +65,7 @@ pub fn read_lines<T: DeserializeOwned>(file: &Path, mut take: impl FnMut(&Path, 
         let Object(value) = parse(place, serde_json::Deserializer::from_slice(&line))?;
         take(place, number, value)?;
     }
-    Ok(())
+    check_length(file, &reader)
 }
 
 /// The one value of a file or line.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::checkpoint::read_bounded;
 use crate::error::{Error, Result};
+use crate::files::read_input;
 
 /// Largest file; that of all 21,841 classes of ImageNet has 1 MB.
 const BYTES_MAX: u64 = 16 << 20;
@@ -15,7 +15,7 @@ pub fn read(
     expected: &str,
     pair: impl Fn(&str) -> Option<(&str, &str)>,
 ) -> Result<BTreeMap<String, String>> {
-    let bytes = read_bounded(file, BYTES_MAX)?;
+    let bytes = read_input(file, BYTES_MAX)?;
     let text = str::from_utf8(&bytes).map_err(|reason| Error::malformed(file, "text", "UTF-8", reason))?;
     let mut names = BTreeMap::new();
     for (number, line) in (1..).zip(text.lines().map(str::trim)).filter(|(_, line)| !line.is_empty()) {
