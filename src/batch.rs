@@ -1,8 +1,11 @@
 //! A file of requests, answered line by line into another one. Started again, it goes on where it was stopped, even if
 //! it was killed: each answer is written whole.
 //!
-//! A line of the input is a request as [`json::request`] reads it; a line of the output is `{"line": 1, "id": ...}`
-//! with what [`json`] makes of the answer, or of the error of one request, in the order in which they are done.
+//! A line of the input is a request as [`json::request`] reads it. The first line of the output is `{"batch": {...}}`,
+//! what decides the answers: digests of the model's files and weights, the kind of device, the number format. A start
+//! with anything else is refused. Every other line is `{"line": 1, "id": ...}` with what [`json`] makes of the answer,
+//! or of the error of one request, in the order in which they are done. Started again, requests that had an error are
+//! asked again, and there is one answer to each line.
 //!
 //! ```no_run
 //! use flamant::batch::Batch;
@@ -20,15 +23,15 @@
 mod answers;
 mod requests;
 
-use std::io::BufRead;
-use std::path::Path;
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use crate::engine::runner::{self, Load, Supply, Workers};
 use crate::engine::{Engine, EventKind, Preparer, json};
 use crate::error::{Error, Result};
-use answers::Answers;
+use answers::{Answered, Answers, Begun};
 use requests::{Line, Requests};
 
 /// A batch that can begin.
@@ -49,39 +52,61 @@ pub struct Summary {
     pub errors: u64,
 }
 
+/// Where requests come from.
+#[non_exhaustive]
+pub enum Input {
+    /// A file, whose paths of images are relative to it; or a pipe, whose paths are relative to the working directory.
+    Path(PathBuf),
+    /// Something that is open, with its name in errors; paths are relative to the working directory.
+    Reader(Box<dyn BufRead + Send>, String),
+}
+
+/// Where answers go.
+#[non_exhaustive]
+pub enum Output {
+    /// A file, which is gone on with if it is there; or a pipe or device, which is written from the start.
+    Path(PathBuf),
+    /// Something that is open, with its name in errors; written from the start.
+    Writer(Box<dyn Write + Send>, String),
+}
+
 impl Batch {
-    /// Opens both files; the output is made if it is not there. Paths of images are relative to the input.
+    /// Opens both files; the output is made if it is not there.
+    ///
+    /// # Errors
+    /// Those of [`Batch::new`].
+    pub fn open(input: impl AsRef<Path>, output: impl AsRef<Path>) -> Result<Batch> {
+        Self::new(Input::Path(input.as_ref().to_owned()), Output::Path(output.as_ref().to_owned()))
+    }
+
+    /// Opens an input and an output of any kind.
     ///
     /// # Errors
     /// Files that cannot be read or written; an output that holds something else than answers to these lines.
-    pub fn open(input: impl AsRef<Path>, output: impl AsRef<Path>) -> Result<Batch> {
-        let (input, output) = (input.as_ref(), output.as_ref());
-        let (answers, answered) = Answers::open(output)?;
-        // A file is read once for its own sake, so that nothing is appended to the answers of another one. What can be
-        // read only once is held to the answers as it comes.
-        let total = match std::fs::metadata(input).is_ok_and(|input| input.is_file()) {
-            true => Some(Requests::open(input, output, answered.clone())?.count()?),
-            false => None,
+    pub fn new(input: Input, output: Output) -> Result<Batch> {
+        let (name, (answers, answered)) = match output {
+            Output::Path(path) => (path.clone(), Answers::open(&path)?),
+            Output::Writer(writer, name) => {
+                (PathBuf::from(&name), (Answers::stream(writer, name), Answered::default()))
+            }
         };
         let before = answered.len() as u64;
-        let requests = Requests::open(input, output, answered)?;
-        Ok(Batch { requests, answers: answers.begin()?, before, total })
+        let (requests, total) = match input {
+            Input::Path(path) => {
+                // A file is read once for its own sake, so that nothing is appended to the answers of another one. What
+                // can be read only once is held to the answers as it comes.
+                let total = match std::fs::metadata(&path).is_ok_and(|input| input.is_file()) {
+                    true => Some(Requests::open(&path, &name, answered.clone())?.count()?),
+                    false => None,
+                };
+                (Requests::open(&path, &name, answered)?, total)
+            }
+            Input::Reader(reader, source) => (Requests::read(reader, source, Path::new(""), &name, answered), None),
+        };
+        Ok(Batch { requests, answers, before, total })
     }
 
-    /// Reads the requests from something that is open; `name` is its name in errors. Paths of images are relative to
-    /// the working directory.
-    ///
-    /// # Errors
-    /// As for [`Batch::open`].
-    pub fn read(input: Box<dyn BufRead + Send>, name: &str, output: impl AsRef<Path>) -> Result<Batch> {
-        let output = output.as_ref();
-        let (answers, answered) = Answers::open(output)?;
-        let before = answered.len() as u64;
-        let requests = Requests::read(input, name.to_owned(), Path::new(""), output, answered);
-        Ok(Batch { requests, answers: answers.begin()?, before, total: None })
-    }
-
-    /// Requests that were answered before.
+    /// Requests that were answered before; an error is no answer.
     pub fn answered_before(&self) -> u64 {
         self.before
     }
@@ -94,10 +119,12 @@ impl Batch {
     /// Answers all requests that are not answered yet; `each` gets the number of answers there are after each new one.
     ///
     /// # Errors
-    /// Files that cannot be read or written on; an input that is not the one of the answers; a device that has failed,
-    /// whose requests are left for the next start.
+    /// Answers of another model, or by another kind of device or number format, which are left alone; files that cannot
+    /// be read or written on; an input that is not the one of the answers; an output that is not where it was any more;
+    /// a device that has failed, whose requests are left for the next start.
     pub fn run(self, engine: &mut Engine, each: impl FnMut(u64)) -> Result<Summary> {
         let Batch { mut requests, answers, before, .. } = self;
+        let answers = answers.begin(engine.identity()?)?;
         let source = std::iter::from_fn(move || requests.next().transpose());
         let source = source.map(|line| line.map(|line| (Ticket::of(&line), line)));
         let preparer = engine.preparer().clone();
@@ -107,6 +134,7 @@ impl Batch {
         let mut job = Job { workers, answers, preparer, summary: Summary::default(), before, each };
         runner::run(engine, runner::usual_concurrency(engine), &mut job)?;
         job.workers.join();
+        job.answers.finish()?;
         Ok(job.summary)
     }
 }
@@ -127,7 +155,7 @@ impl Ticket {
 /// Everything between the workers and the file of answers.
 struct Job<E> {
     workers: Workers<Ticket>,
-    answers: Answers,
+    answers: Begun,
     preparer: Preparer,
     summary: Summary,
     before: u64,
@@ -136,7 +164,7 @@ struct Job<E> {
 
 impl<E: FnMut(u64)> Job<E> {
     fn write(&mut self, ticket: &Ticket, report: &Value) -> Result<()> {
-        self.answers.add(ticket.line, ticket.digest, ticket.labels.id.as_deref(), report)?;
+        self.answers.add(ticket.line, ticket.digest, ticket.labels.id.as_ref(), report)?;
         self.summary.answered += 1;
         (self.each)(self.before + self.summary.answered);
         Ok(())

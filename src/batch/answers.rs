@@ -1,19 +1,24 @@
-//! The output of a batch: a line an answer.
+//! The output of a batch: what it belongs to, then a line an answer.
 
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
 
+use crate::engine::identity::{self, Identity};
 use crate::error::{Error, Result};
 use crate::files::Lines;
 
-/// How every line of the output begins.
+/// How the first line of the output begins.
+const HEAD: &str = "{\"batch\":";
+/// How every other line begins.
 const BEGIN: &str = "{\"line\":";
 
-/// Which lines of the input are answered, and the digest of each.
-#[derive(Clone)]
+/// Which lines of the input are answered, and the digest of each. An error is no answer: it is asked again.
+#[derive(Clone, Default)]
 pub struct Answered(Arc<Vec<(u64, u64)>>);
 
 impl Answered {
@@ -34,15 +39,35 @@ impl Answered {
     }
 }
 
-/// What is read of an answer.
+/// The first line: what decides the answers besides the requests.
 #[derive(Deserialize)]
 struct Head {
-    line: u64,
-    request: String,
+    batch: Identity,
 }
 
-/// The file of answers, open for more.
-pub struct Answers(Lines);
+/// What is read of an answer.
+#[derive(Deserialize)]
+struct Line {
+    line: u64,
+    request: String,
+    error: Option<IgnoredAny>,
+}
+
+/// The output, open for more.
+pub struct Answers {
+    /// As errors call it.
+    name: String,
+    to: To,
+    /// What is there belongs to it.
+    head: Option<Identity>,
+}
+
+/// Where answers go.
+enum To {
+    Lines(Lines),
+    /// What cannot be read again: a pipe, a device, standard output.
+    Stream(Box<dyn Write + Send>),
+}
 
 impl Answers {
     /// Opens the file or makes it, and reads what is there; nothing is changed yet.
@@ -50,35 +75,98 @@ impl Answers {
     /// # Errors
     /// Those of [`Lines::open`]; two answers to one line.
     pub fn open(path: &Path) -> Result<(Answers, Answered)> {
-        let mut answered = Vec::new();
-        let lines = Lines::open(
-            path,
-            "an answer of flamant batch",
-            |_| BEGIN,
-            |_, text| {
-                let head: Head = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-                let digest = u64::from_str_radix(&head.request, 16).map_err(|_| "no request")?;
-                answered.push((head.line, digest));
-                Ok::<_, String>(())
-            },
-        )?;
+        let name = path.display().to_string();
+        if std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+            let stream =
+                std::fs::OpenOptions::new().write(true).open(path).map_err(|error| Error::file(path, error))?;
+            return Ok((Self::stream(Box::new(stream), name), Answered::default()));
+        }
+        let (mut head, mut answered) = (None, Vec::new());
+        let begin = |number: u64| if number == 1 { HEAD } else { BEGIN };
+        let lines = Lines::open(path, "an answer of flamant batch", begin, |number, text| {
+            if number == 1 {
+                let Head { batch } = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+                head = Some(batch);
+                return Ok(true);
+            }
+            let line: Line = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+            let digest = u64::from_str_radix(&line.request, 16).map_err(|_| "no request")?;
+            if line.line == 0 {
+                return Err("one to line 0".to_owned());
+            }
+            if line.error.is_none() {
+                answered.push((line.line, digest));
+            }
+            Ok(line.error.is_none())
+        })?;
         answered.sort_unstable();
         if let Some(pair) = answered.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             let key = format!("answers to line {}", pair[0].0);
             return Err(Error::invalid(path, key, "one", "more"));
         }
-        Ok((Answers(lines), Answered(Arc::new(answered))))
+        Ok((Answers { name, to: To::Lines(lines), head }, Answered(Arc::new(answered))))
     }
 
-    /// Cuts a torn line, if there is one.
-    pub fn begin(self) -> Result<Answers> {
-        self.0.begin().map(Answers)
+    /// Something that is open.
+    pub fn stream(stream: Box<dyn Write + Send>, name: String) -> Answers {
+        Answers { name, to: To::Stream(stream), head: None }
     }
 
+    /// Makes it ready for answers of an engine. The first line is written with the first answer, so that what fails
+    /// before binds nobody.
+    ///
+    /// # Errors
+    /// Answers of another engine's, which are left alone.
+    pub fn begin(self, engine: Identity) -> Result<Begun> {
+        let Answers { name, to, head } = self;
+        if let Some(head) = &head {
+            identity::check(name.as_ref(), "batch", head, &engine)?;
+        }
+        let to = match to {
+            To::Lines(lines) => To::Lines(lines.begin()?),
+            stream => stream,
+        };
+        Ok(Begun { name, to, head: head.is_none().then_some(engine) })
+    }
+}
+
+/// An output that answers are written to.
+pub struct Begun {
+    name: String,
+    to: To,
+    /// The first line, if it is not written.
+    head: Option<Identity>,
+}
+
+impl Begun {
     /// Appends an answer, in one write.
-    pub fn add(&mut self, line: u64, digest: u64, id: Option<&str>, report: &Value) -> Result<()> {
-        let (id, report) = (Value::from(id), report.to_string());
+    pub fn add(&mut self, line: u64, digest: u64, id: Option<&Value>, report: &Value) -> Result<()> {
+        if let Some(head) = self.head.take() {
+            self.write(&json!({ "batch": head }).to_string())?;
+        }
+        let (id, report) = (id.unwrap_or(&Value::Null), report.to_string());
         let rest = report.strip_prefix('{').expect("reports are objects with fields");
-        self.0.add(&format!("{BEGIN}{line},\"id\":{id},\"request\":\"{digest:016x}\",{rest}"))
+        self.write(&format!("{BEGIN}{line},\"id\":{id},\"request\":\"{digest:016x}\",{rest}"))
+    }
+
+    fn write(&mut self, line: &str) -> Result<()> {
+        match &mut self.to {
+            To::Lines(lines) => lines.add(line),
+            To::Stream(stream) => {
+                let written = stream.write_all(format!("{line}\n").as_bytes()).and_then(|()| stream.flush());
+                written.map_err(|error: io::Error| Error::file(&self.name, error))
+            }
+        }
+    }
+
+    /// Whether all that was added is where it was asked for.
+    ///
+    /// # Errors
+    /// Those of [`Lines::finish`].
+    pub fn finish(&self) -> Result<()> {
+        match &self.to {
+            To::Lines(lines) => lines.finish(),
+            To::Stream(_) => Ok(()),
+        }
     }
 }

@@ -1,13 +1,12 @@
 //! The input of a batch: lines, and the requests in them.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use super::answers::Answered;
 use crate::engine::{Request, json};
 use crate::error::{Error, Result};
-use crate::files::{End, read_line};
+use crate::files::{End, open_input, read_line};
 use crate::prompt::PromptLimits;
 
 /// The requests that are not answered yet.
@@ -37,7 +36,7 @@ pub struct Line {
 impl Requests {
     /// Opens a file. `answered` are the lines that `output` answers.
     pub fn open(input: &Path, output: &Path, answered: Answered) -> Result<Requests> {
-        let file = File::open(input).map_err(|error| Error::file(input, error))?;
+        let file = open_input(input)?;
         // A pipe may have a name, but no files beside it.
         let is_file = file.metadata().is_ok_and(|input| input.is_file());
         let folder = input.parent().filter(|_| is_file).unwrap_or(Path::new(""));

@@ -1,15 +1,15 @@
 //! `flamant batch`: answers a file of requests, and goes on where it was stopped.
 
 use std::io::BufReader;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
-use flamant::Stats;
-use flamant::batch::{self, Summary};
+use flamant::batch::{self, Input, Output, Summary};
+use flamant::{Error, Stats};
 
 use super::input::{LimitArguments, ModelArguments};
-use super::{Outcome, progress};
+use super::{Failure, Outcome, Run, progress};
 
 /// Answer a file of requests, one a line; started again, it goes on where it was stopped
 #[derive(Args)]
@@ -25,8 +25,9 @@ A line of the input:
   \"num_beams\", \"length_penalty\", \"temperature\", \"top_k\", \"top_p\", \"min_p\", \"repetition_penalty\",
   \"seed\", \"stop\", \"ignore_eos\". Images are data URIs, or paths relative to the input (from a pipe:
   to the working directory).
-A line of the output, in the order in which they are done:
-  \"line\", \"id\", and what --json of the task prints, or \"error\" with its \"kind\"."
+A line of the output, behind one that says which model it belongs to, in the order in which they are done:
+  \"line\", \"id\", and what --json of the task prints, or \"error\" with its \"kind\". Requests that had an
+  error are asked again at the next start; the exit code is 3 if some have one."
 )]
 pub struct Batch {
     #[command(flatten)]
@@ -34,35 +35,49 @@ pub struct Batch {
     /// Requests, one JSON object a line; - reads standard input
     #[arg(short, long, value_name = "FILE.jsonl")]
     input: PathBuf,
-    /// Answers, one JSON object a line, appended as they are done
+    /// Answers, one JSON object a line, appended as they are done; - writes standard output
     #[arg(short, long, value_name = "FILE.jsonl")]
     output: PathBuf,
     #[command(flatten)]
     limits: LimitArguments,
 }
 
-impl Batch {
-    pub fn run(self) -> Outcome {
-        let batch = match self.input.as_os_str() == "-" {
-            true => batch::Batch::read(Box::new(BufReader::new(std::io::stdin())), "standard input", &self.output)?,
-            false => batch::Batch::open(&self.input, &self.output)?,
+impl Run for Batch {
+    fn check(&self) -> Result<(), Error> {
+        self.model.check(self.limits.limits())
+    }
+
+    fn run(self) -> Outcome {
+        let stream = |path: &Path| path.as_os_str() == "-";
+        let input = match stream(&self.input) {
+            true => Input::Reader(Box::new(BufReader::new(std::io::stdin())), "standard input".to_owned()),
+            false => Input::Path(self.input),
         };
-        let before = batch.answered_before();
-        if batch.total() == Some(before) {
-            eprintln!("flamant: all {before} requests were answered before");
-            return Ok(());
-        }
+        let output = match stream(&self.output) {
+            true => Output::Writer(Box::new(std::io::stdout()), "standard output".to_owned()),
+            false => Output::Path(self.output),
+        };
+        let batch = batch::Batch::new(input, output)?;
+        let (before, total) = (batch.answered_before(), batch.total());
         let mut engine = self.model.engine(&self.limits)?;
         let begun = Instant::now();
-        let bar = match batch.total() {
+        let bar = match total {
             Some(total) => progress(total, "{bar:40} {pos}/{len} requests, {eta} left"),
             None => progress(u64::MAX, "{spinner} {pos} requests, {per_sec}"),
         };
         bar.set_position(before);
         let outcome = batch.run(&mut engine, |answered| bar.set_position(answered));
         bar.finish_and_clear();
-        print(&outcome?, before, begun.elapsed().as_secs_f64(), &engine.stats());
-        Ok(())
+        let summary = outcome?;
+        if total == Some(before) {
+            eprintln!("flamant: all {before} requests were answered before");
+            return Ok(());
+        }
+        print(&summary, before, begun.elapsed().as_secs_f64(), &engine.stats());
+        match summary.errors {
+            0 => Ok(()),
+            errors => Err(Failure::Requests { some: before + summary.answered > errors }),
+        }
     }
 }
 

@@ -175,18 +175,18 @@ const KEYS_MAX: usize = 64;
 const SETTING_BYTES_MAX: u64 = 4 << 20;
 
 /// What a request says beside what is asked of the engine.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Labels {
-    /// `id`: what the caller calls it.
-    pub id: Option<String>,
+    /// `id`: what the caller calls it, a text or a whole number.
+    pub id: Option<Value>,
     /// `mean`: whether choices are ranked by the mean over an answer's tokens.
     pub mean: bool,
 }
 
 /// Reads a request: an object with `prompt` as [`Prompt::from_json`] reads it and, as one likes, `id`, `task` and the
-/// settings of the task. `place` names it in errors; paths of images are relative to `folder`. `labels` are set as
-/// soon as they are known, so that errors can be told with them.
+/// settings of the task; a key whose value is `null` is as if it were not there. `place` names it in errors; paths of
+/// images are relative to `folder`. `labels` are set as soon as they are known, so that errors can be told with them.
 ///
 /// # Errors
 /// Text that is no such object; a prompt that cannot be read or passes its limits.
@@ -198,7 +198,9 @@ pub fn request(text: &[u8], place: &str, folder: &Path, limits: PromptLimits, la
     let Keys(fields) =
         serde_json::from_str(text).map_err(|error| Error::malformed(place, "request", "a JSON object", error))?;
     let mut fields = Fields { place, fields };
-    labels.id = fields.take("id", "a string")?;
+    // Tables are written with `null` for what a row does not have.
+    fields.fields.retain(|_, value| value.get() != "null");
+    labels.id = fields.take("id", "a string or a whole number")?.map(|Id(id)| id);
     let task = fields.take::<String>("task", "a string")?;
     let task = match task.as_deref().unwrap_or("generate") {
         "generate" => Task::Generate(fields.generation()?),
@@ -251,6 +253,33 @@ impl<'de> Deserialize<'de> for Keys<'de> {
     }
 }
 
+/// A whole number, however it is written: JSON has one kind of number, and tables of floats are written as `20.0`.
+struct Count(u64);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        /// Below it, a float is one whole number and no other.
+        const EXACT: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
+        let number = serde_json::Number::deserialize(deserializer)?;
+        let whole = |float: &f64| float.fract() == 0.0 && (0.0..EXACT).contains(float);
+        let count = number.as_u64().or_else(|| number.as_f64().filter(whole).map(|float| float as u64));
+        count.map(Count).ok_or_else(|| D::Error::custom("no whole number"))
+    }
+}
+
+/// What a request is called.
+struct Id(Value);
+
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            id @ Value::String(_) => Ok(Id(id)),
+            Value::Number(number) if number.is_i64() => Ok(Id(Value::Number(number))),
+            number => serde_json::from_value(number).map(|Count(id)| Id(id.into())).map_err(D::Error::custom),
+        }
+    }
+}
+
 /// The fields of a request that are not read yet.
 struct Fields<'a> {
     place: &'a str,
@@ -262,16 +291,16 @@ impl Fields<'_> {
     fn generation(&mut self) -> Result<Generation> {
         let mut generation = Generation::default();
         let sampling = &mut generation.sampling;
-        let (count, number) = ("a whole number", "a number");
-        self.set("max_new_tokens", count, &mut generation.max_new_tokens)?;
-        self.set("num_beams", count, &mut generation.num_beams)?;
+        let number = "a number";
+        self.set_count("max_new_tokens", &mut generation.max_new_tokens)?;
+        self.set_count("num_beams", &mut generation.num_beams)?;
         self.set("length_penalty", number, &mut generation.length_penalty)?;
         self.set("temperature", number, &mut sampling.temperature)?;
-        self.set("top_k", count, &mut sampling.top_k)?;
+        self.set_count("top_k", &mut sampling.top_k)?;
         self.set("top_p", number, &mut sampling.top_p)?;
         self.set("min_p", number, &mut sampling.min_p)?;
         self.set("repetition_penalty", number, &mut sampling.repetition_penalty)?;
-        self.set("seed", count, &mut sampling.seed)?;
+        self.set_count("seed", &mut sampling.seed)?;
         self.set("stop", "an array of strings", &mut generation.stop)?;
         self.set("ignore_eos", "true or false", &mut generation.ignore_eos)?;
         Ok(generation)
@@ -292,6 +321,16 @@ impl Fields<'_> {
             return Err(Error::limit(format!("{}: bytes of {key}", self.place), SETTING_BYTES_MAX, bytes));
         }
         serde_json::from_str(value.get()).map(Some).map_err(|_| self.invalid(key, expected, value))
+    }
+
+    /// As [`Fields::set`], of a whole number.
+    fn set_count<T: TryFrom<u64>>(&mut self, key: &str, value: &mut T) -> Result<()> {
+        let expected = "a whole number";
+        let Some(raw) = self.fields.get(key).copied() else { return Ok(()) };
+        if let Some(Count(count)) = self.take(key, expected)? {
+            *value = T::try_from(count).map_err(|_| self.invalid(key, expected, raw))?;
+        }
+        Ok(())
     }
 
     fn invalid(&self, key: &str, expected: impl Display, found: impl Display) -> Error {

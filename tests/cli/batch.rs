@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
@@ -50,12 +51,16 @@ impl Folder {
         command
     }
 
-    /// Runs to the end; what it says.
+    /// Runs to the end, without an error; what it says.
     fn run(&self) -> String {
-        let Output { status, stderr, .. } = self.command().output().unwrap();
+        self.ends(self.command(), 0)
+    }
+
+    /// Runs to the end; what it says.
+    fn ends(&self, mut command: Command, code: i32) -> String {
+        let Output { status, stderr, .. } = command.output().unwrap();
         let told = String::from_utf8(stderr).unwrap();
-        assert!(status.success(), "{told}");
-        assert_eq!(told.lines().count(), 1, "{told}");
+        assert_eq!((status.code(), told.lines().count()), (Some(code), 1), "{told}");
         told
     }
 
@@ -73,17 +78,24 @@ impl Folder {
 
     /// What the output answers, by line; without what depends on the moment.
     fn answers(&self) -> BTreeMap<u64, Value> {
-        let text = fs::read_to_string(self.output()).unwrap();
-        assert!(text.ends_with('\n'), "whole lines");
-        let mut answers = BTreeMap::new();
-        for line in text.lines() {
-            let mut answer: Value = serde_json::from_str(line).unwrap();
-            forget_the_moment(&mut answer);
-            let number = answer["line"].as_u64().unwrap();
-            assert!(answers.insert(number, answer).is_none(), "two answers to line {number}");
-        }
-        answers
+        answers_in(&fs::read_to_string(self.output()).unwrap())
     }
+}
+
+/// Answers by line, behind what they belong to.
+fn answers_in(text: &str) -> BTreeMap<u64, Value> {
+    assert!(text.ends_with('\n'), "whole lines");
+    let mut answers = BTreeMap::new();
+    let mut lines = text.lines();
+    let head: Value = serde_json::from_str(lines.next().unwrap()).unwrap();
+    assert!(["weights", "tokenizer.json", "device", "dtype"].iter().all(|key| head["batch"][key].is_string()));
+    for line in lines {
+        let mut answer: Value = serde_json::from_str(line).unwrap();
+        forget_the_moment(&mut answer);
+        let number = answer["line"].as_u64().unwrap();
+        assert!(answers.insert(number, answer).is_none(), "two answers to line {number}");
+    }
+    answers
 }
 
 fn forget_the_moment(answer: &mut Value) {
@@ -194,9 +206,17 @@ fn a_torn_line_is_answered_again() {
     let (whole, expected) = (fs::read(folder.output()).unwrap(), folder.answers());
     let last = whole[..whole.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
     for cut in [last, last + 1, last + 7, last + 8, last + 40, whole.len() - 2, whole.len() - 1] {
-        fs::write(folder.output(), &whole[..cut]).unwrap();
+        // A failure of the system leaves zeros where nothing was written, perhaps before what was.
+        for tail in [&b""[..], &[0; 4096], b"\0\0\0\"tail\n{\"line\":"] {
+            fs::write(folder.output(), [&whole[..cut], tail].concat()).unwrap();
+            folder.run();
+            assert_eq!(folder.answers(), expected, "cut at {cut} of {}, {} bytes behind it", whole.len(), tail.len());
+        }
+    }
+    for nothing in [&[][..], &[0; 100], b"{\"bat", b"{\"batch\":\0\0"] {
+        fs::write(folder.output(), nothing).unwrap();
         folder.run();
-        assert_eq!(folder.answers(), expected, "cut at {cut} of {}", whole.len());
+        assert_eq!(folder.answers(), expected);
     }
 }
 
@@ -206,12 +226,29 @@ fn other_files_are_left_alone() {
     let folder = Folder::new(&requests);
     folder.run();
     let answers = fs::read_to_string(folder.output()).unwrap();
+    let (head, rest) = answers.split_once('\n').unwrap();
     let cases = [
         ("notes without an end".to_owned(), "line 1: expected an answer of flamant batch, found something else"),
         ("notes\n{\"line\":".to_owned(), "line 1: expected an answer of flamant batch"),
-        ("{\"line\":1}\n".to_owned(), "missing field `request`"),
-        (format!("{answers}{answers}"), "answers to line 1: expected one, found more"),
+        ("{\"line\":1}\n".to_owned(), "missing field `batch`"),
+        (
+            format!("{head}\n{{\"line\":1}}\n"),
+            "line 2: expected an answer of flamant batch, found missing field `request`",
+        ),
+        (format!("{head}\nnotes\n"), "line 2: expected an answer of flamant batch"),
+        (format!("{head}\nnotes"), "line 2: expected an answer of flamant batch, found something else"),
+        (format!("notes\0\0"), "line 1: expected an answer of flamant batch, found something else"),
+        (format!("{answers}{answers}"), "line 5: expected an answer of flamant batch"),
+        (format!("{answers}{rest}"), "answers to line 1: expected one, found more"),
         (answers.replace("{\"line\":3", "{\"line\":7"), "expected an answer to one of the 3 lines of"),
+        (answers.replace("{\"line\":3", "{\"line\":0"), "expected an answer of flamant batch, found one to line 0"),
+        (answers.replace("{\"line\":3", "{\"line\":-1"), "expected an answer of flamant batch"),
+        (answers.replace("\"device\":\"cpu\"", "\"device\":\"cuda\""), "device of its batch: expected cpu, found cuda"),
+        (answers.replace("\"dtype\":\"default\",", ""), "dtype of its batch: expected default, found nothing"),
+        (
+            answers.replace("{\"batch\":{", "{\"batch\":{\"more\":\"1\","),
+            "more of its batch: expected nothing, found 1",
+        ),
     ];
     for (content, mention) in cases {
         fs::write(folder.output(), &content).unwrap();
@@ -260,7 +297,16 @@ fn bad_lines_are_recorded_and_stop_nothing() {
             &format!("{{\"prompt\": 1, \"stop\": [{}\"\"]}}", "\"\",".repeat(2_000_000)),
             "bytes of stop: 6000004 is over",
         ),
-        (&json!({"id": 3, "prompt": text}).to_string(), "id: expected a string, found 3"),
+        (&json!({"id": 3.5, "prompt": text}).to_string(), "id: expected a string or a whole number, found 3.5"),
+        (&json!({"id": [3], "prompt": text}).to_string(), "id: expected a string or a whole number, found [3]"),
+        (&json!({"id": "y", "prompt": null}).to_string(), "prompt: expected a prompt, found none"),
+        (
+            &json!({"prompt": text, "max_new_tokens": -1}).to_string(),
+            "max_new_tokens: expected a whole number, found -1",
+        ),
+        (&json!({"prompt": text, "max_new_tokens": 1e300}).to_string(), "max_new_tokens: expected a whole number"),
+        (&json!({"prompt": text, "seed": "1"}).to_string(), "seed: expected a whole number, found \"1\""),
+        (&json!({"prompt": text, "num_beams": 65.0}).to_string(), "num-beams: expected 1 to 64, found 65"),
         (&json!({"id": "x"}).to_string(), "prompt: expected a prompt, found none"),
         (&json!({"prompt": "kep."}).to_string(), "prompt: expected an array"),
         (&json!({"prompt": [{"image": "none.png"}]}).to_string(), "none.png"),
@@ -280,7 +326,7 @@ fn bad_lines_are_recorded_and_stop_nothing() {
     let good = json!({"id": "good", "prompt": text, "task": "score"}).to_string();
     let lines: Vec<&str> = bad.iter().flat_map(|(line, _)| [line, "", good.as_str()]).collect();
     fs::write(folder.input(), [lines.join("\r\n").as_bytes(), b"\n\xff\xfe\n"].concat()).unwrap();
-    let told = folder.run();
+    let told = folder.ends(folder.command(), 3);
     let count = bad.len();
     assert!(told.contains(&format!("{} requests answered", 2 * count + 1)), "{told}");
     assert!(told.contains(&format!("{} of them with an error", count + 1)), "{told}");
@@ -293,7 +339,7 @@ fn bad_lines_are_recorded_and_stop_nothing() {
         assert_eq!(answers[&(number + 2)].get("error"), None);
     }
     assert!(answers[&(3 * count as u64 + 1)]["error"].as_str().unwrap().contains("expected UTF-8"), "not UTF-8");
-    assert_eq!(answers[&22]["id"], "x", "an id is told as soon as it is known");
+    assert_eq!(answers[&40]["id"], "x", "an id is told as soon as it is known");
     assert_eq!(answers.len(), 2 * count + 1);
 }
 
@@ -313,8 +359,8 @@ fn requests_come_from_standard_input_too() {
     assert_eq!(folder.answers(), expected);
     // And goes on there, or sees that these are other requests.
     let whole = fs::read_to_string(folder.output()).unwrap();
-    let first = whole.lines().next().unwrap();
-    fs::write(folder.output(), format!("{first}\n{{\"li")).unwrap();
+    let first: Vec<&str> = whole.lines().take(2).collect();
+    fs::write(folder.output(), format!("{}\n{{\"li", first.join("\n"))).unwrap();
     assert!(piped("requests.jsonl").output().unwrap().status.success());
     assert_eq!(folder.answers(), expected);
     // A pipe is read once, whatever its name.
@@ -338,13 +384,11 @@ fn files_that_cannot_be_used_are_named() {
     };
     let root = folder.root.path();
     assert!(with(&root.join("none.jsonl"), &folder.output()).contains("none.jsonl: No such file"));
-    assert!(with(root, &folder.output()).contains("Is a directory"));
+    assert!(with(root, &folder.output()).contains("expected a file, found a folder"));
     assert!(with(&folder.input(), root).contains("Is a directory"));
     assert!(with(&folder.input(), &root.join("none/answers.jsonl")).contains("none/answers.jsonl: No such file"));
-    assert!(with(&folder.input(), Path::new("/dev/null")).contains("/dev/null: expected a file"));
 }
 
-/// What the model makes of one request is that request's answer: it is not asked again.
 #[test]
 fn a_request_that_is_not_finite_is_answered_by_its_error() {
     let model = sick::model(0x7fc0);
@@ -353,14 +397,191 @@ fn a_request_that_is_not_finite_is_answered_by_its_error() {
     let run = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_flamant"));
         command.arg("batch").arg(model.path()).arg("--input").arg(folder.input()).arg("--output").arg(folder.output());
-        let output = command.env_remove("FLAMANT_DEVICE").stdin(Stdio::null()).output().unwrap();
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success(), "{told}");
-        told
+        command.env_remove("FLAMANT_DEVICE").stdin(Stdio::null());
+        folder.ends(command, 3)
     };
-    assert!(run().contains("3 requests answered") && run().contains("all 3 requests were answered before"));
+    assert!(run().contains("3 requests answered") && run().contains("1 requests answered"));
     let answers = folder.answers();
     assert_eq!(answers[&2]["kind"], "not_finite");
     assert!(answers[&2]["error"].as_str().unwrap().contains(" are not finite: "), "{}", answers[&2]);
     assert!([1, 3].iter().all(|line| answers[line]["text"].is_string() && answers[line].get("error").is_none()));
+}
+
+/// A folder with a copy of the model in the program.
+fn model() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(DEMO).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
+        fs::copy(&entry, folder.path().join(entry.file_name().unwrap())).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn an_output_belongs_to_its_model_wherever_that_is() {
+    let folder = Folder::new(&many(3));
+    let with = |model: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flamant"));
+        command.args(["batch", model, "--input"]).arg(folder.input()).arg("--output").arg(folder.output());
+        command.env_remove("FLAMANT_DEVICE").stdin(Stdio::null());
+        command
+    };
+    folder.run();
+    let whole = fs::read_to_string(folder.output()).unwrap();
+    let expected = folder.answers();
+    let half = whole.lines().take(2).map(|line| format!("{line}\n")).collect::<String>();
+    for (name, key) in [
+        ("model.safetensors", "weights"),
+        ("config.json", "config.json"),
+        ("tokenizer.json", "tokenizer.json"),
+        ("generation_config.json", "generation_config.json"),
+    ] {
+        let other = model();
+        let path = other.path().join(name);
+        let mut bytes = fs::read(&path).unwrap();
+        if key == "weights" {
+            // One bit, far from the ends of any tensor.
+            let place = bytes.len() - 1_000_001;
+            bytes[place] ^= 1;
+        } else {
+            bytes.push(b' ');
+        }
+        fs::write(path, bytes).unwrap();
+        for there in [&half, &whole] {
+            fs::write(folder.output(), there).unwrap();
+            let told = folder.refused(with(other.path().to_str().unwrap()));
+            assert!(told.contains(&format!("{key} of its batch: expected ")), "{name}: {told}");
+        }
+    }
+    // The same elsewhere, or under another name.
+    let same = model();
+    let elsewhere = same.path().to_str().unwrap();
+    for spelling in [elsewhere, &format!("{elsewhere}/"), &format!("{DEMO}/"), &format!("{DEMO}/../demo")] {
+        fs::write(folder.output(), &half).unwrap();
+        assert!(folder.ends(with(spelling), 0).contains("2 requests answered"), "{spelling}");
+        assert_eq!(folder.answers(), expected);
+    }
+}
+
+#[test]
+fn errors_are_asked_again_and_leave_one_answer_to_each_line() {
+    let [first, second] = [0, 1].map(|number| many(2).remove(number));
+    let later = json!({"id": 7, "prompt": [{"image": "later.png"}, {"text": "kep."}]});
+    let folder = Folder::new(&[first.clone(), later.clone(), json!({"prompt": "x"}), second.clone()]);
+    let told = folder.ends(folder.command(), 3);
+    assert!(told.contains("4 requests answered") && told.contains("2 of them with an error"), "{told}");
+    let before = folder.answers();
+    assert_eq!(before[&2]["id"], 7);
+    assert!(before[&2]["error"].as_str().unwrap().contains("later.png"), "{}", before[&2]);
+    fs::copy(Path::new(IMAGES).join("palette.gif"), folder.root.path().join("later.png")).unwrap();
+    let told = folder.ends(folder.command(), 3);
+    assert!(told.contains("2 requests answered") && told.contains("2 before, 1 of them with an error"), "{told}");
+    let after = folder.answers();
+    assert!(after[&2]["text"].is_string() && after[&2].get("error").is_none());
+    assert_eq!((&after[&1], &after[&4]), (&before[&1], &before[&4]));
+    assert!(after[&3]["error"].is_string());
+    // A line that was wrong may be mended.
+    folder.write(&[first, later, json!({"prompt": [{"text": "x"}]}), second]);
+    assert!(folder.run().contains("1 requests answered"));
+    assert!(folder.answers().values().all(|answer| answer.get("error").is_none()));
+    assert!(folder.run().contains("all 4 requests were answered before"));
+    assert_eq!(fs::read_dir(folder.root.path()).unwrap().count(), 5, "nothing else is left");
+    // Where nothing is answered at all it is no success of any kind.
+    let folder = Folder::new(&[json!({"prompt": "x"})]);
+    folder.ends(folder.command(), 1);
+}
+
+#[test]
+fn numbers_and_nulls_are_what_tables_write() {
+    let prompt = json!([{"text": "kep."}]);
+    let plain = json!({"id": 262148000, "prompt": prompt, "max_new_tokens": 5, "temperature": 1.5, "seed": 3});
+    let table = r#"{"id": 262148000.0, "prompt": [{"text": "kep."}], "task": null, "max_new_tokens": 5.0,
+        "num_beams": null, "temperature": 1.5, "top_k": null, "top_p": null, "seed": 3e0, "stop": null, "choices": null}"#;
+    let negative = json!({"id": -3, "prompt": prompt, "task": "score", "seed": null});
+    let folder = Folder::new(&[plain, negative, json!({"id": null, "prompt": prompt, "max_new_tokens": 1})]);
+    let lines = fs::read_to_string(folder.input()).unwrap();
+    fs::write(folder.input(), format!("{lines}\n{}\n", table.replace('\n', " "))).unwrap();
+    folder.run();
+    let mut answers = folder.answers();
+    let ids: Vec<&Value> = answers.values().map(|answer| &answer["id"]).collect();
+    assert_eq!(ids, [&json!(262148000), &json!(-3), &Value::Null, &json!(262148000)]);
+    for line in [1, 4] {
+        let fields = answers.get_mut(&line).unwrap().as_object_mut().unwrap();
+        fields.retain(|key, _| key != "line" && key != "request");
+    }
+    assert_eq!(answers[&1], answers[&4]);
+}
+
+#[test]
+fn streams_serve_on_both_ends() {
+    let folder = Folder::new(&many(3));
+    folder.run();
+    let expected = folder.answers();
+    let place = folder.root.path();
+    let before = fs::read_dir(place).unwrap().count();
+    let command = |output: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flamant"));
+        command.args(["batch", DEMO, "--input", "-", "--output", output]).current_dir(place);
+        command.stdin(File::open(folder.input()).unwrap()).env_remove("FLAMANT_DEVICE");
+        command.output().unwrap()
+    };
+    let output = command("-");
+    assert!(output.status.success());
+    assert_eq!(answers_in(&String::from_utf8(output.stdout).unwrap()), expected);
+    // Devices and pipes are written as they are.
+    assert!(command("/dev/null").status.success());
+    assert!(!fs::metadata("/dev/null").unwrap().is_file());
+    assert!(Command::new("mkfifo").arg(place.join("fifo")).status().unwrap().success());
+    let fifo = place.join("fifo");
+    let reader = thread::spawn(move || fs::read_to_string(fifo).unwrap());
+    assert!(command("fifo").status.success());
+    assert_eq!(answers_in(&reader.join().unwrap()), expected);
+    fs::remove_file(place.join("fifo")).unwrap();
+    assert_eq!(fs::read_dir(place).unwrap().count(), before, "nothing was made, not even a file named -");
+    let full = command("/dev/full");
+    let told = String::from_utf8(full.stderr).unwrap();
+    assert_eq!((full.status.code(), told.lines().count()), (Some(1), 1), "{told}");
+    assert!(told.contains("/dev/full: "), "{told}");
+}
+
+#[test]
+fn an_output_that_is_not_there_any_more_is_an_error() {
+    type Harm = fn(&Path);
+    let harms: [(&str, Harm); 4] = [
+        ("removed", |output| fs::remove_file(output).unwrap()),
+        ("replaced", |output| {
+            fs::write(output.with_extension("other"), "").unwrap();
+            fs::rename(output.with_extension("other"), output).unwrap();
+        }),
+        ("cut", |output| File::options().write(true).open(output).unwrap().set_len(10).unwrap()),
+        ("added to", |output| File::options().append(true).open(output).unwrap().write_all(b"notes\n").unwrap()),
+    ];
+    for (name, harm) in harms {
+        let folder = Folder::new(&many(400));
+        let child = folder.command().stderr(Stdio::piped()).spawn().unwrap();
+        let begun = Instant::now();
+        while fs::metadata(folder.output()).map_or(0, |file| file.len()) < 2000 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "no answer comes");
+            thread::sleep(Duration::from_millis(1));
+        }
+        harm(&folder.output());
+        let output = child.wait_with_output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), told.lines().count()), (Some(1), 1), "{name}: {told}");
+        assert!(told.contains("answers.jsonl: it was replaced, removed or changed"), "{name}: {told}");
+    }
+}
+
+/// Also where the file is made anew without its errors.
+#[test]
+fn a_link_to_the_output_stays_a_link() {
+    let folder = Folder::new(&[many(1).remove(0), json!({"prompt": "x"})]);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let target = elsewhere.path().join("target.jsonl");
+    std::os::unix::fs::symlink(&target, folder.output()).unwrap();
+    for _ in 0..2 {
+        folder.ends(folder.command(), 3);
+        assert!(folder.output().is_symlink() && target.is_file());
+        assert_eq!(folder.answers().len(), 2);
+    }
+    assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 1);
 }
