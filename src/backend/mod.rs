@@ -7,6 +7,7 @@ mod devices;
 mod gpu;
 mod shared;
 
+pub use cpu::THREADS_MAX;
 #[cfg(feature = "eval")]
 pub(crate) use cpu::dot_products;
 pub use device::Device;

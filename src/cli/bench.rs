@@ -10,7 +10,7 @@ use flamant::runner::{self, Load, Supply, Workers};
 use flamant::{Engine, Error, EventKind};
 
 use super::input::{DeviceArguments, LimitArguments, ModelOrDemo};
-use super::{Failure, Outcome, print_json};
+use super::{Failure, Outcome, Run, print_json};
 use figures::{Figures, Sample};
 use synthetic::{Shape, Synthetic};
 
@@ -59,8 +59,12 @@ pub struct Bench {
     json: bool,
 }
 
-impl Bench {
-    pub fn run(self) -> Outcome {
+impl Run for Bench {
+    fn check(&self) -> Result<(), Error> {
+        self.device.check(self.limits.limits())
+    }
+
+    fn run(self) -> Outcome {
         let mut engine = self.model.engine(&self.device, &self.limits)?;
         let shape = Shape {
             shots: self.shots as usize,

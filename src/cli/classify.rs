@@ -3,10 +3,11 @@
 use std::io::Write as _;
 
 use clap::Args;
-use flamant::json;
+use clap::builder::NonEmptyStringValueParser;
+use flamant::{Error, Limits, json};
 
 use super::input::{ModelArguments, PromptArguments};
-use super::{Outcome, print_json, shown};
+use super::{Outcome, Run, print_json, shown};
 
 /// Rank given answers by their log-likelihood after a prompt
 #[derive(Args)]
@@ -22,7 +23,7 @@ pub struct Classify {
     #[command(flatten)]
     prompt: PromptArguments,
     /// An answer to rank; repeat
-    #[arg(long, value_name = "TEXT", required = true, allow_hyphen_values = true)]
+    #[arg(long, value_name = "TEXT", required = true, allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
     choice: Vec<String>,
     /// Rank by the mean over an answer's tokens instead of the sum
     #[arg(long)]
@@ -32,8 +33,13 @@ pub struct Classify {
     json: bool,
 }
 
-impl Classify {
-    pub fn run(self) -> Outcome {
+impl Run for Classify {
+    fn check(&self) -> Result<(), Error> {
+        self.model.check(Limits::default())?;
+        self.prompt.check()
+    }
+
+    fn run(self) -> Outcome {
         let prompt = self.prompt.read()?;
         let mut flamingo = self.model.open()?;
         let classification = flamingo.classify(&prompt, &self.choice)?;

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use flamant::convert::{ConvertOptions, convert};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::Outcome;
+use super::{Outcome, Run};
 
 /// Join an OpenFlamingo checkpoint, its language model and its vision model in one folder
 #[derive(Args)]
@@ -27,15 +28,15 @@ pub struct Convert {
     #[arg(long, value_name = "FILE")]
     vision_model: PathBuf,
     /// A gated block stands before every N-th layer; read from the checkpoint by default
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
     cross_attn_every: Option<usize>,
     /// Folder to make
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
 }
 
-impl Convert {
-    pub fn run(self) -> Outcome {
+impl Run for Convert {
+    fn run(self) -> Outcome {
         let output = self.output.clone();
         let options = ConvertOptions {
             checkpoint: self.checkpoint,

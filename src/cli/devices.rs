@@ -5,7 +5,7 @@ use std::io::Write as _;
 use clap::Args;
 use flamant::json;
 
-use super::{Outcome, print_json};
+use super::{Outcome, Run, print_json};
 
 /// Show the devices of this machine, with their memory and usual limits, and why a kind is not usable
 #[derive(Args)]
@@ -17,8 +17,8 @@ pub struct Devices {
     json: bool,
 }
 
-impl Devices {
-    pub fn run(self) -> Outcome {
+impl Run for Devices {
+    fn run(self) -> Outcome {
         let devices = flamant::devices();
         if self.json {
             return print_json(&devices.iter().map(json::device).collect());

@@ -4,16 +4,18 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
-use flamant::Stats;
+use flamant::eval::benchmark::{OWN, PUBLISHED};
 use flamant::eval::data::{Source, Task};
 use flamant::eval::results::Results;
 use flamant::eval::shots::Selection;
 use flamant::eval::{Evaluation, PERMUTATIONS_MAX, Progress, Report, SHOTS_MAX, Settings, Subject};
+use flamant::{Error, Stats};
 use indicatif::ProgressBar;
 
 use super::input::{DeviceArguments, LimitArguments, ModelOrDemo, VideoArguments};
-use super::{Outcome, progress};
+use super::{Outcome, Run, progress};
 
 /// Evaluate a model on a benchmark, few-shot; started again, it goes on where it was stopped
 #[derive(Args)]
@@ -54,7 +56,8 @@ pub struct Eval {
     #[command(flatten)]
     model: ModelOrDemo,
     /// What is evaluated; see below
-    #[arg(long, value_name = "NAME", required_unless_present = "demo")]
+    #[arg(long, value_name = "NAME", required_unless_present = "demo", value_parser = benchmarks(),
+        hide_possible_values = true)]
     benchmark: Option<String>,
     /// Files of the examples to ask
     #[arg(long, value_name = "FILE", num_args = 1..)]
@@ -78,8 +81,8 @@ pub struct Eval {
     #[arg(long, value_enum)]
     task: Option<TaskName>,
     /// How examples become a prompt: openflamingo, idefics, idefics-instruct, or a file; by the model, if not given
-    #[arg(long, value_name = "NAME|FILE")]
-    template: Option<String>,
+    #[arg(long, alias = "form", value_name = "NAME|FILE")]
+    template: Option<PathBuf>,
     /// Numbers of support examples; 0,4,8,16,32, if not given, of the demo 0,1,2,4,8,16
     #[arg(long, value_name = "N,N...", value_delimiter = ',', value_parser = shots_in_range)]
     shots: Vec<usize>,
@@ -155,13 +158,22 @@ impl SelectionName {
     }
 }
 
+fn benchmarks() -> PossibleValuesParser {
+    PossibleValuesParser::new(PUBLISHED.map(|benchmark| benchmark.name).into_iter().chain([OWN]))
+}
+
 fn shots_in_range(text: &str) -> Result<usize, String> {
     let shots = text.parse().ok().filter(|shots| *shots <= SHOTS_MAX);
     shots.ok_or_else(|| format!("expected 0 to {SHOTS_MAX}"))
 }
 
-impl Eval {
-    pub fn run(self) -> Outcome {
+impl Run for Eval {
+    fn check(&self) -> Result<(), Error> {
+        self.video.sampling().check()?;
+        self.device.check(self.limits.limits())
+    }
+
+    fn run(self) -> Outcome {
         let evaluation = Evaluation::open(self.settings())?;
         let missing = evaluation.missing();
         if let Some(first) = missing.names.first() {
@@ -178,7 +190,9 @@ impl Eval {
         }
         self.print(&report)
     }
+}
 
+impl Eval {
     /// As the library takes them.
     fn settings(&self) -> Settings {
         let source = |files: &[PathBuf], media: &Option<PathBuf>, split: &Option<String>| Source {
@@ -221,6 +235,9 @@ impl Eval {
         for series in series {
             let scores: String = series.points.iter().map(|point| format!("{:>8.1}", point.score)).collect();
             writeln!(out, "{:width$}{scores}", series.label)?;
+        }
+        for note in &report.results.notes {
+            writeln!(out, "{note}")?;
         }
         let errors: usize = series.iter().flat_map(|series| &series.points).map(|point| point.errors).sum();
         if let Some(first) = &report.first_error {

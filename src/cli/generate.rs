@@ -3,10 +3,10 @@
 use std::io::Write as _;
 
 use clap::Args;
-use flamant::{Generation, Sampling, json};
+use flamant::{Error, Generation, Limits, Sampling, json};
 
 use super::input::{ModelArguments, PromptArguments};
-use super::{Outcome, print_json, shown};
+use super::{Outcome, Run, print_json, shown};
 
 /// Write after a prompt of texts and images
 #[derive(Args)]
@@ -60,23 +60,15 @@ pub struct Generate {
     json: bool,
 }
 
-impl Generate {
-    pub fn run(self) -> Outcome {
-        let options = Generation::default()
-            .max_new_tokens(self.max_new_tokens)
-            .sampling(
-                Sampling::default()
-                    .temperature(self.temperature)
-                    .top_k(self.top_k)
-                    .top_p(self.top_p)
-                    .min_p(self.min_p)
-                    .repetition_penalty(self.repetition_penalty)
-                    .seed(self.seed),
-            )
-            .num_beams(self.num_beams)
-            .length_penalty(self.length_penalty)
-            .stop(self.stop)
-            .ignore_eos(self.ignore_eos);
+impl Run for Generate {
+    fn check(&self) -> Result<(), Error> {
+        self.generation().check()?;
+        self.model.check(Limits::default())?;
+        self.prompt.check()
+    }
+
+    fn run(self) -> Outcome {
+        let options = self.generation();
         let prompt = self.prompt.read()?;
         let mut flamingo = self.model.open()?;
         if self.json {
@@ -93,5 +85,26 @@ impl Generate {
         written?;
         writeln!(out)?;
         Ok(())
+    }
+}
+
+impl Generate {
+    /// As the library takes it.
+    fn generation(&self) -> Generation {
+        Generation::default()
+            .max_new_tokens(self.max_new_tokens)
+            .sampling(
+                Sampling::default()
+                    .temperature(self.temperature)
+                    .top_k(self.top_k)
+                    .top_p(self.top_p)
+                    .min_p(self.min_p)
+                    .repetition_penalty(self.repetition_penalty)
+                    .seed(self.seed),
+            )
+            .num_beams(self.num_beams)
+            .length_penalty(self.length_penalty)
+            .stop(self.stop.clone())
+            .ignore_eos(self.ignore_eos)
     }
 }

@@ -3,7 +3,6 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, FromArgMatches};
 use flamant::video::FrameSampling;
 use flamant::{Device, Dtype, Engine, Error, Flamingo, Limits, Load, Options, Prompt, PromptLimits};
@@ -22,7 +21,7 @@ pub struct DeviceArguments {
     #[arg(help_heading = "Device", long, default_value_t = 0, env = "FLAMANT_THREADS")]
     threads: usize,
     /// How weights come to memory: map (opens at once; the files must stay as they are), or read (copied when opened)
-    #[arg(long, default_value_t, env = "FLAMANT_LOAD", value_parser = |text: &str| text.parse::<Load>())]
+    #[arg(help_heading = "Device", long, default_value_t, env = "FLAMANT_LOAD", value_parser = |text: &str| text.parse::<Load>())]
     load: Load,
 }
 
@@ -39,6 +38,11 @@ impl DeviceArguments {
         open: impl FnOnce(&Options) -> Result<Engine, Error>,
     ) -> Result<Engine, Error> {
         open(&self.options(limits.limits()))
+    }
+
+    /// Whether every number is in its range.
+    pub fn check(&self, limits: Limits) -> Result<(), Error> {
+        Options::default().threads(self.threads).limits(limits).check()
     }
 
     /// What a model is opened with. Where the device was left open, standard error says which it is, and why no GPU if
@@ -71,12 +75,13 @@ pub struct LimitArguments {
     #[arg(help_heading = "Engine limits", long, value_name = "N")]
     media_pages: Option<usize>,
     /// Turn prefix caching off: compute what prompts have in common for each of them again
-    #[arg(help_heading = "Engine limits", long)]
+    #[arg(help_heading = "Engine limits", long, alias = "no-sharing")]
     no_prefix_caching: bool,
 }
 
 impl LimitArguments {
-    fn limits(&self) -> Limits {
+    /// As the library takes them.
+    pub fn limits(&self) -> Limits {
         Limits::default()
             .max_sequences(self.max_sequences)
             .max_batched_tokens(self.max_batched_tokens)
@@ -141,6 +146,11 @@ pub struct ModelArguments {
 }
 
 impl ModelArguments {
+    /// Whether every number is in its range.
+    pub fn check(&self, limits: Limits) -> Result<(), Error> {
+        self.device.check(limits)
+    }
+
     /// Opens the model.
     pub fn open(&self) -> Result<Flamingo, Error> {
         self.device.open(|options| Flamingo::open(self.model.path(), options))
@@ -172,7 +182,7 @@ impl VideoArguments {
 
 /// The prompt: a file, or texts, images and videos in the order given.
 pub struct PromptArguments {
-    file: Option<String>,
+    file: Option<PathBuf>,
     parts: Vec<Given>,
     sampling: FrameSampling,
 }
@@ -185,10 +195,11 @@ enum Given {
 
 /// What clap parses of a prompt; the order across `--text`, `--image` and `--video` is read from their positions.
 #[derive(Args)]
+#[group(id = "parts", required = true, multiple = true)]
 struct Flags {
     /// Prompt file: [{"text": "..."}, {"image": "a.png"}, {"video": "b.mp4"}, ...]; - reads standard input
     #[arg(help_heading = "Prompt", short, long, value_name = "FILE", conflicts_with_all = ["text", "image", "video"])]
-    prompt: Option<String>,
+    prompt: Option<PathBuf>,
     /// Text of the prompt; repeat, in order with --image and --video
     #[arg(help_heading = "Prompt", short, long, value_name = "TEXT", allow_hyphen_values = true)]
     text: Vec<String>,
@@ -199,17 +210,18 @@ struct Flags {
     /// (FLAMANT_FFMPEG names the program); repeat, in order with --text and --image
     #[arg(help_heading = "Prompt", long, value_name = "PATH")]
     video: Vec<PathBuf>,
-    #[command(flatten)]
-    sampling: VideoArguments,
 }
 
 impl Args for PromptArguments {
     fn augment_args(command: clap::Command) -> clap::Command {
-        Flags::augment_args(command)
+        let command = VideoArguments::augment_args(Flags::augment_args(command));
+        // In a prompt file they stand beside "video".
+        let beside = |arg: clap::Arg| arg.requires("video").conflicts_with("prompt");
+        ["fps", "frames"].into_iter().fold(command, |command, name| command.mut_arg(name, beside))
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        Flags::augment_args_for_update(command)
+        Self::augment_args(command)
     }
 }
 
@@ -217,24 +229,15 @@ impl FromArgMatches for PromptArguments {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let flags = Flags::from_arg_matches(matches)?;
         let places = |name: &str| matches.indices_of(name).into_iter().flatten().collect::<Vec<_>>();
-        let given = |name: &str| matches.value_source(name) == Some(ValueSource::CommandLine);
-        if flags.video.is_empty() && (given("fps") || given("frames")) {
-            let message = "--fps and --frames go with --video; in a prompt file they stand beside \"video\"\n";
-            return Err(clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, message));
-        }
         let texts = places("text").into_iter().zip(flags.text.into_iter().map(Given::Text));
         let images = places("image").into_iter().zip(flags.image.into_iter().map(Given::Image));
         let videos = places("video").into_iter().zip(flags.video.into_iter().map(Given::Video));
         let mut parts: Vec<(usize, Given)> = texts.chain(images).chain(videos).collect();
         parts.sort_by_key(|(place, _)| *place);
-        if flags.prompt.is_none() && parts.is_empty() {
-            let message = "a prompt is needed: --prompt FILE, or --text, --image and --video in order\n";
-            return Err(clap::Error::raw(clap::error::ErrorKind::MissingRequiredArgument, message));
-        }
         Ok(PromptArguments {
             file: flags.prompt,
             parts: parts.into_iter().map(|(_, part)| part).collect(),
-            sampling: flags.sampling.sampling(),
+            sampling: VideoArguments::from_arg_matches(matches)?.sampling(),
         })
     }
 
@@ -245,11 +248,16 @@ impl FromArgMatches for PromptArguments {
 }
 
 impl PromptArguments {
+    /// Whether every number is in its range.
+    pub fn check(&self) -> Result<(), Error> {
+        self.sampling.check()
+    }
+
     /// Reads and decodes the prompt.
     pub fn read(&self) -> Result<Prompt, Error> {
         let limits = PromptLimits::default();
         match self.file.as_deref() {
-            Some("-") => {
+            Some(file) if file.as_os_str() == "-" => {
                 let mut text = String::new();
                 let stdin = std::io::stdin().lock();
                 stdin

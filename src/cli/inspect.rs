@@ -8,7 +8,7 @@ use flamant::{Device, GenerationConfig, Inspection, Limits};
 use serde_json::json;
 
 use super::input::ModelFolder;
-use super::{Outcome, print_json};
+use super::{Outcome, Run, print_json};
 
 /// Show family, dimensions, parameters, number formats and gates of a model folder
 #[derive(Args)]
@@ -22,8 +22,8 @@ pub struct Inspect {
     json: bool,
 }
 
-impl Inspect {
-    pub fn run(self) -> Outcome {
+impl Run for Inspect {
+    fn run(self) -> Outcome {
         let inspection = Inspection::of(self.model.path())?;
         if self.json { print_json(&report(&inspection)) } else { show(&inspection) }
     }

@@ -18,13 +18,18 @@ use std::borrow::Cow;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser, Subcommand};
 use flamant::Error;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Runs few-shot visual language models of the Flamingo family (OpenFlamingo, IDEFICS).
 #[derive(Parser)]
-#[command(version, about, after_help = "Exit codes: 0 done, 1 a file, prompt or device is at fault, 2 usage.")]
+#[command(
+    version,
+    about,
+    after_help = "Exit codes: 0 done, 1 a file, prompt or device is at fault, 2 usage, 3 some requests of a batch have errors."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -50,6 +55,10 @@ enum Failure {
     Error(Error),
     /// Standard output could not be written; a reader that closed it early is no error.
     Output(std::io::Error),
+    /// Requests have errors, which stand with the answers, if there are some.
+    Requests { some: bool },
+    /// An argument of a command has a value that it cannot have.
+    Usage(&'static str, Error),
 }
 
 impl From<Error> for Failure {
@@ -66,28 +75,78 @@ impl From<std::io::Error> for Failure {
 
 type Outcome = Result<(), Failure>;
 
+/// A command with its arguments.
+trait Run {
+    /// Whether every argument has a value that it can have, as far as the parser cannot tell; else it is a matter of
+    /// usage.
+    fn check(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn run(self) -> Outcome;
+}
+
 /// Parses the arguments and runs the command.
 pub fn main() -> ExitCode {
     #[cfg(target_os = "linux")]
     cut::name_cut_files();
-    let arguments = Arguments::parse();
+    let arguments = Arguments::try_parse().unwrap_or_else(|error| with_usage(error).exit());
     let outcome = match arguments.command {
-        Command::Demo(command) => command.run(),
-        Command::Generate(command) => command.run(),
-        Command::Score(command) => command.run(),
-        Command::Classify(command) => command.run(),
-        Command::Batch(command) => command.run(),
-        Command::Bench(command) => command.run(),
-        Command::Eval(command) => command.run(),
-        Command::Inspect(command) => command.run(),
-        Command::Devices(command) => command.run(),
-        Command::Convert(command) => command.run(),
+        Command::Demo(command) => run("demo", command),
+        Command::Generate(command) => run("generate", command),
+        Command::Score(command) => run("score", command),
+        Command::Classify(command) => run("classify", command),
+        Command::Batch(command) => run("batch", command),
+        Command::Bench(command) => run("bench", command),
+        Command::Eval(command) => run("eval", *command),
+        Command::Inspect(command) => run("inspect", command),
+        Command::Devices(command) => run("devices", command),
+        Command::Convert(command) => run("convert", command),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(Failure::Output(error)) => complain(&format!("standard output: {error}")),
+        Err(Failure::Usage(name, error)) => misused(name, ErrorKind::ValueValidation, &error.to_string()).exit(),
+        Err(Failure::Requests { some: true }) => ExitCode::from(3),
+        Err(Failure::Requests { some: false }) => ExitCode::from(1),
         Err(Failure::Error(error)) => complain(&error.to_string()),
+    }
+}
+
+/// Runs a command if its arguments can be.
+fn run(name: &'static str, command: impl Run) -> Outcome {
+    command.check().map_err(|error| Failure::Usage(name, error))?;
+    command.run()
+}
+
+/// Longest part of what the parser says that is shown: it quotes what it was given.
+const MESSAGE_CHARACTERS_MAX: usize = 1000;
+
+/// What the parser says, with the usage of the command that was meant, which it leaves out where a value is wrong.
+fn with_usage(error: clap::Error) -> clap::Error {
+    let text = error.render().to_string();
+    let named = std::env::args_os().nth(1).unwrap_or_default();
+    match text.strip_prefix("error: ").filter(|text| !text.contains("\nUsage: ")) {
+        Some(text) => {
+            let message = text.split("\n\nFor more information").next().unwrap_or(text).trim_end();
+            misused(
+                &named.to_string_lossy(),
+                error.kind(),
+                &message.chars().take(MESSAGE_CHARACTERS_MAX).collect::<String>(),
+            )
+        }
+        None => error,
+    }
+}
+
+/// A fault in the arguments of a command, as the parser tells it.
+fn misused(name: &str, kind: ErrorKind, message: &str) -> clap::Error {
+    let mut arguments = Arguments::command();
+    arguments.build();
+    match arguments.find_subcommand_mut(name) {
+        Some(command) => command.error(kind, message),
+        None => arguments.error(kind, message),
     }
 }
 

@@ -53,7 +53,7 @@ impl Engine {
             other => other.to_string(),
         };
         identity.insert("device".to_owned(), device);
-        let dtype = self.precision().map_or("default".to_owned(), |precision| precision.to_string());
+        let dtype = self.dtype().map_or("default".to_owned(), |dtype| dtype.to_string());
         identity.insert("dtype".to_owned(), dtype);
         Ok(identity)
     }

@@ -1,6 +1,6 @@
 //! How an engine is opened, and what bounds it.
 
-use crate::backend::{Capacity, Device, PageCount};
+use crate::backend::{Capacity, Device, PageCount, THREADS_MAX};
 use crate::checkpoint::Dtype;
 use crate::checkpoint::Load;
 use crate::config::ModelConfig;
@@ -65,11 +65,13 @@ pub(super) fn within(name: &str, found: usize, least: usize, most: usize) -> Res
 
 impl Limits {
     /// Whether every number is usable.
-    pub(super) fn check(&self) -> Result<()> {
+    fn check(&self) -> Result<()> {
         within("max-sequences", self.max_sequences, 1, SEQUENCES_MAX)?;
         let given = |name: &str, count: Option<usize>, most| count.map_or(Ok(()), |count| within(name, count, 1, most));
         given("max-batched-tokens", self.max_batched_tokens, BATCHED_TOKENS_MAX)?;
         given("max-batched-images", self.max_batched_images, BATCHED_IMAGES_MAX)?;
+        given("text-pages", self.text_pages, PAGES_MAX)?;
+        given("media-pages", self.media_pages, PAGES_MAX)?;
         within("queue", self.queue, 1, usize::MAX)
     }
 
@@ -135,6 +137,17 @@ pub struct Options {
 }
 
 impl Options {
+    /// Whether every number is in its range, whatever the model; with the model, some ranges are smaller.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] or [`Error::Limit`] with the setting, what it may be and what it is.
+    pub fn check(&self) -> Result<()> {
+        if self.threads > THREADS_MAX {
+            return Err(Error::limit("threads", THREADS_MAX as u64, self.threads as u64));
+        }
+        self.limits.check()
+    }
+
     /// Most tokens of a sequence of this model.
     pub(super) fn context(&self, config: &ModelConfig) -> Result<usize> {
         let made_for = config.decoder.positions_max;

@@ -122,8 +122,11 @@ setters!(Generation {
 });
 
 impl Generation {
-    /// Whether every number is usable.
-    pub(super) fn check(&self) -> Result<()> {
+    /// Whether every setting is in its range, and they go together.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] with the setting, what it may be and what it is.
+    pub fn check(&self) -> Result<()> {
         self.sampling.check()?;
         within("num-beams", self.num_beams, 1, BEAMS_MAX)?;
         if !(-LENGTH_PENALTY_MAX..=LENGTH_PENALTY_MAX).contains(&self.length_penalty) {

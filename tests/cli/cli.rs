@@ -306,6 +306,80 @@ fn logits_on_file_give_the_scores() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no partial file is left");
 }
 
+/// Where outputs lead decides how they are written: files whole or not at all, links to what they lead to, pipes and
+/// devices as they are.
+#[test]
+fn outputs_are_never_replaced_by_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let score = |output: &std::path::Path| run(&["score", DEMO, "--text", "kep", "--logits", output.to_str().unwrap()]);
+    score(&path("plain"));
+    let expected = std::fs::read(path("plain")).unwrap();
+    // A chain of links, of which the last one leads to nothing yet.
+    std::os::unix::fs::symlink("second", path("first")).unwrap();
+    std::os::unix::fs::symlink(path("target"), path("second")).unwrap();
+    for before in [None, Some(&b"longer than what comes, perhaps"[..])] {
+        if let Some(before) = before {
+            std::fs::write(path("target"), before).unwrap();
+        }
+        score(&path("first"));
+        assert!(path("first").is_symlink() && path("second").is_symlink() && !path("target").is_symlink());
+        assert_eq!(std::fs::read(path("target")).unwrap(), expected);
+    }
+    assert!(Command::new("mkfifo").arg(path("fifo")).status().unwrap().success());
+    let fifo = path("fifo");
+    let reader = std::thread::spawn(move || std::fs::read(fifo).unwrap());
+    score(&path("fifo"));
+    assert_eq!(reader.join().unwrap(), expected);
+    score("/dev/null".as_ref());
+    // An open file of the program is written where it stands, whatever it is.
+    let piped = command(&["score", DEMO, "--text", "kep", "--json", "--logits", "/dev/stdout"]).output().unwrap();
+    assert!(piped.stdout.starts_with(&expected), "{}", String::from_utf8_lossy(&piped.stderr));
+    run(&["demo", "--prompts", "0", "--html", path("fifth").to_str().unwrap()]);
+    assert!(std::fs::read_to_string(path("fifth")).unwrap().starts_with("<!doctype html>"));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 6, "no partial file is left");
+}
+
+/// Pipes serve where files do, and paths are bytes.
+#[test]
+fn inputs_may_be_pipes_and_have_any_name() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let (a, _) = shots();
+    let expected = json(&["score", DEMO, "--text", "kep", "--image", &a]);
+    let score = |shell: &str, arguments: &[&OsStr]| {
+        let mut command = Command::new("bash");
+        command.args(["-c", shell, env!("CARGO_BIN_EXE_flamant"), DEMO]).args(arguments);
+        let output = command.env_remove("FLAMANT_DEVICE").output().unwrap();
+        assert!(output.status.success(), "{shell}: {}", String::from_utf8_lossy(&output.stderr));
+        let mut report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        report.as_object_mut().unwrap().remove("timings");
+        report
+    };
+    let prompt = json!([{"text": "kep"}, {"image": a}]).to_string();
+    let name = folder.path().join(OsStr::from_bytes(b"prompt \xff.json"));
+    std::fs::write(&name, &prompt).unwrap();
+    let image = folder.path().join(OsStr::from_bytes(b"\xfe.gif"));
+    std::fs::copy(&a, &image).unwrap();
+    assert_eq!(score("\"$0\" score \"$1\" --json --prompt <(cat \"$2\")", &[name.as_ref()]), expected);
+    assert_eq!(score("\"$0\" score \"$1\" --json --prompt \"$2\"", &[name.as_ref()]), expected);
+    assert_eq!(score("\"$0\" score \"$1\" --json --text kep --image <(cat \"$2\")", &[image.as_ref()]), expected);
+    assert_eq!(score("\"$0\" score \"$1\" --json --text kep --image \"$2\"", &[image.as_ref()]), expected);
+}
+
+#[test]
+fn a_demo_that_asks_nothing_has_measured_nothing() {
+    let shown = json(&["demo", "--prompts", "0"]);
+    assert_eq!(shown["measured"], Value::Null);
+    assert!(shown["answer"].is_string());
+    let measured = json(&["demo", "--prompts", "1"]);
+    assert!(measured["measured"]["held_out_mean"][0].is_number());
+    // Of one prompt that was answered wrongly there is nothing to follow.
+    let followed = measured["measured"]["controls"].as_array().unwrap();
+    assert!(followed.iter().all(|control| control["swap_followed_percent"] != json!(-1)));
+}
+
 #[test]
 fn tables_hold_what_the_json_holds() {
     let scored = json(&["score", DEMO, "--text", "kep"]);

@@ -32,7 +32,7 @@ use pool::Pool;
 use tiles::{Heads, Row, Tiles};
 
 /// Most worker threads.
-const THREADS_MAX: usize = 1024;
+pub const THREADS_MAX: usize = 1024;
 /// Models of fewer bytes are widened to f32 once, when they are opened, instead of at each use.
 const WIDENED_BYTES_MAX: u64 = 64 << 20;
 /// Elementwise work on fewer values stays on one thread.
@@ -85,9 +85,6 @@ impl Cpu {
     /// Opens the device.
     pub fn open(options: &BackendOptions, weights: Weights, kv_config: KvConfig, plans: Arc<Plans>) -> Result<Self> {
         let BackendOptions { threads, capacity, .. } = *options;
-        if threads > THREADS_MAX {
-            return Err(Error::limit("threads", THREADS_MAX as u64, threads as u64));
-        }
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build()

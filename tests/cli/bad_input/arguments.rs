@@ -3,7 +3,7 @@
 use super::{Folder, refused, run, text};
 
 /// Runs the program, which must call this a matter of usage.
-fn usage(arguments: &[&str], mentions: &[&str]) {
+pub fn usage(arguments: &[&str], mentions: &[&str]) {
     let case = arguments.join(" ");
     let output = run(arguments, &case);
     let told = String::from_utf8(output.stderr).unwrap();
@@ -15,6 +15,13 @@ fn usage(arguments: &[&str], mentions: &[&str]) {
     for mention in mentions {
         assert!(first.contains(mention), "{case}: {mention:?} is not in {first:?}");
     }
+    shows_its_usage(arguments[0], &told);
+}
+
+/// A command explains itself, not the program, and without holes.
+fn shows_its_usage(command: &str, told: &str) {
+    let own = command == "conjure" || told.contains(&format!("Usage: flamant {command} "));
+    assert!(own && !told.contains("\n\n\n"), "{command}: {told}");
 }
 
 #[test]
@@ -42,8 +49,9 @@ fn usage_errors() {
         let arguments = generate(arguments);
         usage(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), mentions);
     }
-    usage(&["generate", &model], &["a prompt is needed: --prompt FILE, or --text, --image and --video"]);
-    usage(&["score", &model], &["a prompt is needed"]);
+    usage(&["generate", &model], &["required arguments"]);
+    usage(&["score", &model], &["required arguments"]);
+    usage(&["classify", &model, "--choice", "a"], &["required arguments"]);
     usage(&["generate", &model, "--text"], &["--text"]);
     usage(&["generate"], &["required arguments"]);
     usage(&["classify", &model, "--text", "a"], &["required arguments"]);
@@ -60,11 +68,11 @@ fn usage_errors() {
     usage(&["eval", "--demo", "--output", "x", "--nltk", "y"], &["--demo", "cannot be used with"]);
 }
 
+/// Values that no parser alone can tell from good ones.
 #[test]
 fn settings_out_of_range() {
-    let folder = Folder::new();
     let (long, many) = ("x".repeat(5000), ["--stop", "x"].repeat(65));
-    let table: [(&str, &[&str], &str); 22] = [
+    let table: [(&str, &[&str], &str); 30] = [
         ("generate", &["--num-beams", "0"], "num-beams: expected 1 to 64, found 0"),
         ("generate", &["--num-beams", "1000"], "num-beams: expected 1 to 64, found 1000"),
         ("generate", &["--num-beams", "4", "--temperature", "1"], "num-beams: expected 1 with temperature"),
@@ -82,11 +90,99 @@ fn settings_out_of_range() {
         ("generate", &["--length-penalty", "1e38"], "length-penalty: expected a number from -5 to 5, found 1"),
         ("generate", &["--stop", &long], "bytes of all stop texts: 5000 is over the limit of 4096"),
         ("generate", &many, "stop texts: 65 is over the limit of 64"),
-        ("classify", &["--choice", ""], "choice: expected a text without image markers, found \"\""),
+        ("generate", &["--length-penalty=-inf"], "length-penalty: expected a number from -5 to 5, found -inf"),
+        ("generate", &["--temperature", "1e39"], "temperature: expected a number of 0 or more, found inf"),
+        ("generate", &["--video", "a", "--fps", "0"], "frames a second of a video: expected a number from 0.001"),
+        ("generate", &["--video", "a", "--fps", "NaN"], "frames a second of a video: expected a number from 0.001"),
+        ("score", &["--video", "a", "--frames", "0"], "frames of a video: expected a number from 1"),
+        ("score", &["--frames", "3"], "required arguments"),
+        ("score", &["--fps", "3"], "required arguments"),
+        ("classify", &["--choice", ""], "--choice"),
+        ("classify", &["--choice", "a", "--threads", "1025"], "threads: 1025 is over the limit of 1024"),
+        ("score", &["--threads", "1000000"], "threads: 1000000 is over the limit of 1024"),
+        ("generate", &["--threads", "100000"], "threads: 100000 is over the limit of 1024"),
+        ("generate", &["--repetition-penalty", "inf"], "repetition-penalty: expected a number above 0, found inf"),
+        ("score", &["--logits", ""], "--logits"),
+    ];
+    for (command, arguments, mention) in table {
+        // It is told before anything is opened.
+        usage(&[&[command, "nowhere", "--text", "a"], arguments].concat(), &[mention]);
+    }
+    let beside = ["score", "nowhere", "--prompt", "a", "--frames", "3"];
+    usage(&beside, &["cannot be used with"]);
+    usage(&["demo", "--alphabet", "klingon"], &["'klingon'", "--alphabet"]);
+    usage(&["eval", "nowhere", "--benchmark", "mme", "--data", "x", "--output", "y"], &["'mme'", "--benchmark"]);
+    usage(&["eval", "--demo", "--output", "y", "--fps", "0"], &["frames a second of a video"]);
+    usage(&["convert", "--cross-attn-every", "0"], &["--cross-attn-every"]);
+    let batch = ["batch", "nowhere", "--input", "x", "--output", "y"];
+    usage(&[&batch[..], &["--max-sequences", "0"]].concat(), &["max-sequences: expected 1 to 1024, found 0"]);
+    usage(&[&batch[..], &["--threads", "2000"]].concat(), &["threads: 2000 is over the limit"]);
+}
+
+/// Every flag of every command that takes a number, with what is none or far too large: usage, before anything is
+/// opened.
+#[test]
+fn no_number_is_taken_for_another() {
+    const COMMANDS: [&[&str]; 7] = [
+        &["generate", "nowhere", "--text", "a"],
+        &["score", "nowhere", "--text", "a"],
+        &["classify", "nowhere", "--text", "a", "--choice", "b"],
+        &["batch", "nowhere", "--input", "nowhere", "--output", "/nowhere/x"],
+        &["bench", "nowhere"],
+        &["eval", "nowhere", "--benchmark", "jsonl", "--data", "nowhere", "--output", "/nowhere/x"],
+        &["convert", "--checkpoint", "x", "--language-model", "x", "--vision-model", "x", "--output", "/nowhere/x"],
+    ];
+    const VALUES: &str = "|-1|NaN|nan|inf|1e400|99999999999999999999999|0x10|1;5|abc| 1|0";
+    let mut tried = 0;
+    for command in COMMANDS {
+        for flag in number_flags(command[0]) {
+            let video: &[&str] = match (flag.as_str(), command[0]) {
+                ("--fps" | "--frames", "generate" | "score" | "classify") => &["--video", "nowhere"],
+                _ => &[],
+            };
+            for value in VALUES.split('|').filter(|value| !serves(&flag, value)) {
+                // Without a sign between them a negative number would be a flag.
+                let given = format!("{flag}={value}");
+                usage(&[command, video, &[&given]].concat(), &[]);
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 400, "{tried}");
+}
+
+/// The flags of a command that take neither a path nor a text.
+fn number_flags(command: &str) -> Vec<String> {
+    const OTHERS: &str = "prompt text image video stop choice logits input output model data media support support-media \
+                          split support-split template nltk checkpoint language-model vision-model";
+    let help = String::from_utf8(run(&[command, "--help"], command).stdout).unwrap();
+    let flags = help.lines().filter_map(|line| line.trim_start().split_once(" <")?.0.split(", ").last());
+    let flags =
+        flags.filter(|flag| flag.strip_prefix("--").is_some_and(|name| !OTHERS.split(' ').any(|other| other == name)));
+    flags.map(str::to_owned).collect()
+}
+
+/// Whether a value that most flags cannot have is one of this flag's.
+fn serves(flag: &str, value: &str) -> bool {
+    let flags = match value {
+        "0" => {
+            "--temperature --top-k --min-p --seed --threads --max-new-tokens --length-penalty --shots --support-max \
+             --samples"
+        }
+        "-1" => "--length-penalty",
+        "99999999999999999999999" => "--temperature --repetition-penalty",
+        _ => "",
+    };
+    flags.split(' ').any(|other| other == flag)
+}
+
+#[test]
+fn texts_and_places_that_do_not_serve() {
+    let folder = Folder::new();
+    let table: [(&str, &[&str], &str); 3] = [
         ("classify", &["--choice", "b", "--choice", "<image>"], "image markers, found \"<image>\""),
         ("classify", &["--choice", "<fake_token_around_image>"], "choice: expected a text without image markers"),
         ("score", &["--logits", "/nowhere/logits.safetensors"], "/nowhere/logits.safetensors"),
-        ("generate", &["--threads", "1000000"], "threads: "),
     ];
     for (command, arguments, mention) in table {
         let case = format!("{command} {}", arguments.join(" "));
@@ -156,6 +252,10 @@ fn a_score_that_fails_leaves_nothing_behind() {
     let mention = "tokens of a sequence: 5001 is over the limit of 2048";
     refused(&["score", &text(&folder.model()), "--text", &long, "--logits", &logits], "too long", &[mention]);
     folder.make_folder("../logits");
+    let link = text(&folder.model().with_file_name("link"));
+    std::os::unix::fs::symlink("link", &link).unwrap();
+    refused(&["score", &text(&folder.model()), "--text", "a", "--logits", &link], "a link to itself", &["link: "]);
+    std::fs::remove_file(link).unwrap();
     refused(&["score", &text(&folder.model()), "--text", "a", "--logits", &logits], "a folder", &["logits: "]);
     let left = std::fs::read_dir(folder.model().parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(left.filter(|name| name != "model" && name != "logits").count() == 0, "a partial file was left");
@@ -173,7 +273,7 @@ fn conversions() {
     let weights = text(&folder.path("model.safetensors"));
     let (none, hostile, words) = (at("none"), at("hostile"), at("text"));
     // checkpoint, language model, vision model, further arguments, mention.
-    let table: [(&str, &str, &str, &[&str], &str); 9] = [
+    let table: [(&str, &str, &str, &[&str], &str); 8] = [
         (&none, &none, &none, &[], "none: No such file"),
         (&words, &none, &none, &[], "text: first bytes: expected a safetensors file or a PyTorch archive"),
         (&hostile, &none, &none, &[], "os.system"),
@@ -182,7 +282,6 @@ fn conversions() {
         (&weights, &at("model"), &none, &[], "model_type: expected"),
         (&weights, &at("model"), &words, &[], "expected"),
         (&weights, &at("model"), &hostile, &[], "expected"),
-        (&weights, &at("model"), &weights, &["--cross-attn-every", "0"], "expected"),
     ];
     for (checkpoint, language, vision, further, mention) in table {
         let output = at("output");
@@ -205,16 +304,22 @@ fn zip(name: &str, content: &[u8]) -> Vec<u8> {
 
 #[test]
 fn limits_out_of_range() {
-    let table: [(&[&str], &str); 7] = [
+    let table: [(&[&str], &str); 8] = [
         (&["--max-sequences", "0"], "max-sequences: expected 1 to 1024, found 0"),
         (&["--max-sequences", "5000"], "max-sequences: expected 1 to 1024, found 5000"),
         (&["--max-batched-tokens", "0"], "max-batched-tokens: expected 1 to 8192, found 0"),
         (&["--max-batched-images", "65"], "max-batched-images: expected 1 to 64, found 65"),
-        (&["--text-pages", "3"], "text-pages: expected 129 to"),
+        (&["--text-pages", "0"], "text-pages: expected 1 to"),
+        (&["--text-pages", "300000000"], "text-pages: expected 1 to 268435456"),
         (&["--media-pages", "0"], "media-pages: expected 1 to"),
-        (&["--shots", "255", "--prompt-tokens", "100"], "tokens of a sequence"),
+        (&["--media-pages", "300000000"], "media-pages: expected 1 to 268435456"),
     ];
     for (arguments, mention) in table {
-        refused(&[&["bench", "--demo", "--requests", "1"], arguments].concat(), &arguments.join(" "), &[mention]);
+        usage(&[&["bench", "--demo", "--requests", "1"], arguments].concat(), &[mention]);
     }
+    // What depends on the model is told by the model.
+    let bench = ["bench", "--demo", "--requests", "1"];
+    refused(&[&bench[..], &["--text-pages", "3"]].concat(), "text pages", &["text-pages: expected 129 to"]);
+    let long = ["--shots", "255", "--prompt-tokens", "100"];
+    refused(&[&bench[..], &long].concat(), "long prompts", &["tokens of a sequence"]);
 }

@@ -110,13 +110,12 @@ fn files() {
 fn what_is_no_file() {
     let folder = Folder::new();
     folder.make_folder("../folder.png");
-    folder.make_pipe("../pipe.png");
     folder.make_sparse("../large.png", 20 << 30);
     let table = [
         ("a missing image", "none.png", "none.png: No such file"),
-        ("a folder", "folder.png", "folder.png: not a regular file"),
-        ("a pipe", "pipe.png", "pipe.png: not a regular file"),
-        ("a device without end", "/dev/zero", "/dev/zero: not a regular file"),
+        ("a folder", "folder.png", "folder.png: expected a file, found a folder"),
+        ("a device without end", "/dev/zero", "/dev/zero: bytes: "),
+        ("a device with nothing", "/dev/null", "/dev/null: image: expected PNG"),
         ("20 GB", "large.png", "large.png: bytes"),
         ("a name of two lines", "a\nb\u{1b}[31m.png", "No such file"),
         ("a file as a folder", "model/config.json/a.png", "a.png: "),

@@ -54,8 +54,7 @@ fn form() {
     const PARTS: &str = r#"prompt.json: prompt: expected an array of {"text"}, {"image"} and {"video"} parts, found"#;
     const CASES: &[Case] = &[
         ("no file", |_| (), &["prompt.json: No such file"]),
-        ("a folder", |folder| folder.make_folder(FILE), &["prompt.json: not a regular file"]),
-        ("a pipe", |folder| folder.make_pipe(FILE), &["prompt.json: not a regular file"]),
+        ("a folder", |folder| folder.make_folder(FILE), &["prompt.json: expected a file, found a folder"]),
         (
             "20 GB",
             |folder| folder.make_sparse(FILE, 20 << 30),
@@ -109,6 +108,28 @@ fn form() {
 }
 
 #[test]
+fn what_is_no_file() {
+    const CASES: &[Case] = &[
+        (
+            "a device without an end",
+            |folder| std::os::unix::fs::symlink("/dev/zero", folder.path(FILE)).unwrap(),
+            &["prompt.json: bytes: 268435457 is over the limit of 268435456"],
+        ),
+        (
+            "a link to nowhere",
+            |folder| std::os::unix::fs::symlink("nowhere", folder.path(FILE)).unwrap(),
+            &["prompt.json: No such file"],
+        ),
+        (
+            "a link to itself",
+            |folder| std::os::unix::fs::symlink("prompt.json", folder.path(FILE)).unwrap(),
+            &["prompt.json: "],
+        ),
+    ];
+    all_refused(CASES);
+}
+
+#[test]
 fn forged_images() {
     const MEDIA: &str = "prompt: expected text without image markers, found <image>";
     const FENCE: &str = "prompt: expected text without image markers, found <fake_token_around_image>";
@@ -141,6 +162,16 @@ fn image_addresses() {
             "a web address",
             |folder| folder.write(FILE, r#"[{"image": "https://example.com/a.png"}]"#),
             &["part 0: expected a path or a data URI, found a URL (nothing is fetched)"],
+        ),
+        // A file must not make its reader wait.
+        ("a device", |folder| folder.write(FILE, r#"[{"image": "/dev/zero"}]"#), &["/dev/zero: not a regular file"]),
+        (
+            "a pipe",
+            |folder| {
+                folder.write(FILE, r#"[{"image": "pipe.png"}]"#);
+                folder.make_pipe("../pipe.png");
+            },
+            &["pipe.png: not a regular file"],
         ),
         (
             "a file address",

@@ -1,5 +1,6 @@
 //! Videos that are none, are broken, are cut short or ask for too much; as arguments, and inside prompts.
 
+use super::arguments::usage;
 use super::{Folder, refused, text};
 
 /// One of the repository's own animations.
@@ -129,6 +130,6 @@ fn settings() {
         ("--frames", "0", MOST),
         ("--frames", "1000", MOST),
     ] {
-        refused(&["generate", &model, "--video", &clip, flag, value], value, &[mention]);
+        usage(&["generate", &model, "--video", &clip, flag, value], &[mention]);
     }
 }
