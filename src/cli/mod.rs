@@ -58,7 +58,7 @@ enum Failure {
     /// Requests have errors, which stand with the answers, if there are some.
     Requests { some: bool },
     /// An argument of a command has a value that it cannot have.
-    Usage(&'static str, Error),
+    Usage(clap::Error),
 }
 
 impl From<Error> for Failure {
@@ -107,7 +107,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(Failure::Output(error)) => complain(&format!("standard output: {error}")),
-        Err(Failure::Usage(name, error)) => misused(name, ErrorKind::ValueValidation, &error.to_string()).exit(),
+        Err(Failure::Usage(error)) => error.exit(),
         Err(Failure::Requests { some: true }) => ExitCode::from(3),
         Err(Failure::Requests { some: false }) => ExitCode::from(1),
         Err(Failure::Error(error)) => complain(&error.to_string()),
@@ -116,7 +116,8 @@ pub fn main() -> ExitCode {
 
 /// Runs a command if its arguments can be.
 fn run(name: &'static str, command: impl Run) -> Outcome {
-    command.check().map_err(|error| Failure::Usage(name, error))?;
+    let misused = |error: Error| misused(name, ErrorKind::ValueValidation, &error.to_string());
+    command.check().map_err(|error| Failure::Usage(misused(error)))?;
     command.run()
 }
 

@@ -237,7 +237,7 @@ fn other_files_are_left_alone() {
         ),
         (format!("{head}\nnotes\n"), "line 2: expected an answer of flamant batch"),
         (format!("{head}\nnotes"), "line 2: expected an answer of flamant batch, found something else"),
-        (format!("notes\0\0"), "line 1: expected an answer of flamant batch, found something else"),
+        ("notes\0\0".to_owned(), "line 1: expected an answer of flamant batch, found something else"),
         (format!("{answers}{answers}"), "line 5: expected an answer of flamant batch"),
         (format!("{answers}{rest}"), "answers to line 1: expected one, found more"),
         (answers.replace("{\"line\":3", "{\"line\":7"), "expected an answer to one of the 3 lines of"),
