@@ -31,7 +31,8 @@ pub(crate) fn panicking<T>(work: impl FnOnce() -> T) -> T {
     found
 }
 
-/// Bytes of all choices offered together.
+/// Choices offered together, and bytes of all.
+const CHOICES_MAX: usize = 1 << 16;
 const CHOICE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of resized images that are kept for when they are seen again; an image of 224 by 224 has 150 kB.
 const IMAGES_KEPT_BYTES: usize = 64 << 20;
@@ -267,6 +268,9 @@ impl Preparer {
     fn choices(&self, choices: Vec<String>) -> Result<Vec<(String, Vec<u32>)>> {
         if choices.is_empty() {
             return Err(Error::argument("choice: expected at least one, found none"));
+        }
+        if choices.len() > CHOICES_MAX {
+            return Err(Error::limit("choices", CHOICES_MAX as u64, choices.len() as u64));
         }
         let bytes: usize = choices.iter().map(String::len).sum();
         if bytes > CHOICE_BYTES_MAX {
