@@ -44,7 +44,16 @@ fn read(fields: &Fields, checkpoint: &Checkpoint) -> Result<Parts> {
     let norm_epsilon = fields.epsilon("rms_norm_eps", 1e-6)?;
     let embeddings = ["model.embed_tokens.weight", "model.embed_tokens.additional_embedding.weight"];
     checkpoint.tensor(embeddings[0])?;
-    let vocabulary = embeddings.iter().filter_map(|name| checkpoint.shape(name)?.first()).sum();
+    let rows = |name: &str| checkpoint.shape(name).and_then(|shape| shape.first().copied()).unwrap_or(0);
+    let is_table = |name: &str| checkpoint.shape(name).is_none_or(|shape| shape.len() == 2);
+    let vocabulary = embeddings.iter().map(|name| rows(name)).sum();
+    let sizes = ["vocab_size", "additional_vocab_size"].into_iter().zip(embeddings);
+    for (key, name) in sizes.filter(|(_, name)| is_table(name)) {
+        let rows = rows(name);
+        if let Some(found) = fields.get(key).filter(|found| found.as_u64() != Some(rows as u64)) {
+            return Err(fields.invalid(key, format!("{rows}, as {name} has rows"), found));
+        }
+    }
     let mlp = Mlp::Gated(fields.activation("hidden_act", Some("silu"))?);
     let vision_config = clip::read(&vision, Keys::IDEFICS, true)?;
     let resampler = fields.flag("use_resampler", false)?.then(|| resampler(&perceiver, &vision_config)).transpose()?;

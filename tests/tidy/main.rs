@@ -1,6 +1,7 @@
 //! What the tree promises: who imports whom, where `unsafe` may stand, how long lines, functions and files are, what
 //! opens a file.
 
+mod licences;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};

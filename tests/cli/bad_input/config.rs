@@ -56,6 +56,20 @@ fn with((folder, key, value): (&Folder, &str, Value), mentions: &[&str]) {
     folder.write("config.json", good);
 }
 
+/// Sizes that the weights have too must be theirs.
+#[test]
+fn sizes_that_contradict_the_weights() {
+    let folder = Folder::new();
+    let rows = "as model.embed_tokens.weight has rows, found";
+    for value in [json!(31), json!(0), json!(30.5), json!("30"), json!([30])] {
+        let expected = format!("config.json: vocab_size: expected 30, {rows} {value}");
+        with((&folder, "vocab_size", value), &[&expected]);
+    }
+    let expected =
+        "additional_vocab_size: expected 2, as model.embed_tokens.additional_embedding.weight has rows, found 3";
+    with((&folder, "additional_vocab_size", json!(3)), &[expected]);
+}
+
 /// A number that is left out takes the default of its class, which does not fit this model's weights.
 #[test]
 fn missing_numbers_do_not_fit_the_weights() {
