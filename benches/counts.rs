@@ -391,16 +391,24 @@ fn media_pages(images: usize, rows: usize, kv_heads: usize, head_width: usize) -
 
 const LATENTS: usize = 64;
 
-/// Attention of tokens to the image before each.
-fn image_attention(tokens: usize, images: usize, heads: usize, head_width: usize) -> Trial {
-    let inner = heads * head_width;
+/// Attention of tokens to the image before each, which has so many `rows`; heads of queries, and of keys and values.
+fn image_attention(
+    tokens: usize,
+    images: usize,
+    rows: usize,
+    [heads, kv_heads]: [usize; 2],
+    head_width: usize,
+) -> Trial {
     let mut graph = Graph::new();
-    let query = graph.input(Axis::Tokens, 1, inner);
-    let source = KvSource::Pages(media_layer(heads, head_width), Mask::Media);
+    let query = graph.input(Axis::Tokens, 1, heads * head_width);
+    let source = KvSource::Pages(media_layer(kv_heads, head_width), Mask::Media);
     graph.attention(query, source, heads, 1.0 / (head_width as f32).sqrt());
-    let (kv_config, before) = media_pages(images, LATENTS, heads, head_width);
-    let what = format!("masked image attention, {tokens} tokens, {images} images, {heads} heads of {head_width}");
-    let lists = Lists::seeing(tokens, images, LATENTS);
+    let (kv_config, before) = media_pages(images, rows, kv_heads, head_width);
+    let of = if kv_heads == heads { String::new() } else { format!(" for {kv_heads} of keys") };
+    let what = format!(
+        "masked image attention, {tokens} tokens, {images} images of {rows} rows, {heads} heads of {head_width}{of}"
+    );
+    let lists = Lists::seeing(tokens, images, rows);
     Trial { kv_config, before, ..Trial::new(what, graph.plan(&[query], None), Numbers::default(), lists) }
 }
 
@@ -477,9 +485,11 @@ fn trials() -> Vec<Trial> {
         causal(4, 512, 1, 8, 64, true),
         forked(64, 896, 1024, 2, 128),
         causal(1, 256, 256, 2, 128, false),
-        image_attention(1, 1, 8, 64),
-        image_attention(16, 16, 8, 128),
-        image_attention(256, 8, 8, 64),
+        image_attention(1, 1, LATENTS, [8, 8], 64),
+        image_attention(16, 16, LATENTS, [8, 8], 128),
+        image_attention(256, 8, LATENTS, [8, 8], 64),
+        // A token of Llama-3.2-Vision that sees an image of four tiles.
+        image_attention(1, 1, 6404, [8, 2], 128),
         image(1, 257, 0, 4, 64, false),
         image(1, 257, 0, 4, 80, false),
         image(1, 256, 64, 4, 64, false),

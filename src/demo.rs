@@ -6,30 +6,16 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::checkpoint::Folder;
 use crate::engine::Generation;
+use crate::engine::built_in::demo_files;
 use crate::error::{Error, Result};
 use crate::flamingo::Flamingo;
 use crate::image::{self, Image};
 use crate::prompt::Prompt;
 use crate::sample::uniform;
 
-macro_rules! files {
-    ($($name:literal),+ $(,)?) => { &[$(($name, include_bytes!(concat!("../models/demo/", $name)))),+] };
-}
-
-/// The files of the model.
-pub const MODEL: Folder<'static> = Folder::Embedded(files![
-    "config.json",
-    "generation_config.json",
-    "model.safetensors",
-    "preprocessor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-]);
-
 /// The test images: one sheet of drawings for each alphabet.
-const SHEETS: &[(&str, &[u8])] = files![
+const SHEETS: &[(&str, &[u8])] = demo_files![
     "symbols/symbols.json",
     "symbols/armenian.png",
     "symbols/georgian.png",

@@ -4,6 +4,7 @@
 //! A row never depends on its batch, so how a request is scheduled never changes its answer.
 
 mod budget;
+pub(crate) mod built_in;
 mod embed;
 mod handle;
 pub(crate) mod identity;
@@ -131,7 +132,7 @@ impl Engine {
     /// # Errors
     /// As for [`Engine::open`].
     pub fn demo(options: &Options) -> Result<Self> {
-        Ok(Self::open_files(crate::demo::MODEL, options)?.opened())
+        Ok(Self::open_files(built_in::MODEL, options)?.opened())
     }
 
     /// Tells what was opened.

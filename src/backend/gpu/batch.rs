@@ -3,17 +3,13 @@
 //! shapes recur. Integers only.
 
 use super::arguments::{MediaTile, QueryTile, SplitItem, SplitRow};
-use super::split::{ITEM_TILES, Sequence, Splits, Splitting, Viewers, items_most, split, split_media};
+use super::split::{ITEM_TILES, SPLIT_ROWS, Sequence, Splits, Splitting, Viewers, items_most, split, split_media};
 use crate::backend::{Batch, FramePlace};
 use crate::graph::Counts;
 use crate::kv::{ImagePages, MediaSeen, PAGE_TOKENS};
 
 /// Rows of one tile of causal or image attention (`kernels/attention.cuh`): a token has one for each head of a group.
 pub const TILE_ROWS: usize = 64;
-/// Keys of one tile.
-pub const TILE_KEYS: usize = 64;
-/// Sequences whose new tokens are this few are decoded: keys are split over many blocks.
-pub const SPLIT_ROWS: usize = 16;
 /// Most tokens of a batch whose launches are captured and replayed. Larger ones keep the device busy for longer than it
 /// takes to launch them.
 pub const CAPTURED_TOKENS_MAX: usize = 256;

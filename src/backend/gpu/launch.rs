@@ -4,10 +4,11 @@
 use bytemuck::NoUninit;
 
 use super::arguments::{self as args, Kernel, KernelOf};
-use super::batch::{Layout, Shape, TILE_KEYS, TILE_ROWS};
+use super::batch::{Layout, Shape, TILE_ROWS};
 use super::driver::{Address, Launch, launch};
 use super::fuse::{Attention, Gated, HeadNorm, Step};
 use super::memory::{Memory, SAMPLED_ROWS};
+use super::split::TILE_KEYS;
 use super::storage::{BYTES, padded};
 use super::tuning::{LinearShape, Machine, block_heads, linear_form};
 use crate::backend::Request;

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use super::arguments::{Pages, Rows, SampleRequest, SampleToken};
-use super::batch::{CAPTURED_TOKENS_MAX, TILE_KEYS, filled_up, words_most};
+use super::batch::{CAPTURED_TOKENS_MAX, filled_up, words_most};
 use super::driver::{Address, Driver};
-use super::split::{ITEM_TILES, Splitting, slot_bytes};
+use super::split::{ITEM_TILES, SPLIT_ROWS, Splitting, TILE_KEYS, slot_bytes};
 use super::storage::{self, BYTES, padded};
 use super::upload::{self, ALIGNMENT, Resident, allocate};
 use crate::backend::{BackendOptions, Capacity, KvConfig, LISTED_MAX, PageCount, PoolShape};
@@ -234,7 +234,7 @@ impl ActivationShapes {
         let Room { tokens, images, words } = room;
         let units = Counts { frames: images, images, tokens, outputs: tokens };
         let slots = self.slots.iter().map(|shape| units.units(shape.axis) * shape.size * BYTES);
-        let scratch = super::batch::SPLIT_ROWS * self.inner * BYTES;
+        let scratch = SPLIT_ROWS * self.inner * BYTES;
         let others = [
             words * 4,
             images * self.pixels,

@@ -6,12 +6,15 @@ use std::cmp::Reverse;
 use std::ops::Range;
 
 use super::arguments::{SplitItem, SplitRow};
-use super::batch::{SPLIT_ROWS, TILE_KEYS};
 use super::tuning::block_heads;
 use crate::backend::shared::shared_prefixes;
 use crate::graph::{KvSource, KvSpace, Op, Plan};
 use crate::kv::PAGE_TOKENS;
 
+/// Keys of one tile of attention (`kernels/attention.cuh`).
+pub const TILE_KEYS: usize = 64;
+/// Sequences whose new tokens are this few are decoded: keys are split over many blocks.
+pub const SPLIT_ROWS: usize = 16;
 /// Tiles of keys that a block takes, one a warp, where its rows do not walk.
 pub const ITEM_TILES: usize = 2;
 /// Rows that meet one tile: a stripe.
