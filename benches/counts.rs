@@ -488,8 +488,9 @@ fn trials() -> Vec<Trial> {
         image_attention(1, 1, LATENTS, [8, 8], 64),
         image_attention(16, 16, LATENTS, [8, 8], 128),
         image_attention(256, 8, LATENTS, [8, 8], 64),
-        // A token of Llama-3.2-Vision that sees an image of four tiles.
-        image_attention(1, 1, 6404, [8, 2], 128),
+        // A token of Llama-3.2-Vision that sees an image of four tiles. Four heads of queries a head of keys have four
+        // times the partial results, which caches hold: it asks for more than memory sees.
+        Trial { by_memory: false, ..image_attention(1, 1, 6404, [8, 2], 128) },
         image(1, 257, 0, 4, 64, false),
         image(1, 257, 0, 4, 80, false),
         image(1, 256, 64, 4, 64, false),
