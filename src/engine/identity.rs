@@ -10,6 +10,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::Engine;
+use super::built_in::MODEL;
 use crate::backend::Device;
 use crate::checkpoint::{Checkpoint, Folder, read_bounded};
 use crate::error::{Error, Result};
@@ -35,7 +36,7 @@ impl Engine {
     /// # Errors
     /// Files that cannot be read any more.
     pub(crate) fn identity(&self) -> Result<Identity> {
-        let folder = self.folder().map_or(crate::demo::MODEL, Folder::Disk);
+        let folder = self.folder().map_or(MODEL, Folder::Disk);
         let mut identity = Identity::new();
         for name in FILES.into_iter().filter(|name| folder.has(name)) {
             let bytes = match folder {
