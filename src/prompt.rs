@@ -1,9 +1,11 @@
 //! Interleaved text, images and videos, as users write them, and as the model reads them: tokens, and for each token
 //! the image or video it sees.
 
+mod data_uri;
+
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-use base64::Engine as _;
 use serde_json::{Map, Value};
 
 use crate::checkpoint::{kind, read_bounded};
@@ -15,6 +17,7 @@ use crate::parse;
 use crate::setters::setters;
 use crate::tokenizer::Tokenizer;
 use crate::video::{self, FrameSampling, Video};
+use data_uri::Quoted;
 
 /// What a prompt may hold; passed limits are errors that name them.
 #[derive(Debug, Clone)]
@@ -64,6 +67,21 @@ setters!(PromptLimits {
     video: video::Limits,
 });
 
+impl PromptLimits {
+    /// Raises the limits so that one image may have so many pixels, whatever its sides, and four bytes of file for
+    /// each. Lowers nothing.
+    pub fn raise_pixels(mut self, pixels: u64) -> Self {
+        if pixels > self.image.pixels_max {
+            let bytes = self.image.bytes_max.max(pixels.saturating_mul(4));
+            self.image = self.image.pixels_max(pixels).side_max(u32::MAX).bytes_max(bytes);
+            self.pixels_max = self.pixels_max.max(pixels);
+            self.video.pixels_max = self.video.pixels_max.max(pixels);
+            self.video.animation_bytes_max = self.video.animation_bytes_max.max(pixels.saturating_mul(16));
+        }
+        self
+    }
+}
+
 /// Most images and videos that a model can read in one prompt.
 pub(crate) const IMAGES_MAX: usize = 256;
 
@@ -100,6 +118,7 @@ pub struct Prompt {
     frames: usize,
     pixels: u64,
     text_bytes: usize,
+    notes: Vec<String>,
     limits: PromptLimits,
 }
 
@@ -117,6 +136,11 @@ impl Prompt {
     /// The parts so far.
     pub fn parts(&self) -> &[Part] {
         &self.parts
+    }
+
+    /// What its images hold and the model will not see, a line each; see [`Image::note`].
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Adds text.
@@ -140,6 +164,7 @@ impl Prompt {
         let (path, limits) = (path.as_ref(), &self.limits.image);
         let bytes = files::read_input(path, limits.bytes_max)?;
         let image = image::decode(&bytes, &path.display().to_string(), limits)?;
+        self.note(&path.display(), std::slice::from_ref(&image));
         self.image(image)
     }
 
@@ -150,8 +175,18 @@ impl Prompt {
 
     /// Adds frames of the folder, animation or video file at `path`; see [`Video::open`].
     pub fn video_file(&mut self, path: impl AsRef<Path>, sampling: &FrameSampling) -> Result<&mut Self> {
-        let video = Video::open(path.as_ref(), sampling, &self.limits.video, &self.limits.image)?;
+        let path = path.as_ref();
+        let video = Video::open(path, sampling, &self.limits.video, &self.limits.image)?;
+        self.note(&path.display(), video.frames());
         self.video(video)
+    }
+
+    /// Keeps what is to be told of frames, once for all of them.
+    fn note(&mut self, source: &dyn Display, frames: &[Image]) {
+        if let Some(note) = frames.iter().find_map(Image::note) {
+            crate::trace::event!(WARN, %source, "{note}");
+            self.notes.push(format!("{source}: {note}"));
+        }
     }
 
     fn push_media(&mut self, part: Part) -> Result<&mut Self> {
@@ -193,8 +228,8 @@ impl Prompt {
 
     /// Parses `[{"text": "..."}, {"image": "a.png"}, {"video": "a.mp4"}, ...]`.
     ///
-    /// An image is a path relative to `folder`, or a `data:image/...;base64,` URI. A video is the path of a folder, an
-    /// animation or a video file (see [`Video::open`]), or an array of images, its frames; beside it may stand `"fps"`
+    /// An image is a path relative to `folder`, or a `data:image/...;base64,` URI, as forgiving as browsers read it. A
+    /// video is the path of a folder, an animation or a video file (see [`Video::open`]), or an array of images, its frames; beside it may stand `"fps"`
     /// and `"frames"`: the [`FrameSampling`]. `source` is named in errors.
     ///
     /// # Errors
@@ -227,7 +262,9 @@ impl Prompt {
                 Value::Array(images) => {
                     let images = sampling.thinned(images).into_iter();
                     let images = images.map(|image| place.image(image, "video", &self.limits.image));
-                    let video = Video::gather(&format!("{}: {}", place.source, place.key), &self.limits.video, images)?;
+                    let label = format!("{}: {}", place.source, place.key);
+                    let video = Video::gather(&label, &self.limits.video, images)?;
+                    self.note(&label, video.frames());
                     self.video(video)?
                 }
                 other => return Err(place.wrong(": video", "a string or an array of strings", kind(&other))),
@@ -240,7 +277,11 @@ impl Prompt {
         };
         match (name.as_str(), value) {
             ("text", Value::String(text)) => self.text(text)?,
-            ("image", value) => self.image(place.image(value, "image", &self.limits.image)?)?,
+            ("image", value) => {
+                let image = place.image(value, "image", &self.limits.image)?;
+                self.note(&format_args!("{}: {}", place.source, place.key), std::slice::from_ref(&image));
+                self.image(image)?
+            }
             ("text", other) => return Err(place.wrong(": text", "a string", kind(&other))),
             (other, _) => {
                 let expected = "the key \"text\", \"image\" or \"video\"";
@@ -350,13 +391,22 @@ impl Place<'_> {
 
     /// The path of a file, which is never fetched from elsewhere.
     fn path(&self, text: &str, expected: &str) -> Result<PathBuf> {
-        if text.starts_with("data:") {
+        if data_uri::is_one(text) {
             return Err(self.wrong("", expected, "a data URI"));
         }
-        match text.contains("://") {
-            true => Err(self.wrong("", expected, "a URL (nothing is fetched)")),
-            false => Ok(self.folder.join(text)),
+        if text.contains("://") {
+            return Err(self.wrong("", expected, "a URL (nothing is fetched)"));
         }
+        let path = self.folder.join(text);
+        if data_uri::is_bare(text) && !path.exists() {
+            let found = format!("{}: write data:image/...;base64, before base64", Quoted(text));
+            return Err(self.wrong("", expected, &found));
+        }
+        // No file has such a name, and a message that holds it would be of any length.
+        if text.split('/').any(|name| name.len() > 255) || text.len() > 4096 {
+            return Err(self.wrong("", expected, &Quoted(text).to_string()));
+        }
+        Ok(path)
     }
 
     /// The image that a path or a data URI under the key `name` stands for.
@@ -364,9 +414,9 @@ impl Place<'_> {
         let Value::String(text) = value else {
             return Err(self.wrong(&format!(": {name}"), "a string", kind(&value)));
         };
-        if text.starts_with("data:") {
+        if data_uri::is_one(&text) {
             let label = format!("{}: {}", self.source, self.key);
-            return image::decode(&data_uri(&text, &label, name, limits.bytes_max)?, &label, limits);
+            return image::decode(&data_uri::bytes(&text, &label, name, limits.bytes_max)?, &label, limits);
         }
         image_file(&self.path(&text, "a path or a data URI")?, limits)
     }
@@ -395,16 +445,4 @@ impl Place<'_> {
 
 fn image_file(path: &Path, limits: &image::Limits) -> Result<Image> {
     image::decode(&read_bounded(path, limits.bytes_max)?, &path.display().to_string(), limits)
-}
-
-/// The bytes of a `data:<type>;base64,<data>` URI under the key `name`.
-fn data_uri(uri: &str, source: &str, name: &str, bytes_max: u64) -> Result<Vec<u8>> {
-    let Some((_, data)) = uri.split_once(";base64,") else {
-        return Err(Error::invalid(source, name, "data:image/...;base64,...", "another data URI"));
-    };
-    if data.len() as u64 / 4 * 3 > bytes_max {
-        return Err(Error::limit(format!("{source}: bytes of an image"), bytes_max, data.len() as u64 / 4 * 3));
-    }
-    let standard = base64::engine::general_purpose::STANDARD;
-    standard.decode(data).map_err(|reason| Error::malformed(source, name, "base64", reason))
 }

@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Args, FromArgMatches};
+use flamant::image;
 use flamant::video::FrameSampling;
 use flamant::{Device, Dtype, Engine, Error, Flamingo, Limits, Load, Options, Prompt, PromptLimits};
 
@@ -185,6 +186,7 @@ pub struct PromptArguments {
     file: Option<PathBuf>,
     parts: Vec<Given>,
     sampling: FrameSampling,
+    max_pixels: u64,
 }
 
 enum Given {
@@ -210,6 +212,9 @@ struct Flags {
     /// (FLAMANT_FFMPEG names the program); repeat, in order with --text and --image
     #[arg(help_heading = "Prompt", long, value_name = "PATH")]
     video: Vec<PathBuf>,
+    /// Pixels that one image may have; fewer than the usual limit do not lower it
+    #[arg(help_heading = "Prompt", long, value_name = "N", default_value_t = image::Limits::default().pixels_max)]
+    max_pixels: u64,
 }
 
 impl Args for PromptArguments {
@@ -238,6 +243,7 @@ impl FromArgMatches for PromptArguments {
             file: flags.prompt,
             parts: parts.into_iter().map(|(_, part)| part).collect(),
             sampling: VideoArguments::from_arg_matches(matches)?.sampling(),
+            max_pixels: flags.max_pixels,
         })
     }
 
@@ -255,7 +261,13 @@ impl PromptArguments {
 
     /// Reads and decodes the prompt.
     pub fn read(&self) -> Result<Prompt, Error> {
-        let limits = PromptLimits::default();
+        let prompt = self.decoded()?;
+        prompt.notes().iter().for_each(|note| eprintln!("flamant: {note}"));
+        Ok(prompt)
+    }
+
+    fn decoded(&self) -> Result<Prompt, Error> {
+        let limits = PromptLimits::default().raise_pixels(self.max_pixels);
         match self.file.as_deref() {
             Some(file) if file.as_os_str() == "-" => {
                 let mut text = String::new();

@@ -85,6 +85,9 @@ impl Header {
             false if is_top_down => (word(18), word(22).wrapping_neg()),
             false => (word(18), word(22)),
         };
+        if (width as i32) < 0 {
+            return Err(input.damaged(format!("a width of {}", width as i32)));
+        }
         let (width, height) = input.check_size(width, height)?;
         let bits = half(if is_old { 24 } else { 28 }) as usize;
         if ![1, 4, 8, 16, 24, 32].contains(&bits) {

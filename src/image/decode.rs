@@ -6,6 +6,8 @@
 //!
 //! Bit for bit Pillow's, but for lossy WebP, whose colours are within a few levels.
 
+use std::borrow::Cow;
+
 use super::exif::Orientation;
 use super::input::{Format, Input, Limits, is_gray_ramp, little_endian, padded_palette, spread, zeroed};
 use super::{Image, Mode, bmp, foreign, jpeg, memory};
@@ -166,7 +168,8 @@ fn decode_gif(input: &Input) -> Result<Image> {
     input.check_size(u32::max(screen_width, 1), u32::max(screen_height, 1))?;
     let mut options = gif::DecodeOptions::new();
     options.set_color_output(gif::ColorOutput::Indexed);
-    let mut decoder = options.read_info(input.reader()).map_err(|error| input.damaged(error))?;
+    let bytes = gif_with_palette(input.bytes);
+    let mut decoder = options.read_info(&*bytes).map_err(|error| input.damaged(error))?;
     let frame = match decoder.next_frame_info().map_err(|error| input.damaged(error))? {
         Some(frame) => GifFrame::new(frame),
         None => return Err(input.damaged("no frame")),
@@ -191,6 +194,21 @@ fn decode_gif(input: &Input) -> Result<Image> {
         }
     }
     Ok(image)
+}
+
+/// A GIF with a palette for frames that have none, whose indices are levels. The decoder refuses such frames.
+pub(crate) fn gif_with_palette(bytes: &[u8]) -> Cow<'_, [u8]> {
+    const HAS_PALETTE: u8 = 0x80;
+    match bytes.split_at_checked(13) {
+        Some((head, frames)) if head[10] & HAS_PALETTE == 0 => {
+            let mut file = head.to_vec();
+            file[10] |= HAS_PALETTE | 7;
+            file.extend((0..=255).flat_map(|level| [level; 3]));
+            file.extend(frames);
+            file.into()
+        }
+        _ => bytes.into(),
+    }
 }
 
 /// Where the first frame of a GIF lies on the screen, and which of its indices is see-through.

@@ -67,9 +67,11 @@ static void warn(j_common_ptr common, int level)
     state->ended = 1;
     return;
   case JWRN_EXTRANEOUS_DATA: {
-    /* Before a restart marker these are coded pixels that no block took; the arithmetic decoder may leave a few. */
+    /* Before a restart marker of a scan these are coded pixels that no block took; the arithmetic decoder may leave a
+     * few. */
+    j_decompress_ptr cinfo = (j_decompress_ptr)common;
     int marker = state->manager.msg_parm.i[1];
-    if (marker >= 0xd0 && marker <= 0xd7 && !((j_decompress_ptr)common)->arith_code)
+    if (marker >= 0xd0 && marker <= 0xd7 && cinfo->input_scan_number > 0 && !cinfo->arith_code)
       fail(common);
     return;
   }

@@ -91,6 +91,7 @@ impl<'a> Decoder<'a> {
 impl Jpeg {
     fn message(&self) -> String {
         let bytes: Vec<u8> = self.message.iter().map(|&byte| byte as u8).take_while(|&byte| byte != 0).collect();
-        String::from_utf8_lossy(&bytes).into_owned()
+        // Markers and tables are in hexadecimal; to a reader the prefix looks like an address of memory.
+        String::from_utf8_lossy(&bytes).replace(" 0x", " ")
     }
 }

@@ -18,6 +18,7 @@ mod preprocess;
 mod resize;
 
 pub use decode::decode;
+pub(crate) use decode::gif_with_palette;
 pub(crate) use input::Format;
 pub use input::Limits;
 pub use preprocess::{CLIP_MEAN, CLIP_STD, Crop, Preprocessor};

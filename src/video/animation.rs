@@ -1,9 +1,10 @@
-//! What animations of all formats have in common: a canvas that frames are drawn on, and a clock that says when the
-//! canvas is looked at. How a frame is drawn and taken away again is each format's own.
+//! What animations of all formats have in common: a canvas that frames are drawn on, and a schedule, made of the
+//! headers of all frames before the first is drawn, that says when the canvas is looked at. How a frame is drawn and
+//! taken away again is each format's own.
 
-use super::{FrameSampling, Frames};
+use super::{FrameSampling, Limits};
 use crate::error::{Error, Result};
-use crate::image::Image;
+use crate::image::{Image, memory};
 
 /// Where a frame lies on the canvas, in pixels.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,10 +56,6 @@ impl Canvas {
         Rectangle { left: 0, top: 0, width: self.width, height: self.height }
     }
 
-    pub(super) fn holds(&self, place: &Rectangle) -> bool {
-        place.right() <= self.width && place.bottom() <= self.height
-    }
-
     /// The rows of a rectangle, from the top.
     pub(super) fn rows(&mut self, place: Rectangle) -> impl Iterator<Item = &mut [Pixel]> {
         let rows = self.pixels.chunks_exact_mut(self.width).skip(place.top).take(place.height);
@@ -75,49 +72,76 @@ impl Canvas {
         if has_alpha && self.pixels.iter().any(|pixel| pixel[3] < 255) {
             return Image::from_rgba(width, height, self.pixels.as_flattened().to_vec());
         }
-        let rgb = self.pixels.iter().flat_map(|&[red, green, blue, _]| [red, green, blue]);
-        Image::from_rgb(width, height, rgb.collect())
+        let mut rgb = Vec::with_capacity(self.pixels.len() * 3);
+        self.pixels.iter().for_each(|pixel| rgb.extend_from_slice(&pixel[..3]));
+        Image::from_rgb(width, height, rgb)
     }
 }
 
-/// Takes frames of an animation at the times of a [`FrameSampling`].
-pub(super) struct Clock<'a, 'b> {
-    frames: &'a mut Frames<'b>,
+/// The headers of an animation's frames, as they come.
+pub(super) struct Schedule<'a> {
+    source: &'a str,
+    limits: &'a Limits,
     per_second: f64,
-    /// When the frame at hand began.
+    /// How often the canvas is looked at while each frame is shown.
+    looks: Vec<usize>,
+    looks_taken: usize,
+    /// When the next frame begins.
     milliseconds: u64,
-    /// Looks taken.
-    looks: u64,
-    drawn: u64,
     pixels_drawn: u64,
 }
 
-impl<'a, 'b> Clock<'a, 'b> {
-    pub(super) fn new(sampling: &FrameSampling, frames: &'a mut Frames<'b>) -> Self {
+impl<'a> Schedule<'a> {
+    pub(super) fn new(source: &'a str, sampling: &FrameSampling, limits: &'a Limits) -> Self {
         let per_second = sampling.per_second;
-        Clock { frames, per_second, milliseconds: 0, looks: 0, drawn: 0, pixels_drawn: 0 }
+        let looks = Vec::new();
+        Schedule { source, limits, per_second, looks, looks_taken: 0, milliseconds: 0, pixels_drawn: 0 }
     }
 
-    /// Before a frame of so many pixels is decoded.
-    pub(super) fn allow(&mut self, pixels: u64) -> Result<()> {
-        let (source, limits) = (self.frames.source, self.frames.limits);
-        let at_most = |what: &str, limit: u64, found: u64| {
-            if found > limit { Err(Error::limit(format!("{source}: {what}"), limit, found)) } else { Ok(()) }
-        };
-        self.drawn += 1;
+    fn at_most(&self, what: &str, limit: u64, found: u64) -> Result<()> {
+        if found > limit { Err(Error::limit(format!("{}: {what}", self.source), limit, found)) } else { Ok(()) }
+    }
+
+    /// A frame that draws so many pixels and is shown for so many milliseconds.
+    pub(super) fn add(&mut self, pixels: u64, milliseconds: u32) -> Result<()> {
         self.pixels_drawn += pixels;
-        at_most("frames of an animation", limits.frames_max, self.drawn)?;
-        at_most("pixels of all frames of an animation", limits.pixels_drawn_max, self.pixels_drawn)
-    }
-
-    /// Shows the canvas for so many milliseconds, and takes it as often as that is the time to.
-    pub(super) fn show(&mut self, milliseconds: u32, canvas: &Canvas, has_alpha: bool) -> Result<()> {
+        self.at_most("frames of an animation", self.limits.frames_max, self.looks.len() as u64 + 1)?;
+        self.at_most("pixels of all frames of an animation", self.limits.pixels_drawn_max, self.pixels_drawn)?;
         // Browsers show a frame without a duration for a tenth of a second.
         self.milliseconds += u64::from(if milliseconds == 0 { 100 } else { milliseconds });
-        while self.looks as f64 * 1000.0 / self.per_second < self.milliseconds as f64 {
-            self.frames.look(|_| canvas.image(has_alpha))?;
-            self.looks += 1;
+        let before = self.looks_taken;
+        while self.looks_taken as f64 * 1000.0 / self.per_second < self.milliseconds as f64 {
+            self.looks_taken += 1;
+            self.at_most("frames", self.limits.frames_max, self.looks_taken as u64)?;
         }
+        self.looks.push(self.looks_taken - before);
         Ok(())
+    }
+
+    /// For each frame, how many images are taken of the canvas once it is drawn. These have `pixel_bytes` a pixel;
+    /// `canvas` is bytes that drawing holds.
+    ///
+    /// # Errors
+    /// More than the limits, before any of it is held.
+    pub(super) fn plan(
+        self,
+        sampling: &FrameSampling,
+        pixels: u64,
+        pixel_bytes: u64,
+        canvas: u64,
+    ) -> Result<Vec<usize>> {
+        let kept = sampling.thinned((0..self.looks_taken).collect());
+        let pixels = pixels.saturating_mul(kept.len() as u64);
+        self.at_most("pixels of all frames held", self.limits.pixels_max, pixels)?;
+        let bytes = pixels.saturating_mul(pixel_bytes).saturating_add(canvas);
+        self.at_most("bytes of an animation's canvas and frames", self.limits.animation_bytes_max, bytes)?;
+        memory::ask(bytes as usize);
+        let mut kept = kept.into_iter().peekable();
+        let mut end = 0;
+        let taken = self.looks.iter().map(|looks| {
+            end += looks;
+            std::iter::from_fn(|| kept.next_if(|&look| look < end)).count()
+        });
+        Ok(taken.collect())
     }
 }

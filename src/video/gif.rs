@@ -10,52 +10,83 @@ use std::io::Cursor;
 
 use gif::{ColorOutput, DecodeOptions, DisposalMethod};
 
-use super::animation::{Canvas, Clock, Pixel, Rectangle};
+use super::animation::{Canvas, Pixel, Rectangle, Schedule};
 use super::{FrameSampling, Frames};
 use crate::error::{Error, Result};
-use crate::image::Limits;
+use crate::image::{Limits, gif_with_palette};
+
+/// What the headers say of an animation.
+struct Headers {
+    /// Of the screen, or of a first frame that reaches beyond it, which makes the screen larger.
+    width: usize,
+    height: usize,
+    has_alpha: bool,
+    /// How many images are taken of each frame.
+    taken: Vec<usize>,
+}
 
 /// Draws all frames, and takes those that are sampled.
 pub(super) fn read(bytes: &[u8], sampling: &FrameSampling, limits: &Limits, frames: &mut Frames) -> Result<()> {
     let source = frames.source;
+    let bytes = &gif_with_palette(bytes);
+    let headers = headers(bytes, sampling, limits, frames)?;
     let damaged = |reason: &dyn Display| Error::invalid(source, "GIF", "a complete and undamaged file", reason);
-    let mut options = DecodeOptions::new();
-    options.set_color_output(ColorOutput::Indexed);
-    let mut decoder = options.read_info(Cursor::new(bytes)).map_err(|error| damaged(&error))?;
-    let screen = (usize::from(decoder.width()), usize::from(decoder.height()));
+    let mut decoder = decoder(bytes, false).map_err(|error| damaged(&error))?;
     let background = decoder.bg_color().unwrap_or(0);
-    let mut clock = Clock::new(sampling, frames);
     let mut drawing: Option<Drawing> = None;
-    while let Some(frame) = decoder.next_frame_info().map_err(|error| damaged(&error))? {
-        let place = Rectangle {
-            left: frame.left.into(),
-            top: frame.top.into(),
-            width: frame.width.into(),
-            height: frame.height.into(),
-        };
-        let (transparent, method, delay) = (frame.transparent.map(usize::from), frame.dispose, frame.delay);
-        clock.allow(place.pixels())?;
-        match &drawing {
-            // A first frame that reaches beyond the screen makes the screen larger.
-            None => {
-                let (width, height) = (screen.0.max(place.right()), screen.1.max(place.bottom()));
-                limits.check_sides(source, width as u32, height as u32)?;
-            }
-            Some(drawing) if !drawing.canvas.holds(&place) => {
-                return Err(damaged(&"a frame that reaches beyond the screen"));
-            }
-            Some(_) => {}
-        }
+    for taken in headers.taken {
+        let Some(frame) = decoder.next_frame_info().map_err(|error| damaged(&error))? else { break };
+        let (place, transparent, method) = (place_of(frame), frame.transparent.map(usize::from), frame.dispose);
         let mut indices = vec![0; place.width * place.height];
         decoder.read_into_buffer(&mut indices).map_err(|error| damaged(&error))?;
         let palette = decoder.palette().map_err(|error| damaged(&error))?.as_chunks().0;
         let layer = Layer { place, transparent, method, background, indices: &indices, palette };
-        let drawing = drawing.get_or_insert_with(|| Drawing::new(screen, &layer));
+        let drawing = drawing.get_or_insert_with(|| Drawing::new((headers.width, headers.height), &layer));
         drawing.draw(&layer);
-        // Hundredths of a second.
-        clock.show(u32::from(delay) * 10, &drawing.canvas, drawing.has_alpha)?;
+        for _ in 0..taken {
+            frames.look(|_| drawing.canvas.image(headers.has_alpha))?;
+        }
     }
     Ok(())
+}
+
+fn decoder(bytes: &[u8], only_headers: bool) -> std::result::Result<gif::Decoder<Cursor<&[u8]>>, gif::DecodingError> {
+    let mut options = DecodeOptions::new();
+    options.set_color_output(ColorOutput::Indexed);
+    options.skip_frame_decoding(only_headers);
+    options.read_info(Cursor::new(bytes))
+}
+
+fn place_of(frame: &gif::Frame) -> Rectangle {
+    Rectangle { left: frame.left.into(), top: frame.top.into(), width: frame.width.into(), height: frame.height.into() }
+}
+
+/// Reads the headers of all frames and holds them to the limits; nothing is unpacked.
+fn headers(bytes: &[u8], sampling: &FrameSampling, limits: &Limits, frames: &Frames) -> Result<Headers> {
+    let source = frames.source;
+    let damaged = |reason: &dyn Display| Error::invalid(source, "GIF", "a complete and undamaged file", reason);
+    let mut decoder = decoder(bytes, true).map_err(|error| damaged(&error))?;
+    let (mut width, mut height) = (usize::from(decoder.width()), usize::from(decoder.height()));
+    let mut has_alpha = false;
+    let mut schedule = Schedule::new(source, sampling, frames.limits);
+    let mut count = 0;
+    while let Some(frame) = decoder.next_frame_info().map_err(|error| damaged(&error))? {
+        let place = place_of(frame);
+        if count == 0 {
+            (width, height) = (width.max(place.right()).max(1), height.max(place.bottom()).max(1));
+            limits.check_sides(source, width as u32, height as u32)?;
+            has_alpha = frame.transparent.is_some();
+        } else if place.right() > width || place.bottom() > height {
+            return Err(damaged(&"a frame that reaches beyond the screen"));
+        }
+        // Hundredths of a second.
+        schedule.add(place.pixels(), u32::from(frame.delay) * 10)?;
+        count += 1;
+    }
+    let pixels = (width * height) as u64;
+    // The canvas, the indices of a frame, and what was there before it.
+    let taken = schedule.plan(sampling, pixels, if has_alpha { 4 } else { 3 }, pixels * 9)?;
+    Ok(Headers { width, height, has_alpha, taken })
 }
 
 /// A frame as it stands in the file.
@@ -86,7 +117,6 @@ impl Layer<'_> {
 
 struct Drawing {
     canvas: Canvas,
-    has_alpha: bool,
     is_begun: bool,
     /// How frames are taken away that do not say it.
     method: DisposalMethod,
@@ -104,10 +134,8 @@ impl Drawing {
     /// An empty screen, on which the first frame can be drawn.
     fn new((width, height): (usize, usize), first: &Layer) -> Self {
         let colour = first.transparent.map_or(first.colour(0, 255), |index| first.colour(index, 0));
-        let (width, height) = (width.max(first.place.right()).max(1), height.max(first.place.bottom()).max(1));
         Drawing {
             canvas: Canvas::new(width, height, colour),
-            has_alpha: first.transparent.is_some(),
             is_begun: false,
             method: DisposalMethod::Keep,
             disposal: None,

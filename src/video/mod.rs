@@ -34,6 +34,8 @@ pub struct Limits {
     pub frames_max: u64,
     /// Pixels of all frames held at a time: up to twice those asked for, until the end of the video is known.
     pub pixels_max: u64,
+    /// Bytes of an animation's canvas and of the frames kept of it, known before any of it is drawn.
+    pub animation_bytes_max: u64,
     /// Pixels drawn and cleared of all frames of an animation, which has to be drawn from its beginning.
     pub pixels_drawn_max: u64,
     /// How long an `ffmpeg` may work on one video.
@@ -44,14 +46,21 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             frames_max: 1 << 16,
-            pixels_max: 512 << 20,
+            pixels_max: 256 << 20,
+            animation_bytes_max: 256 << 20,
             pixels_drawn_max: 4 << 30,
             time_max: Duration::from_secs(600),
         }
     }
 }
 
-setters!(Limits { frames_max: u64, pixels_max: u64, pixels_drawn_max: u64, time_max: Duration });
+setters!(Limits {
+    frames_max: u64,
+    pixels_max: u64,
+    animation_bytes_max: u64,
+    pixels_drawn_max: u64,
+    time_max: Duration
+});
 
 /// The frames of a video in the order of time, from 1 to [`FRAMES_MAX`] of them.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! Each frame is a WebP of its own inside the file and is decoded as one. The background colour is not drawn, as in
 //! libwebp; and a file that does not announce alpha has none.
 
-use super::animation::{Canvas, Clock, Pixel, Rectangle};
+use super::animation::{Canvas, Pixel, Rectangle, Schedule};
 use super::{FrameSampling, Frames};
 use crate::error::{Error, Result};
 use crate::image::{self, Image, Limits};
@@ -35,34 +35,59 @@ pub(super) fn read(bytes: &[u8], sampling: &FrameSampling, limits: &Limits, fram
     let has_alpha = header[0] & ALPHA != 0;
     let (width, height) = (three_bytes(&header[4..]) + 1, three_bytes(&header[7..]) + 1);
     limits.check_sides(source, width, height)?;
-    let mut drawing = Drawing::new(width as usize, height as usize);
-    let mut clock = Clock::new(sampling, frames);
+    // All headers, before anything is unpacked.
+    let mut layers = Vec::new();
+    let mut schedule = Schedule::new(source, sampling, frames.limits);
     for chunk in chunks {
         let (name, content) = chunk.map_err(damaged)?;
-        if name != b"ANMF" {
-            continue;
+        if name == b"ANMF" {
+            let layer = Layer::new(content).ok_or_else(|| damaged("a frame without a header"))?;
+            if layer.place.right() > width as usize || layer.place.bottom() > height as usize {
+                return Err(damaged("a frame that reaches beyond the canvas"));
+            }
+            // Drawn, and cleared before the next.
+            schedule.add(2 * layer.place.pixels(), layer.milliseconds)?;
+            layers.push(layer);
         }
-        let Some((header, content)) = content.split_at_checked(16) else {
-            return Err(damaged("a frame without a header"));
-        };
+    }
+    let (pixels, largest) =
+        (u64::from(width) * u64::from(height), layers.iter().map(|layer| layer.place.pixels()).max());
+    // The canvas, and a frame as it is decoded.
+    let held = 4 * pixels + 8 * largest.unwrap_or(0);
+    let taken = schedule.plan(sampling, pixels, if has_alpha { 4 } else { 3 }, held)?;
+    let mut drawing = Drawing::new(width as usize, height as usize);
+    for (layer, taken) in layers.into_iter().zip(taken) {
+        let image = image::decode(&own_file(&layer.place, layer.content), source, limits)?;
+        if (image.width() as usize, image.height() as usize) != (layer.place.width, layer.place.height) {
+            return Err(damaged("a frame of another size than its header says"));
+        }
+        drawing.draw(layer.place, &image, layer.flags);
+        for _ in 0..taken {
+            frames.look(|_| drawing.canvas.image(has_alpha))?;
+        }
+    }
+    Ok(())
+}
+
+/// A frame as it stands in the file.
+struct Layer<'a> {
+    place: Rectangle,
+    milliseconds: u32,
+    flags: u8,
+    content: &'a [u8],
+}
+
+impl<'a> Layer<'a> {
+    fn new(chunk: &'a [u8]) -> Option<Self> {
+        let (header, content) = chunk.split_at_checked(16)?;
         let place = Rectangle {
             left: 2 * three_bytes(header) as usize,
             top: 2 * three_bytes(&header[3..]) as usize,
             width: three_bytes(&header[6..]) as usize + 1,
             height: three_bytes(&header[9..]) as usize + 1,
         };
-        if !drawing.canvas.holds(&place) {
-            return Err(damaged("a frame that reaches beyond the canvas"));
-        }
-        clock.allow(place.pixels() + drawing.blank.pixels())?;
-        let image = image::decode(&own_file(&place, content), source, limits)?;
-        if (image.width() as usize, image.height() as usize) != (place.width, place.height) {
-            return Err(damaged("a frame of another size than its header says"));
-        }
-        drawing.draw(place, &image, header[15]);
-        clock.show(three_bytes(&header[12..]), &drawing.canvas, has_alpha)?;
+        Some(Layer { place, milliseconds: three_bytes(&header[12..]), flags: header[15], content })
     }
-    Ok(())
 }
 
 /// The chunks of a file or of a frame, as name and content.

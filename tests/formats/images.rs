@@ -112,6 +112,106 @@ fn what_is_no_image_is_refused() {
 }
 
 #[test]
+fn formats_that_are_not_read_are_named() {
+    let dicom = [&[0; 128][..], b"DICM"].concat();
+    let table: [(&[u8], &str); 24] = [
+        (b"\0\0\0\x1cftypavif\0\0\0\0", "AVIF, which is not read: convert it"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC, which is not read"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0", "HEIF, which is not read"),
+        (b"II*\0\x08\0\0\0", "TIFF, which is not read"),
+        (b"MM\0*\0\0\0\x08", "TIFF, which is not read"),
+        (b"MM\0+\0\x08\0\0", "TIFF, which is not read"),
+        (b"II*\0\x10\0\0\0CR\x02\0", "a raw photograph (CR2), which is not read"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000, which is not read"),
+        (b"\xff\x4f\xff\x51\0", "JPEG 2000, which is not read"),
+        (b"\xff\x0a\xfa\x1f", "JPEG XL, which is not read"),
+        (b"II\xbc\x01\x08\0\0\0", "JPEG XR, which is not read"),
+        (b"P6\n1 1\n255\n...", "PNM (PBM, PGM, PPM, PAM or PFM), which is not read"),
+        (b"P1 1 1 0", "PNM"),
+        (b"\0\0\x01\0\x01\0", "ICO, which is not read"),
+        (b"8BPS\0\x01", "PSD, which is not read"),
+        (b"%PDF-1.7", "PDF, which is not read"),
+        (b"qoif\0\0\0\x01", "QOI, which is not read"),
+        (b"DDS |\0\0\0", "DDS, which is not read"),
+        (b"\xef\xbb\xbf<?xml version='1.0'?>\n<svg xmlns='x'/>", "SVG, which is not read"),
+        (b"<!DOCTYPE html><title>404</title>", "an HTML page, as servers send it"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:", "a Git LFS pointer: fetch the file itself"),
+        (b"\x1f\x8b\x08\0", "a gzip file: unpack it"),
+        (b"PK\x03\x04", "a zip file: unpack it"),
+        (&dicom, "DICOM, which is not read"),
+    ];
+    for (bytes, found) in table {
+        let text = refused("picture", bytes);
+        assert!(text.contains(&format!("expected PNG, JPEG, WebP, GIF or BMP data, found {found}")), "{text}");
+    }
+}
+
+/// A segment of a JPEG.
+fn segment(marker: u8, content: &[u8]) -> Vec<u8> {
+    [&[0xff, marker][..], &(content.len() as u16 + 2).to_be_bytes(), content].concat()
+}
+
+/// A grey JPEG of these sides: tables, then `body`. Its codes are 00 for DC and 00 for the end of a block.
+fn gray_jpeg(frame: u8, [width, height]: [u16; 2], body: &[u8]) -> Vec<u8> {
+    let head = [&[8][..], &height.to_be_bytes(), &width.to_be_bytes(), &[1, 1, 0x11, 0]].concat();
+    let table = |place: u8| segment(0xc4, &[&[place, 0, 1][..], &[0; 14], &[0]].concat());
+    let quantisation = segment(0xdb, &[&[0][..], &[1; 64]].concat());
+    [&b"\xff\xd8"[..], &quantisation, &table(0), &table(0x10), &segment(frame, &head), body].concat()
+}
+
+#[test]
+fn jpegs_that_lie_are_refused_and_odd_ones_are_read() {
+    let scan = |progressive: &[u8; 3]| segment(0xda, &[&[1, 1, 0][..], progressive].concat());
+    let whole = scan(&[0, 63, 0]);
+    let with = |data: &[u8]| [&whole[..], data].concat();
+    let empty = [scan(&[0, 0, 0]), b"\x3f".to_vec()].concat();
+    let restarts = |data: &[u8]| [&segment(0xdd, &[0, 1])[..], &whole, data].concat();
+    let coded = [&[0x0f; 40][..], b"\xff\xd0\x0f\xff\xd9"].concat();
+    let first_bands = [scan(&[0, 0, 0]), b"\x3f".to_vec()].concat();
+    let table: Vec<(&str, Vec<u8>, &str)> = vec![
+        (
+            "a code that no table has",
+            gray_jpeg(0xc0, [8, 8], &with(b"\xef\xff\0\xff\0\x0f\xff\xd9")),
+            "bad Huffman code",
+        ),
+        ("half of the blocks", gray_jpeg(0xc0, [64, 8], &with(b"\0\xff\xd9")), "premature end"),
+        ("an image within the scan", gray_jpeg(0xc0, [64, 8], &with(b"\0\xff\xd8\0\0\xff\xd9")), "premature end"),
+        ("the end of the file", gray_jpeg(0xc0, [64, 8], &with(b"\0")), "premature end"),
+        ("another restart", gray_jpeg(0xc0, [16, 8], &restarts(b"\x0f\xff\xd5\x0f\xff\xd9")), "restart"),
+        ("no restart", gray_jpeg(0xc0, [16, 8], &restarts(b"\x0f\xff\xd9")), " d9"),
+        ("more than a restart's", gray_jpeg(0xc0, [16, 8], &restarts(&coded)), "extraneous"),
+        ("100 scans and more", gray_jpeg(0xc2, [8, 8], &empty.repeat(500)), "more scans than the limit"),
+        ("progressive, cut between scans", gray_jpeg(0xc2, [8, 8], &first_bands), "Premature end of JPEG file"),
+        ("no scan", gray_jpeg(0xc0, [8, 8], b"\xff\xd9"), "JPEG"),
+        ("no height", gray_jpeg(0xc0, [8, 0], &with(b"\x0f\xff\xd9")), "JPEG"),
+        ("a lossless frame", gray_jpeg(0xc3, [8, 8], &with(b"\x0f\xff\xd9")), " c3"),
+        ("a hierarchical frame", gray_jpeg(0xc5, [8, 8], &with(b"\x0f\xff\xd9")), " c5"),
+        ("half a segment", gray_jpeg(0xc0, [8, 8], b"\xff\xe1\xff\xff"), "JPEG"),
+    ];
+    for (case, bytes, reason) in table {
+        let text = refused(case, &bytes);
+        assert!(text.contains("a complete and undamaged file") && text.contains(reason), "{text}");
+    }
+    for (case, bytes) in [
+        ("whole", gray_jpeg(0xc0, [8, 8], &with(b"\x0f\xff\xd9"))),
+        ("no end", gray_jpeg(0xc0, [8, 8], &with(b"\x0f"))),
+        ("zeros for an end", gray_jpeg(0xc0, [8, 8], &with(b"\x0f\0\0"))),
+        ("another image behind", gray_jpeg(0xc0, [8, 8], &with(b"\x0f\xff\xd9\xff\xd8\xff"))),
+        ("fill bytes", gray_jpeg(0xc0, [8, 8], &[&b"\xff\xff"[..], &with(b"\x0f\xff\xff\xd9")].concat())),
+    ] {
+        assert_eq!(image(case, &bytes).pixels(), [128; 64], "{case}");
+    }
+}
+
+#[test]
+fn what_16_bit_gray_loses_is_told() {
+    let sources = files("sources");
+    let note = |name: &str| image(name, &sources[name]).note();
+    assert!(note("grey16-noise-61x38.png").unwrap().contains("levels above 255 are white"));
+    assert_eq!(note("rgb16-64x64.png"), None);
+}
+
+#[test]
 fn sizes_over_the_limits_are_refused_from_the_header() {
     assert!(refused("huge.png", &png_header(50_000, 50_000, 0xc4cd_aa9d)).contains("50000 is over the limit of 16384"));
     assert!(refused("many.png", &png_header(16_384, 16_384, 0x26aa_87d3)).contains("number of pixels"));

@@ -65,3 +65,29 @@ fn every_bmp_is_pillows_to_the_byte() {
 fn what_pillow_turns_is_turned() {
     check("turned", 150);
 }
+
+/// Other people's images, which tools/corpus_images.py gathers.
+#[test]
+#[ignore = "needs FLAMANT_CORPUS, a folder that tools/corpus_images.py wrote"]
+fn corpus() {
+    let folder = std::env::var("FLAMANT_CORPUS").expect("FLAMANT_CORPUS");
+    let files = files(&format!("{folder}/corpus"));
+    let mut counts = [0; 4];
+    for (name, bytes, expected) in &files {
+        let found = found(name, bytes);
+        // What is refused names itself.
+        let is_refused = |line: &str| line.starts_with("refused: ") || line.starts_with(name);
+        let kind = match (is_refused(&found), is_refused(expected)) {
+            (false, false) if found == *expected => 0,
+            (false, false) => 1,
+            (true, true) => 2,
+            _ => 3,
+        };
+        counts[kind] += 1;
+        if kind == 1 || kind == 3 {
+            println!("{name}: {found}, Pillow: {expected}");
+        }
+    }
+    let [equal, differ, refused, one] = counts;
+    println!("{} files: {equal} equal, {differ} differ, {refused} refused by both, {one} by one", files.len());
+}

@@ -110,7 +110,8 @@ fn limits_are_kept() {
     for (limits, expected) in [
         (limits().frames_max(3), "frames of an animation: 4 is over the limit of 3"),
         (limits().pixels_drawn_max(100), "pixels of all frames of an animation: "),
-        (limits().pixels_max(200), "pixels of all frames held: 234 is over the limit of 200"),
+        (limits().pixels_max(200), "pixels of all frames held: "),
+        (limits().animation_bytes_max(2000), "bytes of an animation's canvas and frames: "),
     ] {
         let read = Video::open(&path, &FrameSampling::default(), &limits, &image::Limits::default());
         let error = read.unwrap_err().to_string();
@@ -128,6 +129,44 @@ fn limits_are_kept() {
     for sampling in [(0.0, 8), (-1.0, 8), (f64::NAN, 8), (f64::INFINITY, 8), (1001.0, 8), (1.0, 0), (1.0, 129)] {
         let sampling = FrameSampling::default().per_second(sampling.0).frames_max(sampling.1);
         assert!(open(&path, &sampling).is_err(), "{sampling:?}");
+    }
+}
+
+/// A GIF of so many frames of one pixel, a second each, on a screen of these sides.
+fn wide_gif(side: u16, frames: usize) -> Vec<u8> {
+    let sides = [side.to_le_bytes(), side.to_le_bytes()].concat();
+    let frame = b"!\xf9\x04\0\x64\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0";
+    [b"GIF89a", &sides[..], b"\x80\0\0\0\0\0\xff\xff\xff", &frame.repeat(frames), b";"].concat()
+}
+
+/// A WebP of the same kind.
+fn wide_webp(side: u32, frames: usize) -> Vec<u8> {
+    let chunk = |name: &[u8], data: &[u8]| [name, &(data.len() as u32).to_le_bytes(), data].concat();
+    let edge = &(side - 1).to_le_bytes()[..3];
+    let pixel = chunk(b"VP8L", b"\x2f\0\0\0\0\x07\x10\xfd\x8f\xfe\x07\x22\xa2\xff\x01\0");
+    let frame = chunk(b"ANMF", &[&[0; 12], &b"\xe8\x03\0\0"[..], &pixel].concat());
+    let head = chunk(b"VP8X", &[b"\x02\0\0\0", edge, edge].concat());
+    let body = [b"WEBP", &head[..], &chunk(b"ANIM", &[0; 6]), &frame.repeat(frames)].concat();
+    chunk(b"RIFF", &body)
+}
+
+#[test]
+fn animations_are_refused_by_their_headers() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes) in [("wide.gif", wide_gif(8192, 16)), ("wide.webp", wide_webp(8192, 16))] {
+        let file = folder.path().join(name);
+        fs::write(&file, bytes).unwrap();
+        let start = std::time::Instant::now();
+        let error = open(&file, &FrameSampling::default()).unwrap_err().to_string();
+        assert!(error.contains("pixels of all frames held: 536870912 is over the limit of 268435456"), "{error}");
+        assert!(start.elapsed() < std::time::Duration::from_millis(500));
+        let error = open(&file, &FrameSampling::default().frames_max(2)).unwrap_err().to_string();
+        assert!(error.contains("bytes of an animation's canvas and frames: "), "{error}");
+    }
+    for (name, bytes) in [("small.gif", wide_gif(9, 16)), ("small.webp", wide_webp(9, 16))] {
+        let file = folder.path().join(name);
+        fs::write(&file, bytes).unwrap();
+        assert_eq!(open(&file, &FrameSampling::default()).unwrap().frames().len(), 8);
     }
 }
 

@@ -155,8 +155,6 @@ fn forged_images() {
 
 #[test]
 fn image_addresses() {
-    const DATA: &str = "part 0: image: expected data:image/...;base64,..., found another data URI";
-    const NONE: &str = "part 0: image: expected PNG, JPEG, WebP, GIF or BMP data, found";
     const CASES: &[Case] = &[
         (
             "a web address",
@@ -191,8 +189,42 @@ fn image_addresses() {
             |folder| folder.write(FILE, r#"[{"image": "model/config.json"}]"#),
             &["config.json: image: expected PNG"],
         ),
-        ("data without base64", |folder| folder.write(FILE, r#"[{"image": "data:image/png,abc"}]"#), &[DATA]),
-        ("data without a comma", |folder| folder.write(FILE, r#"[{"image": "data:image/png;base64"}]"#), &[DATA]),
+    ];
+    all_refused(CASES);
+}
+
+#[test]
+fn image_data() {
+    const NONE: &str = "part 0: image: expected PNG, JPEG, WebP, GIF or BMP data, found";
+    const CASES: &[Case] = &[
+        (
+            "data that is neither base64 nor an image",
+            |folder| folder.write(FILE, r#"[{"image": "data:image/png,abcd"}]"#),
+            &[NONE, "3 bytes"],
+        ),
+        (
+            "data without a comma",
+            |folder| folder.write(FILE, r#"[{"image": "data:image/png;base64"}]"#),
+            &["part 0: image: expected data:image/...;base64,..., found \"image/png;base64\" without a comma"],
+        ),
+        (
+            "40 kB of base64 without data:",
+            |folder| {
+                let long = "iVBORw0KGgo".to_owned() + &"A".repeat(40_000);
+                folder.write(FILE, format!(r#"[{{"image": "{long}"}}]"#));
+            },
+            &["part 0: expected a path or a data URI", "of 40011 bytes: write data:image/...;base64, before base64"],
+        ),
+        (
+            "a name that no file has",
+            |folder| folder.write(FILE, format!(r#"[{{"image": "{}"}}]"#, "x".repeat(3000))),
+            &["part 0: expected a path or a data URI, found \"xxxx", "of 3000 bytes"],
+        ),
+        (
+            "a video of base64",
+            |folder| folder.write(FILE, format!(r#"[{{"video": "R0lGODlh{}"}}]"#, "A".repeat(90))),
+            &["part 0: expected a path or an array of images", "before base64"],
+        ),
         (
             "broken base64",
             |folder| folder.write(FILE, r#"[{"image": "data:image/png;base64,%%%%"}]"#),
