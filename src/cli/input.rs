@@ -213,7 +213,8 @@ struct Flags {
     #[arg(help_heading = "Prompt", long, value_name = "PATH")]
     video: Vec<PathBuf>,
     /// Pixels that one image may have; fewer than the usual limit do not lower it
-    #[arg(help_heading = "Prompt", long, value_name = "N", default_value_t = image::Limits::default().pixels_max)]
+    #[arg(help_heading = "Prompt", long, value_name = "N", default_value_t = image::Limits::default().pixels_max,
+        value_parser = clap::value_parser!(u64).range(1..))]
     max_pixels: u64,
 }
 
