@@ -551,7 +551,7 @@ fn devices_are_chosen_by_name() {
     let Output { status, stderr, .. } = command(&["generate", DEMO, "--text", "a", "--dtype", "f16"]).output().unwrap();
     let line = String::from_utf8(stderr).unwrap();
     assert_eq!((status.code(), line.lines().count()), (Some(1), 1), "{line}");
-    assert!(line.contains("dtype: expected none on the processor"), "{line}");
+    assert!(line.contains("dtype: expected f32 on cpu, found f16"), "{line}");
 }
 
 /// A GPU that only PTX serves, whose driver is as old as any that we try: older than all compilers that we take.
