@@ -88,6 +88,8 @@ fn write_files(folder: &Path) {
     });
     let letters = (b'a'..=b'z').map(|letter| char::from(letter).to_string());
     let words = ["<unk>", "<s>", "</s>"].map(str::to_owned).into_iter().chain(letters);
+    // Added tokens have the ids after those of the vocabulary.
+    let words = words.chain((29..VOCABULARY).map(|id| format!("<unused {id}>")));
     let vocabulary: Map<String, Value> = words.zip(0..).map(|(word, id)| (word, Value::from(id))).collect();
     let special = |(id, text): (usize, &str)| {
         json!({"id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false,
