@@ -29,7 +29,8 @@ fn harmed(harm: impl FnOnce(&Path)) -> (Option<i32>, String, Vec<Value>) {
     command.arg("--output").arg(&output).args(["--no-prefix-caching", "--max-sequences", "4"]);
     let mut child = command.env("FLAMANT_THREADS", "2").stderr(Stdio::piped()).spawn().unwrap();
     let start = Instant::now();
-    while fs::read_to_string(&output).map_or(0, |text| text.lines().count()) < 3 {
+    // The first line says what the answers belong to.
+    while fs::read_to_string(&output).map_or(0, |text| text.lines().count()) < 1 + 3 {
         assert!(start.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none(), "it does not answer");
         std::thread::sleep(Duration::from_millis(1));
     }

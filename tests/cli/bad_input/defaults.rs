@@ -30,7 +30,7 @@ fn preprocessing_files() {
                 folder.delete(PREPROCESSOR);
                 std::os::unix::fs::symlink("nowhere.json", folder.path(PREPROCESSOR)).unwrap();
             },
-            &[PREPROCESSOR, "No such file"],
+            &[PREPROCESSOR, "a link to nowhere.json, which is not there"],
         ),
         (
             "a processor that is no object",
