@@ -31,6 +31,7 @@ use serde_json::Value;
 use crate::engine::runner::{self, Load, Supply, Workers};
 use crate::engine::{Engine, EventKind, Preparer, json};
 use crate::error::{Error, Result};
+use crate::prompt::PromptLimits;
 use answers::{Answered, Answers, Begun};
 use requests::{Line, Requests};
 
@@ -40,6 +41,7 @@ pub struct Batch {
     answers: Answers,
     before: u64,
     total: Option<u64>,
+    limits: PromptLimits,
 }
 
 /// What was done.
@@ -103,7 +105,13 @@ impl Batch {
             }
             Input::Reader(reader, source) => (Requests::read(reader, source, Path::new(""), &name, answered), None),
         };
-        Ok(Batch { requests, answers, before, total })
+        Ok(Batch { requests, answers, before, total, limits: PromptLimits::default() })
+    }
+
+    /// With other limits of what one prompt may hold.
+    pub fn prompt_limits(mut self, limits: PromptLimits) -> Batch {
+        self.limits = limits;
+        self
     }
 
     /// Requests that were answered before; an error is no answer.
@@ -123,12 +131,13 @@ impl Batch {
     /// be read or written on; an input that is not the one of the answers; an output that is not where it was any more;
     /// a device that has failed, whose requests are left for the next start.
     pub fn run(self, engine: &mut Engine, each: impl FnMut(u64)) -> Result<Summary> {
-        let Batch { mut requests, answers, before, .. } = self;
+        let Batch { mut requests, answers, before, limits, .. } = self;
         let answers = answers.begin(engine.identity()?)?;
         let source = std::iter::from_fn(move || requests.next().transpose());
         let source = source.map(|line| line.map(|line| (Ticket::of(&line), line)));
         let preparer = engine.preparer().clone();
-        let prepare = move |line: Line, ticket: &mut Ticket| preparer.prepare(line.request(&mut ticket.labels)?);
+        let prepare =
+            move |line: Line, ticket: &mut Ticket| preparer.prepare(line.request(limits.clone(), &mut ticket.labels)?);
         let workers = Workers::start(source, prepare);
         let preparer = engine.preparer().clone();
         let mut job = Job { workers, answers, preparer, summary: Summary::default(), before, each };

@@ -106,9 +106,9 @@ impl Requests {
 
 impl Line {
     /// Reads the request, with its images; see [`json::request`].
-    pub fn request(&self, labels: &mut json::Labels) -> Result<Request> {
+    pub fn request(&self, limits: PromptLimits, labels: &mut json::Labels) -> Result<Request> {
         let place = format!("{}: line {}", self.source, self.number);
-        json::request(&self.text, &place, &self.folder, PromptLimits::default(), labels)
+        json::request(&self.text, &place, &self.folder, limits, labels)
     }
 }
 

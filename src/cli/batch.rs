@@ -8,7 +8,7 @@ use clap::Args;
 use flamant::batch::{self, Input, Output, Summary};
 use flamant::{Error, Stats};
 
-use super::input::{LimitArguments, ModelArguments};
+use super::input::{LimitArguments, ModelArguments, PixelArguments};
 use super::{Failure, Outcome, Run, progress};
 
 /// Answer a file of requests, one a line; started again, it goes on where it was stopped
@@ -39,6 +39,8 @@ pub struct Batch {
     #[arg(short, long, value_name = "FILE.jsonl")]
     output: PathBuf,
     #[command(flatten)]
+    pixels: PixelArguments,
+    #[command(flatten)]
     limits: LimitArguments,
 }
 
@@ -57,7 +59,7 @@ impl Run for Batch {
             true => Output::Writer(Box::new(std::io::stdout()), "standard output".to_owned()),
             false => Output::Path(self.output),
         };
-        let batch = batch::Batch::new(input, output)?;
+        let batch = batch::Batch::new(input, output)?.prompt_limits(self.pixels.limits());
         let (before, total) = (batch.answered_before(), batch.total());
         let mut engine = self.model.engine(&self.limits)?;
         let begun = Instant::now();

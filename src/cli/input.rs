@@ -186,7 +186,7 @@ pub struct PromptArguments {
     file: Option<PathBuf>,
     parts: Vec<Given>,
     sampling: FrameSampling,
-    max_pixels: u64,
+    limits: PromptLimits,
 }
 
 enum Given {
@@ -212,15 +212,26 @@ struct Flags {
     /// (FLAMANT_FFMPEG names the program); repeat, in order with --text and --image
     #[arg(help_heading = "Prompt", long, value_name = "PATH")]
     video: Vec<PathBuf>,
+}
+
+/// How large images may be.
+#[derive(Args)]
+pub struct PixelArguments {
     /// Pixels that one image may have; fewer than the usual limit do not lower it
     #[arg(help_heading = "Prompt", long, value_name = "N", default_value_t = image::Limits::default().pixels_max,
         value_parser = clap::value_parser!(u64).range(1..))]
     max_pixels: u64,
 }
 
+impl PixelArguments {
+    pub fn limits(&self) -> PromptLimits {
+        PromptLimits::default().raise_pixels(self.max_pixels)
+    }
+}
+
 impl Args for PromptArguments {
     fn augment_args(command: clap::Command) -> clap::Command {
-        let command = VideoArguments::augment_args(Flags::augment_args(command));
+        let command = VideoArguments::augment_args(PixelArguments::augment_args(Flags::augment_args(command)));
         // In a prompt file they stand beside "video".
         let beside = |arg: clap::Arg| arg.requires("video").conflicts_with("prompt");
         ["fps", "frames"].into_iter().fold(command, |command, name| command.mut_arg(name, beside))
@@ -244,7 +255,7 @@ impl FromArgMatches for PromptArguments {
             file: flags.prompt,
             parts: parts.into_iter().map(|(_, part)| part).collect(),
             sampling: VideoArguments::from_arg_matches(matches)?.sampling(),
-            max_pixels: flags.max_pixels,
+            limits: PixelArguments::from_arg_matches(matches)?.limits(),
         })
     }
 
@@ -268,7 +279,7 @@ impl PromptArguments {
     }
 
     fn decoded(&self) -> Result<Prompt, Error> {
-        let limits = PromptLimits::default().raise_pixels(self.max_pixels);
+        let limits = self.limits.clone();
         match self.file.as_deref() {
             Some(file) if file.as_os_str() == "-" => {
                 let mut text = String::new();

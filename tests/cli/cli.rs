@@ -45,6 +45,36 @@ fn json(arguments: &[&str]) -> Value {
     value
 }
 
+/// One flag raises the limits of an image: of a prompt on the command line, of a prompt file, of a batch's.
+#[test]
+fn limits_of_pixels_can_be_raised() {
+    const SIDE: u32 = 20_000;
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (image, prompt, requests, answers) =
+        (path("long.png"), path("prompt.json"), path("requests.jsonl"), path("answers.jsonl"));
+    let mut encoder = png::Encoder::new(std::fs::File::create(&image).unwrap(), SIDE, 1);
+    encoder.set_color(png::ColorType::Grayscale);
+    encoder.write_header().unwrap().write_image_data(&[7; SIDE as usize]).unwrap();
+    let parts = json!([{"image": "long.png"}, {"text": "a"}]);
+    std::fs::write(&prompt, parts.to_string()).unwrap();
+    std::fs::write(&requests, json!({"prompt": parts, "task": "score"}).to_string()).unwrap();
+    let batch = ["batch", DEMO, "--input", &requests, "--output", &answers];
+    let commands: [&[&str]; 3] =
+        [&["score", DEMO, "--image", &image, "--text", "a"], &["score", DEMO, "--prompt", &prompt], &batch];
+    for arguments in commands {
+        let told = |more: &[&str]| {
+            let output = command(&[arguments, more].concat()).output().unwrap();
+            let answers = std::fs::read_to_string(&answers).unwrap_or_default();
+            (output.status.success(), String::from_utf8(output.stderr).unwrap() + &answers)
+        };
+        let (done, why) = told(&[]);
+        assert!(!done && why.contains("16384") && why.contains("20000"), "{arguments:?}: {why}");
+        let (done, why) = told(&["--max-pixels", "100000000"]);
+        assert!(done, "{arguments:?}: {why}");
+    }
+}
+
 /// What a model writes cannot move a terminal's cursor or change its title; a pipe gets it as it is.
 #[test]
 fn a_terminal_gets_no_control_characters() {

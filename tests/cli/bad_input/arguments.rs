@@ -51,6 +51,7 @@ fn usage_errors() {
     }
     usage(&["generate", &model], &["required arguments"]);
     usage(&["score", &model], &["required arguments"]);
+    usage(&["score", &model, "--max-pixels", "100000000"], &["required arguments"]);
     usage(&["classify", &model, "--choice", "a"], &["required arguments"]);
     usage(&["generate", &model, "--text"], &["--text"]);
     usage(&["generate"], &["required arguments"]);
