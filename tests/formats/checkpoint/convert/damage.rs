@@ -106,7 +106,7 @@ fn parts_of_another_kind() {
         (
             "a token under another number than it gets",
             |s| s.tokenizer["added_tokens"][0]["id"] = 6.into(),
-            "output/tokenizer.json: <|endofchunk|>: expected the id 7, found 6",
+            "output/tokenizer.json: added_tokens.0: expected the id 6 of \"</s>\", by the vocabulary and the order, found 5",
         ),
         (
             "a tensor and the wrapped one",
