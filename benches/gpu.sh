@@ -145,7 +145,7 @@ while read -r _ stage name bound; do
         ;;
     sanitize)
         step "$name" "$bound" compute-sanitizer --tool "${name#sanitize-}" --error-exitcode 1 \
-            "$pack/test-kernels" --test-threads=1 --exact ops::every_operation_is_the_processors
+            "$pack/test-kernels" --test-threads=1 --exact ops::every_operation_is_the_oracles
         ;;
     ops | models)
         case $stage in

@@ -5,6 +5,7 @@
 #[path = "../benches/first.rs"]
 mod first;
 
+use std::path::Path;
 use std::process::Command;
 
 use first::{BRIEF, LINES, Line, Measured, Unit, Verdict, Work};
@@ -23,6 +24,27 @@ fn plan(arguments: &[&str]) -> Vec<(String, String, String, u32)> {
         Err(fields) => panic!("four fields, found {fields:?}"),
     };
     fields.map(line).collect()
+}
+
+/// A name that no test has would run nothing, and pass.
+#[test]
+fn tests_that_the_scripts_name_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = |file: &str| std::fs::read_to_string(root.join(file)).unwrap();
+    let tests = ["kernels/ops.rs", "models/devices.rs"].map(|file| text(&format!("tests/{file}"))).concat();
+    let mut found = 0;
+    for script in ["benches/gpu.sh", "CONTRIBUTING.md", "justfile"] {
+        let text = text(script);
+        let words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+        // Names of tests are sentences.
+        for name in
+            words.filter(|word| ["every_", "turns_", "linear_forms_", "keys_in_"].iter().any(|w| word.starts_with(w)))
+        {
+            assert!(tests.contains(&format!("fn {name}(")), "{script}: there is no test {name}");
+            found += 1;
+        }
+    }
+    assert!(found >= 8, "{found} names");
 }
 
 #[test]

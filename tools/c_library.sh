@@ -13,6 +13,8 @@ built=$(cargo rustc --manifest-path "$root/Cargo.toml" --lib --crate-type cdylib
     --features capi --message-format=json-render-diagnostics "$@" -- -C link-arg=-Wl,-soname,"$soname" |
     grep -o '"filenames":\[[^]]*libflamant\.so"[^]]*\]' | grep -o '[^"]*/libflamant\.\(so\|a\)"' | tr -d '"')
 mkdir -p "$folder"
+# A copy would go through the link of a build before.
+rm -f "$folder"/libflamant.*
 cp $built "$root/include/flamant.h" "$folder"
 mv "$folder/libflamant.so" "$folder/$soname"
 ln -sf "$soname" "$folder/libflamant.so"
