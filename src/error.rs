@@ -280,12 +280,18 @@ pub(crate) fn said(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a word")
 }
 
-/// A path, made safe for one line of a terminal; it is never cut.
+/// A path, made safe for one line of a terminal; it is cut only where it is longer than systems let a path be.
 fn escaped(path: impl Display) -> String {
+    const PATH_MAX: usize = 4096;
     let escape = |character: char| {
         if character.is_control() { character.escape_default().to_string() } else { character.to_string() }
     };
-    path.to_string().chars().map(escape).collect()
+    let path = path.to_string();
+    let mut line: String = path.chars().take(PATH_MAX).map(escape).collect();
+    if path.chars().nth(PATH_MAX).is_some() {
+        line.push('…');
+    }
+    line
 }
 
 /// Text from outside, made safe for one line of a terminal: control characters are escaped, and it is cut at 300

@@ -90,6 +90,7 @@ const PART_BYTES_MAX: usize = 16 << 20;
 
 /// One piece of a prompt.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Part {
     /// Text; it may hold control tokens of the family (`<|endofchunk|>`), never an image marker.
     Text(String),

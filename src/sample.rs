@@ -240,6 +240,7 @@ pub fn log_probability(logits: &[f32], token: u32) -> f64 {
 
 /// A token that may come next.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct Likely {
     /// The token.
     pub token: u32,

@@ -21,6 +21,7 @@ pub struct BeamSearch {
 
 /// One text found by the search.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Hypothesis {
     /// Its tokens, a stop token at the end included.
     pub tokens: Vec<u32>,

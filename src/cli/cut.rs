@@ -17,6 +17,9 @@ const LINE_BYTES: usize = 4096 + 128;
 
 /// Has the file named that a read faults in.
 pub fn name_cut_files() {
+    // A file that passes the limit of its size is an error of writing, as a full disk is.
+    // SAFETY: to ignore a signal needs no handler.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     // SAFETY: a sigaction of zeros is one, with no flags and no signals blocked; it is complete before it is handed
     // over, and the handler is sound whenever the signal comes.
     unsafe {

@@ -285,7 +285,7 @@ impl PromptArguments {
                 let mut text = String::new();
                 let stdin = std::io::stdin().lock();
                 stdin
-                    .take(limits.bytes_max + 1)
+                    .take(limits.bytes_max.saturating_add(1))
                     .read_to_string(&mut text)
                     .map_err(|error| Error::file("standard input", error))?;
                 Prompt::from_json(&text, "standard input", Path::new(""), limits)

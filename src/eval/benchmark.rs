@@ -57,6 +57,7 @@ impl Metric {
 /// How a set is evaluated. Classes are weighed by the mean log-probability of their tokens, as the form writes them,
 /// without a space before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Benchmark {
     /// As the command line takes it.
     pub name: &'static str,

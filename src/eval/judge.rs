@@ -34,6 +34,7 @@ pub enum Answer {
 
 /// The worth of answers. All numbers are those of the metric times 100, as papers print them.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Judged {
     /// The score of all, and its interval.
     pub interval: Interval,

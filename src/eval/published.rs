@@ -8,6 +8,7 @@ pub const SHOTS: [usize; 5] = [0, 4, 8, 16, 32];
 
 /// One model's scores on one benchmark.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Published {
     /// The benchmark: "coco", "vqav2".
     pub benchmark: &'static str,

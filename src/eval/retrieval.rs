@@ -190,6 +190,7 @@ fn check_header(path: &Path, lines: &[u8], origin: &Origin) -> Result<usize> {
 
 /// An image of the support set and how like the query it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct Neighbour {
     /// Its row.
     pub row: usize,

@@ -29,7 +29,7 @@ pub fn read_input(path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
         return Err(too_large(length));
     }
     let mut bytes = Vec::with_capacity(length as usize);
-    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
     match bytes.len() as u64 {
         length if length > bytes_max => Err(too_large(length)),
         _ => Ok(bytes),

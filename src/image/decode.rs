@@ -66,11 +66,12 @@ fn unreadable_png(input: &Input, error: png::DecodingError) -> Error {
 }
 
 /// Unpacks the rows of a PNG. Of 16-bit colours the high bytes are kept; 16-bit grey is kept whole.
-fn png_image(width: usize, height: usize, info: &png::Info, packed: Vec<u8>) -> Image {
+fn png_image(width: usize, height: usize, info: &png::Info, mut packed: Vec<u8>) -> Image {
     let bits = info.bit_depth as u8;
     let (mode, pixels) = match (info.color_type, bits) {
         (png::ColorType::Grayscale, 16) => {
-            (Mode::Gray16, packed.chunks_exact(2).flat_map(|pair| [pair[1], pair[0]]).collect())
+            packed.chunks_exact_mut(2).for_each(|pair| pair.swap(0, 1));
+            (Mode::Gray16, packed)
         }
         (png::ColorType::Grayscale, 1) => (Mode::Bilevel, png_gray(packed, width, bits)),
         (png::ColorType::Grayscale, _) => (Mode::Gray, png_gray(packed, width, bits)),
@@ -102,10 +103,16 @@ fn png_gray(packed: Vec<u8>, width: usize, bits: u8) -> Vec<u8> {
 }
 
 /// Rows of a PNG with every sample in a byte of its own; of 16 bits the high ones.
-fn png_samples(packed: Vec<u8>, width: usize, bits: u8) -> Vec<u8> {
+fn png_samples(mut packed: Vec<u8>, width: usize, bits: u8) -> Vec<u8> {
     match bits {
         8 => packed,
-        16 => packed.into_iter().step_by(2).collect(),
+        // In place: no memory is asked for that may not be there.
+        16 => {
+            let samples = packed.len() / 2;
+            (0..samples).for_each(|sample| packed[sample] = packed[2 * sample]);
+            packed.truncate(samples);
+            packed
+        }
         _ => spread(&packed, width, bits.into()),
     }
 }

@@ -29,6 +29,7 @@ use crate::error::{Error, Result};
 
 /// How the pixels of a [`Image`] are stored, after Pillow's modes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Mode {
     /// "1": one byte, 0 or 255.
     Bilevel,

@@ -6,6 +6,7 @@ pub use crate::graph::{Activation, Norm};
 
 /// The multilayer perceptron of a block.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Mlp {
     /// down(act(up(x))).
     Plain(Activation),
@@ -15,6 +16,7 @@ pub enum Mlp {
 
 /// How a decoder knows the order of its tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Position {
     /// Rotary embedding of the first `width` entries of each head, half split.
     Rope {
@@ -39,6 +41,7 @@ pub enum Position {
 
 /// How a decoder block adds its two branches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Residual {
     /// x += attention(x), then x += mlp(x).
     Sequential,

@@ -123,6 +123,9 @@ fn normalizer_step(component: &Component) -> Result<Step<NormalizerWrapper>> {
         "Prepend" => {
             component.only(&["prepend"])?;
             let text = short(component, "prepend")?;
+            if text.is_empty() {
+                return Err(component.invalid("prepend", "a text", "an empty one"));
+            }
             step(Prepend::new(text.to_owned()), 1 + text.len() as u64)
         }
         "Replace" => replace(component),

@@ -488,6 +488,7 @@ fn told(prompt: &Prompt) -> (String, Vec<u64>) {
     let part = |part: &Part| match part {
         Part::Text(text) => text.clone(),
         Part::Image(_) | Part::Video(_) => "<image>".to_owned(),
+        other => panic!("{other:?} is not known here"),
     };
     let images = prompt.media().map(|frames| frames[0].width().into()).collect();
     (prompt.parts().iter().map(part).collect(), images)

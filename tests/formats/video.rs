@@ -230,6 +230,7 @@ fn a_video_is_one_image_of_a_prompt() {
         match part {
             Part::Text(text) => images.text(text).unwrap(),
             Part::Image(_) | Part::Video(_) => images.image(dot(0)).unwrap(),
+            other => panic!("{other:?} is not known here"),
         };
     }
     let flamingo =

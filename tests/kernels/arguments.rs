@@ -84,8 +84,8 @@ fn kernels_are_found_through_macros() {
     let names: Vec<&str> = text.lines().filter_map(|line| line.split_once(" => \"")?.1.strip_suffix("\",")).collect();
     assert_eq!(names, ["draw_bf16_3x4", "draw_f16_3x4", "draw_bf16_5x4", "draw_f16_5x4", "wipe"]);
     for line in [
-        "pub fn draw(storage: Storage, numbers: [u32; 2]) -> KernelOf<Draw> {",
-        "(Storage::F16, [5, 4]) => Kernel::DrawF16_5x4,",
+        "pub fn draw(dtype: Dtype, numbers: [u32; 2]) -> KernelOf<Draw> {",
+        "(Dtype::F16, [5, 4]) => Kernel::DrawF16_5x4,",
         "Kernel::DrawBf16_3x4 => size_of::<Draw>(),",
         "pub fn wipe() -> KernelOf<Draw> {",
     ] {

@@ -400,6 +400,11 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("normalizer", r#"{"type": "NFC", "form": 2}"#, "normalizer.form: expected no settings"),
     (
         "normalizer",
+        r#"{"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": ""}]}"#,
+        "prepend: expected a text, found an empty one",
+    ),
+    (
+        "normalizer",
         r#"{"type": "Replace", "pattern": {"String": ""}, "content": "x"}"#,
         "pattern: expected a text, found an empty",
     ),

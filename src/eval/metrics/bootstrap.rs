@@ -9,6 +9,7 @@ use crate::sample::uniform;
 
 /// A score and the interval it lies in.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct Interval {
     /// The score of the examples.
     pub score: f64,

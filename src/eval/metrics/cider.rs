@@ -30,6 +30,7 @@ pub struct Example {
 
 /// CIDEr-D of a corpus.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Cider {
     /// The mean over the images, 0 to 10.
     pub score: f64,
