@@ -320,6 +320,22 @@ pub struct ImagePages<'a> {
     pub rows: u32,
 }
 
+impl ImagePages<'_> {
+    /// Whether it has as many pages as its rows fill.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.pages.len() == media_pages(self.rows as usize)
+    }
+
+    /// Each page with the rows that it holds.
+    pub(crate) fn filled(&self) -> impl Iterator<Item = (u32, usize)> {
+        let rows = self.rows as usize;
+        self.pages
+            .iter()
+            .enumerate()
+            .map(move |(place, &page)| (page, MEDIA_PAGE_ROWS.min(rows - place * MEDIA_PAGE_ROWS)))
+    }
+}
+
 /// The images that a token sees: neighbours in a list of images.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MediaSeen {

@@ -82,8 +82,7 @@ mod weights;
 #[cfg(feature = "async")]
 pub use async_engine::{AsyncEngine, Blocking, Events, PendingFeatures};
 pub use backend::{Device, DeviceInfo, devices};
-pub use checkpoint::Dtype;
-pub use checkpoint::Load;
+pub use checkpoint::{Dtype, Load};
 pub use engine::{
     Answer, Choice, Classification, Engine, EngineHandle, Event, EventKind, Finish, Generation, Limits, Options,
     PagesNow, PreparedRequest, Preparer, Request, RequestId, Score, Stats, Task, Timings, Usage, json, runner,

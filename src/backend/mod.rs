@@ -29,7 +29,7 @@ use crate::config::ModelConfig;
 use crate::error::Error;
 use crate::error::Result;
 use crate::graph::{Appended, Counts, PlanKind, Plans, Seen, Workload};
-use crate::kv::{ImagePages, MEDIA_PAGE_ROWS, MediaSeen, PAGE_TOKENS, PageCopy};
+use crate::kv::{ImagePages, MediaSeen, PAGE_TOKENS, PageCopy};
 use crate::weights::Weights;
 
 /// Shapes of the page pools, fixed when a model is opened.
@@ -37,7 +37,7 @@ use crate::weights::Weights;
 pub struct KvConfig {
     /// Pages of [`PAGE_TOKENS`] tokens; a layer for each decoder layer. The fewest are one sequence of full length.
     pub text: PoolShape,
-    /// Pages of [`MEDIA_PAGE_ROWS`] rows of an image; a layer for each gated block.
+    /// Pages of [`MEDIA_PAGE_ROWS`](crate::kv::MEDIA_PAGE_ROWS) rows of an image; a layer for each gated block.
     pub media: PoolShape,
 }
 
@@ -130,22 +130,6 @@ pub struct Batch<'a> {
     pub media: &'a [MediaSeen],
     /// The tokens whose logits are wanted.
     pub outputs: &'a [u32],
-}
-
-impl ImagePages<'_> {
-    /// Whether it has as many pages as its rows fill.
-    fn is_whole(&self) -> bool {
-        self.pages.len() == (self.rows as usize).div_ceil(MEDIA_PAGE_ROWS)
-    }
-
-    /// Each page with the rows that it holds.
-    fn filled(&self) -> impl Iterator<Item = (u32, usize)> {
-        let rows = self.rows as usize;
-        self.pages
-            .iter()
-            .enumerate()
-            .map(move |(place, &page)| (page, MEDIA_PAGE_ROWS.min(rows - place * MEDIA_PAGE_ROWS)))
-    }
 }
 
 impl<'a> Batch<'a> {

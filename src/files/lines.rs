@@ -70,12 +70,11 @@ impl Lines {
 
     /// Cuts a torn line, if there is one, and leaves out lines that no longer stand.
     pub fn begin(mut self) -> Result<Lines> {
+        self.check(self.opened)?;
         if self.stale.is_empty() {
-            self.check(self.opened)?;
             self.file.set_len(self.length).map_err(|error| Error::file(&self.path, error))?;
             return Ok(self);
         }
-        self.check(self.opened)?;
         output::write(&self.path, |output| {
             let mut file = &self.file;
             let mut at = 0;

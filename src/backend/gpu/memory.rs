@@ -14,7 +14,7 @@ use crate::backend::{BackendOptions, Capacity, KvConfig, LISTED_MAX, PageCount, 
 use crate::checkpoint::Dtype;
 use crate::error::{Error, Result};
 use crate::graph::{Axis, Counts, Index, KvLayer, KvSource, KvSpace, Mask, Op, Plan, PlanKind, Plans, Tensor, Weight};
-use crate::kv::{MEDIA_PAGE_ROWS, PAGE_TOKENS};
+use crate::kv::{MEDIA_PAGE_ROWS, PAGE_TOKENS, media_pages};
 use crate::sample::SUPPRESSED_MAX;
 use crate::weights::{Format, Weights};
 
@@ -445,7 +445,7 @@ fn partials_most(plans: &Plans, tokens: usize, kv_config: &KvConfig) -> u64 {
         Op::Append { key, layer, .. } if layer.space == KvSpace::Media => key.rows,
         _ => 0,
     });
-    let pages = rows.max().unwrap_or(0).div_ceil(MEDIA_PAGE_ROWS);
+    let pages = media_pages(rows.max().unwrap_or(0));
     let media_tiles = if pages > ITEM_TILES { pages } else { 0 };
     let bytes = (key_tiles * slot_bytes(KvSpace::Text)).max(media_tiles * slot_bytes(KvSpace::Media));
     (tokens.min(CAPTURED_TOKENS_MAX) * bytes) as u64
