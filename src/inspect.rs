@@ -70,7 +70,7 @@ impl Inspection {
         let checkpoint = Arc::new(folder.checkpoint()?);
         let Model { family, language_model, config, names } = Model::open(folder, &checkpoint)?;
         let mut weights = Weights::new(checkpoint.clone(), names);
-        let preprocessor = preprocessor::open(folder, family.preprocessing, config.vision.image_size)?;
+        let preprocessor = preprocessor::open(folder, family.preprocessing, config.vision.image_size, 1)?;
         model::record(&config, &preprocessor.levels(), &mut weights)?;
         let generation = GenerationConfig::read(folder, config.decoder.vocabulary)?;
         let mut parts: BTreeMap<&'static str, Part> = BTreeMap::new();

@@ -14,7 +14,8 @@ const FILE: &str = "preprocessor_config.json";
 const WHOLE_FILE: &str = "processor_config.json";
 /// Largest of them that is read.
 const BYTES_MAX: u64 = 1 << 20;
-/// `resample` of Pillow's bicubic filter.
+/// `resample` of Pillow's filters.
+const BILINEAR: u64 = 2;
 const BICUBIC: u64 = 3;
 /// Keys that say nothing of pixels: who wrote the file, how tensors are handed on, where the computation runs.
 const IGNORED: [&str; 12] = [
@@ -32,11 +33,17 @@ const IGNORED: [&str; 12] = [
     "use_fast",
 ];
 
-/// Reads a folder's preprocessing, of a family, for a vision tower that sees images of `side` pixels.
+/// Reads a folder's preprocessing, of a family, for a vision tower that sees images of `side` pixels, and up to
+/// `tiles_max` of them at once where the family cuts images into tiles.
 ///
 /// # Errors
 /// A key whose value asks for pixels that are not computed here, or that is not known.
-pub(crate) fn open(folder: Folder, family: Preprocessing, side: usize) -> Result<Preprocessor> {
+pub(crate) fn open(folder: Folder, family: Preprocessing, side: usize, tiles_max: usize) -> Result<Preprocessor> {
+    let Preprocessing { mut crop, class } = family;
+    if let Crop::Tiles { tiles_max: most } = &mut crop {
+        *most = tiles_max;
+    }
+    let family = Preprocessing { crop, class };
     // transformers 5 writes all parts of a processor to one file, and looks there first.
     let (whole_file, file) = (folder.path(WHOLE_FILE), folder.path(FILE));
     let whole = Value::Object(folder.object_if_there(WHOLE_FILE, BYTES_MAX)?);
@@ -50,27 +57,15 @@ pub(crate) fn open(folder: Folder, family: Preprocessing, side: usize) -> Result
 
 /// The family's usual, changed as the file says.
 fn read(fields: &Fields, family: Preprocessing, side: usize) -> Result<Preprocessor> {
-    let Preprocessing { crop, class } = family;
-    let mut preprocessor = Preprocessor::clip(crop, side);
-    for (key, value) in fields.iter() {
-        match key {
-            "image_mean" => preprocessor.mean = three_numbers(fields, key, value)?,
-            "image_std" => preprocessor.std = three_numbers(fields, key, value)?,
-            "rescale_factor" => preprocessor.rescale = factor(fields, key, value)?,
-            "size" | "image_size" | "crop_size" => check_size(fields, key, value, side, crop)?,
-            "image_processor_type" | "feature_extractor_type" => check_class(fields, key, class)?,
-            "image_num_channels" => wanted(fields, key, value, 3)?,
-            "resample" => wanted(fields, key, value, BICUBIC)?,
-            "do_resize" | "do_convert_rgb" => wanted(fields, key, value, true)?,
-            "do_center_crop" => wanted(fields, key, value, crop == Crop::ShortestEdgeCentreCrop)?,
-            // What a `size` of one number means.
-            "default_to_square" => wanted(fields, key, value, crop == Crop::Stretch)?,
-            // Heeded below, whatever the order of keys.
-            "do_rescale" | "do_normalize" => {}
-            key if key.starts_with("do_") => wanted(fields, key, value, false)?,
-            key if IGNORED.contains(&key) => {}
-            key => return Err(fields.invalid(key, "no key but those that are known", value)),
+    let mut preprocessor = Preprocessor::clip(family.crop, side);
+    let is_there = fields.iter().next().is_some();
+    for (key, value) in defaults(family.crop).iter().filter(|_| is_there) {
+        if fields.get(key).is_none() {
+            heed(&mut preprocessor, fields, key, value, family.class)?;
         }
+    }
+    for (key, value) in fields.iter() {
+        heed(&mut preprocessor, fields, key, value, family.class)?;
     }
     if !fields.flag("do_rescale", true)? {
         preprocessor.rescale = 1.0;
@@ -79,6 +74,46 @@ fn read(fields: &Fields, family: Preprocessing, side: usize) -> Result<Preproces
         (preprocessor.mean, preprocessor.std) = ([0.0; 3], [1.0; 3]);
     }
     Ok(preprocessor)
+}
+
+/// What a class of transformers takes for keys that its file leaves out, where models were trained with something else.
+fn defaults(crop: Crop) -> Vec<(&'static str, Value)> {
+    match crop {
+        Crop::Tiles { .. } => vec![
+            ("image_mean", 0.5.into()),
+            ("image_std", 0.5.into()),
+            ("size", 224.into()),
+            ("max_image_tiles", 4.into()),
+        ],
+        _ => Vec::new(),
+    }
+}
+
+/// Does as one key says, or refuses to.
+fn heed(preprocessor: &mut Preprocessor, fields: &Fields, key: &str, value: &Value, class: &str) -> Result<()> {
+    let (crop, side) = (preprocessor.crop, preprocessor.size);
+    let resample = if matches!(crop, Crop::Tiles { .. }) { BILINEAR } else { BICUBIC };
+    match (key, crop) {
+        ("image_mean", _) => preprocessor.mean = three_numbers(fields, key, value)?,
+        ("image_std", _) => preprocessor.std = three_numbers(fields, key, value)?,
+        ("rescale_factor", _) => preprocessor.rescale = factor(fields, key, value)?,
+        ("size" | "image_size" | "crop_size", _) => check_size(fields, key, value, side, crop)?,
+        ("image_processor_type" | "feature_extractor_type", _) => check_class(fields, key, class)?,
+        ("image_num_channels", _) => wanted(fields, key, value, 3)?,
+        ("resample", _) => wanted(fields, key, value, resample)?,
+        ("do_resize" | "do_convert_rgb", _) => wanted(fields, key, value, true)?,
+        ("max_image_tiles", Crop::Tiles { tiles_max }) => wanted(fields, key, value, tiles_max)?,
+        ("do_pad", Crop::Tiles { .. }) => wanted(fields, key, value, true)?,
+        ("do_center_crop", _) => wanted(fields, key, value, crop == Crop::ShortestEdgeCentreCrop)?,
+        // What a `size` of one number means.
+        ("default_to_square", _) => wanted(fields, key, value, crop != Crop::ShortestEdgeCentreCrop)?,
+        // Heeded when all keys are read, whatever their order.
+        ("do_rescale" | "do_normalize", _) => {}
+        (key, _) if key.starts_with("do_") => wanted(fields, key, value, false)?,
+        (key, _) if IGNORED.contains(&key) => {}
+        (key, _) => return Err(fields.invalid(key, "no key but those that are known", value)),
+    }
+    Ok(())
 }
 
 fn wanted(fields: &Fields, key: &str, value: &Value, wanted: impl Into<Value>) -> Result<()> {
@@ -140,6 +175,11 @@ mod tests {
         read(&Fields::new("preprocessor_config.json".as_ref(), &file).unwrap(), family, 224)
     }
 
+    fn read_of_tiles(file: Value) -> Result<Preprocessor> {
+        let family = Preprocessing { crop: Crop::Tiles { tiles_max: 4 }, class: "Mllama" };
+        read(&Fields::new("preprocessor_config.json".as_ref(), &file).unwrap(), family, 560)
+    }
+
     const MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
     const STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 
@@ -181,6 +221,61 @@ mod tests {
             let expected = Preprocessor::clip(Crop::ShortestEdgeCentreCrop, 224);
             assert_eq!(read_of("open_flamingo", file).unwrap(), expected);
         }
+    }
+
+    /// What versions 4.45 and 5.17 of transformers save, and what those between add.
+    fn file_of_tiles() -> Value {
+        json!({
+            "do_convert_rgb": true, "do_normalize": true, "do_pad": true, "do_rescale": true, "do_resize": true,
+            "image_mean": MEAN, "image_processor_type": "MllamaImageProcessor", "image_std": STD,
+            "max_image_tiles": 4, "resample": 2, "rescale_factor": 0.00392156862745098,
+            "size": {"height": 560, "width": 560}, "crop_size": null, "data_format": "channels_first",
+            "default_to_square": true, "device": null, "do_center_crop": null, "input_data_format": null,
+            "pad_size": null, "return_tensors": null, "processor_class": "MllamaProcessor",
+        })
+    }
+
+    #[test]
+    fn files_of_tiles_are_read_with_their_classes_own_defaults() {
+        let usual = Preprocessor::clip(Crop::Tiles { tiles_max: 4 }, 560);
+        for class in ["MllamaImageProcessor", "MllamaImageProcessorFast", "MllamaImageProcessorPil"] {
+            let mut file = file_of_tiles();
+            file["image_processor_type"] = class.into();
+            assert_eq!(read_of_tiles(file).unwrap(), usual);
+        }
+        assert_eq!(read_of_tiles(json!({})).unwrap(), usual);
+        let mut file = file_of_tiles();
+        for key in ["image_mean", "image_std", "max_image_tiles"] {
+            file[key] = Value::Null;
+        }
+        assert_eq!(read_of_tiles(file).unwrap(), Preprocessor { mean: [0.5; 3], std: [0.5; 3], ..usual });
+    }
+
+    #[test]
+    fn files_of_tiles_that_ask_for_other_pixels_are_refused_by_key() {
+        let table = [
+            ("size", json!({"height": 560, "width": 448}), "560"),
+            ("size", json!({"shortest_edge": 560}), "560"),
+            ("size", Value::Null, "560"),
+            ("max_image_tiles", json!(6), "4"),
+            ("resample", json!(3), "2"),
+            ("do_pad", json!(false), "true"),
+            ("do_resize", json!(false), "true"),
+            ("do_convert_rgb", json!(false), "true"),
+            ("do_center_crop", json!(true), "false"),
+            ("default_to_square", json!(false), "true"),
+            ("image_processor_type", json!("CLIPImageProcessor"), "MllamaImageProcessor"),
+            ("image_std", json!([1, 0, 1]), "no deviation of 0"),
+            ("pad_size", json!({"height": 600, "width": 600}), "known"),
+        ];
+        for (key, value, expected) in table {
+            let mut file = file_of_tiles();
+            file[key] = value;
+            let line = read_of_tiles(file).unwrap_err().to_string();
+            assert!(line.contains(key) && line.contains(expected) && !line.contains('\n'), "{line}");
+        }
+        let square = read_of("idefics", json!({"max_image_tiles": 4})).unwrap_err().to_string();
+        assert!(square.contains("max_image_tiles"), "{square}");
     }
 
     #[test]

@@ -203,7 +203,7 @@ impl Probe {
         let checkpoint = Arc::new(folder.checkpoint()?);
         let Model { family, config, names, .. } = Model::open(folder, &checkpoint)?;
         let mut weights = Weights::new(checkpoint, names);
-        let preprocessor = preprocessor::open(folder, family.preprocessing, config.vision.image_size)?;
+        let preprocessor = preprocessor::open(folder, family.preprocessing, config.vision.image_size, 1)?;
         let plans = Arc::new(model::record(&config, &preprocessor.levels(), &mut weights)?);
         let probe = Probe::with(place, weights, plans, KvConfig::of(&config, pages), capacity)?;
         Ok((probe, config))

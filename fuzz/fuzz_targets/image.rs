@@ -14,7 +14,8 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let pixels = image.width() as usize * image.height() as usize;
     assert!(pixels > 0 && pixels as u64 <= limits().pixels_max);
     assert_eq!(image.pixels().len(), pixels * image.mode().bytes_per_pixel());
-    for crop in [Crop::Stretch, Crop::ShortestEdgeCentreCrop] {
-        assert_eq!(Preprocessor::clip(crop, 28).rgb(&image).len(), 28 * 28 * 3);
+    for crop in [Crop::Stretch, Crop::ShortestEdgeCentreCrop, Crop::Tiles { tiles_max: 4 }] {
+        let frames = Preprocessor::clip(crop, 28).frames(&image);
+        assert_eq!(frames.rgb.len(), frames.tiles * 28 * 28 * 3);
     }
 });

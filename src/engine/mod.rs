@@ -159,7 +159,7 @@ impl Engine {
         let Model { family, config, names, .. } = Model::open(folder, &checkpoint)?;
         let vocabulary = config.decoder.vocabulary;
         let tokenizer = Tokenizer::open(folder, family, vocabulary)?;
-        let preprocessor = preprocessor::open(folder, family.preprocessing, config.vision.image_size)?;
+        let preprocessor = preprocessor::open(folder, family.preprocessing, config.vision.image_size, 1)?;
         let special = GenerationConfig::read(folder, vocabulary)?.settle(folder, &tokenizer, vocabulary)?;
         let weights = Weights::new(checkpoint.clone(), names);
         let context_max = options.context(&config)?;

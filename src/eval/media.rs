@@ -1,5 +1,6 @@
 //! Images and videos of a set, as prompts take them. They are kept at the encoder's size, at which a second resizing
-//! changes nothing: an example is shown many times, and reading it costs more than all that follows.
+//! changes nothing: an example is shown many times, and reading it costs more than all that follows. Images that are
+//! cut into tiles are kept as they are, since their size decides how.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use super::data::Medium;
 use super::progress::{Observer, Progress};
 use crate::engine::Preparer;
 use crate::error::Result;
-use crate::image::Image;
+use crate::image::{Crop, Image};
 use crate::prompt::Prompt;
 use crate::video::{FrameSampling, Video};
 
@@ -77,7 +78,7 @@ impl Media {
         Ok(())
     }
 
-    /// The frames of a medium at the encoder's size; an image is one.
+    /// The frames of a medium at the size at which they are kept; an image is one.
     pub fn frames(&self, medium: &Medium) -> Result<Arc<[Image]>> {
         let (Medium::Image(path) | Medium::Video(path)) = medium else { return self.resized(&self.read(medium)?) };
         let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -118,6 +119,9 @@ impl Media {
     fn resized(&self, frames: &[Image]) -> Result<Arc<[Image]>> {
         let side = self.preparer.config().vision.image_size as u32;
         let preprocessor = self.preparer.preprocessor();
+        if matches!(preprocessor.crop, Crop::Tiles { .. }) {
+            return Ok(frames.into());
+        }
         frames.iter().map(|frame| Image::from_rgb(side, side, preprocessor.rgb(frame))).collect()
     }
 }

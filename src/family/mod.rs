@@ -51,7 +51,7 @@ pub struct Family {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Preprocessing {
-    /// How an image becomes a square.
+    /// How an image becomes squares.
     pub crop: Crop,
     /// What the names of the classes of transformers that do so begin with.
     pub class: &'static str,

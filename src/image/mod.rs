@@ -16,12 +16,13 @@ mod jpeg;
 pub(crate) mod memory;
 mod preprocess;
 mod resize;
+mod tiles;
 
 pub use decode::decode;
 pub(crate) use decode::gif_with_palette;
 pub(crate) use input::Format;
 pub use input::Limits;
-pub use preprocess::{CLIP_MEAN, CLIP_STD, Crop, Preprocessor};
+pub use preprocess::{CLIP_MEAN, CLIP_STD, Crop, Frames, Preprocessor};
 
 use std::borrow::Cow;
 

@@ -4,8 +4,8 @@
 //! and of transformers 4.44 (IDEFICS): a level has only 256 values, so both are one table per channel, which the device
 //! looks levels up in when it cuts patches.
 
-use super::resize::{Axis, bicubic, nearest};
-use super::{Image, Mode, rgb_of};
+use super::resize::{Axis, BICUBIC, Sample, filtered, nearest};
+use super::{Image, Mode, rgb_of, tiles};
 
 /// Mean of red, green and blue over CLIP's training images, on the scale 0..1.
 pub const CLIP_MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
@@ -14,22 +14,42 @@ pub const CLIP_MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
 #[expect(clippy::excessive_precision, reason = "the digits as published")]
 pub const CLIP_STD: [f32; 3] = [0.26862954, 0.26130258, 0.27577711];
 
-/// How an image of any shape becomes a square.
+/// How an image of any shape becomes squares, which are the frames that a vision encoder sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Crop {
     /// IDEFICS: laid over white, then both sides brought to the size, whatever that does to the proportions.
     Stretch,
     /// OpenFlamingo (open_clip 2.20): the shorter side brought to the size in the image's own mode, the middle cut
     /// out, then made RGB without regard to alpha.
     ShortestEdgeCentreCrop,
+    /// Llama-3.2-Vision: laid over white, brought to a size between one square and several, without a change of
+    /// proportions, padded with black at the right and below, and cut into squares, row by row.
+    Tiles {
+        /// Most squares of an image; at least 1.
+        tiles_max: usize,
+    },
+}
+
+/// What the encoder sees of one image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Frames {
+    /// (tiles, side, side, 3), 8 bits: squares from left to right and from the top, rows of pixels from the top.
+    pub rgb: Vec<u8>,
+    /// Squares; 1 unless the image is cut into tiles.
+    pub tiles: usize,
+    /// With [`Crop::Tiles`] 1 and the place of (tiles down, tiles across) in the list of all pairs whose product is at
+    /// most `tiles_max`, ordered by the tiles down, then by the tiles across. Otherwise 0.
+    pub ratio: u32,
 }
 
 /// The recipe by which a model family prepares its images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preprocessor {
-    /// How the square is made.
+    /// How the squares are made.
     pub crop: Crop,
-    /// Side of the square in pixels; at least 1.
+    /// Side of a square in pixels; at least 1.
     pub size: usize,
     /// What a level of 0..=255 is multiplied with before the normalisation; 1/255 in every known model.
     pub rescale: f64,
@@ -45,9 +65,9 @@ impl Preprocessor {
         Preprocessor { crop, size, rescale: 1.0 / 255.0, mean: CLIP_MEAN, std: CLIP_STD }
     }
 
-    /// The encoder's input: (size, size, 3), 8 bits, rows from the top.
-    pub fn rgb(&self, image: &Image) -> Vec<u8> {
-        match self.crop {
+    /// The encoder's input.
+    pub fn frames(&self, image: &Image) -> Frames {
+        let rgb = match self.crop {
             Crop::Stretch => {
                 let axis = |source| Axis { source, target: self.size, window: 0..self.size };
                 bicubic::<u8, 3>(&image.over_white(), &axis(image.width), &axis(image.height))
@@ -57,7 +77,14 @@ impl Preprocessor {
                 let axis = |source| centre(source, short, self.size);
                 resize_in_mode(image, &axis(image.width), &axis(image.height))
             }
-        }
+            Crop::Tiles { tiles_max } => return tiles::cut(image, self.size, tiles_max),
+        };
+        Frames { rgb, tiles: 1, ratio: 0 }
+    }
+
+    /// All squares of an image, one after another: [`Frames::rgb`].
+    pub fn rgb(&self, image: &Image) -> Vec<u8> {
+        self.frames(image).rgb
     }
 
     /// What each level of each channel is for the encoder: the table (3, 256) of the normalisation. The product is
@@ -77,6 +104,10 @@ fn centre(source: usize, short: usize, size: usize) -> Axis {
     let target = ((size * source) as f64 / short as f64) as usize;
     let start = ((target - size) as f64 / 2.0).round_ties_even() as usize;
     Axis { source, target, window: start..start + size }
+}
+
+fn bicubic<S: Sample, const CHANNELS: usize>(pixels: &[S], x: &Axis, y: &Axis) -> Vec<S> {
+    filtered::<S, CHANNELS>(pixels, x, y, &BICUBIC)
 }
 
 /// Resizes as Pillow's `resize` does for the image's mode, then converts the window to RGB.

@@ -1,5 +1,5 @@
-//! Resizing exactly as Pillow 12.0 does it: bicubic in fixed point for 8-bit channels, in doubles for 16-bit grey, and
-//! nearest neighbour for modes whose values cannot be mixed.
+//! Resizing exactly as Pillow 12.0 does it: by a filter, in fixed point for 8-bit channels, in doubles for 16-bit grey,
+//! and by nearest neighbour for modes whose values cannot be mixed.
 //!
 //! Always the horizontal pass first, each pass rounded to whole levels. (Pillow 13.0 turns the order round for some
 //! shapes and then differs by up to 4 levels; the models were trained and evaluated with older ones.) Only a window of
@@ -66,12 +66,23 @@ impl Sample for u16 {
     }
 }
 
-/// The window of an image resized by bicubic interpolation.
+/// A filter of Pillow's: what a sample at some distance from the middle counts, and up to which distance any does.
+pub(super) struct Filter {
+    support: f64,
+    weight: fn(f64) -> f64,
+}
+
+/// Keys' cubic.
+pub(super) const BICUBIC: Filter = Filter { support: 2.0, weight: keys_cubic };
+/// A triangle.
+pub(super) const BILINEAR: Filter = Filter { support: 1.0, weight: |distance| (1.0 - distance.abs()).max(0.0) };
+
+/// The window of an image resized by a filter.
 ///
 /// `pixels` is (y.source, x.source, CHANNELS); the result is (y.window, x.window, CHANNELS).
-pub(super) fn bicubic<S: Sample, const CHANNELS: usize>(pixels: &[S], x: &Axis, y: &Axis) -> Vec<S> {
-    let rows = Taps::bicubic::<S>(y);
-    let columns = Taps::bicubic::<S>(x);
+pub(super) fn filtered<S: Sample, const CHANNELS: usize>(pixels: &[S], x: &Axis, y: &Axis, filter: &Filter) -> Vec<S> {
+    let rows = Taps::of::<S>(y, filter);
+    let columns = Taps::of::<S>(x, filter);
     let needed = rows.source_span();
     let row_length = x.source * CHANNELS;
     let source = &pixels[needed.start * row_length..needed.end * row_length];
@@ -111,18 +122,18 @@ struct Taps<W> {
 }
 
 impl<W: Copy> Taps<W> {
-    /// The taps of Keys' cubic, widened by the scale when an axis shrinks; those beyond the edge are left out.
-    fn bicubic<S: Sample<Sum = W>>(axis: &Axis) -> Self {
+    /// The taps of a filter, widened by the scale when an axis shrinks; those beyond the edge are left out.
+    fn of<S: Sample<Sum = W>>(axis: &Axis, filter: &Filter) -> Self {
         let scale = axis.source as f64 / axis.target as f64;
         let stretch = scale.max(1.0);
-        let support = 2.0 * stretch;
+        let support = filter.support * stretch;
         let mut taps = Taps { starts: Vec::new(), weights: Vec::new() };
         for target in axis.window.clone() {
             let centre = (target as f64 + 0.5) * scale;
             // A cast of a negative number stops at zero, which is the edge.
             let start = (centre - support + 0.5) as usize;
             let end = ((centre + support + 0.5) as usize).min(axis.source);
-            let weight_at = |source: usize| keys_cubic((source as f64 - centre + 0.5) * (1.0 / stretch));
+            let weight_at = |source: usize| (filter.weight)((source as f64 - centre + 0.5) * (1.0 / stretch));
             let weights: Vec<f64> = (start..end).map(weight_at).collect();
             let total: f64 = weights.iter().sum();
             taps.starts.push(start);
@@ -201,20 +212,22 @@ mod tests {
     #[test]
     fn an_unchanged_size_leaves_every_sample_as_it_was() {
         let levels: Vec<u8> = (0..=255).collect();
-        assert_eq!(bicubic::<u8, 1>(&levels, &whole(16, 16), &whole(16, 16)), levels);
         let words: Vec<u16> = (0..256).map(|level| level * 257).collect();
-        assert_eq!(bicubic::<u16, 1>(&words, &whole(16, 16), &whole(16, 16)), words);
+        for filter in [BICUBIC, BILINEAR] {
+            assert_eq!(filtered::<u8, 1>(&levels, &whole(16, 16), &whole(16, 16), &filter), levels);
+            assert_eq!(filtered::<u16, 1>(&words, &whole(16, 16), &whole(16, 16), &filter), words);
+        }
         assert_eq!(nearest(&levels, &whole(16, 16), &whole(16, 16)), levels);
     }
 
     #[test]
     fn a_window_is_a_part_of_the_whole() {
         let image: Vec<u8> = (0..20 * 30 * 3).map(|index| (index * 7919 % 251) as u8).collect();
-        let full = bicubic::<u8, 3>(&image, &whole(20, 33), &whole(30, 17));
+        let full = filtered::<u8, 3>(&image, &whole(20, 33), &whole(30, 17), &BICUBIC);
         let (left, top) = (5..25, 3..9);
         let x = Axis { window: left.clone(), ..whole(20, 33) };
         let y = Axis { window: top.clone(), ..whole(30, 17) };
-        let part = bicubic::<u8, 3>(&image, &x, &y);
+        let part = filtered::<u8, 3>(&image, &x, &y, &BICUBIC);
         let cut: Vec<u8> =
             top.flat_map(|row| full[(row * 33 + left.start) * 3..(row * 33 + left.end) * 3].to_vec()).collect();
         assert_eq!(part, cut);

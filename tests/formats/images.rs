@@ -276,8 +276,9 @@ fn damaged_files_never_panic() {
             }
             match decode(&damaged, &name, &Limits::default().pixels_max(1 << 20)) {
                 Ok(image) => {
-                    for crop in [Crop::Stretch, Crop::ShortestEdgeCentreCrop] {
-                        assert_eq!(Preprocessor::clip(crop, 28).rgb(&image).len(), 28 * 28 * 3);
+                    for crop in [Crop::Stretch, Crop::ShortestEdgeCentreCrop, Crop::Tiles { tiles_max: 4 }] {
+                        let frames = Preprocessor::clip(crop, 28).frames(&image);
+                        assert_eq!(frames.rgb.len(), frames.tiles * 28 * 28 * 3);
                     }
                 }
                 Err(error) => {

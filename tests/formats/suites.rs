@@ -1,10 +1,10 @@
 //! Hundreds of small files against Pillow 12.0: not one byte of a pixel differs. The scripts in tools/ that make them
-//! (`golden_jpeg.py`, `golden_bmp.py`) say how the suites are written.
+//! (`golden_jpeg.py`, `golden_bmp.py`, `golden_tiles.py`) say how the suites are written.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use flamant::image::{Limits, decode};
+use flamant::image::{Crop, Image, Limits, Preprocessor, decode};
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/images").join(name)
@@ -64,6 +64,43 @@ fn every_bmp_is_pillows_to_the_byte() {
 #[test]
 fn what_pillow_turns_is_turned() {
     check("turned", 150);
+}
+
+/// Tiles of `side` pixels, their number and that of the aspect ratio, and hashes, as a line of the suite has them.
+fn tiles(image: &Image, side: usize, tiles_max: usize) -> String {
+    let preprocessor = Preprocessor::clip(Crop::Tiles { tiles_max }, side);
+    let (frames, levels) = (preprocessor.frames(image), preprocessor.levels());
+    // The encoder's input has channels first, and zeros for tiles that are not there.
+    let mut input = vec![0.0_f32; tiles_max * 3 * side * side];
+    for (place, &level) in frames.rgb.iter().enumerate() {
+        let (pixel, channel) = (place / 3, place % 3);
+        let (tile, pixel) = (pixel / (side * side), pixel % (side * side));
+        input[(tile * 3 + channel) * side * side + pixel] = levels[channel * 256 + usize::from(level)];
+    }
+    let input: Vec<u8> = input.into_iter().flat_map(f32::to_le_bytes).collect();
+    let hashes = (fnv1a(&frames.rgb), fnv1a(&input));
+    format!("{side} {tiles_max} {} {} {:016x} {:016x}", frames.tiles, frames.ratio, hashes.0, hashes.1)
+}
+
+/// 8-bit tiles and the floats that they become, against transformers' processor of Llama-3.2-Vision.
+#[test]
+fn every_tile_is_transformers_to_the_byte() {
+    let files = files("tiles");
+    let mut image = None;
+    let mut wrong = Vec::new();
+    for (name, bytes, expected) in &files {
+        // A line without bytes is another way to cut the image of the line before.
+        if !bytes.is_empty() {
+            image = Some(decode(bytes, name, &Limits::default()).unwrap_or_else(|error| panic!("{error}")));
+        }
+        let [side, tiles_max] = [0, 1].map(|place| expected.split(' ').nth(place).unwrap().parse().unwrap());
+        let found = tiles(image.as_ref().unwrap(), side, tiles_max);
+        if found != *expected {
+            wrong.push(format!("{name}: {found}, not {expected}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), files.len(), wrong.join("\n"));
+    assert!(files.len() >= 600);
 }
 
 /// Other people's images, which tools/corpus_images.py gathers.
