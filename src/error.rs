@@ -4,10 +4,11 @@
 //! Our own mistakes are asserts, never errors.
 
 use std::any::Any;
+use std::cell::{Cell, RefCell};
 use std::error::Error as StdError;
 use std::fmt::{self, Display};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -208,10 +209,24 @@ impl Error {
     /// What `work` comes to for one request; a panic of it is [`Error::Internal`]. What `work` changes must be of use
     /// after a panic, or belong to this request alone.
     pub fn catch<T>(doing: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-            let (doing, message) = (doing.to_owned(), one_line(said(panic.as_ref())));
-            Err(Error::Internal { doing, message })
+        caught(work).unwrap_or_else(|panic| {
+            if let Some(NoMemory(bytes)) = panic.downcast_ref() {
+                let found = format!("memory: expected {bytes} bytes more for {doing}, found none left");
+                return Err(Error::argument(found));
+            }
+            let message = one_line(said(panic.as_ref()) + &PLACE.take());
+            Err(Error::Internal { doing: doing.to_owned(), message })
         })
+    }
+
+    /// Has panics that [`Error::catch`] makes errors of print nothing; the error says where they were. It sets the
+    /// process's hook, which is a program's matter and not a library's; other panics go to the hook that was there.
+    pub fn hide_caught_panics() {
+        let hook = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| match CATCHING.get() {
+            0 => hook(panic),
+            _ => PLACE.set(panic.location().map_or(String::new(), |place| format!(" ({place})"))),
+        }));
     }
 
     /// A failed operation on a file, with the operating system's reason.
@@ -274,10 +289,28 @@ impl Error {
     }
 }
 
+thread_local! {
+    /// How many callers on this thread wait to catch a panic.
+    static CATCHING: Cell<u32> = const { Cell::new(0) };
+    /// Where the last panic was that was not printed.
+    static PLACE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// What `work` comes to, or the panic that ended it.
+pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> std::result::Result<T, Box<dyn Any + Send>> {
+    CATCHING.set(CATCHING.get() + 1);
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    CATCHING.set(CATCHING.get() - 1);
+    outcome
+}
+
+/// Unwinds where the system has not so many bytes, and nothing can return an error; see [`Error::catch`].
+pub(crate) struct NoMemory(pub usize);
+
 /// What a panic said.
-pub(crate) fn said(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a word")
+pub(crate) fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a word".to_owned())
 }
 
 /// A path, made safe for one line of a terminal; it is cut only where it is longer than systems let a path be.
@@ -316,13 +349,14 @@ mod tests {
     #[test]
     fn a_panic_is_an_error_of_one_line() {
         let error = Error::catch("testing", || -> Result<()> { panic!("one\ntwo {}", 3) }).unwrap_err();
-        assert_eq!(
-            (error.to_string().as_str(), error.kind()),
-            ("a fault of the library while testing: one\\ntwo 3", ErrorKind::Internal)
-        );
+        // Where the process hides such panics, as tests of the C interface do, it says where they were.
+        let begins = error.to_string().starts_with("a fault of the library while testing: one\\ntwo 3");
+        assert!(begins && error.kind() == ErrorKind::Internal, "{error}");
         let error = Error::catch("testing", || -> Result<()> { std::panic::panic_any(4) }).unwrap_err();
-        assert!(error.to_string().ends_with(": without a word"));
+        assert!(error.to_string().contains(": without a word"));
         assert_eq!(Error::catch("testing", || Ok(4)), Ok(4));
+        let error = Error::catch("testing", || -> Result<()> { panic::resume_unwind(Box::new(NoMemory(5))) });
+        assert_eq!(error.unwrap_err().to_string(), "memory: expected 5 bytes more for testing, found none left");
     }
 
     #[test]

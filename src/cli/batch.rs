@@ -7,9 +7,10 @@ use std::time::Instant;
 use clap::Args;
 use flamant::batch::{self, Input, Output, Summary};
 use flamant::{Error, Stats};
+use indicatif::ProgressBar;
 
 use super::input::{LimitArguments, ModelArguments, PixelArguments};
-use super::{Failure, Outcome, Run, progress};
+use super::{Failure, Outcome, Run, output, progress, say, streams};
 
 /// Answer a file of requests, one a line; started again, it goes on where it was stopped
 #[derive(Args)]
@@ -52,11 +53,12 @@ impl Run for Batch {
     fn run(self) -> Outcome {
         let stream = |path: &Path| path.as_os_str() == "-";
         let input = match stream(&self.input) {
-            true => Input::Reader(Box::new(BufReader::new(std::io::stdin())), "standard input".to_owned()),
+            true => Input::Reader(Box::new(BufReader::new(streams::input()?)), "standard input".to_owned()),
             false => Input::Path(self.input),
         };
-        let output = match stream(&self.output) {
-            true => Output::Writer(Box::new(std::io::stdout()), "standard output".to_owned()),
+        let is_shown = stream(&self.output);
+        let output = match is_shown {
+            true => Output::Writer(Box::new(output()?), "standard output".to_owned()),
             false => Output::Path(self.output),
         };
         let batch = batch::Batch::new(input, output)?.prompt_limits(self.pixels.limits());
@@ -64,6 +66,8 @@ impl Run for Batch {
         let mut engine = self.model.engine(&self.limits)?;
         let begun = Instant::now();
         let bar = match total {
+            // It would stand between the answers.
+            _ if is_shown => ProgressBar::hidden(),
             Some(total) => progress(total, "{bar:40} {pos}/{len} requests, {eta} left"),
             None => progress(u64::MAX, "{spinner} {pos} requests, {per_sec}"),
         };
@@ -72,7 +76,7 @@ impl Run for Batch {
         bar.finish_and_clear();
         let summary = outcome?;
         if total == Some(before) {
-            eprintln!("flamant: all {before} requests were answered before");
+            say(format_args!("all {before} requests were answered before"));
             return Ok(());
         }
         print(&summary, before, begun.elapsed().as_secs_f64(), &engine.stats());
@@ -87,13 +91,17 @@ impl Run for Batch {
 fn print(summary: &Summary, before: u64, seconds: f64, stats: &Stats) {
     let percent = |part: u64, rest: u64| 100.0 * part as f64 / (part + rest).max(1) as f64;
     let resumed = if before > 0 { format!(", {before} before") } else { String::new() };
-    eprintln!(
-        "flamant: {} requests answered in {seconds:.1} s{resumed}, {} of them with an error; {:.1} tokens/s written; \
-         {:.0} % of prompt tokens and {:.0} % of images were there already",
+    say(format_args!(
+        "{} requests answered in {seconds:.1} s{resumed}, {} of them with an error; {:.1} tokens/s written; {:.0} % of \
+         prompt tokens and {:.0} % of images were there already",
         summary.answered,
         summary.errors,
         stats.tokens_written as f64 / seconds,
         percent(stats.tokens_cached, stats.tokens_computed),
         percent(stats.images_cached, stats.images_encoded),
-    );
+    ));
+    if summary.noted > 0 {
+        let which = "images of which the model does not see all, as \"notes\" in their lines say";
+        say(format_args!("{} requests have {which}", summary.noted));
+    }
 }

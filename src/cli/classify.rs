@@ -7,7 +7,7 @@ use clap::builder::NonEmptyStringValueParser;
 use flamant::{Error, Limits, json};
 
 use super::input::{ModelArguments, PromptArguments};
-use super::{Outcome, Run, print_json, shown};
+use super::{Outcome, Run, output, print_json};
 
 /// Rank given answers by their log-likelihood after a prompt
 #[derive(Args)]
@@ -40,17 +40,17 @@ impl Run for Classify {
     }
 
     fn run(self) -> Outcome {
+        let mut out = output()?;
         let prompt = self.prompt.read()?;
         let mut flamingo = self.model.open()?;
         let classification = flamingo.classify(&prompt, &self.choice)?;
         if self.json {
             return print_json(&json::classification(&classification, self.mean));
         }
-        let mut out = std::io::stdout().lock();
         writeln!(out, "{:>6}  {:>10}  {:>10}  choice", "share", "sum", "mean")?;
         for (choice, share) in json::ranked(&classification.choices, self.mean) {
             let percent = 100.0 * share;
-            writeln!(out, "{percent:5.1}%  {:10.4}  {:10.4}  {}", choice.sum, choice.mean, shown(&choice.text))?;
+            writeln!(out, "{percent:5.1}%  {:10.4}  {:10.4}  {}", choice.sum, choice.mean, choice.text)?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use clap::builder::RangedU64ValueParser;
 use flamant::convert::{ConvertOptions, convert};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Outcome, Run};
+use super::{Outcome, Run, say};
 
 /// Join an OpenFlamingo checkpoint, its language model and its vision model in one folder
 #[derive(Args)]
@@ -54,7 +54,7 @@ impl Run for Convert {
             bar.set_position(done);
         })?;
         bar.finish_and_clear();
-        eprintln!("{} is ready", output.display());
+        say(format_args!("{} is ready", output.display()));
         Ok(())
     }
 }

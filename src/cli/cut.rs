@@ -15,11 +15,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Longest line of the table of maps that is looked at: addresses, and a path.
 const LINE_BYTES: usize = 4096 + 128;
 
-/// Has the file named that a read faults in.
-pub fn name_cut_files() {
-    // A file that passes the limit of its size is an error of writing, as a full disk is.
+/// Has a file that passes the limit of its size be an error of writing, as a full disk is.
+pub fn outlive_limits_of_files() {
     // SAFETY: to ignore a signal needs no handler.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
+/// Has the file named that a read faults in.
+pub fn name_cut_files() {
     // SAFETY: a sigaction of zeros is one, with no flags and no signals blocked; it is complete before it is handed
     // over, and the handler is sound whenever the signal comes.
     unsafe {
@@ -72,8 +75,8 @@ fn mapped_at(address: usize, line: &mut [u8; LINE_BYTES]) -> Option<&[u8]> {
                 }
             } else if let Some(path) = line.get(..length).and_then(|line| path_of(line, address)) {
                 let start = length - path;
-                // Nothing in it may do something to a terminal.
-                line.iter_mut().filter(|byte| byte.is_ascii_control()).for_each(|byte| *byte = b'?');
+                // Nothing in it may do something to a terminal: bytes of other texts than ASCII may be control characters.
+                line.iter_mut().filter(|byte| !matches!(byte, b' '..=b'~')).for_each(|byte| *byte = b'?');
                 return line.get(start..length);
             } else {
                 length = 0;

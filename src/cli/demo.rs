@@ -14,7 +14,7 @@ use flamant::{Error, Flamingo, Limits, files};
 use serde_json::json;
 
 use super::input::DeviceArguments;
-use super::{Outcome, Run, print_json, progress};
+use super::{Outcome, Run, output, print_json, progress};
 
 /// Show the model in the program: it learns made-up names of symbols from a prompt
 #[derive(Args)]
@@ -94,7 +94,7 @@ impl Run for Demo {
         }
         terminal::show_report(&report)?;
         if let Some(path) = &self.html {
-            writeln!(std::io::stdout(), "\nThe page is {}", path.display())?;
+            writeln!(output()?, "\nThe page is {}", path.display())?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use clap::Args;
 use flamant::json;
 
-use super::{Outcome, Run, print_json};
+use super::{Outcome, Run, output, print_json};
 
 /// Show the devices of this machine, with their memory and usual limits, and why a kind is not usable
 #[derive(Args)]
@@ -23,7 +23,7 @@ impl Run for Devices {
         if self.json {
             return print_json(&devices.iter().map(json::device).collect());
         }
-        let mut out = std::io::stdout().lock();
+        let mut out = output()?;
         for device in devices {
             writeln!(out, "{device}")?;
         }

@@ -8,14 +8,14 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use flamant::eval::benchmark::{OWN, PUBLISHED};
 use flamant::eval::data::{Source, Task};
-use flamant::eval::results::Results;
+use flamant::eval::results::{Point, Results};
 use flamant::eval::shots::Selection;
 use flamant::eval::{Evaluation, PERMUTATIONS_MAX, Progress, Report, SHOTS_MAX, Settings, Subject};
 use flamant::{Error, Stats};
 use indicatif::ProgressBar;
 
-use super::input::{DeviceArguments, LimitArguments, ModelOrDemo, VideoArguments};
-use super::{Outcome, Run, progress};
+use super::input::{DeviceArguments, LimitArguments, ModelOrDemo, PixelArguments, VideoArguments};
+use super::{Failure, Outcome, Run, output, progress, say};
 
 /// Evaluate a model on a benchmark, few-shot; started again, it goes on where it was stopped
 #[derive(Args)]
@@ -117,6 +117,8 @@ pub struct Eval {
     #[command(flatten)]
     video: VideoArguments,
     #[command(flatten)]
+    pixels: PixelArguments,
+    #[command(flatten)]
     device: DeviceArguments,
     #[command(flatten)]
     limits: LimitArguments,
@@ -177,7 +179,7 @@ impl Run for Eval {
         let evaluation = Evaluation::open(self.settings())?;
         let missing = evaluation.missing();
         if let Some(first) = missing.names.first() {
-            eprintln!("flamant: {} images or videos are missing, the first is {first}", missing.count);
+            say(format_args!("{} images or videos are missing, the first is {first}", missing.count));
         }
         let mut engine = self.model.engine(&self.device, &self.limits)?;
         let terminal = Arc::new(Terminal::default());
@@ -219,13 +221,14 @@ impl Eval {
         settings.nltk = self.nltk.clone();
         settings.samples = self.samples as usize;
         settings.frames = self.video.sampling();
+        settings.prompt_limits = self.pixels.limits();
         settings
     }
 
     /// The scores as a table, and where the page is.
     fn print(&self, report: &Report) -> Outcome {
         let Results { model, metric, series, .. } = &report.results;
-        let mut out = std::io::stdout().lock();
+        let mut out = output()?;
         let shots: Vec<usize> =
             series.first().map_or(Vec::new(), |series| series.points.iter().map(|point| point.shots).collect());
         let width = series.iter().map(|series| series.label.chars().count()).max().unwrap_or(0).max(5);
@@ -244,7 +247,16 @@ impl Eval {
             writeln!(out, "{errors} answers failed, which count as the worst; {first}")?;
         }
         writeln!(out, "The page is {}", self.output.join("index.html").display())?;
-        Ok(())
+        // A score that nothing was answered for is none.
+        let failed = |point: &&Point| point.errors == point.examples;
+        let unanswered = series.iter().find_map(|series| Some((series, series.points.iter().find(failed)?)));
+        match (unanswered, &report.first_error) {
+            (Some((series, point)), Some(first)) => Err(Failure::Error(Error::argument(format!(
+                "all {} answers of {} at {} shots failed; the first error is {first}",
+                point.errors, series.label, point.shots
+            )))),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -264,7 +276,7 @@ impl Terminal {
             Progress::Answers { done, total } => {
                 self.advance(true, done, total, "{bar:40} {pos}/{len} answers, {eta} left");
             }
-            Progress::Note(note) => eprintln!("flamant: {note}"),
+            Progress::Note(note) => say(note),
             _ => {}
         }
     }
@@ -297,9 +309,9 @@ impl Terminal {
 fn summary(report: &Report, stats: &Stats) {
     let percent = |part: u64, rest: u64| 100.0 * part as f64 / (part + rest).max(1) as f64;
     let Report { answers, seconds, .. } = report;
-    eprintln!(
-        "flamant: {answers} answers in {seconds:.1} s; {:.0} % of prompt tokens and {:.0} % of images were there already",
+    say(format_args!(
+        "{answers} answers in {seconds:.1} s; {:.0} % of prompt tokens and {:.0} % of images were there already",
         percent(stats.tokens_cached, stats.tokens_computed),
         percent(stats.images_cached, stats.images_encoded),
-    );
+    ));
 }

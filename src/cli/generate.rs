@@ -6,7 +6,7 @@ use clap::Args;
 use flamant::{Error, Generation, Limits, Sampling, json};
 
 use super::input::{ModelArguments, PromptArguments};
-use super::{Outcome, Run, print_json, shown};
+use super::{Outcome, Run, output, print_json};
 
 /// Write after a prompt of texts and images
 #[derive(Args)]
@@ -68,6 +68,7 @@ impl Run for Generate {
     }
 
     fn run(self) -> Outcome {
+        let mut out = output()?;
         let options = self.generation();
         let prompt = self.prompt.read()?;
         let mut flamingo = self.model.open()?;
@@ -75,11 +76,10 @@ impl Run for Generate {
             let answer = flamingo.generate(&prompt, &options, &mut |_| {})?;
             return print_json(&json::answer(&answer));
         }
-        let mut out = std::io::stdout().lock();
         let mut written = Ok(());
         flamingo.generate(&prompt, &options, &mut |text| {
             if written.is_ok() {
-                written = out.write_all(shown(text).as_bytes()).and_then(|()| out.flush());
+                written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
             }
         })?;
         written?;

@@ -8,6 +8,8 @@ use flamant::image;
 use flamant::video::FrameSampling;
 use flamant::{Device, Dtype, Engine, Error, Flamingo, Limits, Load, Options, Prompt, PromptLimits};
 
+use super::{say, streams};
+
 /// Where a model runs.
 #[derive(Args)]
 pub struct DeviceArguments {
@@ -51,7 +53,7 @@ impl DeviceArguments {
     fn options(&self, limits: Limits) -> Options {
         let (device, refused) = self.device.resolve();
         if self.device == Device::Auto {
-            eprintln!("flamant: device {device}{}", refused.map_or(String::new(), |reason| format!(" ({reason})")));
+            say(format_args!("device {device}{}", refused.map_or(String::new(), |reason| format!(" ({reason})"))));
         }
         Options::default().device(device).dtype(self.dtype).threads(self.threads).limits(limits).load(self.load)
     }
@@ -274,7 +276,7 @@ impl PromptArguments {
     /// Reads and decodes the prompt.
     pub fn read(&self) -> Result<Prompt, Error> {
         let prompt = self.decoded()?;
-        prompt.notes().iter().for_each(|note| eprintln!("flamant: {note}"));
+        prompt.notes().iter().for_each(say);
         Ok(prompt)
     }
 
@@ -283,7 +285,7 @@ impl PromptArguments {
         match self.file.as_deref() {
             Some(file) if file.as_os_str() == "-" => {
                 let mut text = String::new();
-                let stdin = std::io::stdin().lock();
+                let stdin = streams::input()?;
                 stdin
                     .take(limits.bytes_max.saturating_add(1))
                     .read_to_string(&mut text)

@@ -8,7 +8,7 @@ use flamant::{Device, GenerationConfig, Inspection, Limits};
 use serde_json::json;
 
 use super::input::ModelFolder;
-use super::{Outcome, Run, print_json};
+use super::{Outcome, Run, output, print_json};
 
 /// Show family, dimensions, parameters, number formats and gates of a model folder
 #[derive(Args)]
@@ -31,7 +31,7 @@ impl Run for Inspect {
 
 fn show(inspection: &Inspection) -> Outcome {
     let ModelConfig { vision, resampler, gated, decoder } = &inspection.config;
-    let mut out = std::io::stdout().lock();
+    let mut out = output()?;
     writeln!(out, "family      {}, language model {}", inspection.family.name, inspection.language_model)?;
     let (side, patch) = (vision.image_size, vision.patch_size);
     let clip = format!("{} layers of {} x {}", vision.layers, vision.heads, vision.width / vision.heads);

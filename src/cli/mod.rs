@@ -13,22 +13,27 @@ mod generate;
 mod input;
 mod inspect;
 mod score;
+mod streams;
 
 use std::borrow::Cow;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{Arg, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use flamant::Error;
 use indicatif::{ProgressBar, ProgressStyle};
+
+use streams::{escaped, output, say};
 
 /// Runs few-shot visual language models of the Flamingo family (OpenFlamingo, IDEFICS).
 #[derive(Parser)]
 #[command(
     version,
     about,
-    after_help = "Exit codes: 0 done, 1 a file, prompt or device is at fault, 2 usage, 3 some requests of a batch have errors."
+    after_help = "\
+Exit codes: 0 done, 1 a file, prompt or device is at fault or a result cannot be written, 2 usage, 3 some requests of a
+batch have errors."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -90,7 +95,16 @@ trait Run {
 pub fn main() -> ExitCode {
     #[cfg(target_os = "linux")]
     cut::name_cut_files();
-    let arguments = Arguments::try_parse().unwrap_or_else(|error| with_usage(error).exit());
+    Error::hide_caught_panics();
+    let arguments = match parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return ended(tell(&with_usage(error))),
+    };
+    // A conversion that the system ends, by this signal as by any other, begins anew; others keep what they have.
+    #[cfg(target_os = "linux")]
+    if !matches!(arguments.command, Command::Convert(_)) {
+        cut::outlive_limits_of_files();
+    }
     let outcome = match arguments.command {
         Command::Demo(command) => run("demo", command),
         Command::Generate(command) => run("generate", command),
@@ -103,15 +117,55 @@ pub fn main() -> ExitCode {
         Command::Devices(command) => run("devices", command),
         Command::Convert(command) => run("convert", command),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(Failure::Output(error)) => complain(&format!("standard output: {error}")),
-        Err(Failure::Usage(error)) => error.exit(),
-        Err(Failure::Requests { some: true }) => ExitCode::from(3),
-        Err(Failure::Requests { some: false }) => ExitCode::from(1),
-        Err(Failure::Error(error)) => complain(&error.to_string()),
+    ended(match outcome {
+        Err(Failure::Usage(error)) => tell(&error),
+        other => other.map(|()| ExitCode::SUCCESS),
+    })
+}
+
+/// The arguments; a variable of the environment that is empty counts as one that is not set.
+fn parse() -> Result<Arguments, clap::Error> {
+    let unset = |argument: Arg| match argument.get_env() {
+        Some(name) if std::env::var_os(name).is_some_and(|value| value.is_empty()) => argument.env(None::<&str>),
+        _ => argument,
+    };
+    let mut command = Arguments::command();
+    let names: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    for name in names {
+        command = command.mut_subcommand(name, |command| command.mut_args(unset));
     }
+    let mut matches = command.clone().try_get_matches()?;
+    Arguments::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+}
+
+/// The exit code of what came of a command, told in one line where it is a fault.
+fn ended(outcome: Result<ExitCode, Failure>) -> ExitCode {
+    match outcome {
+        Ok(code) => return code,
+        Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
+        Err(Failure::Output(error)) => say(format_args!("standard output: {error}")),
+        Err(Failure::Requests { some: true }) => return ExitCode::from(3),
+        Err(Failure::Requests { some: false }) => {}
+        Err(Failure::Error(error)) => say(error),
+        Err(Failure::Usage(error)) => say(error.render()),
+    }
+    ExitCode::from(1)
+}
+
+/// What the parser has to say: help on standard output, all else on standard error.
+fn tell(error: &clap::Error) -> Result<ExitCode, Failure> {
+    if !error.use_stderr() {
+        output()?.flush()?;
+        error.print()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let text = error.render().to_string();
+    // It quotes what it was given; with colours where it may.
+    let _ = match escaped(&text) {
+        Cow::Borrowed(_) => error.print(),
+        Cow::Owned(text) => std::io::stderr().write_all(text.as_bytes()),
+    };
+    Ok(ExitCode::from(error.exit_code() as u8))
 }
 
 /// Runs a command if its arguments can be.
@@ -151,12 +205,6 @@ fn misused(name: &str, kind: ErrorKind, message: &str) -> clap::Error {
     }
 }
 
-fn complain(line: &str) -> ExitCode {
-    // Nobody is left to tell if this fails too.
-    let _ = writeln!(std::io::stderr(), "flamant: {line}");
-    ExitCode::from(1)
-}
-
 /// A bar of progress, if standard error is a terminal.
 fn progress(length: u64, template: &str) -> ProgressBar {
     if length == 0 || !std::io::stderr().is_terminal() {
@@ -165,27 +213,10 @@ fn progress(length: u64, template: &str) -> ProgressBar {
     ProgressBar::new(length).with_style(ProgressStyle::with_template(template).expect("the template is well formed"))
 }
 
-/// A text of a model as standard output gets it: on a terminal without control characters but those of lines, which may
-/// move its cursor, change its title or more; else as it is.
-fn shown(text: &str) -> Cow<'_, str> {
-    escaped(text, |character| character.escape_default().to_string())
-}
-
-/// `text` with what `escape` makes of control characters, if standard output is a terminal.
-fn escaped(text: &str, escape: impl Fn(char) -> String) -> Cow<'_, str> {
-    let is_harmful = |character: char| character.is_control() && !matches!(character, '\n' | '\t');
-    if !text.contains(is_harmful) || !std::io::stdout().is_terminal() {
-        return Cow::Borrowed(text);
-    }
-    let plain = |character| if is_harmful(character) { escape(character) } else { String::from(character) };
-    Cow::Owned(text.chars().map(plain).collect())
-}
-
 /// Prints one line of JSON.
 fn print_json(value: &serde_json::Value) -> Outcome {
-    let mut out = std::io::stdout().lock();
-    // JSON leaves some control characters as they are.
-    writeln!(out, "{}", escaped(&value.to_string(), |character| format!("\\u{:04x}", u32::from(character))))?;
+    let mut out = output()?;
+    writeln!(out, "{value}")?;
     out.flush()?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use flamant::files::Output;
 use flamant::{Error, Limits, json};
 
 use super::input::{ModelArguments, PromptArguments};
-use super::{Outcome, Run, print_json, shown};
+use super::{Outcome, Run, output, print_json};
 
 /// Log-probability of each token of a prompt, given those before it
 #[derive(Args)]
@@ -38,6 +38,7 @@ impl Run for Score {
     }
 
     fn run(self) -> Outcome {
+        let mut out = output()?;
         let prompt = self.prompt.read()?;
         let mut flamingo = self.model.open()?;
         let mut file = match &self.logits {
@@ -57,10 +58,8 @@ impl Run for Score {
         if self.json {
             return print_json(&json::score(&score, flamingo.tokenizer()));
         }
-        let mut out = std::io::stdout().lock();
         for (&id, logprob) in score.ids.iter().zip(&score.logprobs) {
             let token = flamingo.tokenizer().token(id);
-            let token = shown(&token);
             match logprob {
                 Some(logprob) => writeln!(out, "{logprob:10.4}  {token}")?,
                 None => writeln!(out, "{:>10}  {token}", "")?,

@@ -336,7 +336,7 @@ mod tests {
                 0 => "a fault of the library while preparing a request: on purpose",
                 _ => "2 tokens",
             };
-            assert_eq!(load.numbers.ended[&(number + 100)], want, "{number}");
+            assert!(load.numbers.ended[&(number + 100)].starts_with(want), "{number}");
         }
     }
 

@@ -18,15 +18,14 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::fmt::Display;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Once};
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::backend::{ARCHITECTURES, devices};
 use crate::engine::{Engine, json};
-use crate::error::{Error, said};
+use crate::error::{Error, caught, said};
 use layout::{
     ABI_VERSION, Callback, EngineOptions, EventView, FOREVER, Handle, LogCallback, RequestOptions, StatsView, Status,
 };
@@ -111,7 +110,7 @@ fn keep(text: CString) -> *const c_char {
 
 /// Does the work of an entry: nothing leaves it but a status, and what went wrong is kept for the thread.
 fn answer(work: impl FnOnce() -> Outcome) -> Status {
-    let outcome = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|reason| Err(Failure::panicked(&*reason)));
+    let outcome = caught(work).unwrap_or_else(|reason| Err(Failure::panicked(&*reason)));
     let (status, message) = match outcome {
         Ok(status) => (status, String::new()),
         Err(Failure { status, message }) => (status, message),
@@ -208,6 +207,9 @@ extern "C" fn flamant_request_init(request: *mut RequestOptions, struct_size: us
 #[unsafe(no_mangle)]
 extern "C" fn flamant_engine_open(options: *const EngineOptions, engine: *mut Handle) -> Status {
     answer(|| {
+        // The library's own hook: a program in another language has none in it.
+        static HOOK: Once = Once::new();
+        HOOK.call_once(Error::hide_caught_panics);
         let place = memory::place("engine", engine)?;
         let asked = match options.is_null() {
             true => ask::default_options(),

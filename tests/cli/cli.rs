@@ -101,7 +101,7 @@ fn a_terminal_gets_no_control_characters() {
         String::from_utf8(command.output().expect("python3 is there").stdout).unwrap()
     };
     let shown = on_terminal(&write).replace("\r\n", "\n");
-    assert_eq!(shown, piped.replace('\u{1b}', "\\u{1b}").replace('\u{7}', "\\u{7}"));
+    assert_eq!(shown, piped.replace('\u{1b}', "\\u001b").replace('\u{7}', "\\u0007"));
     let line = on_terminal(&[&write[..], &["--json"]].concat());
     assert!(!line.trim_end().contains(char::is_control), "{line:?}");
     let answer: Value = serde_json::from_str(&line).unwrap();

@@ -6,6 +6,8 @@ mod cli;
 #[cfg(target_os = "linux")]
 mod cut;
 mod examples;
+#[cfg(target_os = "linux")]
+mod streams;
 #[path = "../support"]
 mod support {
     pub mod sick;

@@ -39,6 +39,7 @@ const UNSAFE: &[&str] = &[
     "src/backend/gpu/emulated.rs",
     "src/checkpoint/mapped.rs",
     "src/cli/cut.rs",
+    "src/cli/streams.rs",
     "src/ffi/memory.rs",
     "src/ffi/mod.rs",
     "src/ffi/show.rs",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use flamant::{Answer, PagesNow, Stats};
 use serde_json::{Value, json};
 
-use crate::cli::Outcome;
+use crate::cli::{Outcome, output};
 
 /// A time that was measured.
 pub enum Sample {
@@ -150,7 +150,7 @@ impl Figures {
         let encoded = self.grown(|stats| stats.images_encoded);
         let (steps, preemptions) = (self.steps(), self.grown(|stats| stats.preemptions));
         let tokens_a_step = self.grown(|stats| stats.tokens_computed) as f64 / steps as f64;
-        let mut out = std::io::stdout().lock();
+        let mut out = output()?;
         let mut line = |name: &str, text: String| writeln!(out, "{name:15} {text}");
         let requests = self.requests as f64 / self.seconds;
         let (count, seconds) = (self.requests, self.seconds);

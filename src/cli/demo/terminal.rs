@@ -1,10 +1,11 @@
 //! The demo on a terminal: drawings in Braille dots, bars of odds, tables.
 
-use std::io::{Write, stdout};
+use std::io::Write as _;
 
 use flamant::Flamingo;
 use flamant::demo::{Drawing, Sheet};
 
+use super::super::output;
 use super::{ALPHABETS, CONTROL_WAYS, Outcome, Report, SHOT_WAYS, SHOTS, SHOWN, Shown, Tally, WAYS, figure, mean};
 
 /// Dots of a drawing, each way: 12 characters of 2 x 4 dots across, so that six drawings fit 80 columns.
@@ -13,7 +14,7 @@ const DOTS: usize = 24;
 const ACROSS: usize = 6;
 
 pub fn show_episode(shown: &Shown, flamingo: &Flamingo) -> Outcome {
-    let mut out = stdout().lock();
+    let mut out = output()?;
     let episode = &shown.episode;
     writeln!(
         out,
@@ -48,7 +49,7 @@ pub fn show_report(report: &Report) -> Outcome {
     if report.prompts == 0 {
         return Ok(());
     }
-    let mut out = stdout().lock();
+    let mut out = output()?;
     let row = |title: &str, figures: &[Option<f64>]| {
         let figures: String = figures.iter().map(|percent| format!("{:>8}", figure(*percent))).collect();
         format!("{title:32}{figures}")
