@@ -143,9 +143,9 @@ impl Header {
         if self.compression == BITFIELDS {
             return Err(input.damaged("masks of colours beside a palette"));
         }
-        let mut samples = zeroed(input.source, self.width * self.height)?;
+        let mut samples = zeroed(self.width * self.height);
         for (row, packed) in samples.chunks_exact_mut(self.width).zip(self.rows(input, bits)?) {
-            if bits == 8 { row.copy_from_slice(packed) } else { row.copy_from_slice(&spread(packed, self.width, bits)) }
+            if bits == 8 { row.copy_from_slice(packed) } else { spread(packed, self.width, bits, row) }
         }
         Ok(samples)
     }
@@ -170,7 +170,7 @@ impl Header {
         let stride = self.bits / 8;
         let mode = if places[3] < stride { Mode::Rgba } else { Mode::Rgb };
         let places = &places[..mode.bytes_per_pixel()];
-        let mut pixels = zeroed(input.source, self.width * self.height * places.len())?;
+        let mut pixels = zeroed(self.width * self.height * places.len());
         for (row, packed) in pixels.chunks_exact_mut(self.width * places.len()).zip(self.rows(input, self.bits)?) {
             for (pixel, packed) in row.chunks_exact_mut(places.len()).zip(packed.chunks_exact(stride)) {
                 pixel.iter_mut().zip(places).for_each(|(channel, &place)| *channel = packed[place]);
@@ -181,7 +181,7 @@ impl Header {
 
     /// Pixels of 16 bits: red from bit `red` on, green of so many levels above 0.
     fn halves(&self, input: &Input, red: u32, green: u32) -> Result<Image> {
-        let mut pixels = zeroed(input.source, self.width * self.height * 3)?;
+        let mut pixels = zeroed(self.width * self.height * 3);
         for (row, packed) in pixels.chunks_exact_mut(self.width * 3).zip(self.rows(input, 16)?) {
             for (pixel, packed) in row.chunks_exact_mut(3).zip(packed.chunks_exact(2)) {
                 let word = u32::from(u16::from_le_bytes([packed[0], packed[1]]));
@@ -197,7 +197,7 @@ impl Header {
     /// Indices from runs, which go from the left of a row of the file, over its end where they do not say it.
     fn runs(&self, input: &Input) -> Result<Vec<u8>> {
         let count = self.width * self.height;
-        let mut drawn = zeroed(input.source, count)?;
+        let mut drawn = zeroed(count);
         drawn.clear();
         let mut at = self.pixels;
         let mut x = 0;

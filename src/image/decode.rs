@@ -7,6 +7,7 @@
 //! Bit for bit Pillow's, but for lossy WebP, whose colours are within a few levels.
 
 use std::borrow::Cow;
+use std::io::Cursor;
 
 use super::exif::Orientation;
 use super::input::{Format, Input, Limits, is_gray_ramp, little_endian, padded_palette, spread, zeroed};
@@ -19,8 +20,13 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 ///
-/// Nothing known at the start of `bytes`, damaged or truncated data, or a limit that would be passed.
+/// Nothing known at the start of `bytes`, damaged or truncated data, or a limit that would be passed; a system without
+/// memory for the pixels.
 pub fn decode(bytes: &[u8], source: &str, limits: &Limits) -> Result<Image> {
+    Error::catch(&format!("decoding {source}"), || of_any_format(bytes, source, limits))
+}
+
+fn of_any_format(bytes: &[u8], source: &str, limits: &Limits) -> Result<Image> {
     if bytes.len() as u64 > limits.bytes_max {
         return Err(Error::limit(format!("{source}: bytes of the file"), limits.bytes_max, bytes.len() as u64));
     }
@@ -54,7 +60,7 @@ fn decode_png(input: &Input) -> Result<Image> {
     let header = decoder.read_header_info().map_err(|error| unreadable_png(input, error))?;
     let (width, height) = input.check_size(header.width, header.height)?;
     let mut reader = decoder.read_info().map_err(|error| unreadable_png(input, error))?;
-    let mut packed = zeroed(input.source, reader.output_buffer_size().ok_or_else(|| input.damaged("rows too long"))?)?;
+    let mut packed = zeroed(reader.output_buffer_size().ok_or_else(|| input.damaged("rows too long"))?);
     reader.next_frame(&mut packed).map_err(|error| unreadable_png(input, error))?;
     Ok(png_image(width, height, reader.info(), packed).oriented(Orientation::of_png(input.bytes)))
 }
@@ -99,10 +105,12 @@ fn png_image(width: usize, height: usize, info: &png::Info, mut packed: Vec<u8>)
 /// Grey of at most 8 bits, scaled so that the lightest level is 255.
 fn png_gray(packed: Vec<u8>, width: usize, bits: u8) -> Vec<u8> {
     let step = 255 / (u8::MAX >> (8 - bits));
-    png_samples(packed, width, bits).into_iter().map(|sample| sample * step).collect()
+    let mut samples = png_samples(packed, width, bits);
+    samples.iter_mut().for_each(|sample| *sample *= step);
+    samples
 }
 
-/// Rows of a PNG with every sample in a byte of its own; of 16 bits the high ones.
+/// Rows of a PNG with every sample in a byte of its own; of 16 bits the high ones. `width` samples are a row.
 fn png_samples(mut packed: Vec<u8>, width: usize, bits: u8) -> Vec<u8> {
     match bits {
         8 => packed,
@@ -111,9 +119,15 @@ fn png_samples(mut packed: Vec<u8>, width: usize, bits: u8) -> Vec<u8> {
             let samples = packed.len() / 2;
             (0..samples).for_each(|sample| packed[sample] = packed[2 * sample]);
             packed.truncate(samples);
+            packed.shrink_to_fit();
             packed
         }
-        _ => spread(&packed, width, bits.into()),
+        _ => {
+            let rows = packed.len() / (width * usize::from(bits)).div_ceil(8);
+            let mut samples = zeroed(width * rows);
+            spread(&packed, width, bits.into(), &mut samples);
+            samples
+        }
     }
 }
 
@@ -127,7 +141,7 @@ fn decode_jpeg(input: &Input) -> Result<Image> {
         _ => Mode::Cmyk,
     };
     memory::ask(decoder.memory());
-    let mut pixels = zeroed(input.source, width * height * mode.bytes_per_pixel())?;
+    let mut pixels = zeroed(width * height * mode.bytes_per_pixel());
     decoder.read(&mut pixels).map_err(|reason| input.damaged(reason))?;
     if mode == Mode::Cmyk {
         // Adobe's programs store inks inverted, and Pillow takes all files as theirs.
@@ -137,19 +151,22 @@ fn decode_jpeg(input: &Input) -> Result<Image> {
 }
 
 fn decode_webp(input: &Input) -> Result<Image> {
+    // What follows the file in it is no part of it, as libwebp has it.
+    let end = (8 + little_endian(input.bytes, 4) as usize).clamp(12, input.bytes.len());
+    let bytes = &input.bytes[..end];
     // The decoder allocates whatever length a chunk claims.
-    if !webp_chunks_fit(input.bytes) {
+    if !webp_chunks_fit(bytes) {
         return Err(input.damaged("fewer bytes than its chunks claim"));
     }
-    let mut decoder = image_webp::WebPDecoder::new(input.reader()).map_err(|error| input.damaged(error))?;
+    let mut decoder = image_webp::WebPDecoder::new(Cursor::new(bytes)).map_err(|error| input.damaged(error))?;
     let (width, height) = decoder.dimensions();
     let (width, height) = input.check_size(width, height)?;
     let mode = if decoder.has_alpha() { Mode::Rgba } else { Mode::Rgb };
-    let mut pixels = zeroed(input.source, width * height * mode.bytes_per_pixel())?;
+    let mut pixels = zeroed(width * height * mode.bytes_per_pixel());
     // The decoder's own planes or words of a pixel.
-    memory::ask(width * height * 4);
+    memory::expect(width * height * 4);
     decoder.read_image(&mut pixels).map_err(|error| input.damaged(error))?;
-    Ok(Image::new(width, height, mode, pixels).oriented(Orientation::of_webp(input.bytes)))
+    Ok(Image::new(width, height, mode, pixels).oriented(Orientation::of_webp(bytes)))
 }
 
 /// Whether the chunks of a WebP end where the file ends or before; the padding of the last one may be missing.
@@ -183,11 +200,11 @@ fn decode_gif(input: &Input) -> Result<Image> {
     };
     // A first frame that reaches beyond the screen makes the screen larger.
     let (width, height) = input.check_size(screen_width.max(frame.right()), screen_height.max(frame.bottom()))?;
-    let mut indices = zeroed(input.source, frame.width * frame.height)?;
+    let mut indices = zeroed(frame.width * frame.height);
     decoder.read_into_buffer(&mut indices).map_err(|error| input.damaged(error))?;
     let palette = decoder.palette().map_err(|error| input.damaged(error))?;
 
-    let mut screen = zeroed(input.source, width * height)?;
+    let mut screen = zeroed(width * height);
     screen.fill(frame.transparent.unwrap_or(0));
     frame.paste(&indices, &mut screen, width);
     let mut image = Image::new(width, height, Mode::Palette, screen);

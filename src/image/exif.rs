@@ -3,10 +3,13 @@
 
 use std::io::Read as _;
 
-use super::Image;
+use super::input::png_chunks;
+use super::{Image, memory};
 
-/// Bytes that a compressed text of a PNG may unpack to, as in Pillow.
+/// Bytes that a compressed text of a PNG may unpack to, and all of them together, as in Pillow. Those that are more are
+/// passed over.
 const TEXT_MAX: u64 = 1 << 20;
+const TEXTS_MAX: u64 = 64 << 20;
 const ORIENTATION: u16 = 0x0112;
 
 /// What may say it in a file.
@@ -16,6 +19,8 @@ struct Metadata {
     xmp: Option<Vec<u8>>,
     /// EXIF in hexadecimal digits, as ImageMagick writes it into texts of PNGs.
     profile: Option<Vec<u8>>,
+    /// Bytes that texts were unpacked to.
+    unpacked: u64,
 }
 
 /// A number from 2 to 8 where the image is to be turned.
@@ -47,13 +52,7 @@ impl Orientation {
     /// Of a PNG: chunks before and behind the pixels.
     pub(super) fn of_png(bytes: &[u8]) -> Option<Orientation> {
         let mut found = Metadata::default();
-        let mut rest = bytes.get(8..)?;
-        while let Some((length, after)) = rest.split_first_chunk::<4>() {
-            let Some((name, after)) = after.split_first_chunk::<4>() else { break };
-            let Some((content, after)) = after.split_at_checked(u32::from_be_bytes(*length) as usize) else { break };
-            found.add_chunk(name, content);
-            rest = after.get(4..).unwrap_or_default();
-        }
+        png_chunks(bytes).for_each(|(name, content)| found.add_chunk(name, content));
         found.orientation()
     }
 
@@ -96,18 +95,29 @@ impl Metadata {
             (b"tEXt", b"exif") => self.exif = Some(text.to_vec()),
             (b"tEXt", b"Raw profile type exif") => self.profile = Some(text.to_vec()),
             (b"zTXt", b"Raw profile type exif") => {
-                self.profile = text.get(1..).and_then(inflated).or(self.profile.take())
+                self.profile = text.get(1..).and_then(|text| self.inflated(text)).or(self.profile.take())
             }
             (b"iTXt", b"XML:com.adobe.xmp" | b"Raw profile type exif") => {
                 // Compressed or not, a method, a language and a translated key, each ended by 0; then the text.
                 let Some(([compressed, _], rest)) = text.split_first_chunk::<2>() else { return };
                 let Some(text) = rest.splitn(3, |&byte| byte == 0).nth(2) else { return };
-                let text = if *compressed == 0 { Some(text.to_vec()) } else { inflated(text) };
+                let text = if *compressed == 0 { Some(text.to_vec()) } else { self.inflated(text) };
                 let place = if key.starts_with(b"XML") { &mut self.xmp } else { &mut self.profile };
                 *place = text.or(place.take());
             }
             _ => {}
         }
+    }
+
+    fn inflated(&mut self, compressed: &[u8]) -> Option<Vec<u8>> {
+        if self.unpacked > TEXTS_MAX {
+            return None;
+        }
+        let mut text = Vec::new();
+        let read = flate2::read::ZlibDecoder::new(compressed).take(TEXT_MAX + 1).read_to_end(&mut text);
+        // What ends in a fault was unpacked all the same.
+        self.unpacked += text.len() as u64;
+        (read.is_ok() && text.len() as u64 <= TEXT_MAX).then_some(text)
     }
 
     fn orientation(self) -> Option<Orientation> {
@@ -117,12 +127,6 @@ impl Metadata {
         let turns = (2..=8).find(|&turn| number == f64::from(turn))?;
         Some(Orientation(turns))
     }
-}
-
-fn inflated(compressed: &[u8]) -> Option<Vec<u8>> {
-    let mut text = Vec::new();
-    flate2::read::ZlibDecoder::new(compressed).take(TEXT_MAX + 1).read_to_end(&mut text).ok()?;
-    (text.len() as u64 <= TEXT_MAX).then_some(text)
 }
 
 /// The bytes that a raw profile holds: digits behind three lines, with white space between.
@@ -222,7 +226,8 @@ impl Image {
     /// An image of another shape with pixels taken from `place(x, y)` of this one.
     fn gathered(self, width: usize, height: usize, place: impl Fn(usize, usize) -> (usize, usize)) -> Image {
         let stride = self.mode.bytes_per_pixel();
-        let mut pixels = Vec::with_capacity(self.pixels.len());
+        memory::ask(self.pixels.len());
+        let mut pixels = memory::room(self.pixels.len());
         for y in 0..height {
             for x in 0..width {
                 let (from_x, from_y) = place(x, y);

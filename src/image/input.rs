@@ -105,23 +105,33 @@ impl<'a> Input<'a> {
     }
 }
 
-/// As many zeros. A system without memory for them is an error, not the end of the process.
-pub(super) fn zeroed(source: &str, length: usize) -> Result<Vec<u8>> {
+/// As many zeros.
+pub(super) fn zeroed(length: usize) -> Vec<u8> {
     memory::ask(length);
-    let mut bytes = Vec::new();
-    match bytes.try_reserve_exact(length) {
-        Ok(()) => bytes.resize(length, 0),
-        Err(_) => return Err(Error::invalid(source, "image", format!("memory for {length} bytes"), "none left")),
-    }
-    Ok(bytes)
+    memory::filled(length, 0)
 }
 
-/// Spreads rows of 1-, 2- or 4-bit samples, each of which starts at a whole byte.
-pub(super) fn spread(packed: &[u8], width: usize, bits: usize) -> Vec<u8> {
+/// The chunks of a PNG up to its end, as name and content; what follows is no part of the image.
+pub(crate) fn png_chunks(png: &[u8]) -> impl Iterator<Item = (&[u8; 4], &[u8])> {
+    let mut rest = png.get(8..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        let (name, after) = after.split_first_chunk::<4>()?;
+        let (content, after) = after.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        rest = after.get(4..).unwrap_or_default();
+        (name != b"IEND").then_some((name, content))
+    })
+}
+
+/// Spreads rows of 1-, 2- or 4-bit samples, each of which starts at a whole byte, to a byte a sample.
+pub(super) fn spread(packed: &[u8], width: usize, bits: usize, samples: &mut [u8]) {
     let per_byte = 8 / bits;
     let mask = (1 << bits) - 1;
-    let sample = |row: &[u8], x: usize| row[x / per_byte] >> (8 - bits * (x % per_byte + 1)) & mask;
-    packed.chunks_exact(width.div_ceil(per_byte)).flat_map(|row| (0..width).map(move |x| sample(row, x))).collect()
+    for (row, samples) in packed.chunks_exact(width.div_ceil(per_byte)).zip(samples.chunks_exact_mut(width)) {
+        for (x, sample) in samples.iter_mut().enumerate() {
+            *sample = row[x / per_byte] >> (8 - bits * (x % per_byte + 1)) & mask;
+        }
+    }
 }
 
 /// A palette of red, green and blue as 256 opaque entries; those that the file lacks are black.

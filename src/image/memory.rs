@@ -1,11 +1,14 @@
-//! What threads that prepare requests hold together of decoded images.
+//! What threads that prepare requests hold together of decoded images, and memory for images that may not be there.
 //!
 //! A request has [`FREE`] bytes of its own. One that needs more waits until it is the only such one, so that any
 //! number of threads holds that many times [`FREE`] and what the limits allow one request. There is one lock, held to
 //! the end of a request, so nobody waits for a thread that waits.
 
 use std::cell::RefCell;
+use std::panic::resume_unwind;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::error::NoMemory;
 
 /// Bytes that each thread may hold beside others: two photographs of 20 million pixels.
 const FREE: usize = 128 << 20;
@@ -51,12 +54,37 @@ pub(crate) fn ask(bytes: usize) {
     });
 }
 
+/// An empty vector with room for so many values of an image. Where the system has no memory for them it unwinds, up to
+/// the next [`Error::catch`](crate::Error::catch), which makes it an error: whoever decodes or prepares stands behind one.
+pub(crate) fn room<T>(count: usize) -> Vec<T> {
+    let bytes = count.saturating_mul(size_of::<T>());
+    let mut values = Vec::new();
+    match values.try_reserve_exact(count) {
+        Ok(()) => values,
+        Err(_) => resume_unwind(Box::new(NoMemory(bytes))),
+    }
+}
+
+/// As [`room`], of equal values.
+pub(crate) fn filled<T: Clone>(count: usize, value: T) -> Vec<T> {
+    let mut values = room(count);
+    values.resize(count, value);
+    values
+}
+
+/// Before code that is not ours allocates so many bytes, and cannot do without.
+pub(crate) fn expect(bytes: usize) {
+    ask(bytes);
+    drop(room::<u8>(bytes));
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
 
     use super::*;
+    use crate::error::Error;
 
     #[test]
     fn one_large_request_at_a_time() {
@@ -82,5 +110,13 @@ mod tests {
             }
         });
         assert_eq!(most.into_inner(), 1);
+    }
+
+    #[test]
+    fn memory_that_is_not_there_is_an_error() {
+        assert_eq!(filled(3, 7_u16), [7; 3]);
+        let error = Error::catch("decoding a.png", || Ok(room::<u16>(usize::MAX / 4).len())).unwrap_err().to_string();
+        let bytes = usize::MAX / 4 * 2;
+        assert_eq!(error, format!("memory: expected {bytes} bytes more for decoding a.png, found none left"));
     }
 }

@@ -20,8 +20,8 @@ mod tiles;
 
 pub use decode::decode;
 pub(crate) use decode::gif_with_palette;
-pub(crate) use input::Format;
 pub use input::Limits;
+pub(crate) use input::{Format, png_chunks};
 pub use preprocess::{CLIP_MEAN, CLIP_STD, Crop, Frames, Preprocessor};
 
 use std::borrow::Cow;
@@ -164,6 +164,9 @@ impl Image {
     }
 
     /// The whole image as red, green, blue of every pixel; alpha is dropped, not blended. Pillow's `convert("RGB")`.
+    ///
+    /// # Panics
+    /// Where the system has no memory for them; within [`Error::catch`] that is an error.
     pub fn to_rgb(&self) -> Cow<'_, [u8]> {
         rgb_of(self.mode, &self.palette, &self.pixels)
     }
@@ -193,24 +196,27 @@ impl Image {
 
 /// Red, green and blue of each of `pixels`, without regard to alpha.
 fn rgb_of<'a>(mode: Mode, palette: &[[u8; 4]], pixels: &'a [u8]) -> Cow<'a, [u8]> {
+    if mode == Mode::Rgb {
+        return Cow::Borrowed(pixels);
+    }
+    let length = pixels.len() / mode.bytes_per_pixel() * 3;
+    memory::ask(length);
+    let mut rgb: Vec<u8> = memory::room(length);
     match mode {
-        Mode::Rgb => Cow::Borrowed(pixels),
-        Mode::Rgba => pixels.chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect(),
-        Mode::Bilevel | Mode::Gray => pixels.iter().flat_map(|&level| [level; 3]).collect(),
-        Mode::GrayAlpha => pixels.chunks_exact(2).flat_map(|pixel| [pixel[0]; 3]).collect(),
-        Mode::Palette => pixels
-            .iter()
-            .flat_map(|&index| {
-                let [red, green, blue, _] = palette[usize::from(index)];
-                [red, green, blue]
-            })
-            .collect(),
-        Mode::Cmyk => pixels.as_chunks().0.iter().flat_map(rgb_of_inks).collect(),
+        Mode::Rgb | Mode::Rgba => rgb.extend(pixels.chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]])),
+        Mode::Bilevel | Mode::Gray => rgb.extend(pixels.iter().flat_map(|&level| [level; 3])),
+        Mode::GrayAlpha => rgb.extend(pixels.chunks_exact(2).flat_map(|pixel| [pixel[0]; 3])),
+        Mode::Palette => rgb.extend(pixels.iter().flat_map(|&index| {
+            let [red, green, blue, _] = palette[usize::from(index)];
+            [red, green, blue]
+        })),
+        Mode::Cmyk => rgb.extend(pixels.as_chunks().0.iter().flat_map(rgb_of_inks)),
         // Pillow clips 16-bit grey to 255, it does not scale it.
         Mode::Gray16 => {
-            pixels.chunks_exact(2).flat_map(|pixel| [if pixel[1] == 0 { pixel[0] } else { 255 }; 3]).collect()
+            rgb.extend(pixels.chunks_exact(2).flat_map(|pixel| [if pixel[1] == 0 { pixel[0] } else { 255 }; 3]));
         }
     }
+    Cow::Owned(rgb)
 }
 
 /// Each colour is what its ink leaves of what black leaves, rounded as Pillow does.

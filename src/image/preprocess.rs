@@ -5,7 +5,7 @@
 //! looks levels up in when it cuts patches.
 
 use super::resize::{Axis, BICUBIC, Sample, filtered, nearest};
-use super::{Image, Mode, rgb_of, tiles};
+use super::{Image, Mode, memory, rgb_of, tiles};
 
 /// Mean of red, green and blue over CLIP's training images, on the scale 0..1.
 pub const CLIP_MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
@@ -121,7 +121,8 @@ fn resize_in_mode(image: &Image, x: &Axis, y: &Axis) -> Vec<u8> {
         Mode::GrayAlpha => bicubic_premultiplied::<2>(pixels, x, y),
         Mode::Rgba => bicubic_premultiplied::<4>(pixels, x, y),
         Mode::Gray16 => {
-            let words: Vec<u16> = pixels.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
+            let mut words: Vec<u16> = memory::room(pixels.len() / 2);
+            words.extend(pixels.as_chunks().0.iter().map(|&pair| u16::from_le_bytes(pair)));
             bicubic::<u16, 1>(&words, x, y).into_iter().flat_map(u16::to_le_bytes).collect()
         }
     };
@@ -134,7 +135,8 @@ fn bicubic_premultiplied<const CHANNELS: usize>(pixels: &[u8], x: &Axis, y: &Axi
     if x.source == x.target && y.source == y.target {
         return bicubic::<u8, CHANNELS>(pixels, x, y);
     }
-    let mut premultiplied = pixels.to_vec();
+    let mut premultiplied = memory::room(pixels.len());
+    premultiplied.extend_from_slice(pixels);
     for_each_colour::<CHANNELS>(&mut premultiplied, |value, alpha| {
         let product = value * alpha + 128;
         (product + (product >> 8)) >> 8

@@ -49,7 +49,7 @@ pub(super) struct Canvas {
 impl Canvas {
     /// A canvas of one colour; its sides have been held to the limits, and are not 0.
     pub(super) fn new(width: usize, height: usize, colour: Pixel) -> Self {
-        Canvas { width, height, pixels: vec![colour; width * height] }
+        Canvas { width, height, pixels: memory::filled(width * height, colour) }
     }
 
     pub(super) fn whole(&self) -> Rectangle {
@@ -70,9 +70,11 @@ impl Canvas {
     pub(super) fn image(&self, has_alpha: bool) -> Result<Image> {
         let (width, height) = (self.width as u32, self.height as u32);
         if has_alpha && self.pixels.iter().any(|pixel| pixel[3] < 255) {
-            return Image::from_rgba(width, height, self.pixels.as_flattened().to_vec());
+            let mut rgba = memory::room(self.pixels.len() * 4);
+            rgba.extend_from_slice(self.pixels.as_flattened());
+            return Image::from_rgba(width, height, rgba);
         }
-        let mut rgb = Vec::with_capacity(self.pixels.len() * 3);
+        let mut rgb = memory::room(self.pixels.len() * 3);
         self.pixels.iter().for_each(|pixel| rgb.extend_from_slice(&pixel[..3]));
         Image::from_rgb(width, height, rgb)
     }

@@ -13,7 +13,7 @@ use gif::{ColorOutput, DecodeOptions, DisposalMethod};
 use super::animation::{Canvas, Pixel, Rectangle, Schedule};
 use super::{FrameSampling, Frames};
 use crate::error::{Error, Result};
-use crate::image::{Limits, gif_with_palette};
+use crate::image::{Limits, gif_with_palette, memory};
 
 /// What the headers say of an animation.
 struct Headers {
@@ -37,7 +37,7 @@ pub(super) fn read(bytes: &[u8], sampling: &FrameSampling, limits: &Limits, fram
     for taken in headers.taken {
         let Some(frame) = decoder.next_frame_info().map_err(|error| damaged(&error))? else { break };
         let (place, transparent, method) = (place_of(frame), frame.transparent.map(usize::from), frame.dispose);
-        let mut indices = vec![0; place.width * place.height];
+        let mut indices = memory::filled(place.width * place.height, 0);
         decoder.read_into_buffer(&mut indices).map_err(|error| damaged(&error))?;
         let palette = decoder.palette().map_err(|error| damaged(&error))?.as_chunks().0;
         let layer = Layer { place, transparent, method, background, indices: &indices, palette };
@@ -160,7 +160,9 @@ impl Drawing {
             DisposalMethod::Any | DisposalMethod::Keep => None,
             DisposalMethod::Background => Some(Disposal::Fill(layer.blank())),
             DisposalMethod::Previous if self.is_begun => {
-                Some(Disposal::Restore(self.canvas.rows(layer.place).flat_map(|row| row.to_vec()).collect()))
+                let mut before = memory::room(layer.place.width * layer.place.height);
+                self.canvas.rows(layer.place).for_each(|row| before.extend_from_slice(row));
+                Some(Disposal::Restore(before))
             }
             // There is nothing before the first frame, unless one can see through it.
             DisposalMethod::Previous => layer.transparent.map(|_| Disposal::Fill(layer.blank())),

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use crate::checkpoint::{open_regular, read_bounded};
 use crate::error::{Error, Result};
-use crate::image::{self, Format, Image};
+use crate::image::{self, Format, Image, png_chunks};
 use crate::setters::setters;
 use sampling::Thinning;
 
@@ -105,7 +105,17 @@ impl Video {
     pub fn open(path: &Path, sampling: &FrameSampling, limits: &Limits, frame_limits: &image::Limits) -> Result<Video> {
         sampling.check()?;
         let source = path.display().to_string();
-        let mut frames = Frames::new(&source, sampling, limits);
+        Error::catch(&format!("reading {source}"), || Self::read(path, &source, sampling, limits, frame_limits))
+    }
+
+    fn read(
+        path: &Path,
+        source: &str,
+        sampling: &FrameSampling,
+        limits: &Limits,
+        frame_limits: &image::Limits,
+    ) -> Result<Video> {
+        let mut frames = Frames::new(source, sampling, limits);
         if path.is_dir() {
             folder::read(path, sampling, frame_limits, &mut frames)?;
             return frames.finish();
@@ -120,7 +130,9 @@ impl Video {
         match Format::of(&bytes) {
             Some(Format::Gif) => gif::read(&bytes, sampling, frame_limits, &mut frames)?,
             Some(Format::WebP) => webp::read(&bytes, sampling, frame_limits, &mut frames)?,
-            Some(Format::Png) if moves(&bytes) => ffmpeg::read(path, sampling, frame_limits, &mut frames)?,
+            Some(Format::Png) if moves(&bytes, &frames, frame_limits)? => {
+                ffmpeg::read(path, sampling, frame_limits, &mut frames)?
+            }
             _ => frames.look(|source| image::decode(&bytes, source, frame_limits))?,
         }
         frames.finish()
@@ -169,7 +181,23 @@ impl<'a> Frames<'a> {
     }
 }
 
-/// Whether a PNG says before its pixels that it is an animation.
-fn moves(png: &[u8]) -> bool {
-    png.windows(4).take_while(|name| name != b"IDAT").any(|name| name == b"acTL")
+/// Whether a PNG says before its pixels that it is an animation, whose size and number of frames are within the limits.
+fn moves(png: &[u8], frames: &Frames, limits: &image::Limits) -> Result<bool> {
+    let number = |content: &[u8], at: usize| {
+        content.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |&bytes| u32::from_be_bytes(bytes))
+    };
+    let mut sides = (0, 0);
+    for (name, content) in png_chunks(png).take_while(|(name, _)| *name != b"IDAT") {
+        match name {
+            b"IHDR" => sides = (number(content, 0), number(content, 4)),
+            b"acTL" => {
+                limits.check_sides(frames.source, sides.0, sides.1)?;
+                let (most, found) = (frames.limits.frames_max, u64::from(number(content, 0)));
+                let what = format!("{}: frames of an animation", frames.source);
+                return if found > most { Err(Error::limit(what, most, found)) } else { Ok(true) };
+            }
+            _ => {}
+        }
+    }
+    Ok(false)
 }

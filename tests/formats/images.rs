@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -233,6 +234,48 @@ fn a_chunk_may_not_claim_more_than_the_file_holds() {
     let exif = webp.windows(4).position(|name| name == b"EXIF").unwrap();
     webp[exif + 4..exif + 8].copy_from_slice(&0xffff_fff0_u32.to_le_bytes());
     assert!(refused("claims.webp", &webp).ends_with("found fewer bytes than its chunks claim"));
+}
+
+/// As Pillow 12.0 has it: what follows a file in it is no part of the image, and says nothing of it.
+#[test]
+fn what_follows_an_image_is_passed_over() {
+    let sources = files("sources");
+    let turn = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+    let in_webp = [b"EXIF\x1a\0\0\0", &turn[..]].concat();
+    for name in ["lossless.webp", "lossless-turned.webp", "lossless-alpha.webp"] {
+        for tail in [&b"x"[..], b"EXIF\xff\xff\xff\xff", &in_webp, &[0; 1000]] {
+            let bytes = [&sources[name][..], tail].concat();
+            assert!(image(name, &bytes) == image(name, &sources[name]), "{name} and {} bytes", tail.len());
+        }
+    }
+    let (name, sum) = ("rgb8-noise-61x38.png", crc(b"eXIf", turn));
+    let chunk = [&26_u32.to_be_bytes()[..], b"eXIf", turn, &sum].concat();
+    let (before, end) = sources[name].split_at(sources[name].len() - 12);
+    assert_eq!(image(name, &[before, &chunk, end].concat()).width(), image(name, &sources[name]).height());
+    assert!(image(name, &[before, end, &chunk].concat()) == image(name, &sources[name]));
+}
+
+/// The checksum of a PNG's chunk.
+fn crc(name: &[u8], content: &[u8]) -> [u8; 4] {
+    let rest = |rest: u32| if rest & 1 == 1 { rest >> 1 ^ 0xedb8_8320 } else { rest >> 1 };
+    let bytes = name.iter().chain(content);
+    (!bytes.fold(u32::MAX, |sum, byte| (0..8).fold(sum ^ u32::from(*byte), |sum, _| rest(sum)))).to_be_bytes()
+}
+
+/// Texts that may hold EXIF are unpacked to 64 MiB, as in Pillow, which refuses more.
+#[test]
+fn texts_of_a_png_are_bounded_together() {
+    let sources = files("sources");
+    let name = "rgb8-noise-61x38.png";
+    let (before, pixels) = sources[name].split_at(33);
+    let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+    packed.write_all(&vec![b'a'; 1 << 20]).unwrap();
+    let text = [b"Raw profile type exif\0\0", &packed.finish().unwrap()[..]].concat();
+    let chunk = [&(text.len() as u32).to_be_bytes()[..], b"zTXt", &text, &crc(b"zTXt", &text)].concat();
+    let bytes = [before, &chunk.repeat(20_000), pixels].concat();
+    let start = Instant::now();
+    assert!(image(name, &bytes) == image(name, &sources[name]));
+    assert!(start.elapsed() < Duration::from_secs(3), "took {:?}", start.elapsed());
 }
 
 #[test]

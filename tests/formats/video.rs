@@ -132,6 +132,31 @@ fn limits_are_kept() {
     }
 }
 
+/// A PNG that moves is looked at before a program of its own gets it.
+#[test]
+fn a_png_that_moves_is_held_to_the_limits() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("moves.png");
+    let png = |width: u32, frames: u32| {
+        let header =
+            [&b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR"[..], &width.to_be_bytes(), b"\0\0\0\x01\x08\0\0\0\0crc?"].concat();
+        [&header[..], b"\0\0\0\x08acTL", &frames.to_be_bytes(), b"\0\0\0\0crc?\0\0\0\0IDATcrc?"].concat()
+    };
+    let cases = [
+        (png(30_000, 2), "moves.png: width in pixels: 30000 is over the limit of 16384"),
+        (png(8, u32::MAX), "moves.png: frames of an animation: 4294967295 is over the limit of 65536"),
+    ];
+    for (bytes, expected) in cases {
+        fs::write(&path, bytes).unwrap();
+        let error = open(&path, &FrameSampling::default()).unwrap_err().to_string();
+        assert!(error.ends_with(expected), "{error}");
+    }
+    // The name of the chunk in another's content says nothing.
+    let text = [&b"\0\0\0\x04tEXtacTLcrc?"[..], &png(8, 1)[33..][20..]].concat();
+    fs::write(&path, [&png(8, 1)[..33], &text].concat()).unwrap();
+    assert!(open(&path, &FrameSampling::default()).unwrap_err().to_string().contains("PNG: expected a complete"));
+}
+
 /// A GIF of so many frames of one pixel, a second each, on a screen of these sides.
 fn wide_gif(side: u16, frames: usize) -> Vec<u8> {
     let sides = [side.to_le_bytes(), side.to_le_bytes()].concat();

@@ -16,7 +16,7 @@ use std::process::Command;
 use self::process::Process;
 use super::{FrameSampling, Frames};
 use crate::error::{Error, Result};
-use crate::image::{Image, Limits};
+use crate::image::{Image, Limits, memory};
 
 /// Names the program, where it is not `ffmpeg` on the path.
 const PROGRAM: &str = "FLAMANT_FFMPEG";
@@ -30,7 +30,8 @@ const CUT_SHORT: [&str; 2] = ["partial file", "ended prematurely"];
 
 /// Takes the frames that are sampled.
 pub(super) fn read(path: &Path, sampling: &FrameSampling, limits: &Limits, frames: &mut Frames) -> Result<()> {
-    let program = std::env::var_os(PROGRAM).unwrap_or_else(|| "ffmpeg".into());
+    let named = std::env::var_os(PROGRAM).filter(|program| !program.is_empty());
+    let program = named.unwrap_or_else(|| "ffmpeg".into());
     read_with(&program, path, sampling, limits, frames)
 }
 
@@ -54,7 +55,6 @@ fn read_with(
         _ => broken(&reason.to_string()),
     };
     let mut output = BufReader::with_capacity(1 << 16, process);
-    let mut pixels = Vec::new();
     let cut_short = loop {
         let (width, height) = match read_header(&mut output).map_err(failed)? {
             Header::End => break false,
@@ -64,12 +64,12 @@ fn read_with(
         };
         limits.check_sides(frames.source, width, height)?;
         let length = u64::from(width) * u64::from(height) * 3;
-        pixels.clear();
+        let mut pixels = memory::room(length as usize);
         output.by_ref().take(length).read_to_end(&mut pixels).map_err(failed)?;
         if (pixels.len() as u64) < length {
             break true;
         }
-        frames.look(|_| Image::from_rgb(width, height, pixels.clone()))?;
+        frames.look(|_| Image::from_rgb(width, height, pixels))?;
     };
     // All the program wrote has been read: now what it says of it.
     let (status, said) = output.into_inner().finish().map_err(failed)?;

@@ -125,3 +125,72 @@ fn what_is_no_file() {
         refused(&["generate", &text(&folder.model()), "--image", &text(&path)], case, &[mention]);
     }
 }
+
+/// A PNG of `side` pixels each way whose samples are all 0: deflated by hand, as matches of 258 bytes. `chunks` stand
+/// before its pixels.
+fn black_png(side: u32, bits: u8, colour: u8, channels: u64, chunks: &[u8]) -> Vec<u8> {
+    let chunk = |name: &[u8], content: &[u8]| {
+        let body = [name, content].concat();
+        [&(content.len() as u32).to_be_bytes(), &body[..], &crc32(&body).to_be_bytes()].concat()
+    };
+    let length = u64::from(side) * (1 + (u64::from(side) * channels * u64::from(bits)).div_ceil(8));
+    let (literals, matches) = (1 + (length - 1) % 258, (length - 1) / 258);
+    // A last block of fixed codes; literals 0; then matches at distance 1, eight of which are 13 bytes.
+    let mut bits_out: Vec<u8> = vec![1, 1, 0];
+    (0..literals).for_each(|_| bits_out.extend([0, 0, 1, 1, 0, 0, 0, 0]));
+    let begun = bits_out.len() / 8;
+    let one = [1, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0];
+    (0..16 + matches % 8).for_each(|_| bits_out.extend(one));
+    bits_out.extend([0; 7]);
+    let packed = bits_out.chunks(8).map(|bits| bits.iter().rev().fold(0, |byte, bit| byte << 1 | bit));
+    let packed: Vec<u8> = packed.collect();
+    let (start, rest) = packed.split_at(begun + 1);
+    let again = rest[..13].repeat((matches / 8 - 2) as usize);
+    let header = [&side.to_be_bytes()[..], &side.to_be_bytes(), &[bits, colour, 0, 0, 0]].concat();
+    // The sum of a stream is not looked at.
+    let pixels = chunk(b"IDAT", &[&[0x78, 1], start, &again, rest, &[0; 4]].concat());
+    [b"\x89PNG\r\n\x1a\n", &chunk(b"IHDR", &header)[..], chunks, &pixels, &chunk(b"IEND", b"")].concat()
+}
+
+/// EXIF in a PNG that says to turn it by a quarter.
+fn turning() -> Vec<u8> {
+    let body = [&b"eXIfII*\0\x08\0\0\0\x01\0"[..], b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0", &[0; 4]].concat();
+    [&(body.len() as u32 - 4).to_be_bytes(), &body[..], &crc32(&body).to_be_bytes()].concat()
+}
+
+/// Whatever a system lacks for an image, the program says so in its line: it is neither ended by the system nor silent.
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_that_is_not_there_is_one_line() {
+    use std::process::{Command, Stdio};
+    const SIDE: u32 = 4096;
+    let images = [
+        ("16 bits a sample", black_png(SIDE, 16, 6, 4, &[])),
+        ("turned", black_png(SIDE, 8, 6, 4, &turning())),
+        ("2 bits of grey", black_png(SIDE, 2, 0, 1, &turning())),
+        ("grey with alpha", black_png(SIDE, 8, 4, 2, &[])),
+        ("16-bit grey", black_png(SIDE, 16, 0, 1, &[])),
+    ];
+    let folder = Folder::new();
+    let image = folder.model().with_file_name("image.png");
+    let run = |kib: u32, more: &[&str]| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -v {kib}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_flamant")]);
+        shell.args(["score", &text(&folder.model()), "--text", "kep.", "--threads", "1"]).args(more);
+        let output = shell.stdin(Stdio::null()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let least = (1..100).map(|step| step * (10 << 10)).find(|&kib| run(kib, &[]).0 == Some(0)).unwrap();
+    for (case, bytes) in images {
+        folder.write("../image.png", &bytes);
+        let mut answered = 0;
+        for step in 0..16 {
+            let (code, told) = run(least + (8 << 10) + step * (20 << 10), &["--image", &text(&image)]);
+            assert!(matches!(code, Some(0 | 1)), "{case}, step {step}: {code:?} {told}");
+            assert!(told.lines().count() == usize::from(code == Some(1)), "{case}, step {step}: {told}");
+            assert!(code == Some(0) || told.contains("memory"), "{case}, step {step}: {told}");
+            answered += usize::from(code == Some(0));
+        }
+        assert!((1..16).contains(&answered), "{case}: {answered} of 16 answered");
+    }
+}
