@@ -4,8 +4,9 @@
 //! A line of the input is a request as [`json::request`] reads it. The first line of the output is `{"batch": {...}}`,
 //! what decides the answers: digests of the model's files and weights, the kind of device, the number format. A start
 //! with anything else is refused. Every other line is `{"line": 1, "id": ...}` with what [`json`] makes of the answer,
-//! or of the error of one request, in the order in which they are done. Started again, requests that had an error are
-//! asked again, and there is one answer to each line.
+//! or of the error of one request, in the order in which they are done; `notes` say what of its images the model does
+//! not see, if there is something. Started again, requests that had an error are asked again, and there is one answer
+//! to each line.
 //!
 //! ```no_run
 //! use flamant::batch::Batch;
@@ -31,6 +32,7 @@ use serde_json::Value;
 use crate::engine::runner::{self, Load, Supply, Workers};
 use crate::engine::{Engine, EventKind, Preparer, json};
 use crate::error::{Error, Result};
+use crate::files::Unchanged;
 use crate::prompt::PromptLimits;
 use answers::{Answered, Answers, Begun};
 use requests::{Line, Requests};
@@ -38,6 +40,8 @@ use requests::{Line, Requests};
 /// A batch that can begin.
 pub struct Batch {
     requests: Requests,
+    /// The input, where it is a file.
+    input: Option<Unchanged>,
     answers: Answers,
     before: u64,
     total: Option<u64>,
@@ -52,6 +56,8 @@ pub struct Summary {
     pub answered: u64,
     /// Those of them that were answered with an error.
     pub errors: u64,
+    /// Those of them with notes: what their images hold and the model does not see.
+    pub noted: u64,
 }
 
 /// Where requests come from.
@@ -93,19 +99,20 @@ impl Batch {
             }
         };
         let before = answered.len() as u64;
-        let (requests, total) = match input {
+        let (mut unchanged, mut total) = (None, None);
+        let requests = match input {
             Input::Path(path) => {
                 // A file is read once for its own sake, so that nothing is appended to the answers of another one. What
                 // can be read only once is held to the answers as it comes.
-                let total = match std::fs::metadata(&path).is_ok_and(|input| input.is_file()) {
-                    true => Some(Requests::open(&path, &name, answered.clone())?.count()?),
-                    false => None,
-                };
-                (Requests::open(&path, &name, answered)?, total)
+                if std::fs::metadata(&path).is_ok_and(|input| input.is_file()) {
+                    unchanged = Some(Unchanged::of(&path)?);
+                    total = Some(Requests::open(&path, &name, answered.clone())?.count()?);
+                }
+                Requests::open(&path, &name, answered)?
             }
-            Input::Reader(reader, source) => (Requests::read(reader, source, Path::new(""), &name, answered), None),
+            Input::Reader(reader, source) => Requests::read(reader, source, Path::new(""), &name, answered),
         };
-        Ok(Batch { requests, answers, before, total, limits: PromptLimits::default() })
+        Ok(Batch { requests, input: unchanged, answers, before, total, limits: PromptLimits::default() })
     }
 
     /// With other limits of what one prompt may hold.
@@ -128,22 +135,29 @@ impl Batch {
     ///
     /// # Errors
     /// Answers of another model, or by another kind of device or number format, which are left alone; files that cannot
-    /// be read or written on; an input that is not the one of the answers; an output that is not where it was any more;
-    /// a device that has failed, whose requests are left for the next start.
+    /// be read or written on; an input that is not the one of the answers, or not what it was any more when all is
+    /// answered; an output that is not where it was any more; a device that has failed, whose requests are left for the
+    /// next start.
     pub fn run(self, engine: &mut Engine, each: impl FnMut(u64)) -> Result<Summary> {
-        let Batch { mut requests, answers, before, limits, .. } = self;
+        let Batch { mut requests, input, answers, before, limits, .. } = self;
         let answers = answers.begin(engine.identity()?)?;
         let source = std::iter::from_fn(move || requests.next().transpose());
         let source = source.map(|line| line.map(|line| (Ticket::of(&line), line)));
         let preparer = engine.preparer().clone();
-        let prepare =
-            move |line: Line, ticket: &mut Ticket| preparer.prepare(line.request(limits.clone(), &mut ticket.labels)?);
+        let prepare = move |line: Line, ticket: &mut Ticket| {
+            let request = line.request(limits.clone(), &mut ticket.labels)?;
+            ticket.notes = request.prompt.notes().to_vec();
+            preparer.prepare(request)
+        };
         let workers = Workers::start(source, prepare);
         let preparer = engine.preparer().clone();
         let mut job = Job { workers, answers, preparer, summary: Summary::default(), before, each };
         runner::run(engine, runner::usual_concurrency(engine), &mut job)?;
         job.workers.join();
         job.answers.finish()?;
+        if let Some(input) = input {
+            input.check()?;
+        }
         Ok(job.summary)
     }
 }
@@ -153,11 +167,12 @@ struct Ticket {
     line: u64,
     digest: u64,
     labels: json::Labels,
+    notes: Vec<String>,
 }
 
 impl Ticket {
     fn of(line: &Line) -> Ticket {
-        Ticket { line: line.number, digest: line.digest, labels: json::Labels::default() }
+        Ticket { line: line.number, digest: line.digest, labels: json::Labels::default(), notes: Vec::new() }
     }
 }
 
@@ -173,8 +188,9 @@ struct Job<E> {
 
 impl<E: FnMut(u64)> Job<E> {
     fn write(&mut self, ticket: &Ticket, report: &Value) -> Result<()> {
-        self.answers.add(ticket.line, ticket.digest, ticket.labels.id.as_ref(), report)?;
+        self.answers.add(ticket.line, ticket.digest, ticket.labels.id.as_ref(), &ticket.notes, report)?;
         self.summary.answered += 1;
+        self.summary.noted += u64::from(!ticket.notes.is_empty());
         (self.each)(self.before + self.summary.answered);
         Ok(())
     }

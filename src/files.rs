@@ -4,7 +4,7 @@ mod input;
 mod lines;
 mod output;
 
-pub(crate) use input::open_input;
 pub use input::read_input;
+pub(crate) use input::{Unchanged, open_input};
 pub(crate) use lines::{End, Lines, read_line};
 pub use output::{Output, write};

@@ -8,7 +8,7 @@ use std::fmt;
 use std::hash::BuildHasher;
 use std::path::Path;
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 use crate::error::{Error, Result};
@@ -37,15 +37,43 @@ pub fn kind(value: &Value) -> &'static str {
 /// Bytes that are not UTF-8 or not JSON; a key that an object has twice, by its name.
 pub fn text<'a>(source: impl AsRef<Path>, key: &str, bytes: &'a [u8]) -> Result<&'a str> {
     let source = source.as_ref();
+    checked(bytes).map_err(|fault| match fault {
+        Fault::Bytes(reason) => Error::malformed(source, "text", "UTF-8", reason),
+        Fault::Twice(key) => Error::invalid(source, key, "this key once in its object", "it twice"),
+        Fault::Text(reason) => Error::malformed(source, key, "JSON", reason),
+    })
+}
+
+/// What serde reads of a line, whose place its reader names.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn line<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> std::result::Result<T, String> {
+    let text = checked(bytes).map_err(|fault| match fault {
+        Fault::Bytes(reason) => reason.to_string(),
+        Fault::Twice(key) => format!("the key {key:?} twice"),
+        Fault::Text(reason) => reason.to_string(),
+    })?;
+    serde_json::from_str(text).map_err(|reason| reason.to_string())
+}
+
+/// Why bytes are no JSON whose objects have no key twice.
+enum Fault {
+    Bytes(std::str::Utf8Error),
+    Twice(String),
+    Text(serde_json::Error),
+}
+
+fn checked(bytes: &[u8]) -> std::result::Result<&str, Fault> {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
-    let text = str::from_utf8(bytes).map_err(|reason| Error::malformed(source, "text", "UTF-8", reason))?;
+    let text = str::from_utf8(bytes).map_err(Fault::Bytes)?;
     let (hasher, twice) = (RandomState::new(), RefCell::new(None));
     let mut reader = serde_json::Deserializer::from_str(text);
     let read = Once { hasher: &hasher, twice: &twice }.deserialize(&mut reader).and_then(|()| reader.end());
     match (read, twice.take()) {
         (Ok(()), _) => Ok(text),
-        (Err(_), Some(key)) => Err(Error::invalid(source, key, "this key once in its object", "it twice")),
-        (Err(reason), None) => Err(Error::malformed(source, key, "JSON", reason)),
+        (Err(_), Some(key)) => Err(Fault::Twice(key)),
+        (Err(reason), None) => Err(Fault::Text(reason)),
     }
 }
 
@@ -334,6 +362,8 @@ mod tests {
             let error = text("file.json", "text", wrong.as_bytes()).unwrap_err().to_string();
             assert!(error.starts_with("file.json: text: expected JSON, found "), "{error}");
         }
+        assert_eq!(line::<Vec<u32>>(b"\xef\xbb\xbf[1]"), Ok(vec![1]));
+        assert_eq!(line::<Value>(br#"{"a": 1, "a": 1}"#).unwrap_err(), "the key \"a\" twice");
         assert!(text("file.json", "text", b"\"\xff\"").unwrap_err().to_string().contains("expected UTF-8"));
     }
 

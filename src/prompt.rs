@@ -231,7 +231,8 @@ impl Prompt {
     ///
     /// An image is a path relative to `folder`, or a `data:image/...;base64,` URI, as forgiving as browsers read it. A
     /// video is the path of a folder, an animation or a video file (see [`Video::open`]), or an array of images, its frames; beside it may stand `"fps"`
-    /// and `"frames"`: the [`FrameSampling`]. `source` is named in errors.
+    /// and `"frames"`: the [`FrameSampling`]. A key whose value is `null` is as if it were not there. `source` is named
+    /// in errors.
     ///
     /// # Errors
     /// Anything else, with `source` and the number of the part, from 0.
@@ -254,6 +255,12 @@ impl Prompt {
         let Value::Object(mut fields) = item else {
             return Err(place.wrong("", "{\"text\": ...}, {\"image\": ...} or {\"video\": ...}", kind(&item)));
         };
+        // Tables whose parts have one set of keys are written with `null` for those that a part does not have.
+        let keys = fields.len();
+        fields.retain(|_, value| !value.is_null());
+        if fields.is_empty() && keys > 0 {
+            return Err(place.wrong("", "\"text\", \"image\" or \"video\"", "null"));
+        }
         if let Some(video) = fields.remove("video") {
             let sampling = place.sampling(fields)?;
             match video {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::engine::identity::{self, Identity};
 use crate::error::{Error, Result};
 use crate::files::Lines;
+use crate::parse;
 
 /// How the first line of the output begins.
 const HEAD: &str = "{\"batch\":";
@@ -85,11 +86,11 @@ impl Answers {
         let begin = |number: u64| if number == 1 { HEAD } else { BEGIN };
         let lines = Lines::open(path, "an answer of flamant batch", begin, |number, text| {
             if number == 1 {
-                let Head { batch } = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+                let Head { batch } = parse::line(text)?;
                 head = Some(batch);
                 return Ok(true);
             }
-            let line: Line = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+            let line: Line = parse::line(text)?;
             let digest = u64::from_str_radix(&line.request, 16).map_err(|_| "no request")?;
             if line.line == 0 {
                 return Err("one to line 0".to_owned());
@@ -140,13 +141,14 @@ pub struct Begun {
 
 impl Begun {
     /// Appends an answer, in one write.
-    pub fn add(&mut self, line: u64, digest: u64, id: Option<&Value>, report: &Value) -> Result<()> {
+    pub fn add(&mut self, line: u64, digest: u64, id: Option<&Value>, notes: &[String], report: &Value) -> Result<()> {
         if let Some(head) = self.head.take() {
             self.write(&json!({ "batch": head }).to_string())?;
         }
         let (id, report) = (id.unwrap_or(&Value::Null), report.to_string());
         let rest = report.strip_prefix('{').expect("reports are objects with fields");
-        self.write(&format!("{BEGIN}{line},\"id\":{id},\"request\":\"{digest:016x}\",{rest}"))
+        let notes = if notes.is_empty() { String::new() } else { format!("\"notes\":{},", json!(notes)) };
+        self.write(&format!("{BEGIN}{line},\"id\":{id},\"request\":\"{digest:016x}\",{notes}{rest}"))
     }
 
     fn write(&mut self, line: &str) -> Result<()> {

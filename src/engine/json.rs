@@ -200,7 +200,7 @@ pub fn request(text: &[u8], place: &str, folder: &Path, limits: PromptLimits, la
     let mut fields = Fields { place, fields };
     // Tables are written with `null` for what a row does not have.
     fields.fields.retain(|_, value| value.get() != "null");
-    labels.id = fields.take("id", "a string or a whole number")?.map(|Id(id)| id);
+    labels.id = fields.id()?;
     let task = fields.take::<String>("task", "a string")?;
     let task = match task.as_deref().unwrap_or("generate") {
         "generate" => Task::Generate(fields.generation()?),
@@ -253,30 +253,18 @@ impl<'de> Deserialize<'de> for Keys<'de> {
     }
 }
 
+/// Below it, a float is one whole number and no other.
+const EXACT: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
+
 /// A whole number, however it is written: JSON has one kind of number, and tables of floats are written as `20.0`.
 struct Count(u64);
 
 impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        /// Below it, a float is one whole number and no other.
-        const EXACT: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
         let number = serde_json::Number::deserialize(deserializer)?;
         let whole = |float: &f64| float.fract() == 0.0 && (0.0..EXACT).contains(float);
         let count = number.as_u64().or_else(|| number.as_f64().filter(whole).map(|float| float as u64));
         count.map(Count).ok_or_else(|| D::Error::custom("no whole number"))
-    }
-}
-
-/// What a request is called.
-struct Id(Value);
-
-impl<'de> Deserialize<'de> for Id {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        match Value::deserialize(deserializer)? {
-            id @ Value::String(_) => Ok(Id(id)),
-            Value::Number(number) if number.is_i64() => Ok(Id(Value::Number(number))),
-            number => serde_json::from_value(number).map(|Count(id)| Id(id.into())).map_err(D::Error::custom),
-        }
     }
 }
 
@@ -287,6 +275,28 @@ struct Fields<'a> {
 }
 
 impl Fields<'_> {
+    /// What the request is called, as it will be told again.
+    fn id(&mut self) -> Result<Option<Value>> {
+        let Some(raw) = self.fields.remove("id") else { return Ok(None) };
+        let expected = "a string or a whole number";
+        let id = parse::tree(self.place, "id", raw.get(), parse::SMALL_BYTES_MAX)?;
+        let number = match &id {
+            Value::String(_) => return Ok(Some(id)),
+            Value::Number(number) => number,
+            _ => return Err(self.invalid("id", expected, raw)),
+        };
+        if number.is_i64() || number.is_u64() {
+            return Ok(Some(id));
+        }
+        match number.as_f64() {
+            Some(float) if float.fract() == 0.0 && float.abs() < EXACT => Ok(Some((float as i64).into())),
+            Some(float) if float.fract() == 0.0 && raw.get().contains(['.', 'e', 'E']) => Ok(Some(id)),
+            // As a float it would be another number.
+            Some(float) if float.fract() == 0.0 => Err(self.invalid("id", "a string, or a number of 64 bits", raw)),
+            _ => Err(self.invalid("id", expected, raw)),
+        }
+    }
+
     /// The settings of a request that writes, under the names of the program's flags.
     fn generation(&mut self) -> Result<Generation> {
         let mut generation = Generation::default();

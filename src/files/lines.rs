@@ -12,6 +12,8 @@ use crate::error::{Error, Result};
 
 /// Longest line that is read.
 const LINE_BYTES_MAX: u64 = 64 << 20;
+/// Longest line that is passed over. What goes on for longer, as a device of zeros does, has no lines.
+const PASSED_BYTES_MAX: u64 = 1 << 30;
 
 /// The file, open for more.
 pub struct Lines {
@@ -28,7 +30,7 @@ impl Lines {
     /// Opens the file or makes it, and hands each whole line to `each`, with its number from 1, which says whether it
     /// stands; nothing is changed yet. All lines are `what`, and line `number` begins with `begin(number)`. A line that
     /// holds a zero byte was torn by a failure of the system, which leaves such in place of what was not written: what
-    /// follows it is no part of the file.
+    /// follows it is no part of the file. Empty lines, as editors leave them at the end, do not count and do not stand.
     ///
     /// # Errors
     /// A file that cannot be written, that another program is writing, or that holds something else, which `each` says
@@ -45,10 +47,17 @@ impl Lines {
         let opened = file.metadata().map_err(failed)?.len();
         let mut reader = BufReader::new(&file);
         let (mut text, mut length, mut stale) = (Vec::new(), 0, Vec::new());
-        for number in 1.. {
+        let mut number = 1;
+        loop {
             let end = read_line(&mut reader, LINE_BYTES_MAX, &mut text).map_err(failed)?;
             if end == End::Nothing {
                 break;
+            }
+            if text.trim_ascii().is_empty() {
+                let begin = length;
+                length += text.len() as u64 + u64::from(end == End::Line);
+                stale.push([begin, length]);
+                continue;
             }
             if end == End::File || text.contains(&0) {
                 let (begun, begin) =
@@ -64,6 +73,7 @@ impl Lines {
             if !stands {
                 stale.push([begin, length]);
             }
+            number += 1;
         }
         Ok(Lines { path: path.to_owned(), file, length, opened, stale })
     }
@@ -163,6 +173,9 @@ pub enum End {
 }
 
 /// Reads one line. Of one that is longer than `most`, one byte more is given, and the rest is passed over.
+///
+/// # Errors
+/// Of the file system; a line that does not end.
 pub fn read_line(reader: &mut dyn BufRead, most: u64, line: &mut Vec<u8>) -> IoResult<End> {
     line.clear();
     let mut bounded = reader.take(most + 1);
@@ -176,5 +189,13 @@ pub fn read_line(reader: &mut dyn BufRead, most: u64, line: &mut Vec<u8>) -> IoR
     if line.len() as u64 <= most {
         return Ok(End::File);
     }
-    Ok(if reader.skip_until(b'\n')? > 0 { End::Line } else { End::File })
+    let mut rest = reader.take(PASSED_BYTES_MAX - most);
+    let passed = rest.skip_until(b'\n')?;
+    match (passed, rest.limit()) {
+        (0, _) => Ok(End::File),
+        (_, 0) => {
+            Err(io::Error::other(format!("expected lines of at most {PASSED_BYTES_MAX} bytes, found a longer one")))
+        }
+        _ => Ok(End::Line),
+    }
 }

@@ -1,5 +1,7 @@
 //! `flamant batch`: its answers are those of the single commands, whatever stops it, and it touches no other file.
 
+mod edges;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
