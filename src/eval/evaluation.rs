@@ -94,7 +94,8 @@ impl Evaluation {
         let template = Arc::new(Template::open(&name, plan.benchmark.kind)?);
         std::fs::create_dir_all(output).map_err(|error| Error::file(output, error))?;
         let mut records = Records::open(output, plan, records::evaluation(plan, &template, engine)?)?;
-        let media = Arc::new(Media::new(engine.preparer().clone(), plan.frames, observer.clone()));
+        let limits = self.settings.prompt_limits.clone();
+        let media = Arc::new(Media::new(engine.preparer().clone(), plan.frames, limits, observer.clone()));
         let answers = records.left(plan);
         let mut seconds = 0.0;
         if answers > 0 {

@@ -4,14 +4,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::data::Medium;
 use super::progress::{Observer, Progress};
 use crate::engine::Preparer;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::{Crop, Image};
-use crate::prompt::Prompt;
+use crate::prompt::{Prompt, PromptLimits};
 use crate::video::{FrameSampling, Video};
 
 /// Bytes of frames that are kept.
@@ -21,9 +22,12 @@ const KEPT_BYTES: usize = 512 << 20;
 pub struct Media {
     preparer: Preparer,
     sampling: FrameSampling,
+    limits: PromptLimits,
     kept: Mutex<Kept>,
     /// What could not be read and is therefore never shown.
     unreadable: Mutex<HashSet<PathBuf>>,
+    /// Whether a note of an image has been told.
+    noted: AtomicBool,
     observer: Observer,
 }
 
@@ -56,8 +60,9 @@ impl Kept {
 }
 
 impl Media {
-    pub fn new(preparer: Preparer, sampling: FrameSampling, observer: Observer) -> Media {
-        Media { preparer, sampling, kept: Mutex::default(), unreadable: Mutex::default(), observer }
+    pub fn new(preparer: Preparer, sampling: FrameSampling, limits: PromptLimits, observer: Observer) -> Media {
+        let (kept, unreadable, noted) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        Media { preparer, sampling, limits, kept, unreadable, noted, observer }
     }
 
     /// Which frames of videos are read.
@@ -106,12 +111,18 @@ impl Media {
 
     /// The frames as they are.
     pub fn read(&self, medium: &Medium) -> Result<Vec<Image>> {
-        let mut prompt = Prompt::new();
+        let mut prompt = Prompt::with_limits(self.limits.clone());
         match medium {
             Medium::Image(path) => prompt.image_file(path)?,
             Medium::Video(path) => prompt.video_file(path, &self.sampling)?,
             Medium::Drawn(image) => return Ok(vec![(**image).clone()]),
         };
+        // Of a set of such images one line says enough.
+        if let Some(note) = prompt.notes().first()
+            && !self.noted.swap(true, Ordering::Relaxed)
+        {
+            (self.observer)(Progress::Note(&format!("{note} (this is told of the first such image alone)")));
+        }
         let mut media = prompt.media();
         Ok(media.next().map(<[Image]>::to_vec).unwrap_or_default())
     }
@@ -122,6 +133,7 @@ impl Media {
         if matches!(preprocessor.crop, Crop::Tiles { .. }) {
             return Ok(frames.into());
         }
-        frames.iter().map(|frame| Image::from_rgb(side, side, preprocessor.rgb(frame))).collect()
+        let resize = || frames.iter().map(|frame| Image::from_rgb(side, side, preprocessor.rgb(frame))).collect();
+        Error::catch("preparing images", resize)
     }
 }

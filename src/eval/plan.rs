@@ -78,9 +78,18 @@ impl Plan {
                     break;
                 }
             }
+            if most == 0 {
+                let expected = format!("support: expected {count} examples to show with the one that is asked");
+                let found = "found none: no example is shown with its own image, or one of another group";
+                return Err(Error::argument(format!("{expected}, {found}")));
+            }
             if most < count {
-                let expected = format!("expected at most {most}, as many as can be shown with one example");
-                return Err(Error::argument(format!("shots: {expected}, found {count}")));
+                let expected = format!("shots: expected at most {most}, as many as can be shown with one example");
+                let found = match self.shots.last() {
+                    Some(0) => format!("0, which shows the words of {TEXT_ONLY}"),
+                    _ => count.to_string(),
+                };
+                return Err(Error::argument(format!("{expected}, found {found}")));
             }
         }
         for set in &self.sets {

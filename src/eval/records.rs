@@ -15,6 +15,7 @@ use crate::engine::Engine;
 use crate::engine::identity::{self, Identity, short};
 use crate::error::Result;
 use crate::files::Lines;
+use crate::parse;
 
 /// What must be the same for an evaluation to go on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -90,10 +91,10 @@ impl Records {
         let begin = |number: u64| if number == 1 { "{\"evaluation\":" } else { "{\"series\":" };
         let lines = Lines::open(&path, "an answer of flamant eval", begin, |_, line| {
             if head.is_none() {
-                head = Some(serde_json::from_slice(line).map_err(|error| error.to_string())?);
+                head = Some(parse::line(line)?);
                 return Ok(true);
             }
-            let line: Line = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+            let line: Line = parse::line(line)?;
             let name = || format!("{:?} at {} shots of {}", line.id, line.shots, line.series);
             let (ask, support) = places.find(plan, &line).ok_or_else(|| format!("one of {}", name()))?;
             if matches!(line.outcome, Outcome::Error(_)) {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::data::{Source, Task};
 use super::shots::Selection;
 use crate::error::{Error, Result};
+use crate::prompt::PromptLimits;
 use crate::video::FrameSampling;
 
 /// Most support examples.
@@ -61,6 +62,8 @@ pub struct Settings {
     pub samples: usize,
     /// Which frames of videos are read.
     pub frames: FrameSampling,
+    /// What images and videos may be.
+    pub prompt_limits: PromptLimits,
 }
 
 impl Settings {
@@ -89,6 +92,7 @@ impl Settings {
             nltk: None,
             samples: 3,
             frames: FrameSampling::default(),
+            prompt_limits: PromptLimits::default(),
         }
     }
 

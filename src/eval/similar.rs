@@ -10,6 +10,7 @@ use super::plan::{Plan, Series};
 use super::progress::{Observer, Progress};
 use super::retrieval::{Features, Origin};
 use super::shots::{Selection, Similar};
+use crate::checkpoint::is_there;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::image::Image;
@@ -57,7 +58,7 @@ fn features(
 ) -> Result<Features> {
     let names: Vec<String> = examples.iter().map(|example| name(example)).collect();
     let origin = Origin::new(format!("{model}{:?}", media.sampling()), names.iter().map(String::as_str));
-    if path.exists() {
+    if is_there(path) {
         match Features::read(path, &origin) {
             Ok(features) => return Ok(features),
             Err(error) => observer(Progress::Note(&format!("{error}; features are computed anew"))),

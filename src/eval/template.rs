@@ -16,6 +16,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::data::{Example, Medium};
+use crate::engine::Generation;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::parse::{self, kind};
@@ -108,6 +109,9 @@ impl Template {
         let stop = fields.texts("stop")?;
         if stop.iter().any(String::is_empty) {
             return Err(Error::invalid(file, "stop", "texts that end an answer", "an empty one"));
+        }
+        if let Err(error) = Generation::default().stop(stop.clone()).check() {
+            return Err(Error::argument(format!("{}: stop: {error}", file.display())));
         }
         let template = Template {
             begin: fields.text("begin")?.unwrap_or_default(),

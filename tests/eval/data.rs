@@ -289,7 +289,7 @@ const MALFORMED: &[(&str, &[&str], &str)] = &[
     ),
     ("jsonl", &["[\"a\", null, \"b\"]"], "0: line 1: value: expected an object, found sequence"),
     ("vizwiz", &["[[\"a.jpg\", \"b\", []]]"], "0: [0]: expected an object, found sequence"),
-    ("jsonl", &["\u{feff}{}"], "0: line 1: text: expected JSON, found expected value at line 1 column 1"),
+    ("jsonl", &["\u{feff}{}"], "0: line 1: image: expected an \"image\" or a \"video\", found none"),
     ("jsonl", &["{\"answer\": \"b\"}"], "0: line 1: image: expected an \"image\" or a \"video\", found none"),
     (
         "jsonl",

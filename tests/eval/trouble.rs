@@ -343,14 +343,17 @@ fn what_makes_no_sense_is_refused_and_leaves_nothing_behind() {
         ),
         (&["caption.jsonl", "--reference-slip"], "reference-slip: expected with classification alone"),
         // All four are of one image, and no other is left to show.
-        (&["caption.jsonl"], "shots: expected at most 0, as many as can be shown with one example, found 2"),
+        (
+            &["caption.jsonl"],
+            "support: expected 2 examples to show with the one that is asked, found none: no example is shown with its own",
+        ),
         (
             &["own.jsonl", "--support-max", "1"],
             "shots: expected at most 1, as many as can be shown with one example, found 2",
         ),
         (&["own.jsonl", "--support-split", "train"], "flamant: split \"train\": "),
         (&["own.jsonl", "--fps", "0"], "frames a second of a video"),
-        (&["own.jsonl", "--support-media", "nowhere"], "shots: expected at most 0, as many as can be shown"),
+        (&["own.jsonl", "--support-media", "nowhere"], "support: expected 2 examples to show with the one that"),
     ];
     let check = |arguments: &[&str], mention: &str| {
         let output = folder.command(arguments).output().unwrap();
@@ -365,6 +368,18 @@ fn what_makes_no_sense_is_refused_and_leaves_nothing_behind() {
     for (arguments, mention) in cases {
         check(&[&own[..], arguments].concat(), mention);
     }
+    folder.write("one.jsonl", data.lines().next().unwrap());
+    folder.write("two.jsonl", data.lines().take(2).collect::<Vec<_>>().join("\n"));
+    let few = [model, "--benchmark", "jsonl", "--shots", "0", "--data"];
+    check(
+        &[&few[..], &["one.jsonl"]].concat(),
+        "support: expected 2 examples to show with the one that is asked, found",
+    );
+    check(
+        &[&few[..], &["two.jsonl"]].concat(),
+        "shots: expected at most 1, as many as can be shown with one example, \
+        found 0, which shows the words of 2",
+    );
     check(&["--shots", "2"], "required arguments were not provided");
     check(&[model, "--benchmark", "jsonl", "--data", "own.jsonl", "--shots", "256"], "expected 0 to 255");
     check(&[model, "--benchmark", "poems", "--data", "own.jsonl"], "invalid value 'poems' for '--benchmark <NAME>'");
@@ -393,12 +408,17 @@ fn templates_that_do_not_serve_are_refused_before_anything_is_asked() {
     let stop = json!({"support": "{image}{answer}", "query": "{image}", "stop": ["Q:", ""]});
     folder.write("stop.json", stop.to_string());
     folder.write("twice.json", "{\"stop\": [], \"stop\": []}");
+    let with = |stop: Vec<String>| json!({"support": "{image}{answer}", "query": "{image}", "stop": stop}).to_string();
+    folder.write("many.json", with((0..65).map(|number| number.to_string()).collect()));
+    folder.write("long.json", with(vec!["x".repeat(5000)]));
     std::os::unix::fs::symlink("nowhere", folder.path("gone.json")).unwrap();
     let case = Case::open("open_flamingo-mpt");
     let cases = [
         ("stop.json", "stop.json: stop: expected texts that end an answer, found an empty one"),
         ("twice.json", "twice.json: stop: expected this key once in its object"),
         ("gone.json", "gone.json: No such file"),
+        ("many.json", "many.json: stop: stop texts: 65 is over the limit of 64"),
+        ("long.json", "long.json: stop: bytes of all stop texts: 5000 is over the limit of 4096"),
         ("media", "media: expected a file, found a folder"),
     ];
     let set = [case.model.to_str().unwrap(), "--benchmark", "jsonl", "--data", "own.jsonl", "--shots", "1"];
@@ -407,6 +427,76 @@ fn templates_that_do_not_serve_are_refused_before_anything_is_asked() {
         assert!(told.contains(mention), "{told}");
         assert_eq!(fs::read_to_string(folder.path("out/answers.jsonl")).unwrap_or_default(), "");
     }
+}
+
+/// Where no question of a point is answered, its score says nothing, and the evaluation has failed.
+#[test]
+fn a_point_without_an_answer_is_an_error() {
+    let folder = Folder::new();
+    own(&folder, "own", 4);
+    let marker = json!({"support": "<image>{image}{answer}", "query": "{image}"});
+    folder.write("marker.json", marker.to_string());
+    let case = Case::open("open_flamingo-mpt");
+    let set = [case.model.to_str().unwrap(), "--benchmark", "jsonl", "--data", "own.jsonl", "--shots", "1"];
+    let output = folder.command(&[&set[..], &["--template", "marker.json"]].concat()).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    let expected =
+        "flamant: all 4 answers of random at 1 shots failed; the first error is prompt: expected text without image";
+    assert!(told.lines().last().unwrap().starts_with(expected), "{told}");
+    assert_eq!(point(&folder.results(), "random", 1)["errors"], 4);
+    fs::remove_dir_all(folder.path("out")).unwrap();
+    folder.run(&set);
+    assert_eq!(point(&folder.results(), "random", 1)["errors"], 0);
+}
+
+/// What is there and cannot be read is not missing.
+#[test]
+fn only_what_is_not_there_is_missing() {
+    let folder = Folder::new();
+    own(&folder, "own", 6);
+    fs::remove_file(folder.path("media/own1.png")).unwrap();
+    fs::remove_file(folder.path("media/own2.png")).unwrap();
+    std::os::unix::fs::symlink("nowhere", folder.path("media/own2.png")).unwrap();
+    let case = Case::open("open_flamingo-mpt");
+    let set = [case.model.to_str().unwrap(), "--benchmark", "jsonl", "--data", "own.jsonl", "--shots", "1"];
+    folder.run(&[&set[..], &["--selection", "rices"]].concat());
+    assert_eq!(folder.results()["missing"], json!({"count": 1, "names": ["./media/own1.png"]}));
+    let error = |id: &str| folder.records().into_iter().find(|record| record.id == id).unwrap().error.unwrap();
+    assert_eq!(error("own2"), "./media/own2.png: No such file or directory (os error 2)");
+    // A file of features that leads nowhere is looked at, and made anew in its place.
+    fs::remove_file(folder.path("out/features-query-0.bin")).unwrap();
+    std::os::unix::fs::symlink("elsewhere.bin", folder.path("out/features-query-0.bin")).unwrap();
+    let told = folder.run(&[&set[..], &["--selection", "rices"]].concat());
+    assert!(told.contains("features-query-0.bin: a link to elsewhere.bin, which is not there"), "{told}");
+    assert!(folder.path("out/elsewhere.bin").is_file());
+}
+
+/// Images of more pixels, and what is not seen of 16-bit grey.
+#[test]
+fn limits_are_raised_and_notes_are_told() {
+    let folder = Folder::new();
+    own(&folder, "own", 4);
+    let gray = |name: &str, width: u32, depth, pixels: &[u8]| {
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, width, 1);
+        encoder.set_color(png::ColorType::Grayscale);
+        encoder.set_depth(depth);
+        encoder.write_header().unwrap().write_image_data(pixels).unwrap();
+        folder.write(name, bytes);
+    };
+    gray("media/own0.png", 20_000, png::BitDepth::Eight, &[9; 20_000]);
+    for name in ["media/own1.png", "media/own2.png"] {
+        gray(name, 2, png::BitDepth::Sixteen, &[1, 0, 200, 0]);
+    }
+    let case = Case::open("open_flamingo-mpt");
+    let set = [case.model.to_str().unwrap(), "--benchmark", "jsonl", "--data", "own.jsonl", "--shots", "1"];
+    let told = folder.run(&set);
+    assert!(told.contains("own0.png: width in pixels: 20000 is over the limit of 16384; it is never shown"), "{told}");
+    assert_eq!(told.matches("16-bit grey").count(), 1, "{told}");
+    fs::remove_dir_all(folder.path("out")).unwrap();
+    assert!(!folder.run(&[&set[..], &["--max-pixels", "100000000"]].concat()).contains("never shown"));
+    assert_eq!(point(&folder.results(), "random", 1)["errors"], 0);
 }
 
 /// A model is what is in its files, and an error no answer: one line stands for each question.

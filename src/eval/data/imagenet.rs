@@ -23,7 +23,7 @@ const ENDS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "bmp", "gif"];
 pub fn read(folder: &Path, names_file: Option<&Path>) -> Result<Dataset> {
     let classes = entries(folder, fs::FileType::is_dir)?;
     let named = match names_file {
-        Some(file) if file.extension().is_some_and(|end| end == "json") => json::read(file)?,
+        Some(file) if file.extension().is_some_and(|end| end == "json") => json::read_names(file)?,
         Some(file) => names::read(file, "a folder and a name", |line| {
             let (class, names) = line.split_once(char::is_whitespace)?;
             Some((class, names.split_once(',').map_or(names, |(first, _)| first).trim()))

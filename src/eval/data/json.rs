@@ -6,10 +6,12 @@ use std::marker::PhantomData;
 use std::path::Path;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
+use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::{EXAMPLES_MAX, names};
 use crate::error::{Error, Result};
-use crate::files::open_input;
+use crate::files::{open_input, read_input};
+use crate::parse;
 
 /// Largest file; the annotations of VQAv2 have 350 MB.
 const FILE_BYTES_MAX: u64 = 2 << 30;
@@ -38,9 +40,15 @@ fn check_length(file: &Path, read: &BufReader<Take<File>>) -> Result<()> {
 /// Reads a file of one value. The file is never in memory as a whole.
 pub fn read<T: DeserializeOwned>(file: &Path) -> Result<T> {
     let mut reader = open(file)?;
-    let value = parse(file, serde_json::Deserializer::from_reader(&mut reader));
+    let read = value(file, serde_json::Deserializer::from_reader(&mut reader));
     check_length(file, &reader)?;
-    value
+    read
+}
+
+/// Reads a file of one object of names, each key once.
+pub fn read_names<T: DeserializeOwned>(file: &Path) -> Result<T> {
+    let bytes = read_input(file, names::BYTES_MAX)?;
+    value(file, serde_json::Deserializer::from_str(parse::text(file, "text", &bytes)?))
 }
 
 /// Reads a file of an object a line. Empty lines are passed over. `take` gets each line's place in errors, its number
@@ -62,14 +70,15 @@ pub fn read_lines<T: DeserializeOwned>(file: &Path, mut take: impl FnMut(&Path, 
             continue;
         }
         let place = Path::new(&place);
-        let Object(value) = parse(place, serde_json::Deserializer::from_slice(&line))?;
+        let text = parse::text(place, "text", &line)?;
+        let Object(value) = value(place, serde_json::Deserializer::from_str(text))?;
         take(place, number, value)?;
     }
     check_length(file, &reader)
 }
 
 /// The one value of a file or line.
-fn parse<'de, T: Deserialize<'de>>(
+fn value<'de, T: Deserialize<'de>>(
     place: &Path,
     mut reader: serde_json::Deserializer<impl serde_json::de::Read<'de>>,
 ) -> Result<T> {
@@ -121,6 +130,36 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
 
     fn visit_map<M: MapAccess<'de>>(self, fields: M) -> std::result::Result<Object<T>, M::Error> {
         T::deserialize(MapAccessDeserializer::new(fields)).map(Object)
+    }
+}
+
+/// The examples of a file, which are not more than a set may have.
+pub struct Examples<T>(pub Vec<Object<T>>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Examples<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_seq(ExamplesVisitor(PhantomData))
+    }
+}
+
+struct ExamplesVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ExamplesVisitor<T> {
+    type Value = Examples<T>;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(formatter, "an array of at most {EXAMPLES_MAX} examples")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> std::result::Result<Examples<T>, A::Error> {
+        let mut examples = Vec::new();
+        while let Some(example) = all.next_element()? {
+            if examples.len() == EXAMPLES_MAX {
+                return Err(de::Error::invalid_length(EXAMPLES_MAX + 1, &self));
+            }
+            examples.push(example);
+        }
+        Ok(Examples(examples))
     }
 }
 

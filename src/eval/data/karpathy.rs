@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::json::{self, Id, Object};
+use super::json::{self, Examples, Id, Object};
 use super::{Dataset, Example, Medium, Task};
 use crate::error::{Error, Result};
 
 #[derive(Deserialize)]
 struct File {
-    images: Vec<Object<Image>>,
+    images: Examples<Image>,
 }
 
 #[derive(Deserialize)]
@@ -37,7 +37,7 @@ struct Sentence {
 /// # Errors
 /// A malformed file; a part that it does not have.
 pub fn read(file: &Path, folder: &Path, split: &str) -> Result<Dataset> {
-    let Object(File { images }) = json::read(file)?;
+    let Object(File { images: Examples(images) }) = json::read(file)?;
     if !images.iter().any(|Object(image)| image.split == split) {
         let splits: BTreeSet<&str> = images.iter().map(|Object(image)| &*image.split).collect();
         let splits: Vec<&str> = splits.into_iter().collect();

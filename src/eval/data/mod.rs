@@ -18,6 +18,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::checkpoint::is_there;
 use crate::error::{Error, Result};
 use crate::image::Image;
 
@@ -184,15 +185,15 @@ pub fn read(format: Format, source: &Source) -> Result<Dataset> {
     }
 }
 
-/// The images and videos of a set that are not there, each once, in order.
+/// The images and videos of a set that are not there, each once, in order. What is there and cannot be read is an
+/// error of its examples.
 pub fn missing(dataset: &Dataset) -> Vec<&Path> {
     let mut seen = HashSet::new();
     let media = dataset.examples.iter().filter_map(|example| match &example.medium {
-        Medium::Image(path) => Some((path, path.is_file())),
-        Medium::Video(path) => Some((path, path.exists())),
+        Medium::Image(path) | Medium::Video(path) => Some(&**path),
         Medium::Drawn(_) => None,
     });
-    media.filter(|(path, there)| !there && seen.insert(*path)).map(|(path, _)| &**path).collect()
+    media.filter(|path| seen.insert(*path) && !is_there(path)).collect()
 }
 
 impl Example {

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::files::read_input;
 
 /// Largest file; that of all 21,841 classes of ImageNet has 1 MB.
-const BYTES_MAX: u64 = 16 << 20;
+pub const BYTES_MAX: u64 = 16 << 20;
 
 /// What lines name, with its name. `pair` takes both from a line; `expected` says what a line is.
 pub fn read(

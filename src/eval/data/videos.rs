@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::json::{self, Id, Object};
+use super::json::{self, Examples, Id, Object};
 use super::{Dataset, Example, Medium, Task, check_count, names};
 use crate::error::{Error, Result};
 
@@ -32,7 +32,7 @@ struct Question {
 /// # Errors
 /// A malformed file; a video that the mapping does not name.
 pub fn read_questions(file: &Path, mapping: Option<&Path>, folder: &Path) -> Result<Dataset> {
-    let questions: Vec<Object<Question>> = json::read(file)?;
+    let Examples(questions): Examples<Question> = json::read(file)?;
     let names = mapping.map(|mapping| names::read(mapping, "a file's name and a video's", by_video)).transpose()?;
     let videos = Videos::list(folder)?;
     let mut examples = Vec::with_capacity(questions.len());
@@ -72,7 +72,7 @@ struct Captions {
 /// # Errors
 /// A malformed file.
 pub fn read_captions(file: &Path, folder: &Path) -> Result<Dataset> {
-    let captions: Vec<Object<Captions>> = json::read(file)?;
+    let Examples(captions): Examples<Captions> = json::read(file)?;
     let videos = Videos::list(folder)?;
     let example = |Object(captions): Object<Captions>| {
         let medium = Medium::Video(videos.find(&[&captions.video]));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::json::{self, Id, Object};
+use super::json::{self, Examples, Id, Object};
 use super::{Dataset, Example, Medium, Task};
 use crate::error::{Error, Result};
 
@@ -28,7 +28,7 @@ pub enum Naming {
 struct Questions {
     /// Such as "val2014".
     data_subtype: Option<String>,
-    questions: Vec<Object<Question>>,
+    questions: Examples<Question>,
 }
 
 #[derive(Deserialize)]
@@ -40,7 +40,7 @@ struct Question {
 
 #[derive(Deserialize)]
 struct Annotations {
-    annotations: Vec<Object<Annotation>>,
+    annotations: Examples<Annotation>,
 }
 
 #[derive(Deserialize)]
@@ -69,7 +69,7 @@ pub fn read(questions: &Path, annotations: &Path, folder: &Path, naming: Naming)
         Naming::Jpeg | Naming::Whole => None,
     };
     let mut answers = HashMap::new();
-    for Object(Annotation { question_id, answers: given }) in annotated.annotations {
+    for Object(Annotation { question_id, answers: given }) in annotated.annotations.0 {
         match answers.entry(question_id) {
             Entry::Vacant(entry) => entry.insert(given),
             Entry::Occupied(entry) => {
@@ -78,8 +78,8 @@ pub fn read(questions: &Path, annotations: &Path, folder: &Path, naming: Naming)
             }
         };
     }
-    let mut examples = Vec::with_capacity(queries.questions.len());
-    for Object(Question { question_id, image_id, question }) in queries.questions {
+    let mut examples = Vec::with_capacity(queries.questions.0.len());
+    for Object(Question { question_id, image_id, question }) in queries.questions.0 {
         let path = match (&coco, naming) {
             (Some(coco), _) => coco.path(questions, &image_id)?,
             (None, Naming::Jpeg) => folder.join(format!("{}.jpg", image_id.0)),
@@ -126,7 +126,7 @@ impl Coco {
 
 #[derive(Deserialize)]
 struct TextVqa {
-    data: Vec<Object<TextVqaQuestion>>,
+    data: Examples<TextVqaQuestion>,
 }
 
 #[derive(Deserialize)]
@@ -156,7 +156,7 @@ struct VizWizQuestion {
 pub fn read_native(file: &Path, folder: &Path, naming: Naming) -> Result<Dataset> {
     let examples = match naming {
         Naming::Jpeg => {
-            let questions = json::read::<Object<TextVqa>>(file)?.0.data.into_iter();
+            let questions = json::read::<Object<TextVqa>>(file)?.0.data.0.into_iter();
             let example = |Object(queries): Object<TextVqaQuestion>| {
                 let medium = Medium::Image(folder.join(format!("{}.jpg", queries.image_id)));
                 Example::new(queries.question_id.0, medium, queries.question, queries.answers)
@@ -164,7 +164,7 @@ pub fn read_native(file: &Path, folder: &Path, naming: Naming) -> Result<Dataset
             questions.map(example).collect()
         }
         Naming::Whole => {
-            let questions = json::read::<Vec<Object<VizWizQuestion>>>(file)?.into_iter();
+            let questions = json::read::<Examples<VizWizQuestion>>(file)?.0.into_iter();
             let example = |Object(queries): Object<VizWizQuestion>| {
                 let answers = queries.answers.into_iter().map(|Object(given)| given.answer).collect();
                 let medium = Medium::Image(folder.join(&queries.image));
