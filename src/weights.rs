@@ -275,11 +275,26 @@ impl Weights {
     /// Knows the matrix `name` for a second name of `weight`, if the checkpoint has it at all.
     ///
     /// # Errors
-    /// Another shape than that of `weight`: file, tensor, expected, found.
+    /// Another shape than that of `weight`, or other numbers: file, tensor, expected, found.
     pub fn same(&mut self, name: &str, weight: Weight) -> Result<()> {
         if self.has(name) {
             let (parts, _) = self.sources(name);
             self.measure(Kind::Matrix, &parts, &Wanted::Blocks(&[weight.rows]), weight.columns)?;
+            self.check_equal(&parts, &self.get(weight).parts)?;
+        }
+        Ok(())
+    }
+
+    /// That tensors hold the numbers of others of their shapes: where they do not, transformers 4 takes the others and
+    /// transformers 5 these.
+    fn check_equal(&self, parts: &[String], others: &[String]) -> Result<()> {
+        let Source::Checkpoint(checkpoint) = &self.source else { return Ok(()) };
+        for (part, other) in parts.iter().zip(others) {
+            let (found, wanted) = (checkpoint.tensor(part)?, checkpoint.tensor(other)?);
+            if (found.dtype, &found.shape) == (wanted.dtype, &wanted.shape) && found.bytes != wanted.bytes {
+                let expected = format!("the numbers of {other}, to which the configuration ties it");
+                return Err(Error::invalid(checkpoint.file_of(part), part, expected, "others"));
+            }
         }
         Ok(())
     }

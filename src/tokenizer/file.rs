@@ -10,7 +10,7 @@ use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visi
 use serde_json::Value;
 use tokenizers::models::bpe::BPE;
 use tokenizers::models::unigram::Unigram;
-use tokenizers::{AddedToken, ModelWrapper, Tokenizer as Encoder};
+use tokenizers::{AddedToken, Model as _, ModelWrapper, Tokenizer as Encoder};
 
 use super::component::Component;
 use super::decoder::Decoder;
@@ -124,6 +124,10 @@ fn add_tokens(encoder: &mut Encoder, file: &Path, List(tokens): List<Added, ADDE
                 return invalid(index, &expected, &found.map_or("none".to_owned(), |id| id.to_string()));
             }
         }
+        if let Some(word) = encoder.get_model().id_to_token(token.id).filter(|word| *word != token.content) {
+            let expected = format!("the id {} for {:?} alone", token.id, token.content);
+            return invalid(index, &expected, &format!("it for {word:?} of the vocabulary too"));
+        }
     }
     Ok(())
 }
@@ -213,6 +217,11 @@ impl Model {
                 }
                 let merges = self.merges.unwrap_or_default().0;
                 check_ids(file, &ids)?;
+                // An empty one is none; any other would be missed at the first character that has no token.
+                let unknown = self.unk_token.as_ref();
+                if let Some(unknown) = unknown.filter(|token| !token.is_empty() && !ids.contains_key(*token)) {
+                    return invalid("unk_token", "a token of the vocabulary", &format!("{unknown:?}"));
+                }
                 let merges = check_merges(file, &ids, merges)?;
                 let mut builder = BPE::builder()
                     .vocab_and_merges(ids, merges)

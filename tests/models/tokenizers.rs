@@ -614,6 +614,7 @@ fn models_that_contradict_themselves_are_refused() {
         (json!({"type": "Unigram"}), "model.vocab: expected an array of scores in a Unigram, found an object"),
         (json!({"unk_id": 0}), "model.unk_id: expected none in a BPE"),
         (json!({"nbest": 3}), "model.nbest"),
+        (json!({"unk_token": "<none>"}), "unk_token: expected a token of the vocabulary, found \"<none>\""),
     ];
     for (value, mention) in cases {
         let mut json = file(&words, json!({}));
@@ -657,6 +658,9 @@ fn added_tokens_and_the_rest_of_the_file_are_bounded() {
     refused("an empty one", &with(added(count, "", false)), &["added_tokens.5: expected a text, found an empty one"]);
     refused("another id", &with(added(count + 1, "<more>", false)), &["expected the id", "of \"<more>\"", "found "]);
     refused("one twice", &with(added(1, "<s>", false)), &["added_tokens.5: expected each text once"]);
+    let mut shared = with(added(count, "<more>", false));
+    shared["model"]["vocab"]["cat"] = json!(count);
+    refused("a word's id", &shared, &["added_tokens.5: expected the id", "alone, found it for \"cat\" of the voc"]);
     refused(
         "a large one",
         &with(added(count, &"x".repeat(5 << 20), true)),

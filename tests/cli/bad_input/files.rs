@@ -302,6 +302,14 @@ fn weights_at_odds_with_each_other() {
             &[ADAPTER, "expected only tensors that the model of config.json uses, found one that it does not"],
         ),
         (
+            "a head of its own that is tied",
+            |folder| folder.set("tie_word_embeddings", json!(true)),
+            &[
+                "model.safetensors: lm_head.weight: expected the numbers of model.embed_tokens.weight, to which the",
+                "found others",
+            ],
+        ),
+        (
             "a head without the markers",
             |folder| hide(folder, HEAD),
             &["lm_head.weight: expected 32 rows, found 30 rows"],
