@@ -185,6 +185,9 @@ typedef struct flamant_request {
     /* FLAMANT_CLASSIFY */
     const flamant_text *choices;
     size_t choice_count;
+
+    /* Any task */
+    uint64_t max_pixels; /* pixels that one image of the prompt may have; 0, or fewer than the usual 2^26: that many */
 } flamant_request;
 
 /* Kinds of events. A library may have more: pass over those you do not know. */

@@ -50,7 +50,7 @@ class Request(Structure):
         ("logits", c_uint32), ("max_new_tokens", c_size_t), ("num_beams", c_size_t), ("length_penalty", c_float),
         ("temperature", c_float), ("top_k", c_size_t), ("top_p", c_float), ("min_p", c_float),
         ("repetition_penalty", c_float), ("ignore_eos", c_uint32), ("seed", c_uint64), ("stop", POINTER(Text)),
-        ("stop_count", c_size_t), ("choices", POINTER(Text)), ("choice_count", c_size_t),
+        ("stop_count", c_size_t), ("choices", POINTER(Text)), ("choice_count", c_size_t), ("max_pixels", c_uint64),
     ]
 
 

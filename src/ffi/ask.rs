@@ -61,6 +61,7 @@ pub(super) fn default_request() -> RequestOptions {
         stop_count: 0,
         choices: ptr::null(),
         choice_count: 0,
+        max_pixels: 0,
     }
 }
 
@@ -115,9 +116,9 @@ pub(super) fn request(asked: &RequestOptions) -> Result<Asked> {
 }
 
 fn prompt(asked: &RequestOptions, texts: bool) -> Result<Prompt> {
-    let limits = PromptLimits::default();
+    let limits = PromptLimits::default().raise_pixels(asked.max_pixels);
     let parts = array("parts", asked.parts, asked.part_count, limits.parts_max)?;
-    let mut prompt = Prompt::new();
+    let mut prompt = Prompt::with_limits(limits.clone());
     for (index, part) in parts.iter().enumerate() {
         let name = format!("part {index}");
         if part.kind == PART_TEXT && !texts {

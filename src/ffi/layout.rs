@@ -152,6 +152,7 @@ pub(super) struct RequestOptions {
     pub stop_count: usize,
     pub choices: *const Text,
     pub choice_count: usize,
+    pub max_pixels: u64,
 }
 
 /// `flamant_choice`
