@@ -75,7 +75,7 @@ fn mapped_at(address: usize, line: &mut [u8; LINE_BYTES]) -> Option<&[u8]> {
                 }
             } else if let Some(path) = line.get(..length).and_then(|line| path_of(line, address)) {
                 let start = length - path;
-                // Nothing in it may do something to a terminal: bytes of other texts than ASCII may be control characters.
+                // Nothing in it may do something to a terminal, as bytes beyond ASCII may, too.
                 line.iter_mut().filter(|byte| !matches!(byte, b' '..=b'~')).for_each(|byte| *byte = b'?');
                 return line.get(start..length);
             } else {

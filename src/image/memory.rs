@@ -55,7 +55,8 @@ pub(crate) fn ask(bytes: usize) {
 }
 
 /// An empty vector with room for so many values of an image. Where the system has no memory for them it unwinds, up to
-/// the next [`Error::catch`](crate::Error::catch), which makes it an error: whoever decodes or prepares stands behind one.
+/// the next [`Error::catch`](crate::Error::catch), which makes it an error: whoever decodes or prepares stands behind
+/// one.
 pub(crate) fn room<T>(count: usize) -> Vec<T> {
     let bytes = count.saturating_mul(size_of::<T>());
     let mut values = Vec::new();
