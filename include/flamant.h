@@ -188,6 +188,9 @@ typedef struct flamant_request {
 
     /* Any task */
     uint64_t max_pixels; /* pixels that one image of the prompt may have; 0, or fewer than the usual 2^26: that many */
+
+    /* FLAMANT_GENERATE */
+    size_t no_repeat_ngram_size; /* no run of so many tokens occurs twice in prompt and answer; 0: off */
 } flamant_request;
 
 /* Kinds of events. A library may have more: pass over those you do not know. */

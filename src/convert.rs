@@ -5,8 +5,10 @@
 //! before the first byte is written, sums of archives included, tensors go from map to file one at a time, and
 //! `config.json` comes last. What was made is opened before it is kept: a folder without `convert.partial` is whole.
 
+mod adapter;
 mod flamingo;
 mod language;
+mod merge;
 mod output;
 #[cfg(test)]
 mod tests;
@@ -15,9 +17,10 @@ mod vision;
 
 use crate::checkpoint::{Checkpoint, Dtype, Folder, safetensors};
 use crate::error::{Error, Result};
-use crate::family::{CONFIG_BYTES_MAX, open_flamingo::FAMILY};
+use crate::family::{CONFIG_BYTES_MAX, MEDIA_MASK_KEY, MediaMask, open_flamingo::FAMILY};
 use crate::image::{CLIP_MEAN, CLIP_STD};
 use crate::inspect::Inspection;
+use adapter::{Adapter, Change};
 use flamingo::Trained;
 use language::Language;
 use output::Output;
@@ -28,6 +31,7 @@ use std::path::{Path, PathBuf};
 use tokenizer::Tokenizer;
 use vision::Vision;
 
+pub use merge::{MergeOptions, merge};
 pub use vision::vision_heads;
 
 /// Bytes written between two reports of progress.
@@ -45,6 +49,10 @@ pub struct ConvertOptions {
     /// Every how many layers a gated block stands. The checkpoint says so itself; a value given here must agree with
     /// it.
     pub cross_attn_every: Option<usize>,
+    /// LoRA to merge: a folder of PEFT, or a file as Multimodal-GPT releases it.
+    pub adapter: Option<PathBuf>,
+    /// Which image a token sees, where training was by another rule than OpenFlamingo 2's (preceding).
+    pub media_mask: Option<MediaMask>,
     /// The folder to write. It may exist if it is empty, or if an earlier conversion left it when it was killed.
     pub output: PathBuf,
 }
@@ -58,8 +66,9 @@ pub fn convert(options: &ConvertOptions, progress: &mut dyn FnMut(u64, u64)) -> 
     let checkpoint = Checkpoint::open(&options.checkpoint)?;
     let language = Language::open(&options.language_model)?;
     let vision = Vision::open(&options.vision_model)?;
+    let adapter = options.adapter.as_deref().map(Adapter::open).transpose()?;
     let trained = Trained::sort(&checkpoint, &language)?;
-    let tokenizer = Tokenizer::extend(&options.language_model, trained.embedding_rows())?;
+    let tokenizer = Tokenizer::extend(&options.language_model, &FAMILY, trained.embedding_rows())?;
     let every = trained.cross_attn_every(options.cross_attn_every)?;
     let generation_config = generation_config(&options.language_model, &tokenizer)?;
 
@@ -68,18 +77,13 @@ pub fn convert(options: &ConvertOptions, progress: &mut dyn FnMut(u64, u64)) -> 
     trained.plan_gated_blocks(vision.width, &mut plan)?;
     trained.plan_language(tokenizer.length, &mut plan)?;
     vision.plan(&mut plan)?;
-
-    let sources = [&checkpoint, &language.weights, &vision.weights];
-    let to_check = sources.iter().map(|source| source.sum_bytes()).sum::<Result<u64>>()?;
-    let total = to_check + plan.bytes();
-    let mut done = 0;
-    let mut advance = |bytes| {
-        done += bytes;
-        progress(done, total);
-    };
-    for source in sources {
-        source.check_sums(&mut advance)?;
+    if let Some(adapter) = &adapter {
+        adapter.apply(&mut plan.items)?;
     }
+
+    let mut sources = vec![&checkpoint, &language.weights, &vision.weights];
+    sources.extend(adapter.as_ref().map(|adapter| &adapter.weights));
+    let mut advance = check_sums(&sources, &plan, progress)?;
     let output = Output::create(&options.output)?;
     output.write_json("tokenizer.json", &tokenizer.json)?;
     output.write_json("tokenizer_config.json", &tokenizer.config)?;
@@ -90,14 +94,30 @@ pub fn convert(options: &ConvertOptions, progress: &mut dyn FnMut(u64, u64)) -> 
     if let Some(config) = generation_config {
         output.write_json("generation_config.json", &config)?;
     }
-    let written = output.write("model.safetensors", |file, path| plan.write(file, path, &mut advance));
-    // A source that was cut meanwhile is why it could not be written, or why it is wrong.
-    sources.iter().try_for_each(|source| source.check_unchanged())?;
-    written?;
-    output.write_json("config.json", &model_config(every, &tokenizer, &vision, &language))?;
+    plan.write_to(&output, &sources, &mut advance)?;
+    output.write_json("config.json", &model_config(every, options.media_mask, &tokenizer, &vision, &language))?;
     let Inspection { config, generation, .. } = Inspection::of(&options.output)?;
     generation.settle(folder, &opened, config.decoder.vocabulary)?;
     output.keep()
+}
+
+/// Checks the sums of archives, and hears of bytes from then on.
+fn check_sums<'p>(
+    sources: &[&Checkpoint],
+    plan: &Plan,
+    progress: &'p mut dyn FnMut(u64, u64),
+) -> Result<impl FnMut(u64) + use<'p>> {
+    let to_check = sources.iter().map(|source| source.sum_bytes()).sum::<Result<u64>>()?;
+    let total = to_check + plan.bytes();
+    let mut done = 0;
+    let mut advance = move |bytes| {
+        done += bytes;
+        progress(done, total);
+    };
+    for source in sources {
+        source.check_sums(&mut advance)?;
+    }
+    Ok(advance)
 }
 
 /// The language model's, if it has one, but that an answer ends as OpenFlamingo's own `generate` ends it.
@@ -110,8 +130,14 @@ fn generation_config(language_model: &Path, tokenizer: &Tokenizer) -> Result<Opt
     Ok(Some(Value::Object(config)))
 }
 
-fn model_config(every: usize, tokenizer: &Tokenizer, vision: &Vision, language: &Language) -> Value {
-    json!({
+fn model_config(
+    every: usize,
+    media_mask: Option<MediaMask>,
+    tokenizer: &Tokenizer,
+    vision: &Vision,
+    language: &Language,
+) -> Value {
+    let mut config = json!({
         "model_type": FAMILY.model_type,
         "cross_attn_every_n_layers": every,
         "eoc_token_id": tokenizer.end_of_chunk,
@@ -119,7 +145,11 @@ fn model_config(every: usize, tokenizer: &Tokenizer, vision: &Vision, language: 
         "vocab_size": tokenizer.length,
         "vision_config": vision.config(),
         "text_config": language.config,
-    })
+    });
+    if let Some(mask) = media_mask {
+        config[MEDIA_MASK_KEY] = mask.name().into();
+    }
+    config
 }
 
 /// CLIP's preprocessing, as transformers writes it.
@@ -153,6 +183,8 @@ struct Item<'a> {
     key: String,
     dtype: Dtype,
     shape: Vec<usize>,
+    /// What an adapter adds to it.
+    change: Option<(&'a Adapter, &'a Change)>,
 }
 
 impl Item<'_> {
@@ -173,13 +205,21 @@ impl<'a> Plan<'a> {
         if let Some(rows) = shape.first_mut() {
             *rows = rows_max.min(*rows);
         }
-        self.items.push(Item { name, source, key: key.to_owned(), dtype, shape });
+        self.items.push(Item { name, source, key: key.to_owned(), dtype, shape, change: None });
         Ok(())
     }
 
     /// Bytes of all tensors.
     fn bytes(&self) -> u64 {
         self.items.iter().map(|item| item.length() as u64).sum()
+    }
+
+    /// Writes all tensors to the output.
+    fn write_to(&mut self, output: &Output, sources: &[&Checkpoint], written: &mut dyn FnMut(u64)) -> Result<()> {
+        let done = output.write("model.safetensors", |file, path| self.write(file, path, written));
+        // A source that was cut meanwhile is why it could not be written, or why it is wrong.
+        sources.iter().try_for_each(|source| source.check_unchanged())?;
+        done
     }
 
     /// Writes all tensors, those of the widest format first so that every one is aligned.
@@ -190,7 +230,9 @@ impl<'a> Plan<'a> {
         safetensors::write_header(file, headers).map_err(failed)?;
         for item in &self.items {
             let tensor = item.source.tensor(&item.key)?;
-            for chunk in tensor.bytes[..item.length()].chunks(CHUNK_BYTES) {
+            let merged = item.change.map(|(adapter, change)| adapter.merged(&tensor, change)).transpose()?;
+            let bytes = merged.as_deref().unwrap_or(&tensor.bytes[..item.length()]);
+            for chunk in bytes.chunks(CHUNK_BYTES) {
                 file.write_all(chunk).map_err(failed)?;
                 written(chunk.len() as u64);
             }

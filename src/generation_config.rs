@@ -42,12 +42,13 @@ enum Kind {
 }
 
 /// Settings that requests have: the file's are named, the request's are applied.
-const DEFAULTS: [(&str, Kind); 10] = [
+const DEFAULTS: [(&str, Kind); 11] = [
     ("do_sample", Kind::Flag),
     ("length_penalty", Kind::Number),
     ("max_length", Kind::Count),
     ("max_new_tokens", Kind::Count),
     ("min_p", Kind::Number),
+    ("no_repeat_ngram_size", Kind::Count),
     ("num_beams", Kind::Count),
     ("repetition_penalty", Kind::Number),
     ("temperature", Kind::Number),
@@ -56,7 +57,7 @@ const DEFAULTS: [(&str, Kind); 10] = [
 ];
 
 /// Settings that no request has, and the value of each that changes nothing.
-const UNSUPPORTED: [(&str, Kind, f64); 12] = [
+const UNSUPPORTED: [(&str, Kind, f64); 11] = [
     ("diversity_penalty", Kind::Number, 0.0),
     ("encoder_no_repeat_ngram_size", Kind::Count, 0.0),
     ("encoder_repetition_penalty", Kind::Number, 1.0),
@@ -65,7 +66,6 @@ const UNSUPPORTED: [(&str, Kind, f64); 12] = [
     ("guidance_scale", Kind::Number, 1.0),
     ("min_length", Kind::Count, 0.0),
     ("min_new_tokens", Kind::Count, 0.0),
-    ("no_repeat_ngram_size", Kind::Count, 0.0),
     ("num_beam_groups", Kind::Count, 1.0),
     ("num_return_sequences", Kind::Count, 1.0),
     ("typical_p", Kind::Number, 1.0),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::checkpoint::Folder;
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::family::{Family, Model};
+use crate::family::{Family, Model, Template};
 use crate::generation_config::GenerationConfig;
 use crate::kv;
 use crate::model;
@@ -48,6 +48,8 @@ pub struct Inspection {
     pub language_model: &'static str,
     /// What `config.json` and shapes say.
     pub config: ModelConfig,
+    /// How its prompts are written, and which image a token sees.
+    pub template: Template,
     /// Vision, resampler, gated blocks, decoder: what of each the engine uses.
     pub parts: BTreeMap<&'static str, Part>,
     /// The gated blocks.
@@ -68,7 +70,7 @@ impl Inspection {
     pub fn of(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = Folder::Disk(folder.as_ref());
         let checkpoint = Arc::new(folder.checkpoint()?);
-        let Model { family, language_model, config, names } = Model::open(folder, &checkpoint)?;
+        let Model { family, language_model, config, names, template } = Model::open(folder, &checkpoint)?;
         let mut weights = Weights::new(checkpoint.clone(), names);
         let preprocessor = preprocessor::open(folder, family.preprocessing, config.vision.image_size, 1)?;
         model::record(&config, &preprocessor.levels(), &mut weights)?;
@@ -100,7 +102,8 @@ impl Inspection {
             gates.map(|(block, [attention, dense])| Gate { layer: layer_of(block), attention, dense }).collect();
         let used = weights.used();
         let unused = checkpoint.names().filter(|name| !used.contains(*name)).count() as u64;
-        Ok(Inspection { family, language_model, config, parts, gates, unused, bytes: checkpoint.bytes(), generation })
+        let bytes = checkpoint.bytes();
+        Ok(Inspection { family, language_model, config, template, parts, gates, unused, bytes, generation })
     }
 
     /// Media pages of an image.

@@ -104,9 +104,9 @@ fn heed(preprocessor: &mut Preprocessor, fields: &Fields, key: &str, value: &Val
         ("do_resize" | "do_convert_rgb", _) => wanted(fields, key, value, true)?,
         ("max_image_tiles", Crop::Tiles { tiles_max }) => wanted(fields, key, value, tiles_max)?,
         ("do_pad", Crop::Tiles { .. }) => wanted(fields, key, value, true)?,
-        ("do_center_crop", _) => wanted(fields, key, value, crop == Crop::ShortestEdgeCentreCrop)?,
+        ("do_center_crop", _) => wanted(fields, key, value, crop.cuts())?,
         // What a `size` of one number means.
-        ("default_to_square", _) => wanted(fields, key, value, crop != Crop::ShortestEdgeCentreCrop)?,
+        ("default_to_square", _) => wanted(fields, key, value, !crop.cuts())?,
         // Heeded when all keys are read, whatever their order.
         ("do_rescale" | "do_normalize", _) => {}
         (key, _) if key.starts_with("do_") => wanted(fields, key, value, false)?,
@@ -146,7 +146,7 @@ fn check_size(fields: &Fields, key: &str, value: &Value, side: usize, crop: Crop
     let (edge, square) =
         (serde_json::json!({"shortest_edge": side}), serde_json::json!({"height": side, "width": side}));
     // Both sides of a `size` would be reached by stretching, the shortest edge by scaling.
-    let spelled = if key == "size" && crop == Crop::ShortestEdgeCentreCrop { edge } else { square };
+    let spelled = if key == "size" && crop.cuts() { edge } else { square };
     if *value == side || *value == spelled {
         return Ok(());
     }

@@ -315,7 +315,7 @@ impl Prompt {
             let expected = format!("prompt: expected {} image markers, one for each image", self.images);
             return Err(Error::argument(format!("{expected}, found {markers}")));
         }
-        let media = tokenizer.template().media_mask.of(&ids, tokenizer.media, tokenizer.end);
+        let media = tokenizer.template().media(&ids, tokenizer.media, tokenizer.end);
         Ok(Rendered { text, ids, media })
     }
 
@@ -381,7 +381,7 @@ pub struct Rendered {
     pub text: String,
     /// Its tokens.
     pub ids: Vec<u32>,
-    /// For each token the images of the prompt that it sees.
+    /// For each token the images of the prompt that it sees, and at the end those that tokens after the prompt see.
     pub media: Vec<MediaSeen>,
 }
 

@@ -271,6 +271,19 @@ pub fn most_likely(logits: &[f32], suppressed: &[u32], score: f32, count: usize)
     all.into_iter().map(|(_, likely)| likely).collect()
 }
 
+/// The tokens, ascending, that would end a run of `size` tokens that has been there before: what transformers'
+/// `NoRepeatNGramLogitsProcessor` forbids after `ids`. With 1, every token that has been there.
+///
+/// # Panics
+/// With a size of 0.
+pub fn repeating(ids: &[u32], size: usize) -> Vec<u32> {
+    let Some(kept) = ids.len().checked_sub(size - 1) else { return Vec::new() };
+    let end = &ids[kept..];
+    let runs = ids.windows(size).filter(|run| run[..size - 1] == *end);
+    let found: BTreeSet<u32> = runs.map(|run| run[size - 1]).collect();
+    found.into_iter().collect()
+}
+
 /// A number in [0, 1) that depends on seed and counter alone (SplitMix64's finaliser over both).
 pub(crate) fn uniform(seed: u64, counter: u64) -> f64 {
     let mut z = seed.wrapping_add((counter + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));

@@ -8,7 +8,7 @@ Two environments are needed (Python 3.11); each makes its share of the fixtures:
     new/bin/python tools/golden.py --output tests/data
     old/bin/python tools/golden.py --output tests/data
 
-The new one has transformers 5.17 (IDEFICS cases), the old one transformers 4.44.2, open_flamingo 2.0.1 and
+The new one has transformers 5.17 and peft (IDEFICS cases, OpenFlamingo 0.0.2, Otter), the old one transformers 4.44.2, open_flamingo 2.0.1 and
 open_clip 2.20 (OpenFlamingo cases, IDEFICS cases as 4.44.2 saves them, semantics/*.json).
 
 Everything is computed in float32 on the CPU; weights stored in half precision are widened first.
@@ -21,7 +21,8 @@ import warnings
 import torch
 import transformers
 
-PARTS = {"5": ["golden_idefics"], "4": ["golden_idefics", "golden_open_flamingo", "golden_semantics"]}
+NEW = ["golden_idefics", "golden_peft", "golden_v1", "golden_otter"]
+PARTS = {"5": NEW, "4": ["golden_idefics", "golden_open_flamingo", "golden_semantics"]}
 
 
 def main():
@@ -31,6 +32,7 @@ def main():
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(1)
     for part in PARTS[transformers.__version__[0]]:
         __import__(part).all_cases(arguments.output, arguments.only)

@@ -163,15 +163,18 @@ def round_to(module, dtype):
         parameter.data = parameter.data.to(dtype).float()
 
 
-def search(step, ids, forbidden, margin, beams=3, greedy=12, beam=8):
+def search(step, ids, forbidden, margin, beams=3, greedy=12, beam=8, processor=None):
     """Greedy and beam search by full recomputation; `step` maps a batch of ids to logits at every position.
 
-    None when two candidates are so close that rounding could swap them.
+    None when two candidates are so close that rounding could swap them. A logits processor of transformers changes
+    what may be chosen, as its `generate` has it: logits in greedy search, log-probabilities in beam search.
     """
     with torch.no_grad():
         row, chosen = list(ids), []
         for _ in range(greedy):
             logits = step([row])[0, -1].double()
+            if processor:
+                logits = processor(torch.tensor([row]), logits[None])[0]
             logits[forbidden] = -math.inf
             best = logits.topk(2)
             if best.values[0] - best.values[1] < margin:
@@ -181,6 +184,8 @@ def search(step, ids, forbidden, margin, beams=3, greedy=12, beam=8):
         rows, scores = [list(ids)], torch.zeros(1, dtype=torch.double)
         for _ in range(beam):
             scored = step(rows)[:, -1].double().log_softmax(-1)
+            if processor:
+                scored = processor(torch.tensor(rows), scored)
             scored[:, forbidden] = -math.inf
             total = (scored + scores[:, None]).flatten()
             best = total.topk(beams + 1)

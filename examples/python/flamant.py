@@ -51,6 +51,7 @@ class Request(Structure):
         ("temperature", c_float), ("top_k", c_size_t), ("top_p", c_float), ("min_p", c_float),
         ("repetition_penalty", c_float), ("ignore_eos", c_uint32), ("seed", c_uint64), ("stop", POINTER(Text)),
         ("stop_count", c_size_t), ("choices", POINTER(Text)), ("choice_count", c_size_t), ("max_pixels", c_uint64),
+        ("no_repeat_ngram_size", c_size_t),
     ]
 
 

@@ -69,7 +69,7 @@ const MARKS: &[(Mark, &str, &str)] = &[
 ];
 
 const ADAPTER: &str = "an adapter of PEFT";
-const MERGE: &str = "merge it into its model with merge_and_unload() and save that";
+const MERGE: &str = "merge it into its model with `flamant convert --model MODEL --adapter FOLDER`";
 
 /// Files beside weights that make something else of them.
 const BESIDE: [(&str, &str, &str); 4] = [

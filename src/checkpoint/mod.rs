@@ -236,6 +236,18 @@ impl Checkpoint {
         self.archives().map(|file| Ok(zip::directory(file, file.path())?.sum_bytes())).sum()
     }
 
+    /// The numbers of a dictionary that stands beside the tensors of PyTorch archives: settings of training.
+    ///
+    /// # Errors
+    /// A file that has changed so that it is no archive any more.
+    pub(crate) fn numbers(&self, key: &str) -> Result<BTreeMap<String, f64>> {
+        let mut numbers = BTreeMap::new();
+        for file in self.archives() {
+            numbers.extend(torch::numbers(file, file.path(), key)?);
+        }
+        Ok(numbers)
+    }
+
     fn archives(&self) -> impl Iterator<Item = &ModelFile> {
         self.files.iter().filter(|file| zip::is_zip(file))
     }

@@ -204,6 +204,8 @@ const OPAQUE: Id = Id(3);
 fn global<'a>(module: &'a str, name: &'a str) -> Option<Global<'a>> {
     Some(match (module, name) {
         ("collections", "OrderedDict" | "defaultdict" | "Counter") => Global::Dictionary,
+        // Settings of training, as OpenMMLab keeps them.
+        ("mmengine.config.config" | "mmcv.utils.config", "ConfigDict") => Global::Dictionary,
         ("torch._utils", "_rebuild_tensor_v2") => Global::Tensor,
         ("torch._tensor", "_rebuild_from_type_v2") => Global::TypedTensor,
         ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") | ("torch", "Size") => Global::First,
@@ -228,6 +230,7 @@ fn global<'a>(module: &'a str, name: &'a str) -> Option<Global<'a>> {
         ("builtins" | "__builtin__", "int" | "float" | "bool" | "str" | "list" | "dict" | "complex" | "bytearray") => {
             Global::Inert
         }
+        ("mmengine.config.config" | "mmcv.utils.config", "Config") => Global::Inert,
         ("_codecs", "encode") | ("argparse", "Namespace") | ("datetime", "datetime" | "timedelta") => Global::Inert,
         ("pathlib", "Path" | "PosixPath" | "PurePosixPath" | "WindowsPath") => Global::Inert,
         ("numpy", "dtype" | "ndarray") => Global::Inert,

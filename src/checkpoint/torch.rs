@@ -8,13 +8,14 @@ use super::pickle::{self, Id, Pickle, StorageType, TensorView, Value};
 use super::zip::{self, Directory};
 use super::{Dtype, Element, Layout, TENSORS_MAX, Table, elements};
 use crate::error::{Error, Result};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Modules that may be nested in a TorchScript archive.
 pub const MODULE_DEPTH_MAX: usize = 64;
 
 /// Where training files keep the state dictionary.
-const NESTED_KEYS: [&str; 2] = ["model_state_dict", "state_dict"];
+const NESTED_KEYS: [&str; 3] = ["model_state_dict", "state_dict", "model"];
 
 /// The format of a view with more numbers than its storage, which like a foreign format is refused when asked for.
 const REPEATED: &str = "a view that repeats its numbers";
@@ -30,6 +31,34 @@ pub fn parse_archive(bytes: &[u8], source: &Path) -> Result<Table> {
         Collector { pickle: &pickle, directory: &directory, folder, source, table: Table::new(), visits: 0 };
     collector.root()?;
     Ok(collector.table)
+}
+
+/// The numbers of a dictionary that stands beside the tensors of an archive; none if there is no such dictionary.
+pub fn numbers(bytes: &[u8], source: &Path, key: &str) -> Result<BTreeMap<String, f64>> {
+    let directory = zip::directory(bytes, source)?;
+    let folder = top_folder(&directory, source)?;
+    let structure = directory.content(&format!("{folder}/data.pkl"), source)?.unwrap_or_default();
+    let pickle = pickle::parse(structure, source)?;
+    let found = entries(&pickle, pickle.root()).find(|(name, _)| *name == key);
+    let all = found.into_iter().flat_map(|(_, dictionary)| entries(&pickle, dictionary));
+    let number = |(name, id): (&str, Id)| match *pickle.value(id) {
+        Value::Int(number) => Some((name.to_owned(), number as f64)),
+        Value::Float(number) => Some((name.to_owned(), number)),
+        _ => None,
+    };
+    Ok(all.filter_map(number).collect())
+}
+
+/// The entries of a dictionary whose keys are text.
+fn entries<'p, 'a>(pickle: &'p Pickle<'a>, dictionary: Id) -> impl Iterator<Item = (&'a str, Id)> + use<'p, 'a> {
+    let pairs = match pickle.value(dictionary) {
+        Value::Dictionary(pairs) => pairs.as_slice(),
+        _ => &[],
+    };
+    pairs.iter().filter_map(|&(key, value)| match *pickle.value(key) {
+        Value::Text(key) => Some((key, value)),
+        _ => None,
+    })
 }
 
 /// The one folder that has a `data.pkl`.
@@ -82,26 +111,14 @@ impl<'a> Collector<'_, 'a> {
     /// The state dictionary of a training file.
     fn nested(&self, root: Id) -> Option<Id> {
         NESTED_KEYS.iter().find_map(|wanted| {
-            let (_, value) = self.entries(root).find(|(key, _)| key == wanted)?;
+            let (_, value) = entries(self.pickle, root).find(|(key, _)| key == wanted)?;
             matches!(self.pickle.value(value), Value::Dictionary(_)).then_some(value)
-        })
-    }
-
-    /// The entries of a dictionary whose keys are text.
-    fn entries(&self, dictionary: Id) -> impl Iterator<Item = (&'a str, Id)> {
-        let pairs = match self.pickle.value(dictionary) {
-            Value::Dictionary(pairs) => pairs.as_slice(),
-            _ => &[],
-        };
-        pairs.iter().filter_map(|&(key, value)| match *self.pickle.value(key) {
-            Value::Text(key) => Some((key, value)),
-            _ => None,
         })
     }
 
     fn state_dictionary(&mut self, dictionary: Id) -> Result<()> {
         let pickle = self.pickle;
-        for (name, value) in self.entries(dictionary).collect::<Vec<_>>() {
+        for (name, value) in entries(pickle, dictionary) {
             if let Value::Tensor(view) = pickle.value(value) {
                 self.add(name.to_owned(), view)?;
             }
@@ -121,7 +138,7 @@ impl<'a> Collector<'_, 'a> {
         let pickle = self.pickle;
         let &Value::Object(_, Some(attributes)) = pickle.value(module) else { return Ok(()) };
         self.count_visits(attributes)?;
-        for (name, value) in self.entries(attributes).collect::<Vec<_>>() {
+        for (name, value) in entries(pickle, attributes) {
             match pickle.value(value) {
                 Value::Tensor(view) => self.add(format!("{prefix}{name}"), view)?,
                 Value::Object(..) => self.module(value, &format!("{prefix}{name}."), depth + 1)?,

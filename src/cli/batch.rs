@@ -24,8 +24,8 @@ A line of the input:
   {\"prompt\": [{\"text\": \"...\"}, {\"image\": \"a.png\"}, ...]}, and as one likes \"id\", \"task\" (\"generate\",
   \"classify\" with \"choices\" and \"mean\", \"score\") and the settings of generate: \"max_new_tokens\",
   \"num_beams\", \"length_penalty\", \"temperature\", \"top_k\", \"top_p\", \"min_p\", \"repetition_penalty\",
-  \"seed\", \"stop\", \"ignore_eos\". Images are data URIs, or paths relative to the input (from a pipe:
-  to the working directory).
+  \"no_repeat_ngram_size\", \"seed\", \"stop\", \"ignore_eos\". Images are data URIs, or paths relative to the
+  input (from a pipe: to the working directory).
 A line of the output, behind one that says which model it belongs to, in the order in which they are done:
   \"line\", \"id\", and what --json of the task prints, or \"error\" with its \"kind\". Requests that had an
   error are asked again at the next start; the exit code is 3 if some have one."

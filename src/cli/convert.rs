@@ -1,35 +1,56 @@
-//! `flamant convert`: three sources of an OpenFlamingo to one folder.
+//! `flamant convert`: three sources of an OpenFlamingo to one folder; a model with what is merged into it to another.
 
 use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
-use flamant::convert::{ConvertOptions, convert};
+use flamant::MediaMask;
+use flamant::convert::{ConvertOptions, MergeOptions, convert, merge};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Outcome, Run, say};
 
-/// Join an OpenFlamingo checkpoint, its language model and its vision model in one folder
+/// Join an OpenFlamingo checkpoint, its language model and its vision model in one folder, or merge an adapter
 #[derive(Args)]
 #[command(
     next_help_heading = "Files",
     after_help = "\
-Example:
-  flamant convert --checkpoint checkpoint.pt --language-model mpt-7b --vision-model clip.pt -o of-9b"
+Examples:
+  flamant convert --checkpoint checkpoint.pt --language-model mpt-7b --vision-model clip.pt -o of-9b
+  flamant convert --model of-9b-v1 --media-mask following -o of-9b-v1-following
+  flamant convert --model idefics-9b --adapter my-adapter -o idefics-9b-mine
+  flamant convert --model OTTER-Image-MPT7B --tokenizer mpt-7b-instruct -o otter"
 )]
 pub struct Convert {
-    /// The published checkpoint.pt
-    #[arg(long, value_name = "FILE")]
-    checkpoint: PathBuf,
+    /// The published checkpoint.pt or model.pt
+    #[arg(long, value_name = "FILE", required_unless_present = "model")]
+    checkpoint: Option<PathBuf>,
     /// Folder of the language model: config.json, weights, tokenizer.json
-    #[arg(long, value_name = "DIR")]
-    language_model: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "model")]
+    language_model: Option<PathBuf>,
     /// CLIP weights: open_clip, transformers or OpenAI names; .safetensors, .pt or .bin
-    #[arg(long, value_name = "FILE")]
-    vision_model: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "model")]
+    vision_model: Option<PathBuf>,
     /// A gated block stands before every N-th layer; read from the checkpoint by default
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
     cross_attn_every: Option<usize>,
+    /// Folder of a whole model to write anew with what is merged into it, in place of the three sources
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with_all = ["checkpoint", "language_model", "vision_model", "cross_attn_every"]
+    )]
+    model: Option<PathBuf>,
+    /// Folder of the language model's tokenizer, for a model that has none (Otter)
+    #[arg(long, value_name = "DIR", requires = "model")]
+    tokenizer: Option<PathBuf>,
+    /// LoRA to merge: a folder of PEFT (adapter_config.json), or a file of pairs (Multimodal-GPT)
+    #[arg(long, value_name = "PATH")]
+    adapter: Option<PathBuf>,
+    /// Which image text sees: the one before it (preceding; OpenFlamingo 2), or, as Multimodal-GPT and Med-Flamingo
+    /// run, the one after it and none behind the last (following)
+    #[arg(long, value_name = "RULE", value_parser = MediaMask::named)]
+    media_mask: Option<MediaMask>,
     /// Folder to make
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
@@ -37,24 +58,36 @@ pub struct Convert {
 
 impl Run for Convert {
     fn run(self) -> Outcome {
-        let output = self.output.clone();
-        let options = ConvertOptions {
-            checkpoint: self.checkpoint,
-            language_model: self.language_model,
-            vision_model: self.vision_model,
-            cross_attn_every: self.cross_attn_every,
-            output: self.output,
-        };
         let bar = ProgressBar::new(0);
         bar.set_style(
             ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta}").expect("the template is well formed"),
         );
-        convert(&options, &mut |done, total| {
+        let mut progress = |done, total| {
             bar.set_length(total);
             bar.set_position(done);
-        })?;
+        };
+        let Convert { adapter, media_mask, output, tokenizer, cross_attn_every, .. } = self;
+        let written = output.clone();
+        match (self.model, self.checkpoint, self.language_model, self.vision_model) {
+            (Some(model), ..) => {
+                merge(&MergeOptions { model, adapter, tokenizer, media_mask, output }, &mut progress)?;
+            }
+            (None, Some(checkpoint), Some(language_model), Some(vision_model)) => {
+                let options = ConvertOptions {
+                    checkpoint,
+                    language_model,
+                    vision_model,
+                    cross_attn_every,
+                    adapter,
+                    media_mask,
+                    output,
+                };
+                convert(&options, &mut progress)?;
+            }
+            _ => unreachable!("one or the other is required"),
+        }
         bar.finish_and_clear();
-        say(format_args!("{} is ready", output.display()));
+        say(format_args!("{} is ready", written.display()));
         Ok(())
     }
 }

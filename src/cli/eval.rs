@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValuesParser, RangedU64ValueParser};
 use clap::{Args, ValueEnum};
 use flamant::eval::benchmark::{OWN, PUBLISHED};
 use flamant::eval::data::{Source, Task};
@@ -80,9 +80,13 @@ pub struct Eval {
     /// What jsonl asks; if not given, what it looks like
     #[arg(long, value_enum)]
     task: Option<TaskName>,
-    /// How examples become a prompt: openflamingo, idefics, idefics-instruct, or a file; by the model, if not given
+    /// How examples become a prompt: openflamingo, idefics, idefics-instruct, otter, mmgpt, med-flamingo,
+    /// flamingo-mini, or a file; by the model, if not given
     #[arg(long, alias = "form", value_name = "NAME|FILE")]
     template: Option<PathBuf>,
+    /// Let no run of N tokens occur twice in prompt and answer; as the template says (otter: 3), if not given
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(0..=1024))]
+    no_repeat_ngram_size: Option<usize>,
     /// Numbers of support examples; 0,4,8,16,32, if not given, of the demo 0,1,2,4,8,16
     #[arg(long, value_name = "N,N...", value_delimiter = ',', value_parser = shots_in_range)]
     shots: Vec<usize>,
@@ -211,6 +215,7 @@ impl Eval {
             *support = source(&self.support, &self.support_media, &self.support_split);
         }
         settings.template = self.template.clone();
+        settings.no_repeat_ngram_size = self.no_repeat_ngram_size;
         settings.shots = self.shots.clone();
         settings.selections = self.selection.iter().map(|name| name.selection()).collect();
         settings.seed = self.seed;

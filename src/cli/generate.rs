@@ -46,6 +46,9 @@ pub struct Generate {
     /// Divide the logits of tokens that occurred before
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     repetition_penalty: f32,
+    /// Let no run of N tokens occur twice in prompt and answer; 0 for no such rule
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    no_repeat_ngram_size: usize,
     /// Seed of the draws
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -104,6 +107,7 @@ impl Generate {
             )
             .num_beams(self.num_beams)
             .length_penalty(self.length_penalty)
+            .no_repeat_ngram_size(self.no_repeat_ngram_size)
             .stop(self.stop.clone())
             .ignore_eos(self.ignore_eos)
     }

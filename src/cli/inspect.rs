@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 use flamant::config::ModelConfig;
-use flamant::{Device, GenerationConfig, Inspection, Limits};
+use flamant::{Device, GenerationConfig, Inspection, Limits, MediaMask};
 use serde_json::json;
 
 use super::input::ModelFolder;
@@ -50,6 +50,14 @@ fn show(inspection: &Inspection) -> Outcome {
     writeln!(out, "video       {video}")?;
     let rows = inspection.config.media_tokens();
     writeln!(out, "images      {rows} rows of keys and values, {} media pages", inspection.media_pages())?;
+    let seen = match inspection.template.media_mask {
+        MediaMask::Following => "the image after it, none behind the last",
+        MediaMask::PrecedingInDocument => "the last image before it in its document",
+        _ => "the last image before it",
+    };
+    let answer =
+        if inspection.template.answer_sees_media { "an answer what the prompt's end sees" } else { "an answer none" };
+    writeln!(out, "text        sees {seen}; {answer}")?;
     writeln!(out, "gated       {} blocks of {} x {}", inspection.gates.len(), gated.heads, gated.head_width)?;
     let heads = format!("{} x {}", decoder.heads, decoder.head_width());
     let (tokens, most) = (decoder.vocabulary, decoder.positions_max);
@@ -119,6 +127,8 @@ fn report(inspection: &Inspection) -> serde_json::Value {
     let more = json!({
         "family": inspection.family.name,
         "language_model": inspection.language_model,
+        "media_mask": inspection.template.media_mask.name(),
+        "answer_sees_media": inspection.template.answer_sees_media,
         "generation": {
             "end_tokens": generation.end_tokens, "suppressed_tokens": generation.suppressed_tokens,
             "not_applied": generation.defaults, "not_supported": generation.unsupported,

@@ -14,11 +14,15 @@ use crate::error::{Error, Result};
 const MARKER: &str = "convert.partial";
 const MARKER_TEXT: &str = "`flamant convert` is writing this folder, or was ended before it was done.\n";
 /// All that a conversion writes.
-const FILES: [&str; 6] = [
+const FILES: [&str; 10] = [
     "model.safetensors",
     "tokenizer.json",
     "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.json",
+    "chat_template.jinja",
     "preprocessor_config.json",
+    "processor_config.json",
     "generation_config.json",
     "config.json",
 ];

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use super::{ConvertOptions, convert};
+use super::{ConvertOptions, MergeOptions, convert, merge};
 use crate::checkpoint::{Checkpoint, Folder};
 use crate::family::Model;
 use crate::image::{Crop, Preprocessor};
@@ -37,12 +37,26 @@ fn folder(case: &Path, scratch: &Path) -> PathBuf {
         return case.join("model");
     }
     let output = scratch.join(case.file_name().unwrap());
+    let (base, unmerged) = (case.join("adapter"), case.join("unmerged"));
+    if unmerged.is_dir() {
+        let (adapter, tokenizer, media_mask) = (None, Some(case.join("tokenizer")), None);
+        let options = MergeOptions { model: unmerged, adapter, tokenizer, media_mask, output: output.clone() };
+        merge(&options, &mut |_, _| ()).unwrap();
+        return output;
+    }
+    if base.is_dir() && !case.join("language").is_dir() {
+        let expected = std::fs::read_to_string(case.join("expected.json")).unwrap();
+        let expected: serde_json::Value = serde_json::from_str(&expected).unwrap();
+        return case.with_file_name(expected["base"].as_str().unwrap()).join("model");
+    }
     let part = |names: [&str; 2]| names.map(|name| case.join(name)).into_iter().find(|path| path.exists()).unwrap();
     let options = ConvertOptions {
-        checkpoint: part(["checkpoint.pt", "checkpoint.safetensors"]),
+        checkpoint: part(["checkpoint.pt", "model.pt"]),
         language_model: case.join("language"),
         vision_model: part(["vision.safetensors", "vision.pt"]),
         cross_attn_every: None,
+        adapter: None,
+        media_mask: None,
         output: output.clone(),
     };
     convert(&options, &mut |_, _| ()).unwrap();
@@ -53,7 +67,7 @@ fn folder(case: &Path, scratch: &Path) -> PathBuf {
 fn asked_of(folder: &Path) -> (String, BTreeSet<String>) {
     let opened = Folder::Disk(folder);
     let checkpoint: Arc<Checkpoint> = Arc::new(opened.checkpoint().unwrap());
-    let Model { family, language_model, config, names } = Model::open(opened, &checkpoint).unwrap();
+    let Model { family, language_model, config, names, .. } = Model::open(opened, &checkpoint).unwrap();
     let asked = Arc::new(Mutex::default());
     let mut weights = Weights::new(checkpoint.clone(), Box::new(Spy { names, asked: asked.clone() }));
     let levels = Preprocessor::clip(Crop::Stretch, config.vision.image_size).levels();
@@ -92,12 +106,15 @@ fn every_name_that_a_model_asks_for_is_given_and_no_tensor_twice() {
     }
     let families: Vec<&str> = by_family.keys().map(String::as_str).collect();
     let expected = [
+        "Flamingo Llama",
         "Idefics Llama",
         "OpenFlamingo GptNeoX",
         "OpenFlamingo Llama",
         "OpenFlamingo MosaicGpt",
         "OpenFlamingo Mpt",
         "OpenFlamingo Opt",
+        "Otter Llama",
+        "Otter Mpt",
     ];
     assert_eq!(families, expected, "every family and every language model has a case");
     // All of them are asked for what every model has.

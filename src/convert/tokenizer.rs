@@ -1,8 +1,8 @@
-//! The tokenizer of the joined model: the language model's, with OpenFlamingo's tokens behind its own.
+//! The tokenizer of a model: the language model's, with the family's tokens behind its own.
 
 use crate::checkpoint::{Folder, is_there, read_json};
 use crate::error::{Error, Result};
-use crate::family::{CONFIG_BYTES_MAX, open_flamingo::FAMILY};
+use crate::family::{CONFIG_BYTES_MAX, Family};
 use crate::tokenizer::{TOKENIZER_BYTES_MAX, Tokenizer as Opened};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -12,25 +12,26 @@ const ID_MAX: u64 = 1 << 24;
 
 const PAD: &str = "<PAD>";
 
-/// A tokenizer that knows the tokens of OpenFlamingo.
+/// A tokenizer that knows the tokens of a family.
 pub struct Tokenizer {
+    family: &'static Family,
     /// `tokenizer.json`.
     pub json: Value,
     /// `tokenizer_config.json`.
     pub config: Value,
     /// How many ids there are.
     pub length: usize,
-    /// The id of `<|endofchunk|>`.
+    /// The id of what ends a turn (`<|endofchunk|>`).
     pub end_of_chunk: usize,
-    /// The id of `<image>`.
+    /// The id of the marker of an image (`<image>`).
     pub media: usize,
 }
 
 impl Tokenizer {
-    /// Reads a language model's tokenizer and adds what OpenFlamingo adds, in its order: the end of a chunk, the
-    /// image, and padding if there is none yet. The checkpoint's embedding, if it has one, tells by its rows whether
-    /// training had to add padding in cases where the folder does not say.
-    pub fn extend(folder: &Path, embedding_rows: Option<usize>) -> Result<Self> {
+    /// Reads a language model's tokenizer and adds what training of the family added, in its order: the end of a turn,
+    /// the image, what else the family has, and padding if there is none yet. The checkpoint's embedding, if it has
+    /// one, tells by its rows whether training had to add padding in cases where the folder does not say.
+    pub fn extend(folder: &Path, family: &'static Family, embedding_rows: Option<usize>) -> Result<Self> {
         let file = folder.join("tokenizer.json");
         if !is_there(&file) {
             let expected =
@@ -39,9 +40,13 @@ impl Tokenizer {
         }
         let json = read_json(&file, TOKENIZER_BYTES_MAX)?;
         let config = merged_config(folder)?;
-        let mut tokenizer = Tokenizer { length: length(&json, &file)?, json, config, end_of_chunk: 0, media: 0 };
-        tokenizer.end_of_chunk = tokenizer.add(FAMILY.template.turn_end, &file)?;
-        tokenizer.media = tokenizer.add(FAMILY.template.image, &file)?;
+        let length = length(&json, &file)?;
+        let mut tokenizer = Tokenizer { family, length, json, config, end_of_chunk: 0, media: 0 };
+        tokenizer.end_of_chunk = tokenizer.add(family.template.turn_end, &file)?;
+        tokenizer.media = tokenizer.add(family.template.image, &file)?;
+        for token in family.more_tokens {
+            tokenizer.add(token, &file)?;
+        }
         let has_pad = tokenizer.config.get("pad_token").is_some_and(|token| !token.is_null());
         if !has_pad && embedding_rows.is_none_or(|rows| rows > tokenizer.length) {
             tokenizer.add(PAD, &file)?;
@@ -52,8 +57,8 @@ impl Tokenizer {
 
     /// What was written, read as every model's is: its tokens must have the numbers that they were given.
     pub fn open(&self, folder: Folder) -> Result<Opened> {
-        let opened = Opened::open(folder, &FAMILY, self.length)?;
-        let template = &FAMILY.template;
+        let opened = Opened::open(folder, self.family, self.length)?;
+        let template = &self.family.template;
         let media = (template.image, self.media, Some(opened.media));
         for (token, expected, found) in [(template.turn_end, self.end_of_chunk, opened.turn_end), media] {
             if found.is_none_or(|found| found as usize != expected) {

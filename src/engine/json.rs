@@ -167,7 +167,7 @@ fn timings(timings: &Timings) -> Value {
 const KEYS: &str = "id, prompt, task";
 /// Keys of a request that writes.
 const GENERATE_KEYS: &str = "max_new_tokens, num_beams, length_penalty, temperature, top_k, top_p, min_p, \
-                             repetition_penalty, seed, stop, ignore_eos";
+                             repetition_penalty, no_repeat_ngram_size, seed, stop, ignore_eos";
 
 /// Keys of any request at most.
 const KEYS_MAX: usize = 64;
@@ -311,6 +311,7 @@ impl Fields<'_> {
         self.set("min_p", number, &mut sampling.min_p)?;
         self.set("repetition_penalty", number, &mut sampling.repetition_penalty)?;
         self.set_count("seed", &mut sampling.seed)?;
+        self.set_count("no_repeat_ngram_size", &mut generation.no_repeat_ngram_size)?;
         self.set("stop", "an array of strings", &mut generation.stop)?;
         self.set("ignore_eos", "true or false", &mut generation.ignore_eos)?;
         Ok(generation)

@@ -156,9 +156,9 @@ impl Engine {
         options.check()?;
         let mut limits = options.limits.clone();
         let checkpoint = Arc::new(folder.load(options.load)?);
-        let Model { family, config, names, .. } = Model::open(folder, &checkpoint)?;
+        let Model { family, config, template, names, .. } = Model::open(folder, &checkpoint)?;
         let vocabulary = config.decoder.vocabulary;
-        let tokenizer = Tokenizer::open(folder, family, vocabulary)?;
+        let tokenizer = Tokenizer::open(folder, family, vocabulary)?.with_template(template);
         let preprocessor = preprocessor::open(folder, family.preprocessing, config.vision.image_size, 1)?;
         let special = GenerationConfig::read(folder, vocabulary)?.settle(folder, &tokenizer, vocabulary)?;
         let weights = Weights::new(checkpoint.clone(), names);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::limits::within;
 use crate::error::{Error, Result};
 use crate::prompt::Prompt;
-use crate::sample::Sampling;
+use crate::sample::{Sampling, repeating};
 use crate::setters::setters;
 
 /// Most beams of a search.
@@ -16,6 +16,8 @@ const STOPS_MAX: usize = 64;
 const STOP_BYTES_MAX: usize = 4096;
 /// Largest exponent of a length: 2^24 to this power is a number.
 const LENGTH_PENALTY_MAX: f32 = 5.0;
+/// Longest run of tokens that is kept from occurring twice; longer ones hardly do.
+const NGRAM_MAX: usize = 1024;
 
 /// A prompt and what to do with it.
 #[derive(Debug, Clone)]
@@ -93,6 +95,8 @@ pub struct Generation {
     pub num_beams: usize,
     /// See [`BeamSearch::length_penalty`](crate::search::BeamSearch::length_penalty); from -5 to 5.
     pub length_penalty: f32,
+    /// No run of so many tokens occurs twice in prompt and answer together, as far as the answer can help it; 0: off.
+    pub no_repeat_ngram_size: usize,
     /// Texts that end the answer; they are not part of it. At most 64, of 4096 bytes together.
     pub stop: Vec<String>,
     /// Whether to go on past the family's stop tokens.
@@ -106,6 +110,7 @@ impl Default for Generation {
             sampling: Sampling::default(),
             num_beams: 1,
             length_penalty: 1.0,
+            no_repeat_ngram_size: 0,
             stop: Vec::new(),
             ignore_eos: false,
         }
@@ -117,11 +122,18 @@ setters!(Generation {
     sampling: Sampling,
     num_beams: usize,
     length_penalty: f32,
+    no_repeat_ngram_size: usize,
     stop: Vec<String>,
     ignore_eos: bool,
 });
 
 impl Generation {
+    /// The tokens that must not follow a prompt and what is written after it; none if the setting is off.
+    pub(super) fn repeating(&self, prompt: &[u32], written: &[u32]) -> Option<Vec<u32>> {
+        let size = self.no_repeat_ngram_size;
+        (size > 0).then(|| repeating(&[prompt, written].concat(), size))
+    }
+
     /// Whether every setting is in its range, and they go together.
     ///
     /// # Errors
@@ -129,6 +141,7 @@ impl Generation {
     pub fn check(&self) -> Result<()> {
         self.sampling.check()?;
         within("num-beams", self.num_beams, 1, BEAMS_MAX)?;
+        within("no-repeat-ngram-size", self.no_repeat_ngram_size, 0, NGRAM_MAX)?;
         if !(-LENGTH_PENALTY_MAX..=LENGTH_PENALTY_MAX).contains(&self.length_penalty) {
             let expected = format!("expected a number from -{LENGTH_PENALTY_MAX} to {LENGTH_PENALTY_MAX}");
             return Err(Error::argument(format!("length-penalty: {expected}, found {}", self.length_penalty)));

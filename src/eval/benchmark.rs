@@ -4,7 +4,7 @@
 
 use super::data::{self, Dataset, Format, Source, Task, vqa::Naming};
 use super::metrics::answers;
-use super::template::Kind;
+use super::template::{Kind, Template};
 use crate::engine::Generation;
 use crate::error::{Error, Result};
 
@@ -166,8 +166,10 @@ impl Benchmark {
     }
 
     /// How an answer is written: beam search with 3 beams, whose sums are not divided by a length.
-    pub fn generation(&self, stop: &[String]) -> Generation {
-        let (max_new_tokens, stop) = (self.max_new_tokens, stop.to_vec());
-        Generation { max_new_tokens, num_beams: 3, length_penalty: 0.0, stop, ..Generation::default() }
+    pub fn generation(&self, template: &Template) -> Generation {
+        let (max_new_tokens, stop) = (self.max_new_tokens, template.stop().to_vec());
+        let no_repeat_ngram_size = template.no_repeat_ngram_size();
+        let beams = Generation { num_beams: 3, length_penalty: 0.0, ..Generation::default() };
+        Generation { max_new_tokens, stop, no_repeat_ngram_size, ..beams }
     }
 }

@@ -91,7 +91,9 @@ impl Evaluation {
         let (plan, output) = (&self.plan, output.as_ref());
         let observer: Observer = Arc::new(observer);
         let name = self.template(engine);
-        let template = Arc::new(Template::open(&name, plan.benchmark.kind)?);
+        let template = Template::open(&name, plan.benchmark.kind)?;
+        let size = self.settings.no_repeat_ngram_size.unwrap_or(template.no_repeat_ngram_size());
+        let template = Arc::new(template.with_no_repeat_ngram_size(size));
         std::fs::create_dir_all(output).map_err(|error| Error::file(output, error))?;
         let mut records = Records::open(output, plan, records::evaluation(plan, &template, engine)?)?;
         let limits = self.settings.prompt_limits.clone();

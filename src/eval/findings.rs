@@ -81,7 +81,7 @@ pub fn results(
             seed: plan.seed,
             queries: most(&|set| set.queries.examples.len()),
             support: most(&|set| set.drawn.count()),
-            beams: writes.then(|| plan.benchmark.generation(&[]).num_beams),
+            beams: writes.then(|| plan.benchmark.generation(template).num_beams),
             template: template_name.to_owned(),
             others,
         },

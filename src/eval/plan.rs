@@ -179,7 +179,7 @@ impl Plan {
         let choices = self.set(ask).queries.choices_of(self.query(ask));
         Ok(match self.benchmark.task {
             Task::Classify => Request::classify(prompt, choices.iter().map(|name| template.choice(name)).collect()),
-            Task::Caption | Task::Question => Request::generate(prompt, self.benchmark.generation(template.stop())),
+            Task::Caption | Task::Question => Request::generate(prompt, self.benchmark.generation(template)),
         })
     }
 

@@ -41,6 +41,8 @@ pub struct Settings {
     pub subject: Subject,
     /// How examples become a prompt: the name of a [`template`](super::template) or its file; none: by the model.
     pub template: Option<PathBuf>,
+    /// In place of the template's [`no_repeat_ngram_size`](super::template::Template::no_repeat_ngram_size).
+    pub no_repeat_ngram_size: Option<usize>,
     /// Numbers of support examples.
     pub shots: Vec<usize>,
     /// How they are chosen.
@@ -82,6 +84,7 @@ impl Settings {
         Settings {
             subject,
             template: None,
+            no_repeat_ngram_size: None,
             shots: Vec::new(),
             selections: Vec::new(),
             seed: 42,

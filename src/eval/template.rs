@@ -52,8 +52,8 @@ pub enum Shots {
 }
 
 /// The words of a prompt: `begin`, then each example shown as `support` has it, with `between` after it, then the asked
-/// one as `query` has it. `choice` is how a name to choose from is weighed, `stop` are texts that end an answer. What a
-/// file leaves out is empty; `choice` is then the name alone.
+/// one as `query` has it. `choice` is how a name to choose from is weighed, `stop` are texts that end an answer, which
+/// repeats no run of `no_repeat_ngram_size` tokens. What a file leaves out is empty; `choice` is then the name alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
     begin: String,
@@ -62,6 +62,7 @@ pub struct Template {
     queries: Vec<Piece>,
     choice: Vec<Piece>,
     stop: Vec<String>,
+    no_repeat_ngram_size: usize,
 }
 
 /// A piece of what is written for an example.
@@ -76,8 +77,10 @@ enum Piece {
 impl Template {
     /// The names of the forms that are built in: `openflamingo` as OpenFlamingo 2.0.1 evaluates; `idefics` and
     /// `idefics-instruct`, in the manner of IDEFICS's model card, because the authors' own evaluation forms are not
-    /// public; `demo` as the model in the box was trained.
-    pub const NAMES: [&str; 4] = ["openflamingo", "idefics", "idefics-instruct", "demo"];
+    /// public; `otter`, `mmgpt`, `med-flamingo` and `flamingo-mini` in that of their demonstrations; `demo` as the
+    /// model in the box was trained.
+    pub const NAMES: [&str; 8] =
+        ["openflamingo", "idefics", "idefics-instruct", "otter", "mmgpt", "med-flamingo", "flamingo-mini", "demo"];
 
     /// The template of a name in [`Template::NAMES`], or else the one in a file.
     ///
@@ -123,11 +126,12 @@ impl Template {
                 false => vec![Piece::Answer],
             },
             stop,
+            no_repeat_ngram_size: fields.count("no_repeat_ngram_size")?,
         };
         match fields.fields.pop_first() {
             None => Ok(template),
             Some((key, _)) => {
-                let expected = "begin, support, between, query, choice, stop";
+                let expected = "begin, support, between, query, choice, stop, no_repeat_ngram_size";
                 Err(Error::invalid(file, "key", expected, format!("{key:?}")))
             }
         }
@@ -136,6 +140,17 @@ impl Template {
     /// Texts that end an answer, besides the family's own tokens.
     pub fn stop(&self) -> &[String] {
         &self.stop
+    }
+
+    /// See [`Generation::no_repeat_ngram_size`](crate::Generation::no_repeat_ngram_size).
+    pub fn no_repeat_ngram_size(&self) -> usize {
+        self.no_repeat_ngram_size
+    }
+
+    /// The same with another [`Template::no_repeat_ngram_size`].
+    #[must_use]
+    pub fn with_no_repeat_ngram_size(self, no_repeat_ngram_size: usize) -> Template {
+        Template { no_repeat_ngram_size, ..self }
     }
 
     /// What is weighed for a name to choose from.
@@ -225,6 +240,12 @@ impl Fields<'_> {
             Some(Value::String(text)) => Ok(Some(text)),
             Some(other) => Err(Error::invalid(self.file, key, "a string", kind(&other))),
         }
+    }
+
+    fn count(&mut self, key: &str) -> Result<usize> {
+        let Some(value) = self.fields.remove(key) else { return Ok(0) };
+        let count = value.as_u64().and_then(|count| usize::try_from(count).ok());
+        count.ok_or_else(|| Error::invalid(self.file, key, "a whole number", value))
     }
 
     fn texts(&mut self, key: &str) -> Result<Vec<String>> {

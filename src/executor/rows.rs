@@ -14,6 +14,8 @@ pub(crate) enum RowRequest {
         position: usize,
         /// The tokens before it, where there is a penalty for repetition.
         seen: Vec<u32>,
+        /// Tokens that are not chosen this time, ascending, where some may be: they are told to no device.
+        banned: Option<Vec<u32>>,
     },
     /// Log-probabilities of these tokens; without any, whether the row is finite.
     Targets(Vec<u32>),
@@ -23,6 +25,8 @@ pub(crate) enum RowRequest {
         count: usize,
         /// See [`most_likely`].
         score: f32,
+        /// As for a token that is chosen.
+        banned: Option<Vec<u32>>,
     },
     /// The row itself.
     Full,
@@ -47,15 +51,15 @@ impl RowRequest {
     /// The same for a device that chooses tokens, if it knows how; always or never for one kind of settings.
     pub(super) fn on_device(&self) -> Option<Request> {
         match self {
-            RowRequest::Sample { sampling, position, .. } => {
+            RowRequest::Sample { sampling, position, banned, .. } => {
                 let Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed } = sampling.settled();
                 let uniform = uniform(seed, *position as u64);
-                let known = min_p == 0.0 && repetition_penalty == 1.0;
+                let known = min_p == 0.0 && repetition_penalty == 1.0 && banned.is_none();
                 known.then_some(Request::Sample { temperature, top_k, top_p, uniform })
             }
             RowRequest::Targets(targets) => Some(Request::Targets(targets.clone())),
-            RowRequest::TopK { count, score } => Some(Request::TopK { count: *count, score: *score }),
-            RowRequest::Full => None,
+            RowRequest::TopK { count, score, banned: None } => Some(Request::TopK { count: *count, score: *score }),
+            RowRequest::TopK { .. } | RowRequest::Full => None,
         }
         .filter(|request| request.listed() <= LISTED_MAX)
     }
@@ -96,9 +100,12 @@ impl RowRequest {
             return RowResult::NotFinite;
         }
         match self {
-            RowRequest::Sample { sampling, position, seen } => {
+            RowRequest::Sample { sampling, position, seen, banned } => {
                 let total = log_sum_exp(logits);
-                suppressed.iter().for_each(|&token| logits[token as usize] = f32::NEG_INFINITY);
+                suppressed
+                    .iter()
+                    .chain(banned.iter().flatten())
+                    .for_each(|&token| logits[token as usize] = f32::NEG_INFINITY);
                 let token = sampling.sample(logits, seen, *position);
                 RowResult::Sampled { token, logprob: f64::from(logits[token as usize]) - total }
             }
@@ -107,7 +114,14 @@ impl RowRequest {
                 let logprob = |target: &u32| f64::from(logits[*target as usize]) - total;
                 RowResult::Targets(targets.iter().map(logprob).collect())
             }
-            RowRequest::TopK { count, score } => RowResult::TopK(most_likely(logits, suppressed, *score, *count)),
+            RowRequest::TopK { count, score, banned: None } => {
+                RowResult::TopK(most_likely(logits, suppressed, *score, *count))
+            }
+            RowRequest::TopK { count, score, banned: Some(banned) } => {
+                let mut never = [suppressed, banned].concat();
+                never.sort_unstable();
+                RowResult::TopK(most_likely(logits, &never, *score, *count))
+            }
             RowRequest::Full => RowResult::Full(logits.to_vec()),
         }
     }
@@ -118,14 +132,14 @@ mod tests {
     use super::*;
 
     fn sample() -> RowRequest {
-        RowRequest::Sample { sampling: Sampling::default(), position: 3, seen: Vec::new() }
+        RowRequest::Sample { sampling: Sampling::default(), position: 3, seen: Vec::new(), banned: None }
     }
 
     #[test]
     fn a_row_that_is_not_finite_is_found_out_on_either_side() {
         const LEAST: f32 = f32::NEG_INFINITY;
         for row in [[1.0, f32::NAN, 2.0], [1.0, f32::INFINITY, LEAST], [LEAST; 3], [f32::NAN; 3]] {
-            let top = RowRequest::TopK { count: 2, score: -1.0 };
+            let top = RowRequest::TopK { count: 2, score: -1.0, banned: None };
             let targets = [vec![0, 2], vec![]].map(RowRequest::Targets);
             for request in [sample(), top, RowRequest::Full].into_iter().chain(targets) {
                 assert_eq!(request.find(&mut row.clone(), 5, &[1]), RowResult::NotFinite, "{request:?} of {row:?}");
@@ -143,7 +157,7 @@ mod tests {
         let row = [0.5, 2.0, -1.0, 2.0, f32::NEG_INFINITY];
         for [temperature, top_p] in [[1e-40, 1.0], [1e-30, 0.5], [f32::MIN_POSITIVE, 1.0], [1.0, 1e-40], [3e38, 1e-9]] {
             let sampling = Sampling::default().temperature(temperature).top_p(top_p);
-            let request = RowRequest::Sample { sampling, position: 3, seen: Vec::new() };
+            let request = RowRequest::Sample { sampling, position: 3, seen: Vec::new(), banned: None };
             let Some(Request::Sample { temperature: asked, .. }) = request.on_device() else { panic!("{request:?}") };
             assert_eq!(asked, 0.0, "{request:?}");
             let RowResult::Sampled { token, .. } = request.find(&mut row.clone(), 5, &[]) else { panic!("no token") };
@@ -158,7 +172,7 @@ mod tests {
         assert_eq!(sample().find(&mut row.clone(), 5, &[2]), RowResult::Sampled { token: 1, logprob: 1.0 - total });
         let targets = RowRequest::Targets(vec![2, 4]).find(&mut row.clone(), 5, &[2]);
         assert_eq!(targets, RowResult::Targets(vec![3.0 - total, f64::NEG_INFINITY]));
-        let top = RowRequest::TopK { count: 4, score: -2.0 }.find(&mut row.clone(), 5, &[2]);
+        let top = RowRequest::TopK { count: 4, score: -2.0, banned: None }.find(&mut row.clone(), 5, &[2]);
         let never = |token| Likely { token, logprob: f32::NEG_INFINITY };
         let first = Likely { token: 1, logprob: (1.0 - total) as f32 };
         assert_eq!(top, RowResult::TopK(vec![first, never(0), never(2), never(3)]));

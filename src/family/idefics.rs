@@ -28,7 +28,9 @@ pub(super) static FAMILY: Family = Family {
         turn_end_between_texts: true,
         trims: true,
         media_mask: MediaMask::PrecedingInDocument,
+        answer_sees_media: true,
     },
+    more_tokens: &[],
     preprocessing: Preprocessing { crop: Crop::Stretch, class: "Idefics" },
     evaluations: ["idefics", "idefics-instruct"],
     read,
@@ -92,7 +94,7 @@ fn read(fields: &Fields, checkpoint: &Checkpoint) -> Result<Parts> {
         mlp_width,
     };
     let config = ModelConfig { vision: vision_config, resampler, gated, decoder };
-    Ok(Parts { config, language_model: LLAMA.name, names: names() })
+    Ok(Parts { config, template: FAMILY.template, language_model: LLAMA.name, names: names() })
 }
 
 /// The resampler section of an IDEFICS configuration; its MLP is 4 times as wide as the vision tower.

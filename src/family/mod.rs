@@ -9,6 +9,7 @@ mod fields;
 mod idefics;
 pub(crate) mod language;
 pub(crate) mod open_flamingo;
+mod otter;
 mod tables;
 mod template;
 
@@ -18,6 +19,7 @@ use crate::error::Result;
 use crate::image::Crop;
 use crate::weights::Names;
 pub(crate) use fields::{Fields, quoted};
+pub(crate) use template::MEDIA_MASK_KEY;
 pub use template::{MediaMask, Template};
 
 /// Largest configuration file that is read.
@@ -27,6 +29,8 @@ pub(crate) const CONFIG_BYTES_MAX: u64 = 4 << 20;
 const FAMILIES: &[&Family] = &[
     &idefics::FAMILY, //
     &open_flamingo::FAMILY,
+    &otter::OTTER,
+    &otter::FLAMINGO,
 ];
 
 /// Who trained a model decides what its files mean.
@@ -39,6 +43,8 @@ pub struct Family {
     pub name: &'static str,
     /// How its prompts are written, and which image a token sees.
     pub template: Template,
+    /// Tokens that its training adds to a language model's beside those of the template.
+    pub more_tokens: &'static [&'static str],
     /// What its images go through.
     pub preprocessing: Preprocessing,
     /// The built-in templates of evaluations that fit it: where the tokenizer has no turns, and where it has.
@@ -60,6 +66,8 @@ pub struct Preprocessing {
 /// What a family makes of a configuration.
 struct Parts {
     config: ModelConfig,
+    /// The family's, but where the language model asks for another one.
+    template: Template,
     /// What reports call its language model.
     language_model: &'static str,
     names: Box<dyn Names>,
@@ -72,6 +80,8 @@ pub(crate) struct Model {
     /// What reports call its language model.
     pub language_model: &'static str,
     pub config: ModelConfig,
+    /// How its prompts are written, and which image a token sees.
+    pub template: Template,
     /// What its checkpoint calls its weights.
     pub names: Box<dyn Names>,
 }
@@ -87,8 +97,9 @@ impl Model {
         let fields = Fields::new(&file, &root)?;
         let &family = fields.one_of("model_type", FAMILIES, |family| family.model_type)?;
         fields.refuse_quantised()?;
-        let Parts { config, language_model, names } = (family.read)(&fields, checkpoint)?;
-        Ok(Model { family, language_model, config, names })
+        let Parts { config, template, language_model, names } = (family.read)(&fields, checkpoint)?;
+        let template = template.masked_as(&fields)?;
+        Ok(Model { family, language_model, config, template, names })
     }
 }
 

@@ -7,7 +7,7 @@ use super::language::Language;
 use super::tables::{Section, Table, Tables};
 use super::{Family, MediaMask, Parts, Preprocessing, Template};
 use crate::checkpoint::Checkpoint;
-use crate::config::{Activation, GatedConfig, Mlp, ModelConfig, Norm, ResamplerConfig};
+use crate::config::{Activation, DecoderConfig, GatedConfig, Mlp, ModelConfig, Norm, ResamplerConfig};
 use crate::error::{Error, Result};
 use crate::image::Crop;
 use crate::weights::{Layout, Names};
@@ -34,25 +34,50 @@ pub(crate) static FAMILY: Family = Family {
         turn_end_between_texts: false,
         trims: false,
         media_mask: MediaMask::Preceding,
+        answer_sees_media: true,
     },
+    more_tokens: &[],
     preprocessing: Preprocessing { crop: Crop::ShortestEdgeCentreCrop, class: "CLIP" },
     evaluations: ["openflamingo", "openflamingo"],
     read,
 };
 
+/// What those who trained models of this architecture call its parts.
+pub(super) struct Dialect {
+    /// The resampler, under `perceiver.`.
+    pub resampler: Table,
+    /// A gated block, under `gated_cross_attn_layer.` of the layer that it stands before.
+    pub gated: Table,
+    /// What stands between the number of a layer and the names of the language model's own tensors in it.
+    pub level: Option<&'static str>,
+}
+
 /// OpenFlamingo, as `flamant convert` writes it: the language model's own configuration stands under `text_config`.
 fn read(fields: &Fields, checkpoint: &Checkpoint) -> Result<Parts> {
-    let vision = clip::read(&fields.section("vision_config")?, Keys::TRANSFORMERS, false)?;
+    let dialect = Dialect { resampler: RESAMPLER, gated: GATED, level: None };
     let (language, mut decoder) = Language::read(&fields.section("text_config")?, checkpoint)?;
     decoder.vocabulary = fields.count("vocab_size", None, 1 << 24)?;
     decoder.unpredicted = ADDED_TOKENS;
+    read_as(&dialect, fields, checkpoint, (language, decoder))
+}
+
+/// The trained parts around a language model, from the shapes of their tensors.
+pub(super) fn read_as(
+    dialect: &Dialect,
+    fields: &Fields,
+    checkpoint: &Checkpoint,
+    (language, decoder): (&'static Language, DecoderConfig),
+) -> Result<Parts> {
+    let vision = clip::read(&fields.section("vision_config")?, Keys::TRANSFORMERS, false)?;
     let interval = fields.count("cross_attn_every_n_layers", None, 1024)?;
     let first = interval - 1;
     if first >= decoder.layers {
         let most = format!("at most the {} layers of the language model", decoder.layers);
         return Err(fields.invalid("cross_attn_every_n_layers", most, interval));
     }
-    let block = format!("lang_encoder.{}.{first}.gated_cross_attn_layer", language.layers);
+    let block = format!("lang_encoder.{}.{first}.gated_cross_attn_layer.", language.layers);
+    let in_block = |ours: &str| format!("{block}{}", weight(dialect.gated, ours, 0));
+    let in_resampler = |ours: &str, layer: usize| format!("perceiver.{}", weight(dialect.resampler, ours, layer));
     let rows = |name: &str| -> Result<usize> {
         match checkpoint.shape(name) {
             Some([rows, ..]) => Ok(*rows),
@@ -67,7 +92,8 @@ fn read(fields: &Fields, checkpoint: &Checkpoint) -> Result<Parts> {
         }
         Ok(inner / HEAD_WIDTH)
     };
-    let depth = (0..).take_while(|i| checkpoint.contains(&format!("perceiver.layers.{i}.0.to_q.weight"))).count();
+    let depth =
+        (0..).take_while(|&layer| checkpoint.contains(&in_resampler("resampler.layers.{}.query", layer))).count();
     if checkpoint.contains("perceiver.media_time_embs") {
         let expected = "a resampler that knows no number of an image in its prompt";
         return Err(fields.invalid("perceiver.media_time_embs", expected, "such embeddings"));
@@ -79,13 +105,13 @@ fn read(fields: &Fields, checkpoint: &Checkpoint) -> Result<Parts> {
             .contains("perceiver.frame_embs")
             .then(|| rows("perceiver.frame_embs"))
             .transpose()?,
-        heads: heads_of("perceiver.layers.0.0.to_q.weight")?,
+        heads: heads_of(&in_resampler("resampler.layers.{}.query", 0))?,
         head_width: HEAD_WIDTH,
-        mlp_width: rows("perceiver.layers.0.1.1.weight")?,
+        mlp_width: rows(&in_resampler("resampler.layers.{}.up", 0))?,
         activation: Activation::Gelu,
         qk_norm: false,
     };
-    let heads = heads_of(&format!("{block}.attn.to_q.weight"))?;
+    let heads = heads_of(&in_block("gated.{}.query"))?;
     let gated = GatedConfig {
         interval,
         first,
@@ -96,25 +122,38 @@ fn read(fields: &Fields, checkpoint: &Checkpoint) -> Result<Parts> {
         norm_epsilon: 1e-5,
         qk_norm: false,
         mlp: Mlp::Plain(Activation::Gelu),
-        mlp_width: rows(&format!("{block}.ff.1.weight"))?,
+        mlp_width: rows(&in_block("gated.{}.up"))?,
     };
     let config = ModelConfig { vision, resampler: Some(resampler), gated, decoder };
-    let names = names(language, &config, checkpoint);
-    Ok(Parts { config, language_model: language.name, names })
+    let names = names(dialect, language, &config, checkpoint);
+    Ok(Parts { config, template: FAMILY.template, language_model: language.name, names })
+}
+
+/// The tensor that a table has for a weight of layer `number`.
+fn weight(table: Table, ours: &str, number: usize) -> String {
+    let (_, theirs) = table.iter().find(|(name, _)| *name == ours).expect("a dialect names all parts");
+    theirs.replace("{}", &number.to_string()).replace('%', "weight")
 }
 
 /// What a checkpoint calls the weights.
-fn names(language: &Language, config: &ModelConfig, checkpoint: &Checkpoint) -> Box<dyn Names> {
+fn names(dialect: &Dialect, language: &Language, config: &ModelConfig, checkpoint: &Checkpoint) -> Box<dyn Names> {
     // open_clip multiplies by its projection from the right.
     let open_clip = checkpoint.contains("vision_encoder.conv1.weight");
     let vision = if open_clip { clip::OPEN_CLIP } else { clip::TRANSFORMERS };
     let block = format!("lang_encoder.{}.{{}}.gated_cross_attn_layer.", language.layers);
+    // transformers puts a model in its class.
+    let inner = checkpoint.contains("vision_encoder.vision_model.embeddings.class_embedding");
+    let tower = if inner { "vision_encoder.vision_model." } else { "vision_encoder." };
+    let mut decoder = Section::new("lang_encoder.", language.table).harmless(language.harmless);
+    if let Some(level) = dialect.level {
+        decoder = decoder.wrapped(language.layers, level, (0..config.decoder.layers).collect());
+    }
     let sections = vec![
-        Section::new("vision_encoder.", vision).harmless(clip::HARMLESS),
-        Section::new("perceiver.", RESAMPLER),
+        Section::new(tower, vision).harmless(clip::HARMLESS),
+        Section::new("perceiver.", dialect.resampler),
         // A block is named after the layer it stands before.
-        Section::new(block, GATED).numbered(config.gated.first, config.gated.interval),
-        Section::new("lang_encoder.", language.table).harmless(language.harmless),
+        Section::new(block, dialect.gated).numbered(config.gated.first, config.gated.interval),
+        decoder,
     ];
     let projection = open_clip.then_some(("vision.projection", Layout::Transposed));
     let layouts = (language.layout)(&config.decoder).into_iter().chain(projection).collect();
@@ -122,7 +161,7 @@ fn names(language: &Language, config: &ModelConfig, checkpoint: &Checkpoint) -> 
 }
 
 /// The resampler.
-const RESAMPLER: Table = &[
+pub(super) const RESAMPLER: Table = &[
     ("resampler.latents", "latents"),
     ("resampler.frames", "frame_embs"),
     ("resampler.layers.{}.norm_media", "layers.{}.0.norm_media.%"),
@@ -137,7 +176,7 @@ const RESAMPLER: Table = &[
 ];
 
 /// A gated block.
-const GATED: Table = &[
+pub(super) const GATED: Table = &[
     ("gated.{}.norm_attention", "attn.norm.%"),
     ("gated.{}.query", "attn.to_q.%"),
     ("gated.{}.key_value", "attn.to_kv.%"),

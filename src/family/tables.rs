@@ -17,17 +17,47 @@ pub(super) struct Section {
     /// The checkpoint's number of our number i is first + i * step.
     first: usize,
     step: usize,
+    wrapped: Option<Wrapped>,
+}
+
+/// Layers that stand one level deeper, beside the block before them.
+#[derive(Debug)]
+struct Wrapped {
+    /// What the names of all layers begin with, before the number.
+    layers: &'static str,
+    /// The level between.
+    level: &'static str,
+    /// Those that stand so.
+    numbers: Vec<usize>,
+}
+
+impl Wrapped {
+    /// A name of the table as it is in the checkpoint.
+    fn name(&self, name: &str, number: Option<usize>) -> String {
+        let prefix = format!("{}.{{}}.", self.layers);
+        match name.strip_prefix(&prefix) {
+            Some(rest) if number.is_some_and(|number| self.numbers.contains(&number)) => {
+                format!("{prefix}{}.{rest}", self.level)
+            }
+            _ => name.to_owned(),
+        }
+    }
 }
 
 impl Section {
     /// A table of names behind a prefix.
     pub fn new(prefix: impl Into<String>, table: Table) -> Section {
-        Section { prefix: prefix.into(), table, harmless: &[], first: 0, step: 1 }
+        Section { prefix: prefix.into(), table, harmless: &[], first: 0, step: 1, wrapped: None }
     }
 
     /// Tensors behind the prefix that may be there for nothing.
     pub fn harmless(self, harmless: &'static [&'static str]) -> Section {
         Section { harmless, ..self }
+    }
+
+    /// Names that begin with `layers` and one of the `numbers` have a `level` after it.
+    pub fn wrapped(self, layers: &'static str, level: &'static str, numbers: Vec<usize>) -> Section {
+        Section { wrapped: Some(Wrapped { layers, level, numbers }), ..self }
     }
 
     /// Our 0, 1, 2, ... are the checkpoint's `first`, `first + step`, ...
@@ -53,9 +83,12 @@ impl Names for Tables {
         let found =
             |section: &Section| section.table.iter().find(|(ours, _)| *ours == pattern).map(|(_, theirs)| *theirs);
         let (section, theirs) = self.sections.iter().find_map(|section| Some((section, found(section)?)))?;
+        let of_layer = number;
         let number = number.map(|number| (section.first + number * section.step).to_string()).unwrap_or_default();
         let part = |theirs: &str| {
             let (tensor, optional) = theirs.strip_suffix('?').map_or((theirs, false), |tensor| (tensor, true));
+            let wrapped = section.wrapped.as_ref().map(|wrapped| wrapped.name(tensor, of_layer));
+            let tensor = wrapped.as_deref().unwrap_or(tensor);
             let tensor = format!("{}{tensor}", section.prefix).replace("{}", &number).replace('%', kind);
             Part { tensor, optional }
         };
@@ -66,8 +99,9 @@ impl Names for Tables {
     fn owns(&self, tensor: &str) -> bool {
         let (pattern, _) = generalised(tensor);
         let harmless = |section: &Section| {
-            let rest = pattern.strip_prefix(&section.prefix);
-            rest.is_some_and(|rest| section.harmless.contains(&rest))
+            let Some(rest) = pattern.strip_prefix(&section.prefix) else { return false };
+            let plain = section.wrapped.as_ref().map(|wrapped| rest.replacen(&format!(".{}.", wrapped.level), ".", 1));
+            section.harmless.contains(&plain.as_deref().unwrap_or(rest))
         };
         self.own.iter().any(|prefix| tensor.starts_with(prefix)) && !self.sections.iter().any(harmless)
     }

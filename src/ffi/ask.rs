@@ -39,7 +39,8 @@ pub(super) fn default_options() -> EngineOptions {
 
 /// What is asked for if nothing is said: an empty prompt, which an engine refuses.
 pub(super) fn default_request() -> RequestOptions {
-    let Generation { max_new_tokens, sampling, num_beams, length_penalty, ignore_eos, .. } = Generation::default();
+    let Generation { max_new_tokens, sampling, num_beams, length_penalty, ignore_eos, no_repeat_ngram_size, .. } =
+        Generation::default();
     let Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed } = sampling;
     RequestOptions {
         struct_size: size_of::<RequestOptions>(),
@@ -62,6 +63,7 @@ pub(super) fn default_request() -> RequestOptions {
         choices: ptr::null(),
         choice_count: 0,
         max_pixels: 0,
+        no_repeat_ngram_size,
     }
 }
 
@@ -142,6 +144,7 @@ fn generation(asked: &RequestOptions) -> Result<Generation> {
         },
         num_beams: asked.num_beams,
         length_penalty: asked.length_penalty,
+        no_repeat_ngram_size: asked.no_repeat_ngram_size,
         stop: texts("stop texts", "stop", asked.stop, asked.stop_count)?,
         ignore_eos: flag("ignore_eos", asked.ignore_eos)?,
     })

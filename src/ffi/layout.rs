@@ -153,6 +153,7 @@ pub(super) struct RequestOptions {
     pub choices: *const Text,
     pub choice_count: usize,
     pub max_pixels: u64,
+    pub no_repeat_ngram_size: usize,
 }
 
 /// `flamant_choice`

@@ -130,7 +130,7 @@ fn claims() -> String {
         RequestOptions flamant_request {
             struct_size parts part_count task logits max_new_tokens num_beams length_penalty
             temperature top_k top_p min_p
-            repetition_penalty ignore_eos seed stop stop_count choices choice_count max_pixels
+            repetition_penalty ignore_eos seed stop stop_count choices choice_count max_pixels no_repeat_ngram_size
         }
         ChoiceView flamant_choice { text ids token_count sum mean }
         EventView flamant_event {

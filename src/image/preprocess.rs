@@ -23,12 +23,22 @@ pub enum Crop {
     /// OpenFlamingo (open_clip 2.20): the shorter side brought to the size in the image's own mode, the middle cut
     /// out, then made RGB without regard to alpha.
     ShortestEdgeCentreCrop,
+    /// CLIP's processor in transformers (Otter, flamingo-mini): made RGB first, the shorter side brought to the size,
+    /// the middle cut out, which begins at half of the margin rounded down.
+    RgbShortestEdgeCentreCrop,
     /// Llama-3.2-Vision: laid over white, brought to a size between one square and several, without a change of
     /// proportions, padded with black at the right and below, and cut into squares, row by row.
     Tiles {
         /// Most squares of an image; at least 1.
         tiles_max: usize,
     },
+}
+
+impl Crop {
+    /// Whether the shorter side decides and the middle is cut out.
+    pub fn cuts(self) -> bool {
+        matches!(self, Crop::ShortestEdgeCentreCrop | Crop::RgbShortestEdgeCentreCrop)
+    }
 }
 
 /// What the encoder sees of one image.
@@ -74,8 +84,14 @@ impl Preprocessor {
             }
             Crop::ShortestEdgeCentreCrop => {
                 let short = image.width.min(image.height);
-                let axis = |source| centre(source, short, self.size);
+                let axis = |source| centre(source, short, self.size, f64::round_ties_even);
                 resize_in_mode(image, &axis(image.width), &axis(image.height))
+            }
+            Crop::RgbShortestEdgeCentreCrop => {
+                let short = image.width.min(image.height);
+                let axis = |source| centre(source, short, self.size, f64::floor);
+                let rgb = rgb_of(image.mode, &image.palette, &image.pixels);
+                bicubic::<u8, 3>(&rgb, &axis(image.width), &axis(image.height))
             }
             Crop::Tiles { tiles_max } => return tiles::cut(image, self.size, tiles_max),
         };
@@ -98,11 +114,11 @@ impl Preprocessor {
     }
 }
 
-/// The middle `size` samples of an axis that is scaled by `size / short`.
-fn centre(source: usize, short: usize, size: usize) -> Axis {
-    // Python's `int(size * long / short)`, exact for the short side, and `int(round(margin / 2))`, rounding to even.
+/// The middle `size` samples of an axis that is scaled by `size / short`, where half of a margin is rounded so.
+fn centre(source: usize, short: usize, size: usize, round: fn(f64) -> f64) -> Axis {
+    // Python's `int(size * long / short)`, exact for the short side.
     let target = ((size * source) as f64 / short as f64) as usize;
-    let start = ((target - size) as f64 / 2.0).round_ties_even() as usize;
+    let start = round((target - size) as f64 / 2.0) as usize;
     Axis { source, target, window: start..start + size }
 }
 
@@ -172,11 +188,14 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_is_found_with_rounding_to_even() {
-        assert_eq!(centre(500, 300, 224), Axis { source: 500, target: 373, window: 74..298 });
-        assert_eq!(centre(301, 300, 300), Axis { source: 301, target: 301, window: 0..300 });
-        assert_eq!(centre(303, 300, 300), Axis { source: 303, target: 303, window: 2..302 });
-        assert_eq!(centre(300, 300, 224), Axis { source: 300, target: 224, window: 0..224 });
+    fn the_middle_is_found_with_rounding_to_even_or_down() {
+        let even = |source, short, size| centre(source, short, size, f64::round_ties_even);
+        assert_eq!(even(500, 300, 224), Axis { source: 500, target: 373, window: 74..298 });
+        assert_eq!(even(301, 300, 300), Axis { source: 301, target: 301, window: 0..300 });
+        assert_eq!(even(303, 300, 300), Axis { source: 303, target: 303, window: 2..302 });
+        assert_eq!(even(300, 300, 224), Axis { source: 300, target: 224, window: 0..224 });
+        assert_eq!(centre(303, 300, 300, f64::floor), Axis { source: 303, target: 303, window: 1..301 });
+        assert_eq!(centre(301, 300, 300, f64::floor), Axis { source: 301, target: 301, window: 0..300 });
     }
 
     #[test]

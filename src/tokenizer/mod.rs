@@ -43,6 +43,7 @@ pub struct Tokenizer {
     /// Ends a document, if the family knows documents.
     pub end: Option<u32>,
     family: &'static Family,
+    template: Template,
     /// Rows of the embedding.
     vocabulary: usize,
 }
@@ -61,6 +62,10 @@ impl Tokenizer {
         let (file, names) = ("tokenizer.json", "tokenizer_config.json");
         let names = folder.object_if_there(names, TOKENIZER_BYTES_MAX)?;
         let path = folder.path(file);
+        if !folder.has(file) {
+            let way = "`flamant convert --model MODEL --tokenizer FOLDER` makes one of the language model's";
+            return Err(Error::invalid(path, "tokenizer", format!("a file ({way})"), "none"));
+        }
         let bytes = folder.read(file, TOKENIZER_BYTES_MAX)?;
         let text = parse::text(&path, "text", &bytes)?;
         // A panic here is a fault of what looks at the file, or of the crate behind it: of no one's process.
@@ -110,7 +115,13 @@ impl Tokenizer {
         if template.begin.is_some() {
             id(&begin)?;
         }
-        Ok(Tokenizer { pipeline, media, fence, turn_end, begin, end, family, vocabulary })
+        let template = family.template;
+        Ok(Tokenizer { pipeline, media, fence, turn_end, begin, end, family, template, vocabulary })
+    }
+
+    /// The same for a model whose configuration changes the family's template in what is no token.
+    pub(crate) fn with_template(self, template: Template) -> Tokenizer {
+        Tokenizer { template, ..self }
     }
 
     /// Tokens of a whole prompt. Where its text has no begin, the tokenizer may add one.
@@ -197,8 +208,8 @@ impl Tokenizer {
     }
 
     /// How prompts are written.
-    pub fn template(&self) -> &'static Template {
-        &self.family.template
+    pub fn template(&self) -> &Template {
+        &self.template
     }
 
     /// The built-in template of evaluations that fits: another one where there are turns.

@@ -394,7 +394,8 @@ fn what_is_asked_for_wrongly_is_told_in_one_line() {
     let place = fixture("none.json").display().to_string();
     let none = error("coco", None, &source(&["none.json"], ""));
     assert_eq!(none, format!("{place}: No such file or directory (os error 2)"));
-    let expected = "template: expected openflamingo, idefics, idefics-instruct, demo or a file, found \"flamingo\"";
+    let names = "openflamingo, idefics, idefics-instruct, otter, mmgpt, med-flamingo, flamingo-mini, demo";
+    let expected = format!("template: expected {names} or a file, found \"flamingo\"");
     assert_eq!(Template::open("flamingo", Kind::Caption).unwrap_err().to_string(), expected);
 }
 
@@ -573,13 +574,14 @@ fn other_templates_write_what_they_say() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("template.json");
     let template = r#"{"begin": "B {x} ", "support": "{{{answer}}} {image}{question}", "query": "{question}{image}}}?",
-                   "between": "|", "choice": "-{answer}", "stop": ["a", "b"]}"#;
+                   "between": "|", "choice": "-{answer}", "stop": ["a", "b"], "no_repeat_ngram_size": 4}"#;
     fs::write(&file, template).unwrap();
     assert_eq!(
         told(file.to_str().unwrap(), Kind::Caption, Shots::Whole),
         "B {x} {a hen} <image>What {is} it?|How many?<image>}?"
     );
     let template = Template::read(&file).unwrap();
+    assert_eq!(template.no_repeat_ngram_size(), 4);
     assert_eq!((template.choice("hen"), template.stop()), ("-hen".to_owned(), &["a".to_owned(), "b".to_owned()][..]));
 }
 
@@ -612,7 +614,12 @@ fn what_is_wrong_with_a_template_is_told_in_one_line() {
         ),
         (
             r#"{"support": "{image}{answer}", "query": "{image}", "ask": "x"}"#,
-            "key: expected begin, support, between, query, choice, stop, found \"ask\"".to_owned(),
+            "key: expected begin, support, between, query, choice, stop, no_repeat_ngram_size, found \"ask\""
+                .to_owned(),
+        ),
+        (
+            r#"{"support": "{image}{answer}", "query": "{image}", "no_repeat_ngram_size": -1}"#,
+            "no_repeat_ngram_size: expected a whole number, found -1".to_owned(),
         ),
     ];
     for (text, expected) in cases {
@@ -642,7 +649,9 @@ fn answers_are_cut_and_written_as_the_published_numbers_were() {
     assert_eq!(told, expected);
     assert_eq!(named("coco").metric.answer("a \"red\" fox\nOutput: a"), "a red fox\n");
     assert_eq!(named("ok-vqa").metric.answer("two, or three\nQuestion: a"), "two");
-    let generation = named("textvqa").generation(&["x".to_owned()]);
-    assert_eq!((generation.max_new_tokens, generation.num_beams, generation.length_penalty), (10, 3, 0.0));
-    assert_eq!(generation.stop, ["x"]);
+    let generation = |template: &str| named("textvqa").generation(&Template::named(template, Kind::Question).unwrap());
+    let idefics = generation("idefics");
+    assert_eq!((idefics.max_new_tokens, idefics.num_beams, idefics.length_penalty), (10, 3, 0.0));
+    assert_eq!((&idefics.stop[..], idefics.no_repeat_ngram_size), (&["\n".to_owned()][..], 0));
+    assert_eq!(generation("otter").no_repeat_ngram_size, 3);
 }

@@ -330,7 +330,7 @@ fn what_makes_no_sense_is_refused_and_leaves_nothing_behind() {
         (&["own.jsonl", "--split", "test"], "flamant: split \"test\": a file of this set holds no parts"),
         (
             &["own.jsonl", "--template", "poem"],
-            "flamant: template: expected openflamingo, idefics, idefics-instruct, demo or a",
+            "flamant: template: expected openflamingo, idefics, idefics-instruct, otter, mmgpt",
         ),
         (&["own.jsonl", "--template", "template.json"], "support: expected one {answer}, found 0"),
         (

@@ -1,10 +1,12 @@
 //! Model files, good and hostile: what is read must be right to the byte, what is refused must be refused at once, in
 //! one line that names the file and the place, and without a panic.
 
+mod adapter;
 mod build;
 mod convert;
 mod hostile;
 mod mutate;
+mod rooms;
 
 use build::{archive, state_dictionary, tensor, write};
 use flamant::checkpoint::{Checkpoint, Dtype, read_json};

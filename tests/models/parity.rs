@@ -46,6 +46,26 @@ fn greedy_and_beam_answers_are_the_references() {
     }
 }
 
+/// What transformers' processor of logits lets greedy and beam search choose.
+#[test]
+fn no_run_of_tokens_is_repeated_that_the_reference_does_not_repeat() {
+    let mut held = 0;
+    for case in Case::all() {
+        let Some(want) = case.expected.get("no_repeat_ngram") else { continue };
+        let size = want["size"].as_u64().unwrap() as usize;
+        let ids = |key: &str| -> Vec<u32> { serde_json::from_value(want[key].clone()).unwrap() };
+        let mut flamingo = case.flamingo(&single());
+        let options = greedy(12).no_repeat_ngram_size(size);
+        let answer = flamingo.generate(&case.prompt(), &options, &mut |_| {}).unwrap();
+        assert_eq!(answer.ids, ids("greedy"), "{}: greedy", case.name);
+        let beams = greedy(8).num_beams(3).length_penalty(0.0).no_repeat_ngram_size(size);
+        let answer = flamingo.generate(&case.prompt(), &beams, &mut |_| {}).unwrap();
+        assert_eq!(answer.ids, ids("beam3"), "{}: beam 3", case.name);
+        held += 1;
+    }
+    assert!(held >= 9, "the fixtures have it");
+}
+
 /// What open_clip's whole tower gives, of unit length, image by image and frame by frame.
 #[test]
 fn features_are_those_of_the_reference() {

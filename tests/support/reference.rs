@@ -4,9 +4,13 @@
 
 use std::path::{Path, PathBuf};
 
-use flamant::convert::{ConvertOptions, convert};
-use flamant::{Flamingo, Options, Prompt, PromptLimits};
+use flamant::convert::{ConvertOptions, MergeOptions, convert, merge};
+use flamant::{Flamingo, MediaMask, Options, Prompt, PromptLimits};
 use serde_json::Value;
+
+fn first(folder: &Path, names: &[&str]) -> Option<PathBuf> {
+    names.iter().map(|name| folder.join(name)).find(|path| path.exists())
+}
 
 /// A reference case: its folder, and the model in it (converted first, for OpenFlamingo).
 pub struct Case {
@@ -39,16 +43,25 @@ impl Case {
         if !model.exists() {
             let folder_of_model = tempfile::tempdir().unwrap();
             model = folder_of_model.path().join("model");
-            let vision = ["vision.safetensors", "vision.pt"].map(|file| folder.join(file));
+            converted = Some(folder_of_model);
+            let base = expected["base"].as_str().map(|base| folder.join("..").join(base).join("model"));
+            if let Some(whole) = base.or_else(|| first(&folder, &["unmerged"])) {
+                let (adapter, tokenizer) = (first(&folder, &["adapter"]), first(&folder, &["tokenizer"]));
+                let options =
+                    MergeOptions { model: whole, adapter, tokenizer, media_mask: None, output: model.clone() };
+                merge(&options, &mut |_, _| {}).unwrap_or_else(|error| panic!("{name}: {error}"));
+                return Case { name, folder, expected, model, _converted: converted };
+            }
             let options = ConvertOptions {
-                checkpoint: folder.join("checkpoint.pt"),
+                checkpoint: first(&folder, &["checkpoint.pt", "model.pt"]).unwrap(),
                 language_model: folder.join("language"),
-                vision_model: vision.into_iter().find(|file| file.exists()).unwrap(),
+                vision_model: first(&folder, &["vision.safetensors", "vision.pt"]).unwrap(),
                 cross_attn_every: None,
+                adapter: first(&folder, &["adapter.pt", "adapter"]),
+                media_mask: expected["media_mask"].as_str().map(|name| MediaMask::named(name).unwrap()),
                 output: model.clone(),
             };
             convert(&options, &mut |_, _| {}).unwrap_or_else(|error| panic!("{name}: {error}"));
-            converted = Some(folder_of_model);
         }
         Case { name, folder, expected, model, _converted: converted }
     }

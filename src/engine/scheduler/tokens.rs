@@ -27,7 +27,8 @@ impl PromptImage {
 pub struct Tokens {
     /// Its tokens, at least one.
     pub ids: Vec<u32>,
-    /// For each token the images of the prompt that it sees. Tokens after the prompt see what the last sees.
+    /// For each token the images of the prompt that it sees. The last entry is that of all tokens after it, which may
+    /// stand behind the prompt's own.
     pub sees: Vec<MediaSeen>,
     /// The images, in order.
     pub images: Vec<PromptImage>,

@@ -78,7 +78,7 @@ impl Task {
     pub fn want(&self, prompt: &Tokens, sequences: &[Sequence], place: Place) -> RowRequest {
         match self {
             Task::Write(writing) => writing.want(prompt, &sequences[0], place),
-            Task::Search(searching) => searching.want(place),
+            Task::Search(searching) => searching.want(prompt, sequences, place),
             Task::Classify(classifying) => classifying.want(prompt, place),
             Task::Score(scoring) => scoring.want(prompt, place),
         }

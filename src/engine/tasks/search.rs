@@ -12,8 +12,7 @@ use crate::search::{BeamSearch, Hypothesis, Search, Step};
 /// A search under way.
 pub struct Searching {
     search: Search,
-    num_beams: usize,
-    stop: Vec<String>,
+    options: Generation,
     /// For each sequence the tokens that may follow it, once they are there.
     rows: Vec<Option<Vec<Likely>>>,
     /// Whether the prompt is read and its sequence has become beams.
@@ -23,16 +22,17 @@ pub struct Searching {
 impl Searching {
     /// A search that begins after a prompt.
     pub fn new(options: Generation, max_new_tokens: usize, around: &Surroundings) -> Self {
-        let Generation { num_beams, length_penalty, stop, ignore_eos, .. } = options;
+        let Generation { num_beams, length_penalty, ignore_eos, .. } = options;
         let stops = if ignore_eos { Vec::new() } else { around.ends.to_vec() };
         let search =
             BeamSearch { num_beams, length_penalty, max_new_tokens, stops, suppressed: around.suppressed.to_vec() };
-        Searching { search: search.start(), num_beams, stop, rows: vec![None], begun: false }
+        Searching { search: search.start(), options, rows: vec![None], begun: false }
     }
 
     /// The tokens that may follow a sequence. After the prompt all beams are one.
-    pub fn want(&self, place: Place) -> RowRequest {
-        RowRequest::TopK { count: self.search.wanted(), score: self.search.score(place.sequence) }
+    pub fn want(&self, prompt: &Tokens, sequences: &[Sequence], place: Place) -> RowRequest {
+        let banned = self.options.repeating(&prompt.ids, &sequences[place.sequence].suffix);
+        RowRequest::TopK { count: self.search.wanted(), score: self.search.score(place.sequence), banned }
     }
 
     /// Keeps the tokens that may follow a sequence.
@@ -55,7 +55,7 @@ impl Searching {
         let rows: Vec<Vec<Likely>> = self.rows.drain(..).flatten().collect();
         let step = match rows.as_slice() {
             // After the prompt all beams are one.
-            [row] if !self.begun => self.search.step(&vec![row; self.num_beams]),
+            [row] if !self.begun => self.search.step(&vec![row; self.options.num_beams]),
             rows => self.search.step(rows),
         };
         self.begun = true;
@@ -75,7 +75,7 @@ impl Searching {
 
     fn ending(&self, found: Hypothesis, around: &Surroundings) -> Ending {
         let mut text = around.tokenizer.decode(&found.tokens);
-        let cut = Stops::new(&self.stop).push(0, &text);
+        let cut = Stops::new(&self.options.stop).push(0, &text);
         if let Some(at) = cut {
             text.truncate(at);
         }

@@ -37,7 +37,8 @@ impl Writing {
             1.0 => Vec::new(),
             _ => [&prompt.ids[..], &sequence.suffix].concat(),
         };
-        RowRequest::Sample { sampling, position: place.position + 1, seen }
+        let banned = self.options.repeating(&prompt.ids, &sequence.suffix);
+        RowRequest::Sample { sampling, position: place.position + 1, seen, banned }
     }
 
     /// Takes the next token.

@@ -9,6 +9,10 @@ impl Template {
             "openflamingo" => Some(open_flamingo(kind)),
             "idefics" => Some(idefics(kind)),
             "idefics-instruct" => Some(idefics_instruct(kind)),
+            "otter" => Some(otter(kind)),
+            "mmgpt" => Some(mmgpt(kind)),
+            "med-flamingo" => Some(med_flamingo(kind)),
+            "flamingo-mini" => Some(flamingo_mini(kind)),
             "demo" => Some(demo()),
             _ => None,
         }
@@ -25,6 +29,7 @@ fn template(support: &str, between: &str, queries: &str) -> Template {
         queries: pieces(queries),
         choice: vec![Piece::Answer],
         stop: Vec::new(),
+        no_repeat_ngram_size: 0,
     }
 }
 
@@ -70,6 +75,50 @@ fn idefics_instruct(kind: Kind) -> Template {
     };
     let queries = format!("User: {asks}{{image}}<end_of_utterance>\nAssistant:");
     template(&format!("{queries} {{answer}}<end_of_utterance>"), "\n", &queries)
+}
+
+/// What instruction models without an evaluation form of their own are asked.
+fn instruction(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Caption => "Describe this image in one short sentence.",
+        Kind::Question => "{question}",
+        Kind::Classify => "What does this image show?",
+        Kind::Memes => "The text \"{question}\" is written on this image. Is it hateful? Answer yes or no.",
+    }
+}
+
+/// Otter (`pipeline/demos`): examples stand one after the other with nothing between them. Its end of chunk is a stop
+/// token of the family.
+fn otter(kind: Kind) -> Template {
+    let queries = format!("{{image}}User: {} GPT:<answer>", instruction(kind));
+    template(&format!("{queries} {{answer}}<|endofchunk|>"), "", &queries).with_no_repeat_ngram_size(3)
+}
+
+/// Multimodal-GPT (`app.py`), which was not trained with examples before the question.
+fn mmgpt(kind: Kind) -> Template {
+    let queries = format!("### Image:\n{{image}}\n\n### Instruction:\n{}\n\n### Response:\n", instruction(kind));
+    let begin =
+        "Below is an instruction that describes a task. Write a response that appropriately completes the request.";
+    let template = template(&format!("{queries}{{answer}}"), "\n\n", &queries);
+    Template { begin: format!("{begin}\n\n"), stop: vec!["###".to_owned()], ..template }
+}
+
+/// Med-Flamingo (`scripts/demo.py`).
+fn med_flamingo(kind: Kind) -> Template {
+    let queries = format!("{{image}}Question: {} Answer:", instruction(kind));
+    let begin = "You are a helpful medical assistant. You are being provided with images, a question about the image \
+                 and an answer. Follow the examples and answer the last question. ";
+    let template = template(&format!("{queries} {{answer}}<|endofchunk|>"), "", &queries);
+    Template { begin: begin.to_owned(), ..template }
+}
+
+/// flamingo-mini (`README.md`), a model of captions.
+fn flamingo_mini(kind: Kind) -> Template {
+    let queries = match kind {
+        Kind::Question | Kind::Memes => "{image}Question: {question} Output: ",
+        Kind::Caption | Kind::Classify => "{image}Output: ",
+    };
+    template(&format!("{queries}{{answer}}<EOC>"), "", queries)
 }
 
 /// The model in the box: an image, its name and a full stop ([`Episode::prompt`](crate::demo::Episode::prompt)).

@@ -41,7 +41,7 @@ fn read(fields: &Fields, checkpoint: &Checkpoint) -> Result<DecoderConfig> {
         heads,
         kv_heads: heads,
         // transformers builds the MLP 4 times as wide whatever `expansion_ratio` says; the tensor tells.
-        mlp_width: match checkpoint.shape("lang_encoder.transformer.blocks.0.ffn.up_proj.weight") {
+        mlp_width: match of_first(checkpoint, "ffn.up_proj.weight").and_then(|name| checkpoint.shape(&name)) {
             Some([rows, ..]) => *rows,
             _ => width * fields.count("expansion_ratio", Some(4), 64)?,
         },
@@ -50,20 +50,25 @@ fn read(fields: &Fields, checkpoint: &Checkpoint) -> Result<DecoderConfig> {
         norm: Norm::Layer,
         norm_epsilon: fields.epsilon("layer_norm_epsilon", 1e-5)?,
         norm_bias: checkpoint.contains("lang_encoder.transformer.norm_f.bias"),
-        linear_bias: checkpoint.contains("lang_encoder.transformer.blocks.0.attn.Wqkv.bias"),
+        linear_bias: of_first(checkpoint, "attn.Wqkv.bias").is_some(),
         position: Position::Alibi {
             bias_max: attention.number("alibi_bias_max", Some(8.0), 1.0..=64.0)?,
             interleaved: true,
         },
         mlp: Mlp::Plain(Activation::Gelu),
         residual: Residual::Sequential,
-        qk_norm: attention.flag("qk_ln", false)?
-            && checkpoint.contains("lang_encoder.transformer.blocks.0.attn.q_ln.weight"),
+        qk_norm: attention.flag("qk_ln", false)? && of_first(checkpoint, "attn.q_ln.weight").is_some(),
         qkv_clip: attention.optional_number("clip_qkv", 0.0..=1e6)?,
         softmax_scale: attention.optional_number("softmax_scale", 1e-6..=1e3)?,
         tied: true,
         unpredicted: 0,
     })
+}
+
+/// A tensor of the first layer, which families that keep the wrapped model have a level deeper.
+fn of_first(checkpoint: &Checkpoint, rest: &str) -> Option<String> {
+    let names = ["", "decoder_layer."].map(|level| format!("lang_encoder.transformer.blocks.0.{level}{rest}"));
+    names.into_iter().find(|name| checkpoint.contains(name))
 }
 
 fn read_mosaic(fields: &Fields, _: &Checkpoint) -> Result<DecoderConfig> {

@@ -115,6 +115,13 @@ fn settings_out_of_range() {
     usage(&["eval", "nowhere", "--benchmark", "mme", "--data", "x", "--output", "y"], &["'mme'", "--benchmark"]);
     usage(&["eval", "--demo", "--output", "y", "--fps", "0"], &["frames a second of a video"]);
     usage(&["convert", "--cross-attn-every", "0"], &["--cross-attn-every"]);
+    usage(&["convert", "--media-mask", "next"], &["media-mask: expected preceding or following, found \"next\""]);
+    usage(&["convert", "--model", "x", "--checkpoint", "y", "-o", "z"], &["--model", "cannot be used with"]);
+    usage(&["convert", "--tokenizer", "x", "-o", "z"], &["required arguments"]);
+    usage(
+        &["generate", "x", "--no-repeat-ngram-size", "1025"],
+        &["no-repeat-ngram-size: expected 0 to 1024, found 1025"],
+    );
     let batch = ["batch", "nowhere", "--input", "x", "--output", "y"];
     usage(&[&batch[..], &["--max-sequences", "0"]].concat(), &["max-sequences: expected 1 to 1024, found 0"]);
     usage(&[&batch[..], &["--threads", "2000"]].concat(), &["threads: 2000 is over the limit"]);
@@ -155,7 +162,8 @@ fn no_number_is_taken_for_another() {
 /// The flags of a command that take neither a path nor a text.
 fn number_flags(command: &str) -> Vec<String> {
     const OTHERS: &str = "prompt text image video stop choice logits input output model data media support support-media \
-                          split support-split template nltk checkpoint language-model vision-model";
+                          split support-split template nltk checkpoint language-model vision-model adapter tokenizer \
+                          media-mask";
     let help = String::from_utf8(run(&[command, "--help"], command).stdout).unwrap();
     let flags = help.lines().filter_map(|line| line.trim_start().split_once(" <")?.0.split(", ").last());
     let flags =
@@ -168,7 +176,7 @@ fn serves(flag: &str, value: &str) -> bool {
     let flags = match value {
         "0" => {
             "--temperature --top-k --min-p --seed --threads --max-new-tokens --length-penalty --shots --support-max \
-             --samples"
+             --samples --no-repeat-ngram-size"
         }
         "-1" => "--length-penalty",
         "99999999999999999999999" => "--temperature --repetition-penalty",

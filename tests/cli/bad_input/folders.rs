@@ -87,7 +87,10 @@ fn folders_of_other_programs_are_named() {
                 instead(folder, "adapter_model.safetensors", b"x");
                 folder.write("adapter_config.json", r#"{"peft_type": "LORA"}"#);
             },
-            &["adapter_config.json: weights: expected those of a whole model", "merge_and_unload()"],
+            &[
+                "adapter_config.json: weights: expected those of a whole model",
+                "`flamant convert --model MODEL --adapter FOLDER`",
+            ],
         ),
         (
             "an adapter beside a model",

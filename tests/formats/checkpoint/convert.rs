@@ -287,8 +287,9 @@ impl Sources {
             write(folder.path(), name, bytes);
         }
         let output = folder.path().join("output");
+        let (language_model, cross_attn_every, adapter, media_mask) = (language, self.every, None, None);
         let options =
-            ConvertOptions { checkpoint, language_model: language, vision_model, cross_attn_every: self.every, output };
+            ConvertOptions { checkpoint, language_model, vision_model, cross_attn_every, adapter, media_mask, output };
         Files { folder, options }
     }
 
