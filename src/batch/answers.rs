@@ -86,6 +86,9 @@ impl Answers {
         let begin = |number: u64| if number == 1 { HEAD } else { BEGIN };
         let lines = Lines::open(path, "an answer of flamant batch", begin, |number, text| {
             if number == 1 {
+                if text.len() > identity::LINE_BYTES_MAX {
+                    return Err(format!("{} bytes", text.len()));
+                }
                 let Head { batch } = parse::line(text)?;
                 head = Some(batch);
                 return Ok(true);

@@ -27,6 +27,9 @@ const FILES: [&str; 6] = [
 /// Largest of them; they were read within limits of their own when the model was opened.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 
+/// Longest line that holds an identity and settings beside it; one has about a kilobyte.
+pub const LINE_BYTES_MAX: usize = 1 << 16;
+
 /// By name: in words, or digests of 64 bits.
 pub type Identity = BTreeMap<String, String>;
 

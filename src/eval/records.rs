@@ -17,6 +17,9 @@ use crate::error::Result;
 use crate::files::Lines;
 use crate::parse;
 
+/// Longest line of an answer: what a model writes within its context, and names of examples.
+const LINE_BYTES_MAX: usize = 16 << 20;
+
 /// What must be the same for an evaluation to go on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Head {
@@ -90,6 +93,10 @@ impl Records {
         let (mut head, mut found) = (None::<Head>, HashMap::new());
         let begin = |number: u64| if number == 1 { "{\"evaluation\":" } else { "{\"series\":" };
         let lines = Lines::open(&path, "an answer of flamant eval", begin, |_, line| {
+            let most = if head.is_none() { identity::LINE_BYTES_MAX } else { LINE_BYTES_MAX };
+            if line.len() > most {
+                return Err(format!("{} bytes", line.len()));
+            }
             if head.is_none() {
                 head = Some(parse::line(line)?);
                 return Ok(true);
