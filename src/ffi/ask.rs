@@ -213,7 +213,11 @@ fn image(limits: &image::Limits, name: &str, part: &Part) -> Result<Image> {
         PART_IMAGE => {
             let most = usize::try_from(limits.bytes_max).unwrap_or(usize::MAX);
             let bytes = array(format!("bytes of {name}"), part.data.cast(), part.length, most)?;
-            image::decode(bytes, name, limits)
+            let image = image::decode(bytes, name, limits)?;
+            if let Some(note) = image.note() {
+                crate::trace::event!(WARN, source = %name, "{note}");
+            }
+            Ok(image)
         }
         PART_PIXELS => pixels(limits, name, part),
         other => {

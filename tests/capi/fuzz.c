@@ -39,6 +39,8 @@ static void look(const flamant_event *event)
         sum += event->text.data[i];
     for (size_t i = 0; i < event->logit_count; i++)
         sum += event->logits[i];
+    for (size_t i = 0; i < event->feature_count * event->feature_width; i++)
+        sum += event->features[i];
     for (size_t i = 0; i < event->token_count; i++)
         sum += event->ids[i] + event->logprobs[i];
     for (size_t i = 0; i < event->choice_count; i++)
@@ -112,6 +114,12 @@ static void open_engine(struct engine *engine)
     options.text_pages = below(2) ? 0 : 8;
     options.media_pages = below(2) ? 0 : 6;
     options.prefix_caching = below(2);
+    options.load = below(2) ? FLAMANT_LOAD_MAP : FLAMANT_LOAD_READ;
+    if (below(8) == 0) {
+        options.load = 2 + below(1000);
+        EXPECT(FLAMANT_INVALID_ARGUMENT, flamant_engine_open(&options, &engine->handle));
+        options.load = FLAMANT_LOAD_READ;
+    }
     EXPECT(FLAMANT_OK, flamant_engine_open(&options, &engine->handle));
     for (size_t i = 0; i < freed_count; i++)
         CHECK(freed[i] != engine->handle);
@@ -132,7 +140,7 @@ static void submit(struct engine *engine)
     static const char *const texts[] = {"kep.", "mo", "", "zon.mul.", "a b"};
     static unsigned char pixels[3 * 8 * 8];
     static const flamant_text choices[] = {{"kep.", 4}, {"mo", 2}, {"zon.", 4}};
-    flamant_part parts[4];
+    flamant_part parts[4], frame = pixels_part(pixels, 8, 8);
     flamant_request request;
     flamant_request_id id = 0;
     flamant_request_id *place = find(engine->live, 0);
@@ -146,6 +154,12 @@ static void submit(struct engine *engine)
         parts[i] = below(8) == 0 ? pixels_part(pixels, 8, 1 + below(8)) : text_part(texts[below(5)]);
     }
     request.task = 1 + below(3);
+    if (below(8) == 0) {
+        /* Of these all parts are images, and they cannot be cancelled. */
+        request.task = FLAMANT_FEATURES;
+        for (size_t i = 0; i < request.part_count; i++)
+            parts[i] = below(2) ? pixels_part(pixels, 8, 1 + below(8)) : video_part(&frame, 1);
+    }
     request.max_new_tokens = below(4);
     request.temperature = below(2) ? 0.0f : 1.0f;
     request.num_beams = request.temperature == 0.0f ? 1 + below(2) : 1;
@@ -154,12 +168,13 @@ static void submit(struct engine *engine)
     request.choices = choices;
     request.choice_count = 1 + below(3);
     request.logits = below(2);
+    request.max_pixels = below(2) ? 0 : (uint64_t)1 << below(64);
     int broken = below(8) == 0;
     if (broken) {
         switch (below(6)) {
         case 0: parts[0].kind = 5 + below(1000); break;
         case 1: parts[0].unused = 1; break;
-        case 2: request.task = below(2) ? 0 : 4 + below(1000); break;
+        case 2: request.task = below(2) ? 0 : 5 + below(1000); break;
         case 3: request.struct_size = below(2) ? below(8) : sizeof request + 1; break;
         case 4: request.parts = NULL; break;
         default: request.part_count = SIZE_MAX - below(10);
@@ -171,6 +186,44 @@ static void submit(struct engine *engine)
     if (status == FLAMANT_OK) {
         submitted++;
         *place = id;
+    }
+}
+
+/* Lines of the log, from any thread, which may come until another callback is set. */
+static size_t lines;
+
+static void on_line(uint32_t level, const char *line, void *user)
+{
+    CHECK(level >= FLAMANT_LOG_ERROR && level <= FLAMANT_LOG_DEBUG && strchr(line, '\n') == NULL && user == &lines);
+    lines++;
+}
+
+/* What the library tells of itself and of an engine. */
+static void ask(struct engine *engine)
+{
+    const char *json;
+    uint32_t level = below(FLAMANT_LOG_DEBUG + 2);
+    switch (below(4)) {
+    case 0:
+        EXPECT(FLAMANT_OK, flamant_engine_info_json(engine->handle, &json));
+        CHECK(json[0] == '{' && json[strlen(json) - 1] == '}');
+        EXPECT(FLAMANT_INVALID_ARGUMENT, flamant_engine_info_json(engine->handle, NULL));
+        break;
+    case 1:
+        json = flamant_build_info_json();
+        CHECK(json[0] == '{' && json[strlen(json) - 1] == '}');
+        if (below(8) == 0) {
+            EXPECT(FLAMANT_OK, flamant_devices_json(&json));
+            CHECK(json[0] == '[' && json[strlen(json) - 1] == ']');
+        }
+        break;
+    case 2:
+        EXPECT(level <= FLAMANT_LOG_DEBUG ? FLAMANT_OK : FLAMANT_INVALID_ARGUMENT,
+               flamant_set_log(level, below(4) ? on_line : NULL, &lines));
+        break;
+    default:
+        CHECK(flamant_abi_version() == FLAMANT_ABI_VERSION && flamant_version()[0] != 0);
+        CHECK(flamant_status_name((flamant_status)below(100))[0] != 0);
     }
 }
 
@@ -215,6 +268,9 @@ static void call(struct engine *engine)
         EXPECT(FLAMANT_INVALID_ARGUMENT, flamant_engine_next_event(engine->handle, NULL));
         EXPECT(FLAMANT_INVALID_ARGUMENT, flamant_engine_run(engine->handle, NULL, NULL));
         break;
+    case 13:
+        ask(engine);
+        break;
     case 12: {
         /* Work that was waited for is there, and so is an event. */
         flamant_status work = flamant_engine_wait(engine->handle, FLAMANT_WAIT_WORK, 0);
@@ -239,12 +295,14 @@ static void call_nothing(void)
 {
     flamant_engine *handle = NULL;
     const flamant_event *event;
+    const char *json;
     flamant_stats stats;
     if (freed_count > 0 && below(2))
         handle = freed[below((uint32_t)freed_count)];
     else if (below(2))
         handle = (flamant_engine *)((uintptr_t)below(UINT32_MAX) << below(33));
-    switch (below(7)) {
+    switch (below(8)) {
+    case 6: EXPECT(FLAMANT_INVALID_HANDLE, flamant_engine_info_json(handle, &json)); break;
     case 0: EXPECT_EITHER(handle ? FLAMANT_INVALID_HANDLE : FLAMANT_OK, FLAMANT_INVALID_HANDLE,
                           flamant_engine_free(handle)); break;
     case 1: EXPECT(FLAMANT_INVALID_HANDLE, flamant_engine_step(handle, NULL)); break;

@@ -85,6 +85,30 @@ static void features(flamant_engine *engine)
     CHECK(strstr(flamant_last_error(), "part 0: kind") != NULL);
 }
 
+/* An image of more pixels than usual is read where a request says so. */
+static void long_image(flamant_engine *engine)
+{
+    static unsigned char pixels[3 * 20000];
+    flamant_part parts[2] = {pixels_part(pixels, 20000, 1), text_part("kep.")};
+    flamant_request request;
+    flamant_request_id id = 0;
+    EXPECT(FLAMANT_OK, flamant_request_init(&request, sizeof request));
+    CHECK(request.max_pixels == 0);
+    request.task = FLAMANT_SCORE;
+    request.parts = parts, request.part_count = 2;
+    EXPECT(FLAMANT_LIMIT, flamant_engine_submit(engine, &request, &id));
+    CHECK(strstr(flamant_last_error(), "width in pixels: 20000 is over the limit of 16384") != NULL);
+    /* A caller that was compiled before there was this field has none of it. */
+    request.max_pixels = 100000000;
+    request.struct_size = offsetof(flamant_request, max_pixels);
+    EXPECT(FLAMANT_LIMIT, flamant_engine_submit(engine, &request, &id));
+    request.struct_size = sizeof request;
+    EXPECT(FLAMANT_OK, flamant_engine_submit(engine, &request, &id));
+    const flamant_event *event = last(engine, id);
+    CHECK(event->kind == FLAMANT_EVENT_SCORED && event->images == 1);
+    EXPECT(FLAMANT_OK, flamant_event_release(event));
+}
+
 static void *steps(void *engine)
 {
     while (flamant_engine_wait(engine, FLAMANT_WAIT_WORK, FLAMANT_FOREVER) == FLAMANT_OK)
@@ -136,16 +160,18 @@ int main(void)
     EXPECT(FLAMANT_OK, flamant_engine_info_json(engine, &json));
     CHECK(json[0] == '{' && strstr(json, "\"family\":\"Idefics\"") != NULL && strstr(json, "\"folder\":null") != NULL);
     features(engine);
+    long_image(engine);
+    size_t infos = log.lines[FLAMANT_LOG_INFO];
 
     flamant_part text = text_part("kep.");
     EXPECT(FLAMANT_OK, flamant_event_release(last(engine, submit(engine, FLAMANT_GENERATE, &text, 1))));
-    CHECK(log.lines[FLAMANT_LOG_INFO] == 2 && log.lines[FLAMANT_LOG_DEBUG] == 0);
+    CHECK(log.lines[FLAMANT_LOG_INFO] == infos + 1 && log.lines[FLAMANT_LOG_DEBUG] == 0);
     EXPECT(FLAMANT_OK, flamant_set_log(FLAMANT_LOG_DEBUG, on_line, &other));
     EXPECT(FLAMANT_OK, flamant_event_release(last(engine, submit(engine, FLAMANT_GENERATE, &text, 1))));
     CHECK(other.lines[FLAMANT_LOG_INFO] == 1 && other.lines[FLAMANT_LOG_DEBUG] >= 2);
     EXPECT(FLAMANT_OK, flamant_set_log(FLAMANT_LOG_OFF, on_line, &other));
     EXPECT(FLAMANT_OK, flamant_event_release(last(engine, submit(engine, FLAMANT_GENERATE, &text, 1))));
-    CHECK(log.lines[FLAMANT_LOG_INFO] == 2 && other.lines[FLAMANT_LOG_INFO] == 1);
+    CHECK(log.lines[FLAMANT_LOG_INFO] == infos + 1 && other.lines[FLAMANT_LOG_INFO] == 1);
     EXPECT(FLAMANT_OK, flamant_engine_free(engine));
 
     /* Files that are read, and not needed afterwards: there are none here. */
