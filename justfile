@@ -24,6 +24,10 @@ bench NAME="counts":
 fuzz TARGET SECONDS="60":
     cargo +nightly fuzz run {{ TARGET }} -- -max_total_time={{ SECONDS }}
 
+# All targets of fuzz/, one after the other
+fuzz-all SECONDS="60":
+    for target in $(cargo +nightly fuzz list); do cargo +nightly fuzz run $target -- -max_total_time={{ SECONDS }} || exit 1; done
+
 # The C library without cargo-c, in target/c
 c-library:
     tools/c_library.sh
