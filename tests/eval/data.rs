@@ -151,6 +151,34 @@ fn videos_are_found_by_name() {
     assert_eq!(paths(&dataset), [at("Ptf_2VRj-V0_000122_000132.mp4")]);
 }
 
+/// As editors of some systems write it.
+#[test]
+fn a_byte_order_mark_is_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let media = folder.path().to_str().unwrap();
+    fs::create_dir(folder.path().join("n01440764")).unwrap();
+    fs::write(folder.path().join("n01440764/1.png"), "").unwrap();
+    let sets: [(&str, &[&str]); 6] = [
+        ("vqav2", &["vqav2_questions.json", "vqav2_annotations.json"]),
+        ("vizwiz", &["vizwiz.json"]),
+        ("hateful-memes", &["memes.jsonl"]),
+        ("imagenet", &["imagenet_names.txt"]),
+        ("imagenet", &["imagenet_names.json"]),
+        (OWN, &["own.jsonl"]),
+    ];
+    for (name, files) in sets {
+        let plain = queries(name, files, media);
+        let marked = files.iter().map(|file| {
+            let path = folder.path().join(file);
+            fs::write(&path, [b"\xef\xbb\xbf", &fs::read(fixture(file)).unwrap()[..]].concat()).unwrap();
+            path
+        });
+        let source = Source { files: marked.collect(), ..source(files, media) };
+        let (_, marked) = Benchmark::open(name, None, &source).unwrap();
+        assert_eq!((lines(&marked), &marked.choices), (lines(&plain), &plain.choices), "{name}");
+    }
+}
+
 #[test]
 fn own_lines_are_of_the_task_they_look_like() {
     let open = |file: &str, task| Benchmark::open(OWN, task, &source(&[file], "media")).unwrap();

@@ -16,6 +16,9 @@ use crate::parse;
 /// Largest file; the annotations of VQAv2 have 350 MB.
 const FILE_BYTES_MAX: u64 = 2 << 30;
 
+/// What editors of some systems write first.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// Longest line of a file of lines.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
@@ -40,6 +43,9 @@ fn check_length(file: &Path, read: &BufReader<Take<File>>) -> Result<()> {
 /// Reads a file of one value. The file is never in memory as a whole.
 pub fn read<T: DeserializeOwned>(file: &Path) -> Result<T> {
     let mut reader = open(file)?;
+    if reader.fill_buf().is_ok_and(|begin| begin.starts_with(BYTE_ORDER_MARK)) {
+        reader.consume(BYTE_ORDER_MARK.len());
+    }
     let read = value(file, serde_json::Deserializer::from_reader(&mut reader));
     check_length(file, &reader)?;
     read

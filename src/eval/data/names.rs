@@ -17,6 +17,7 @@ pub fn read(
 ) -> Result<BTreeMap<String, String>> {
     let bytes = read_input(file, BYTES_MAX)?;
     let text = str::from_utf8(&bytes).map_err(|reason| Error::malformed(file, "text", "UTF-8", reason))?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut names = BTreeMap::new();
     for (number, line) in (1..).zip(text.lines().map(str::trim)).filter(|(_, line)| !line.is_empty()) {
         let invalid = |found: String| Error::invalid(file, format!("line {number}"), expected, found);
