@@ -197,6 +197,8 @@ fn mpt(width: usize, layers: usize, heads: usize, vocabulary: usize) -> DecoderC
         softmax_scale: None,
         tied: true,
         unpredicted: 0,
+        norm_after: false,
+        embedding_width: None,
     }
 }
 
@@ -210,6 +212,8 @@ fn llama(width: usize, layers: usize, heads: usize, mlp_width: usize, vocabulary
         qk_norm: false,
         tied: false,
         unpredicted: 0,
+        norm_after: false,
+        embedding_width: None,
         ..mpt(width, layers, heads, vocabulary)
     }
 }
@@ -223,6 +227,8 @@ fn red_pajama() -> DecoderConfig {
         qk_norm: false,
         tied: false,
         unpredicted: 0,
+        norm_after: false,
+        embedding_width: None,
         ..mpt(2560, 32, 32, 50_280)
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::checkpoint::Folder;
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::family::{Family, Model, Template};
+use crate::family::{Family, Model, Template, paper};
 use crate::generation_config::GenerationConfig;
 use crate::kv;
 use crate::model;
@@ -78,13 +78,7 @@ impl Inspection {
         let mut parts: BTreeMap<&'static str, Part> = BTreeMap::new();
         let mut gates = vec![[0.0; 2]; config.gated_blocks()];
         for stored in weights.list() {
-            let part = match stored.name.split('.').next() {
-                Some("vision") => "vision",
-                Some("resampler") => "resampler",
-                Some("gated") => "gated blocks",
-                _ => "decoder",
-            };
-            let part = parts.entry(part).or_default();
+            let part = parts.entry(part_of(&stored.name)).or_default();
             part.parameters += (stored.weight.rows * stored.weight.columns) as u64;
             // Tensors of one weight may be of several formats.
             for tensor in weights.tensors(stored.weight)? {
@@ -106,9 +100,48 @@ impl Inspection {
         Ok(Inspection { family, language_model, config, template, parts, gates, unused, bytes, generation })
     }
 
+    /// What a model of one of [`PRESETS`](crate::PRESETS) would hold, in numbers of 16 bits. It has no gates.
+    ///
+    /// # Errors
+    /// A name that there is none of.
+    pub fn preset(name: &str) -> Result<Self> {
+        let config = paper::preset(name)?;
+        let mut weights = Weights::random();
+        model::record(&config, &[0.0; 3 * 256], &mut weights)?;
+        let mut parts: BTreeMap<&'static str, Part> = BTreeMap::new();
+        for stored in weights.list() {
+            let part = parts.entry(part_of(&stored.name)).or_default();
+            let count = (stored.weight.rows * stored.weight.columns) as u64;
+            part.parameters += count;
+            part.bytes += 2 * count;
+            *part.dtypes.entry("made up".to_owned()).or_default() += 1;
+        }
+        Ok(Inspection {
+            family: &paper::FAMILY,
+            language_model: "Chinchilla",
+            template: paper::FAMILY.template,
+            gates: Vec::new(),
+            unused: 0,
+            bytes: parts.values().map(|part| part.bytes).sum(),
+            generation: GenerationConfig::default(),
+            config,
+            parts,
+        })
+    }
+
     /// Media pages of an image.
     pub fn media_pages(&self) -> usize {
         kv::media_pages(self.config.media_tokens())
+    }
+}
+
+/// The part of a model that a weight is of.
+fn part_of(name: &str) -> &'static str {
+    match name.split('.').next() {
+        Some("vision") => "vision",
+        Some("resampler") => "resampler",
+        Some("gated") => "gated blocks",
+        _ => "decoder",
     }
 }
 

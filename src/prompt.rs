@@ -310,12 +310,19 @@ impl Prompt {
         if ids.is_empty() {
             return Err(Error::argument("prompt: expected at least one token, found none"));
         }
-        let markers = ids.iter().filter(|&&id| id == tokenizer.media).count();
+        let markers = ids.iter().filter(|id| tokenizer.media.contains(id)).count();
+        if let [token, ..] = tokenizer.template().image_tokens
+            && markers > self.images
+        {
+            let found = markers - self.images;
+            let expected = format!("prompt: expected text without {token}, each of which stands for an image");
+            return Err(Error::argument(format!("{expected}, found {found}")));
+        }
         if markers != self.images {
             let expected = format!("prompt: expected {} image markers, one for each image", self.images);
             return Err(Error::argument(format!("{expected}, found {markers}")));
         }
-        let media = tokenizer.template().media(&ids, tokenizer.media, tokenizer.end);
+        let media = tokenizer.template().media(&ids, &tokenizer.media, tokenizer.end);
         Ok(Rendered { text, ids, media })
     }
 

@@ -329,7 +329,7 @@ impl Weights {
                 Wanted::Blocks(blocks) => blocks.iter().sum(),
                 Wanted::Between(rows) => *rows.end(),
             },
-            Layout::Transposed => self.measure_transposed(&parts[0], columns)?,
+            Layout::Transposed => self.measure_transposed(&parts[0], &wanted, columns)?,
             Layout::Rows | Layout::Interleaved(_) => self.measure(kind, &parts, &wanted, columns)?,
         };
         let mut formats = parts.iter().map(|part| self.format(part));
@@ -397,11 +397,19 @@ impl Weights {
         }
     }
 
-    fn measure_transposed(&self, part: &str, columns: usize) -> Result<usize> {
+    fn measure_transposed(&self, part: &str, wanted: &Wanted, columns: usize) -> Result<usize> {
+        let (least, most) = match wanted {
+            Wanted::Blocks(blocks) => (blocks.iter().sum(), blocks.iter().sum()),
+            Wanted::Between(rows) => (*rows.start(), *rows.end()),
+        };
         match *self.shape(part)? {
-            [found, rows] if found == columns && rows > 0 => Ok(rows),
+            [found, rows] if found == columns && rows > 0 && (least..=most).contains(&rows) => Ok(rows),
             ref shape => {
-                let (expected, found) = (format!("{columns} rows"), format!("shape {shape:?}"));
+                let expected = match least == most {
+                    true => format!("{columns} rows of {least}"),
+                    false => format!("{columns} rows"),
+                };
+                let found = format!("shape {shape:?}");
                 Err(Error::invalid(self.file_of(part), part, expected, found))
             }
         }

@@ -8,7 +8,7 @@ Two environments are needed (Python 3.11); each makes its share of the fixtures:
     new/bin/python tools/golden.py --output tests/data
     old/bin/python tools/golden.py --output tests/data
 
-The new one has transformers 5.17 and peft (IDEFICS cases, OpenFlamingo 0.0.2, Otter), the old one transformers 4.44.2, open_flamingo 2.0.1 and
+The new one has transformers 5.17 and peft (IDEFICS cases, OpenFlamingo 0.0.2, Otter, flamingo-mini), the old one transformers 4.44.2, open_flamingo 2.0.1 and
 open_clip 2.20 (OpenFlamingo cases, IDEFICS cases as 4.44.2 saves them, semantics/*.json).
 
 Everything is computed in float32 on the CPU; weights stored in half precision are widened first.
@@ -21,7 +21,7 @@ import warnings
 import torch
 import transformers
 
-NEW = ["golden_idefics", "golden_peft", "golden_v1", "golden_otter"]
+NEW = ["golden_idefics", "golden_peft", "golden_v1", "golden_otter", "golden_flamingo_mini"]
 PARTS = {"5": NEW, "4": ["golden_idefics", "golden_open_flamingo", "golden_semantics"]}
 
 

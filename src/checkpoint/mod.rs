@@ -175,6 +175,11 @@ impl Checkpoint {
         }
     }
 
+    /// No tensors at all; `path` is what errors call it.
+    pub(crate) fn empty(path: &Path) -> Self {
+        Checkpoint { path: path.to_owned(), files: Vec::new(), tensors: BTreeMap::new() }
+    }
+
     /// A file that is part of the program; `path` is what errors call it.
     pub fn embedded(path: &Path, bytes: &'static [u8]) -> Result<Self> {
         Self::of_file(ModelFile::embedded(path, bytes))

@@ -6,8 +6,9 @@ mod synthetic;
 use std::time::Instant;
 
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use flamant::runner::{self, Load, Supply, Workers};
-use flamant::{Engine, Error, EventKind};
+use flamant::{Engine, Error, EventKind, PRESETS};
 
 use super::input::{DeviceArguments, LimitArguments, ModelOrDemo};
 use super::{Failure, Outcome, Run, print_json};
@@ -21,11 +22,22 @@ use synthetic::{Shape, Synthetic};
     after_help = "\
 Examples:
   flamant bench MODEL --shots 8 --shared-prefix --device cuda
-  flamant bench --demo --requests 256 --concurrency 16 --json"
+  flamant bench --demo --requests 256 --concurrency 16 --json
+  flamant bench --preset flamingo-80b --device cuda"
 )]
 pub struct Bench {
     #[command(flatten)]
     model: ModelOrDemo,
+    /// Take a size of the Flamingo paper with weights that the device makes up (not cpu): published widths, but a
+    /// transformer in the NFNet's place and rotary positions in place of relative ones
+    #[arg(
+        help_heading = "Model",
+        long,
+        value_name = "NAME",
+        group = "ModelOrDemo",
+        value_parser = PossibleValuesParser::new(PRESETS)
+    )]
+    preset: Option<String>,
     /// Requests to run
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     requests: u64,
@@ -65,7 +77,10 @@ impl Run for Bench {
     }
 
     fn run(self) -> Outcome {
-        let mut engine = self.model.engine(&self.device, &self.limits)?;
+        let mut engine = match &self.preset {
+            Some(name) => self.device.engine(&self.limits, |options| Engine::preset(name, options))?,
+            None => self.model.engine(&self.device, &self.limits)?,
+        };
         let shape = Shape {
             shots: self.shots as usize,
             tokens: self.prompt_tokens as usize,

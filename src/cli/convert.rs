@@ -28,7 +28,8 @@ pub struct Convert {
     /// Folder of the language model: config.json, weights, tokenizer.json
     #[arg(long, value_name = "DIR", required_unless_present = "model")]
     language_model: Option<PathBuf>,
-    /// CLIP weights: open_clip, transformers or OpenAI names; .safetensors, .pt or .bin
+    /// CLIP weights: open_clip, transformers or OpenAI names; .safetensors, .pt or .bin. With --model, of transformers,
+    /// for a model that was saved without them (flamingo-mini)
     #[arg(long, value_name = "FILE", required_unless_present = "model")]
     vision_model: Option<PathBuf>,
     /// A gated block stands before every N-th layer; read from the checkpoint by default
@@ -38,7 +39,7 @@ pub struct Convert {
     #[arg(
         long,
         value_name = "DIR",
-        conflicts_with_all = ["checkpoint", "language_model", "vision_model", "cross_attn_every"]
+        conflicts_with_all = ["checkpoint", "language_model", "cross_attn_every"]
     )]
     model: Option<PathBuf>,
     /// Folder of the language model's tokenizer, for a model that has none (Otter)
@@ -69,8 +70,9 @@ impl Run for Convert {
         let Convert { adapter, media_mask, output, tokenizer, cross_attn_every, .. } = self;
         let written = output.clone();
         match (self.model, self.checkpoint, self.language_model, self.vision_model) {
-            (Some(model), ..) => {
-                merge(&MergeOptions { model, adapter, tokenizer, media_mask, output }, &mut progress)?;
+            (Some(model), _, _, vision_model) => {
+                let options = MergeOptions { model, adapter, tokenizer, vision_model, media_mask, output };
+                merge(&options, &mut progress)?;
             }
             (None, Some(checkpoint), Some(language_model), Some(vision_model)) => {
                 let options = ConvertOptions {

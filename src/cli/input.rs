@@ -3,10 +3,13 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use clap::builder::PossibleValuesParser;
 use clap::{ArgMatches, Args, FromArgMatches};
 use flamant::image;
 use flamant::video::FrameSampling;
-use flamant::{Device, Dtype, Engine, Error, Flamingo, Limits, Load, Options, Prompt, PromptLimits};
+use flamant::{
+    Device, Dtype, Engine, Error, Flamingo, Inspection, Limits, Load, Options, PRESETS, Prompt, PromptLimits,
+};
 
 use super::{say, streams};
 
@@ -111,6 +114,32 @@ impl ModelFolder {
     /// Its folder.
     pub fn path(&self) -> &Path {
         self.folder.as_ref().or(self.model.as_ref()).expect("one of the two is required")
+    }
+}
+
+/// Which model, or the sizes of one.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub struct FolderOrPreset {
+    /// Model folder: IDEFICS as published, or OpenFlamingo from `flamant convert`
+    #[arg(value_name = "MODEL", help_heading = None::<&str>)]
+    folder: Option<PathBuf>,
+    /// The same as an option
+    #[arg(help_heading = "Model", short, long, value_name = "MODEL")]
+    model: Option<PathBuf>,
+    /// A size of the Flamingo paper, whose weights nobody has: published widths, but a transformer in the NFNet's place
+    /// and rotary positions in place of relative ones
+    #[arg(help_heading = "Model", long, value_name = "NAME", value_parser = PossibleValuesParser::new(PRESETS))]
+    preset: Option<String>,
+}
+
+impl FolderOrPreset {
+    /// What is in it.
+    pub fn inspection(&self) -> Result<Inspection, Error> {
+        match &self.preset {
+            Some(name) => Inspection::preset(name),
+            None => Inspection::of(self.folder.as_ref().or(self.model.as_ref()).expect("one of them is required")),
+        }
     }
 }
 

@@ -7,16 +7,16 @@ use flamant::config::ModelConfig;
 use flamant::{Device, GenerationConfig, Inspection, Limits, MediaMask};
 use serde_json::json;
 
-use super::input::ModelFolder;
+use super::input::FolderOrPreset;
 use super::{Outcome, Run, output, print_json};
 
 /// Show family, dimensions, parameters, number formats and gates of a model folder
 #[derive(Args)]
 #[command(after_help = "\
-Example:\n  flamant inspect MODEL --json")]
+Examples:\n  flamant inspect MODEL --json\n  flamant inspect --preset flamingo-80b")]
 pub struct Inspect {
     #[command(flatten)]
-    model: ModelFolder,
+    model: FolderOrPreset,
     /// Print one line of JSON
     #[arg(long, help_heading = "Output")]
     json: bool,
@@ -24,7 +24,7 @@ pub struct Inspect {
 
 impl Run for Inspect {
     fn run(self) -> Outcome {
-        let inspection = Inspection::of(self.model.path())?;
+        let inspection = self.model.inspection()?;
         if self.json { print_json(&report(&inspection)) } else { show(&inspection) }
     }
 }
@@ -58,7 +58,8 @@ fn show(inspection: &Inspection) -> Outcome {
     let answer =
         if inspection.template.answer_sees_media { "an answer what the prompt's end sees" } else { "an answer none" };
     writeln!(out, "text        sees {seen}; {answer}")?;
-    writeln!(out, "gated       {} blocks of {} x {}", inspection.gates.len(), gated.heads, gated.head_width)?;
+    let blocks = inspection.config.gated_blocks();
+    writeln!(out, "gated       {blocks} blocks of {} x {}", gated.heads, gated.head_width)?;
     let heads = format!("{} x {}", decoder.heads, decoder.head_width());
     let (tokens, most) = (decoder.vocabulary, decoder.positions_max);
     writeln!(out, "decoder     {} layers of {heads}, {tokens} tokens, {most} positions", decoder.layers)?;
@@ -72,7 +73,9 @@ fn show(inspection: &Inspection) -> Outcome {
     }
     let total: u64 = inspection.parts.values().map(|part| part.parameters).sum();
     writeln!(out, "{:12} {total:>15} {:>15}  {} unused", "all", inspection.bytes, inspection.unused)?;
-    writeln!(out, "\nlayer  tanh(attention gate)  tanh(dense gate)")?;
+    if !inspection.gates.is_empty() {
+        writeln!(out, "\nlayer  tanh(attention gate)  tanh(dense gate)")?;
+    }
     for gate in &inspection.gates {
         writeln!(out, "{:5}  {:20.4}  {:16.4}", gate.layer, gate.attention, gate.dense)?;
     }

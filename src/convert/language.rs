@@ -73,7 +73,8 @@ impl Language {
         let layer_tensors: Vec<String> = family.layer_tensors().collect();
         let in_layers =
             (0..self.layers).flat_map(|layer| layer_tensors.iter().map(move |rest| format!("{layers}.{layer}.{rest}")));
-        let others = family.other_tensors().chain([self.embedding.clone()]);
+        let norm_after = self.config.get("do_layer_norm_before").is_some_and(|before| *before == false);
+        let others = family.other_tensors(!norm_after).chain([self.embedding.clone()]);
         match others.chain(in_layers).find(|name| !self.names.contains_key(name)) {
             None => Ok(()),
             Some(name) => Err(Error::invalid(self.weights.path(), name, "a tensor of this name", "none")),

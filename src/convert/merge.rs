@@ -7,10 +7,11 @@ use serde_json::Value;
 use super::adapter::{self, Adapter};
 use super::output::Output;
 use super::tokenizer::Tokenizer;
+use super::vision::Vision;
 use super::{Plan, check_sums};
 use crate::checkpoint::{Folder, is_there, read_bounded};
 use crate::error::{Error, Result};
-use crate::family::{CONFIG_BYTES_MAX, Family, Fields, MEDIA_MASK_KEY, MediaMask, quoted};
+use crate::family::{CONFIG_BYTES_MAX, Family, Fields, MEDIA_MASK_KEY, MediaMask};
 use crate::inspect::Inspection;
 use crate::tokenizer::{TOKENIZER_BYTES_MAX, Tokenizer as Opened};
 
@@ -36,6 +37,8 @@ pub struct MergeOptions {
     pub adapter: Option<PathBuf>,
     /// The folder of the language model's tokenizer, to which the family's tokens are added, where the model has none.
     pub tokenizer: Option<PathBuf>,
+    /// CLIP's weights with the names of transformers, where the model was saved without its tower (flamingo-mini).
+    pub vision_model: Option<PathBuf>,
     /// Which image a token sees, where training was by another rule than the family's.
     pub media_mask: Option<MediaMask>,
     /// The folder to write. It may exist if it is empty, or if an earlier conversion left it when it was killed.
@@ -58,6 +61,7 @@ pub fn merge(options: &MergeOptions, progress: &mut dyn FnMut(u64, u64)) -> Resu
     let adapter = options.adapter.as_deref().map(Adapter::open).transpose()?;
     let tokenizer = options.tokenizer.as_deref().map(|folder| extended(source, folder, family)).transpose()?;
 
+    let vision = options.vision_model.as_deref().map(Vision::open).transpose()?;
     let mut plan = Plan::default();
     for name in weights.names().filter(|name| !adapter::is_half(name)) {
         // What no model reads, such as numbers of positions.
@@ -69,7 +73,11 @@ pub fn merge(options: &MergeOptions, progress: &mut dyn FnMut(u64, u64)) -> Resu
     for adapter in own.iter().chain(&adapter) {
         adapter.apply(&mut plan.items)?;
     }
+    if let Some(vision) = &vision {
+        vision.plan_inside(family, &weights, &mut plan)?;
+    }
     let mut sources = vec![&weights];
+    sources.extend(vision.as_ref().map(|vision| &vision.weights));
     sources.extend(own.iter().chain(&adapter).map(|adapter| &adapter.weights));
     let mut advance = check_sums(&sources, &plan, progress)?;
 
@@ -101,9 +109,7 @@ pub fn merge(options: &MergeOptions, progress: &mut dyn FnMut(u64, u64)) -> Resu
 /// The family of a configuration, which must leave the media mask to its checkpoints if one is asked for.
 fn family_of(file: &Path, config: &Value, media_mask: Option<MediaMask>) -> Result<&'static Family> {
     let fields = Fields::new(file, config)?;
-    let model_type = fields.text("model_type", None)?;
-    let known = Family::find(&model_type);
-    let family = known.ok_or_else(|| fields.invalid("model_type", "a family that is known", quoted(&model_type)))?;
+    let family = Family::of(&fields)?;
     match media_mask {
         Some(mask) if !family.template.media_mask.is_choice() => {
             let expected = format!("media-mask: expected none, as models of {} have one", family.name);

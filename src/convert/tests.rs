@@ -40,7 +40,14 @@ fn folder(case: &Path, scratch: &Path) -> PathBuf {
     let (base, unmerged) = (case.join("adapter"), case.join("unmerged"));
     if unmerged.is_dir() {
         let (adapter, tokenizer, media_mask) = (None, Some(case.join("tokenizer")), None);
-        let options = MergeOptions { model: unmerged, adapter, tokenizer, media_mask, output: output.clone() };
+        let options = MergeOptions {
+            model: unmerged,
+            adapter,
+            tokenizer,
+            vision_model: None,
+            media_mask,
+            output: output.clone(),
+        };
         merge(&options, &mut |_, _| ()).unwrap();
         return output;
     }
@@ -107,6 +114,8 @@ fn every_name_that_a_model_asks_for_is_given_and_no_tensor_twice() {
     let families: Vec<&str> = by_family.keys().map(String::as_str).collect();
     let expected = [
         "Flamingo Llama",
+        "FlamingoMini Gpt2",
+        "FlamingoMini Opt",
         "Idefics Llama",
         "OpenFlamingo GptNeoX",
         "OpenFlamingo Llama",

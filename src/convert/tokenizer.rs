@@ -24,7 +24,7 @@ pub struct Tokenizer {
     /// The id of what ends a turn (`<|endofchunk|>`).
     pub end_of_chunk: usize,
     /// The id of the marker of an image (`<image>`).
-    pub media: usize,
+    pub media: Option<usize>,
 }
 
 impl Tokenizer {
@@ -41,9 +41,11 @@ impl Tokenizer {
         let json = read_json(&file, TOKENIZER_BYTES_MAX)?;
         let config = merged_config(folder)?;
         let length = length(&json, &file)?;
-        let mut tokenizer = Tokenizer { family, length, json, config, end_of_chunk: 0, media: 0 };
+        let mut tokenizer = Tokenizer { family, length, json, config, end_of_chunk: 0, media: None };
         tokenizer.end_of_chunk = tokenizer.add(family.template.turn_end, &file)?;
-        tokenizer.media = tokenizer.add(family.template.image, &file)?;
+        if family.template.image_tokens.is_empty() {
+            tokenizer.media = Some(tokenizer.add(family.template.image, &file)?);
+        }
         for token in family.more_tokens {
             tokenizer.add(token, &file)?;
         }
@@ -59,8 +61,9 @@ impl Tokenizer {
     pub fn open(&self, folder: Folder) -> Result<Opened> {
         let opened = Opened::open(folder, self.family, self.length)?;
         let template = &self.family.template;
-        let media = (template.image, self.media, Some(opened.media));
-        for (token, expected, found) in [(template.turn_end, self.end_of_chunk, opened.turn_end), media] {
+        let media = self.media.map(|media| (template.image, media, opened.media.first().copied()));
+        let turn_end = (template.turn_end, self.end_of_chunk, opened.turn_end);
+        for (token, expected, found) in [turn_end].into_iter().chain(media) {
             if found.is_none_or(|found| found as usize != expected) {
                 let found = found.map_or_else(|| "none".to_owned(), |found| found.to_string());
                 let file = folder.path("tokenizer.json");

@@ -4,7 +4,7 @@ use super::Plan;
 use super::language::{folder_of, layer_and_rest};
 use crate::checkpoint::{Checkpoint, is_there, read_json};
 use crate::error::{Error, Result};
-use crate::family::CONFIG_BYTES_MAX;
+use crate::family::{CONFIG_BYTES_MAX, Family};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -160,6 +160,28 @@ impl Vision {
         let projection = (self.naming.projection, format!("{projection_prefix}{}", self.naming.projection));
         for (name, key) in behind.into_iter().chain([projection]).filter(|(_, key)| self.weights.contains(key)) {
             plan.add(format!("vision_encoder.{name}"), &self.weights, &key)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the tower to a model of a family whose models may be saved without it.
+    ///
+    /// # Errors
+    /// A family whose models have theirs; a model that has it; the names of open_clip.
+    pub fn plan_inside<'a>(&'a self, family: &Family, model: &Checkpoint, plan: &mut Plan<'a>) -> Result<()> {
+        let found = self.weights.path().display();
+        let refuse = |expected: &str| Err(Error::argument(format!("vision-model: expected {expected}, found {found}")));
+        let Some(prefix) = family.tower else { return refuse("none, as the model has its tower") };
+        if model.names().any(|name| name.starts_with(prefix)) {
+            return refuse("none, as the model has its tower");
+        }
+        if !self.naming.projection_outside {
+            return refuse("the names of transformers' CLIP");
+        }
+        for (name, shape) in self.shapes() {
+            let key = self.key(&name);
+            self.weights.check(&key, &shape)?;
+            plan.add(format!("{prefix}{name}"), &self.weights, &key)?;
         }
         Ok(())
     }

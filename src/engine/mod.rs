@@ -11,6 +11,7 @@ pub(crate) mod identity;
 pub mod json;
 mod limits;
 mod preparer;
+mod preset;
 mod request;
 pub mod runner;
 pub mod scheduler;
@@ -36,12 +37,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::backend::{BackendOptions, Batch, Capacity, Device};
-use crate::checkpoint::{Dtype, Folder};
+use crate::checkpoint::{Checkpoint, Dtype, Folder};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::executor::{Executor, RowResult};
 use crate::family::Model;
 use crate::generation_config::GenerationConfig;
+use crate::image::Preprocessor;
 use crate::kv::{self, ImagePages};
 use crate::preprocessor;
 use crate::tokenizer::Tokenizer;
@@ -102,6 +104,17 @@ pub struct Engine {
     before_run: Option<Box<dyn FnMut() + Send>>,
 }
 
+/// A model before it is on a device.
+struct Opened {
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    preprocessor: Preprocessor,
+    checkpoint: Arc<Checkpoint>,
+    weights: Weights,
+    /// Tokens that end an answer, and those that are never written.
+    special: [Vec<u32>; 2],
+}
+
 /// What the engine keeps of a request beside its numbers.
 struct HostState {
     task: tasks::Task,
@@ -154,7 +167,6 @@ impl Engine {
 
     fn open_files(folder: Folder, options: &Options) -> Result<Self> {
         options.check()?;
-        let mut limits = options.limits.clone();
         let checkpoint = Arc::new(folder.load(options.load)?);
         let Model { family, config, template, names, .. } = Model::open(folder, &checkpoint)?;
         let vocabulary = config.decoder.vocabulary;
@@ -162,6 +174,12 @@ impl Engine {
         let preprocessor = preprocessor::open(folder, family.preprocessing, config.vision.image_size, 1)?;
         let special = GenerationConfig::read(folder, vocabulary)?.settle(folder, &tokenizer, vocabulary)?;
         let weights = Weights::new(checkpoint.clone(), names);
+        Self::with(Opened { config, tokenizer, preprocessor, checkpoint, weights, special }, options)
+    }
+
+    fn with(opened: Opened, options: &Options) -> Result<Self> {
+        let Opened { config, tokenizer, preprocessor, checkpoint, weights, special } = opened;
+        let mut limits = options.limits.clone();
         let context_max = options.context(&config)?;
         let pages = limits.pages(context_max, kv::media_pages(config.media_tokens()))?;
         let (device, fallback) = options.device.resolve();

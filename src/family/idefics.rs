@@ -20,6 +20,7 @@ pub(super) static FAMILY: Family = Family {
     name: "Idefics",
     template: Template {
         image: "<image>",
+        image_tokens: &[],
         fence: Some("<fake_token_around_image>"),
         begin: Some("<s>"),
         document_end: Some("</s>"),
@@ -31,6 +32,7 @@ pub(super) static FAMILY: Family = Family {
         answer_sees_media: true,
     },
     more_tokens: &[],
+    tower: None,
     preprocessing: Preprocessing { crop: Crop::Stretch, class: "Idefics" },
     evaluations: ["idefics", "idefics-instruct"],
     read,
@@ -79,6 +81,8 @@ fn read(fields: &Fields, checkpoint: &Checkpoint) -> Result<Parts> {
         softmax_scale: None,
         tied: fields.flag("tie_word_embeddings", false)?,
         unpredicted: 0,
+        norm_after: false,
+        embedding_width: None,
     };
     fields.rotates("num_attention_heads", heads, width)?;
     let gated = GatedConfig {

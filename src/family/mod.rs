@@ -6,10 +6,12 @@
 
 mod clip;
 mod fields;
+mod flamingo_mini;
 mod idefics;
 pub(crate) mod language;
 pub(crate) mod open_flamingo;
 mod otter;
+pub(crate) mod paper;
 mod tables;
 mod template;
 
@@ -31,6 +33,7 @@ const FAMILIES: &[&Family] = &[
     &open_flamingo::FAMILY,
     &otter::OTTER,
     &otter::FLAMINGO,
+    &flamingo_mini::FAMILY,
 ];
 
 /// Who trained a model decides what its files mean.
@@ -45,6 +48,8 @@ pub struct Family {
     pub template: Template,
     /// Tokens that its training adds to a language model's beside those of the template.
     pub more_tokens: &'static [&'static str],
+    /// What stands before the names of CLIP's tower, where models may be saved without it.
+    pub tower: Option<&'static str>,
     /// What its images go through.
     pub preprocessing: Preprocessing,
     /// The built-in templates of evaluations that fit it: where the tokenizer has no turns, and where it has.
@@ -95,7 +100,7 @@ impl Model {
         let file = folder.path("config.json");
         let root = folder.json("config.json", CONFIG_BYTES_MAX)?;
         let fields = Fields::new(&file, &root)?;
-        let &family = fields.one_of("model_type", FAMILIES, |family| family.model_type)?;
+        let family = Family::of(&fields)?;
         fields.refuse_quantised()?;
         let Parts { config, template, language_model, names } = (family.read)(&fields, checkpoint)?;
         let template = template.masked_as(&fields)?;
@@ -104,6 +109,17 @@ impl Model {
 }
 
 impl Family {
+    /// The family of a configuration.
+    ///
+    /// # Errors
+    /// A `model_type` that is not known.
+    pub(crate) fn of(fields: &Fields) -> Result<&'static Family> {
+        if fields.get(flamingo_mini::KEY).is_some() {
+            return Ok(&flamingo_mini::FAMILY);
+        }
+        fields.one_of("model_type", FAMILIES, |family| family.model_type).copied()
+    }
+
     /// The family of a `model_type`.
     pub fn find(model_type: &str) -> Option<&'static Family> {
         FAMILIES.iter().copied().find(|family| family.model_type == model_type)

@@ -26,6 +26,7 @@ pub(crate) static FAMILY: Family = Family {
     name: "OpenFlamingo",
     template: Template {
         image: "<image>",
+        image_tokens: &[],
         fence: None,
         begin: None,
         document_end: None,
@@ -37,6 +38,7 @@ pub(crate) static FAMILY: Family = Family {
         answer_sees_media: true,
     },
     more_tokens: &[],
+    tower: None,
     preprocessing: Preprocessing { crop: Crop::ShortestEdgeCentreCrop, class: "CLIP" },
     evaluations: ["openflamingo", "openflamingo"],
     read,

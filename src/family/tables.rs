@@ -18,6 +18,8 @@ pub(super) struct Section {
     first: usize,
     step: usize,
     wrapped: Option<Wrapped>,
+    /// What names of the table begin with and the checkpoint's do not.
+    without: &'static str,
 }
 
 /// Layers that stand one level deeper, beside the block before them.
@@ -47,12 +49,17 @@ impl Wrapped {
 impl Section {
     /// A table of names behind a prefix.
     pub fn new(prefix: impl Into<String>, table: Table) -> Section {
-        Section { prefix: prefix.into(), table, harmless: &[], first: 0, step: 1, wrapped: None }
+        Section { prefix: prefix.into(), table, harmless: &[], first: 0, step: 1, wrapped: None, without: "" }
     }
 
     /// Tensors behind the prefix that may be there for nothing.
     pub fn harmless(self, harmless: &'static [&'static str]) -> Section {
         Section { harmless, ..self }
+    }
+
+    /// Names stand in the checkpoint without this beginning.
+    pub fn without(self, without: &'static str) -> Section {
+        Section { without, ..self }
     }
 
     /// Names that begin with `layers` and one of the `numbers` have a `level` after it.
@@ -87,12 +94,15 @@ impl Names for Tables {
         let number = number.map(|number| (section.first + number * section.step).to_string()).unwrap_or_default();
         let part = |theirs: &str| {
             let (tensor, optional) = theirs.strip_suffix('?').map_or((theirs, false), |tensor| (tensor, true));
+            let tensor = tensor.strip_prefix(section.without).unwrap_or(tensor);
             let wrapped = section.wrapped.as_ref().map(|wrapped| wrapped.name(tensor, of_layer));
             let tensor = wrapped.as_deref().unwrap_or(tensor);
             let tensor = format!("{}{tensor}", section.prefix).replace("{}", &number).replace('%', kind);
             Part { tensor, optional }
         };
         let layout = self.layouts.iter().find(|(ours, _)| *ours == pattern).map_or(Layout::Rows, |(_, layout)| *layout);
+        // A vector has one dimension, which stands as it is.
+        let layout = if kind == "bias" && layout == Layout::Transposed { Layout::Rows } else { layout };
         Some(Sources { parts: theirs.split('+').map(part).collect(), layout })
     }
 
@@ -101,7 +111,8 @@ impl Names for Tables {
         let harmless = |section: &Section| {
             let Some(rest) = pattern.strip_prefix(&section.prefix) else { return false };
             let plain = section.wrapped.as_ref().map(|wrapped| rest.replacen(&format!(".{}.", wrapped.level), ".", 1));
-            section.harmless.contains(&plain.as_deref().unwrap_or(rest))
+            let plain = plain.as_deref().unwrap_or(rest);
+            section.harmless.iter().any(|harmless| harmless.strip_prefix(section.without).unwrap_or(harmless) == plain)
         };
         self.own.iter().any(|prefix| tensor.starts_with(prefix)) && !self.sections.iter().any(harmless)
     }

@@ -10,6 +10,8 @@ use crate::kv::MediaSeen;
 pub struct Template {
     /// Stands for an image, or for a video.
     pub image: &'static str,
+    /// Tokens of which any one stands for an image, where its text is made of several; none: the text is one token.
+    pub image_tokens: &'static [&'static str],
     /// Stands after each image, and before one that follows no other.
     pub fence: Option<&'static str>,
     /// Begins a prompt, where the tokenizer names no `bos_token`. None: the tokenizer adds what it adds by itself.
@@ -55,8 +57,8 @@ impl Template {
     }
 
     /// For each token of a prompt the images (from 0) that it sees, and at the end those that tokens after the prompt
-    /// see; `image` is the marker, `end` ends a document.
-    pub(crate) fn media(&self, ids: &[u32], image: u32, end: Option<u32>) -> Vec<MediaSeen> {
+    /// see; `image` are the tokens of markers, `end` ends a document.
+    pub(crate) fn media(&self, ids: &[u32], image: &[u32], end: Option<u32>) -> Vec<MediaSeen> {
         let mut seen = self.media_mask.of(ids, image, end);
         let last = seen.last().copied().filter(|_| self.answer_sees_media);
         seen.push(last.unwrap_or(MediaSeen::NOTHING));
@@ -105,21 +107,21 @@ impl MediaMask {
         found.ok_or_else(|| Error::argument(format!("{expected}, found {}", quoted(name))))
     }
 
-    /// For each token the images (from 0) that it sees; `image` is the marker, `end` ends a document.
-    fn of(self, ids: &[u32], image: u32, end: Option<u32>) -> Vec<MediaSeen> {
+    /// For each token the images (from 0) that it sees; `image` are the tokens of markers, `end` ends a document.
+    fn of(self, ids: &[u32], image: &[u32], end: Option<u32>) -> Vec<MediaSeen> {
         let end = end.filter(|_| self == MediaMask::PrecedingInDocument);
-        let all = ids.iter().filter(|&&id| id == image).count() as u32;
+        let all = ids.iter().filter(|id| image.contains(id)).count() as u32;
         let next = |images: u32| if images < all { MediaSeen::one(images) } else { MediaSeen::NOTHING };
         let mut images = 0;
         let mut current = if self == MediaMask::Following { next(0) } else { MediaSeen::NOTHING };
         let mut mask = Vec::with_capacity(ids.len());
         for &id in ids {
-            if id == image {
+            if image.contains(&id) {
                 current = MediaSeen::one(images);
                 images += 1;
             }
             mask.push(current);
-            if id == image && self == MediaMask::Following {
+            if image.contains(&id) && self == MediaMask::Following {
                 current = next(images);
             }
             // The end token itself still sees the image.
@@ -155,13 +157,13 @@ mod tests {
         };
         let (media, end) = (number(&idefics["image"]) as u32, number(&idefics["eos"]) as u32);
         for case in idefics["cases"].as_array().unwrap() {
-            let found = MediaMask::PrecedingInDocument.of(&tokens(&case["ids"]), media, Some(end));
+            let found = MediaMask::PrecedingInDocument.of(&tokens(&case["ids"]), &[media], Some(end));
             let found: Vec<i64> = found.into_iter().map(|seen| number_of(seen) - 1).collect();
             assert_eq!(found, numbers(&case["last_image"]), "{case}");
         }
         let media = number(&open_flamingo["media"]) as u32;
         for case in open_flamingo["cases"].as_array().unwrap() {
-            let found = template.media(&tokens(&case["ids"]), media, Some(end));
+            let found = template.media(&tokens(&case["ids"]), &[media], Some(end));
             let mut found: Vec<i64> = found.into_iter().map(number_of).collect();
             assert_eq!(found.pop(), Some(number(&case["generated"])), "what tokens after the prompt see");
             assert_eq!(found, numbers(&case["text_time"]), "{case}");
@@ -174,7 +176,7 @@ mod tests {
     fn text_sees_the_image_after_it_as_before_version_2() {
         const IMAGE: u32 = 9;
         let seen = |ids: &[u32]| -> Vec<u32> {
-            let seen = MediaMask::Following.of(ids, IMAGE, None);
+            let seen = MediaMask::Following.of(ids, &[IMAGE], None);
             seen.into_iter().map(|seen| seen.images * (seen.first + 1)).collect()
         };
         assert_eq!(seen(&[1, 2, 9, 3, 4, 9, 9, 5]), [1, 1, 1, 2, 2, 2, 3, 0]);

@@ -187,6 +187,10 @@ pub struct DecoderConfig {
     pub softmax_scale: Option<f32>,
     /// Whether the output matrix is the embedding.
     pub tied: bool,
+    /// Whether a norm follows each sum that a branch is added to, and none stands before the output (OPT-350m).
+    pub norm_after: bool,
+    /// Width of the embedding and of the output matrix, where projections lead from it and to it (OPT-350m).
+    pub embedding_width: Option<usize>,
     /// Rows, at the end of the embedding, that an output matrix of its own may lack: tokens that are never written.
     pub unpredicted: usize,
 }

@@ -1,5 +1,5 @@
-//! The language model with its gated blocks: tokens to logits. LLaMA, MPT, GPT-NeoX and OPT differ by norm, position,
-//! perceptron and residual, all data in the configuration.
+//! The language model with its gated blocks: tokens to logits. LLaMA, MPT, GPT-NeoX, OPT and GPT-2 differ by norm,
+//! position, perceptron and residual, all data in the configuration.
 
 use super::{Linear, Normalise, Perceptron, added_to, gated};
 use crate::config::{DecoderConfig, ModelConfig, Position, Residual};
@@ -18,8 +18,14 @@ pub(super) fn text(config: &ModelConfig, weights: &mut Weights) -> Result<Plan> 
         }
         x = block(&mut graph, decoder, weights, layer, x)?;
     }
-    let x = graph.select(x);
-    let x = norm(decoder).apply(&mut graph, weights, "decoder.norm", x)?;
+    let mut x = graph.select(x);
+    if !decoder.norm_after {
+        x = norm(decoder).apply(&mut graph, weights, "decoder.norm", x)?;
+    }
+    if let Some(narrow) = decoder.embedding_width {
+        let out = Linear::find(weights, "decoder.project_out", &[narrow], decoder.width, false)?;
+        x = out.apply(&mut graph, x, Epilogue::default());
+    }
     let head = head(decoder, weights)?;
     let logits = graph.linear(x, head, None, Epilogue::default());
     Ok(graph.plan(&[], Some(logits)))
@@ -28,17 +34,23 @@ pub(super) fn text(config: &ModelConfig, weights: &mut Weights) -> Result<Plan> 
 /// The output matrix: one of its own, which may lack the last tokens, or the embedding.
 fn head(config: &DecoderConfig, weights: &mut Weights) -> Result<Weight> {
     let (name, most) = ("decoder.head", config.vocabulary);
+    let width = config.embedding_width.unwrap_or(config.width);
     if !config.tied {
-        return weights.table(name, most.saturating_sub(config.unpredicted)..=most, config.width);
+        return weights.table(name, most.saturating_sub(config.unpredicted)..=most, width);
     }
-    let embedding = weights.matrix("decoder.embedding", most, config.width)?;
+    let embedding = weights.matrix("decoder.embedding", most, width)?;
     weights.same(name, embedding)?;
     Ok(embedding)
 }
 
 fn embed(graph: &mut Graph, config: &DecoderConfig, weights: &mut Weights) -> Result<Tensor> {
-    let table = weights.matrix("decoder.embedding", config.vocabulary, config.width)?;
-    let x = graph.gather(table, Index::TokenId, None);
+    let narrow = config.embedding_width.unwrap_or(config.width);
+    let table = weights.matrix("decoder.embedding", config.vocabulary, narrow)?;
+    let mut x = graph.gather(table, Index::TokenId, None);
+    if config.embedding_width.is_some() {
+        let project = Linear::find(weights, "decoder.project_in", &[config.width], narrow, false)?;
+        x = project.apply(graph, x, Epilogue::default());
+    }
     Ok(match config.position {
         Position::Learned { offset } => {
             let table = weights.matrix("decoder.positions", config.positions_max + offset, config.width)?;
@@ -52,22 +64,24 @@ fn embed(graph: &mut Graph, config: &DecoderConfig, weights: &mut Weights) -> Re
 fn block(graph: &mut Graph, config: &DecoderConfig, weights: &mut Weights, layer: usize, x: Tensor) -> Result<Tensor> {
     let name = format!("decoder.layers.{layer}");
     let width = config.width;
-    let y = norm(config).apply(graph, weights, &format!("{name}.norm_attention"), x)?;
+    let norm = |graph: &mut Graph, weights: &mut Weights, which: &str, after: bool, x: Tensor| match after {
+        true => norm(config).apply(graph, weights, &format!("{name}.{which}"), x),
+        false => Ok(x),
+    };
+    let y = norm(graph, weights, "norm_attention", !config.norm_after, x)?;
     let y = attend(graph, config, weights, layer, y)?;
     let out = Linear::find(weights, &format!("{name}.out"), &[width], width, config.linear_bias)?;
     let attended = out.apply(graph, y, added_to(x));
+    let attended = norm(graph, weights, "norm_attention", config.norm_after, attended)?;
 
     let read = match config.residual {
         Residual::Sequential => attended,
         Residual::Parallel => x,
     };
-    let y = norm(config).apply(graph, weights, &format!("{name}.norm_mlp"), read)?;
-    Perceptron { prefix: &name, mlp: config.mlp, hidden: config.mlp_width, bias: config.linear_bias }.apply(
-        graph,
-        weights,
-        y,
-        added_to(attended),
-    )
+    let y = norm(graph, weights, "norm_mlp", !config.norm_after, read)?;
+    let perceptron = Perceptron { prefix: &name, mlp: config.mlp, hidden: config.mlp_width, bias: config.linear_bias };
+    let x = perceptron.apply(graph, weights, y, added_to(attended))?;
+    norm(graph, weights, "norm_mlp", config.norm_after, x)
 }
 
 /// Causal self-attention over the sequence's pages.

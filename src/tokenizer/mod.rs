@@ -32,8 +32,8 @@ const SPACES_MAX: u64 = 1 << 19;
 /// The tokenizer of a model folder.
 pub struct Tokenizer {
     pipeline: Pipeline,
-    /// The token that stands for an image.
-    pub media: u32,
+    /// The tokens that stand for an image: one, or any of several.
+    pub media: Vec<u32>,
     /// Stands around images, if the family has such a token.
     pub fence: Option<u32>,
     /// Ends a turn, if there are turns.
@@ -94,7 +94,13 @@ impl Tokenizer {
                 .ok_or_else(|| Error::invalid(file, "vocabulary", format!("the token {text}"), "none"))
         };
         let template = &family.template;
-        let media = id(template.image)?;
+        let media: Vec<u32> = match template.image_tokens {
+            [] => vec![id(template.image)?],
+            [first, ..] => {
+                id(first)?;
+                template.image_tokens.iter().filter_map(|token| pipeline.encoder.token_to_id(token)).collect()
+            }
+        };
         let end = template.document_end.map(|end| id(&named("eos_token", end))).transpose()?;
         let turn_end = match template.turn_end_optional {
             true => pipeline.encoder.token_to_id(template.turn_end),
@@ -102,13 +108,13 @@ impl Tokenizer {
         };
         let fence = template.fence.map(id).transpose()?;
         let ends = [end, turn_end];
-        for token in ends.iter().flatten().chain([&media]).chain(&fence) {
+        for token in ends.iter().flatten().chain(&media).chain(&fence) {
             if *token as usize >= vocabulary {
                 let expected = format!("ids below the {vocabulary} rows of the embedding");
                 return Err(Error::invalid(file, "vocabulary", expected, token));
             }
         }
-        if let Some(end) = ends.iter().flatten().find(|&&end| end == media || Some(end) == fence) {
+        if let Some(end) = ends.iter().flatten().find(|&&end| media.contains(&end) || Some(end) == fence) {
             return Err(Error::invalid(file, "eos_token", "a token that is no image marker", end));
         }
         let begin = template.begin.map(|begin| named("bos_token", begin)).unwrap_or_default();
@@ -191,7 +197,9 @@ impl Tokenizer {
 
     /// Tokens of the markers of images, which are never written.
     pub(crate) fn marker_ids(&self) -> Vec<u32> {
-        [Some(self.media), self.fence].into_iter().flatten().collect()
+        // A token of text may be written.
+        let media = self.media.iter().filter(|_| self.template.image_tokens.is_empty()).copied();
+        media.chain(self.fence).collect()
     }
 
     /// Tokens that end an answer: the end of a turn, and that of a document or what a file of the folder names in its

@@ -47,8 +47,14 @@ impl Case {
             let base = expected["base"].as_str().map(|base| folder.join("..").join(base).join("model"));
             if let Some(whole) = base.or_else(|| first(&folder, &["unmerged"])) {
                 let (adapter, tokenizer) = (first(&folder, &["adapter"]), first(&folder, &["tokenizer"]));
-                let options =
-                    MergeOptions { model: whole, adapter, tokenizer, media_mask: None, output: model.clone() };
+                let options = MergeOptions {
+                    model: whole,
+                    adapter,
+                    tokenizer,
+                    vision_model: None,
+                    media_mask: None,
+                    output: model.clone(),
+                };
                 merge(&options, &mut |_, _| {}).unwrap_or_else(|error| panic!("{name}: {error}"));
                 return Case { name, folder, expected, model, _converted: converted };
             }

@@ -16,7 +16,7 @@ pub(super) static GPT_NEOX: Language = Language {
     table: NAMES,
     harmless: HARMLESS,
     layers: "gpt_neox.layers",
-    layout: |config| Some(("decoder.layers.{}.qkv", Layout::Interleaved(config.heads))),
+    layout: |config| vec![("decoder.layers.{}.qkv", Layout::Interleaved(config.heads))],
     head: "embed_out.weight",
     tied: false,
     layers_key: "num_hidden_layers",
@@ -62,6 +62,8 @@ fn read(fields: &Fields, _: &Checkpoint) -> Result<DecoderConfig> {
         softmax_scale: None,
         tied: fields.flag("tie_word_embeddings", false)?,
         unpredicted: 0,
+        norm_after: false,
+        embedding_width: None,
     })
 }
 

@@ -15,7 +15,7 @@ pub(in crate::family) static LLAMA: Language = Language {
     table: NAMES,
     harmless: HARMLESS,
     layers: "model.layers",
-    layout: |_| None,
+    layout: |_| Vec::new(),
     head: "lm_head.weight",
     tied: false,
     layers_key: "num_hidden_layers",
@@ -53,6 +53,8 @@ fn read(fields: &Fields, _: &Checkpoint) -> Result<DecoderConfig> {
         softmax_scale: None,
         tied: fields.flag("tie_word_embeddings", false)?,
         unpredicted: 0,
+        norm_after: false,
+        embedding_width: None,
     })
 }
 

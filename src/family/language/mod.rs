@@ -1,5 +1,6 @@
 //! The language models that families build on, each as its own authors configure it and name its tensors.
 
+mod gpt2;
 mod gpt_neox;
 mod llama;
 mod mpt;
@@ -12,7 +13,9 @@ use crate::config::DecoderConfig;
 use crate::error::Result;
 use crate::weights::Layout;
 
+pub(super) use gpt2::GPT2;
 pub(super) use llama::LLAMA;
+pub(super) use opt::OPT;
 
 /// Every language model there is.
 const LANGUAGES: &[&Language] = &[
@@ -21,6 +24,7 @@ const LANGUAGES: &[&Language] = &[
     &gpt_neox::GPT_NEOX,
     &llama::LLAMA,
     &opt::OPT,
+    &gpt2::GPT2,
 ];
 
 /// What a language model's files mean.
@@ -38,7 +42,7 @@ pub(crate) struct Language {
     /// The container of its layers, in which each has a number.
     pub layers: &'static str,
     /// The weights that do not stand in the file as they are wanted.
-    pub(super) layout: fn(&DecoderConfig) -> Option<(&'static str, Layout)>,
+    pub(super) layout: fn(&DecoderConfig) -> Vec<(&'static str, Layout)>,
     /// The output matrix.
     pub head: &'static str,
     /// Whether the output matrix is the embedding where the configuration does not say.
@@ -100,9 +104,10 @@ impl Language {
         self.tensors(needed, self.biased).map(move |tensor| tensor.replacen(&prefix, "", 1))
     }
 
-    /// Names of what must stand outside the layers, besides embedding and head.
-    pub fn other_tensors(&self) -> impl Iterator<Item = String> {
-        self.tensors(|ours| matches!(ours, "decoder.positions" | "decoder.norm"), self.biased)
+    /// Names of what must stand outside the layers, besides embedding and head; a norm at the end, if there is one.
+    pub fn other_tensors(&self, norm: bool) -> impl Iterator<Item = String> {
+        let norms = self.tensors(move |ours| norm && ours == "decoder.norm", self.biased);
+        self.tensors(|ours| ours == "decoder.positions", false).chain(norms)
     }
 
     /// The tensors of our names that are wanted: weights, and biases if asked for.

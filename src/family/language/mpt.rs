@@ -15,7 +15,7 @@ pub(super) static MPT: Language = Language {
     table: NAMES,
     harmless: HARMLESS,
     layers: "transformer.blocks",
-    layout: |_| None,
+    layout: |_| Vec::new(),
     head: "lm_head.weight",
     tied: true,
     layers_key: "n_layers",
@@ -62,6 +62,8 @@ fn read(fields: &Fields, checkpoint: &Checkpoint) -> Result<DecoderConfig> {
         softmax_scale: attention.optional_number("softmax_scale", 1e-6..=1e3)?,
         tied: true,
         unpredicted: 0,
+        norm_after: false,
+        embedding_width: None,
     })
 }
 
@@ -102,6 +104,8 @@ fn read_mosaic(fields: &Fields, _: &Checkpoint) -> Result<DecoderConfig> {
         softmax_scale: fields.optional_number("softmax_scale", 1e-6..=1e3)?,
         tied: true,
         unpredicted: 0,
+        norm_after: false,
+        embedding_width: None,
     })
 }
 

@@ -8,14 +8,14 @@ use crate::family::fields::Fields;
 use crate::family::tables::Table;
 
 /// OPT.
-pub(super) static OPT: Language = Language {
+pub(in crate::family) static OPT: Language = Language {
     model_type: "opt",
     name: "Opt",
     read,
     table: NAMES,
     harmless: &[],
     layers: "model.decoder.layers",
-    layout: |_| None,
+    layout: |_| Vec::new(),
     head: "lm_head.weight",
     tied: true,
     layers_key: "num_hidden_layers",
@@ -25,12 +25,8 @@ pub(super) static OPT: Language = Language {
 
 fn read(fields: &Fields, _: &Checkpoint) -> Result<DecoderConfig> {
     let width = fields.count("hidden_size", Some(768), 65_536)?;
-    if !fields.flag("do_layer_norm_before", true)? {
-        return Err(fields.invalid("do_layer_norm_before", "true", "false"));
-    }
-    if fields.count("word_embed_proj_dim", Some(width), 65_536)? != width {
-        return Err(fields.invalid("word_embed_proj_dim", width, "another width"));
-    }
+    fields.absent("_remove_final_layer_norm")?;
+    let narrow = fields.count("word_embed_proj_dim", Some(width), 65_536)?;
     let heads = fields.count("num_attention_heads", Some(12), 1024)?;
     Ok(DecoderConfig {
         width,
@@ -52,6 +48,8 @@ fn read(fields: &Fields, _: &Checkpoint) -> Result<DecoderConfig> {
         softmax_scale: None,
         tied: fields.flag("tie_word_embeddings", true)?,
         unpredicted: 0,
+        norm_after: !fields.flag("do_layer_norm_before", true)?,
+        embedding_width: (narrow != width).then_some(narrow),
     })
 }
 
@@ -68,5 +66,7 @@ const NAMES: Table = &[
     ("decoder.layers.{}.up", "model.decoder.layers.{}.fc1.%"),
     ("decoder.layers.{}.down", "model.decoder.layers.{}.fc2.%"),
     ("decoder.norm", "model.decoder.final_layer_norm.%"),
+    ("decoder.project_in", "model.decoder.project_in.%"),
+    ("decoder.project_out", "model.decoder.project_out.%"),
     ("decoder.head", "lm_head.%"),
 ];

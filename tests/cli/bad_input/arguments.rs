@@ -73,7 +73,7 @@ fn usage_errors() {
 #[test]
 fn settings_out_of_range() {
     let (long, many) = ("x".repeat(5000), ["--stop", "x"].repeat(65));
-    let table: [(&str, &[&str], &str); 30] = [
+    let table: [(&str, &[&str], &str); 31] = [
         ("generate", &["--num-beams", "0"], "num-beams: expected 1 to 64, found 0"),
         ("generate", &["--num-beams", "1000"], "num-beams: expected 1 to 64, found 1000"),
         ("generate", &["--num-beams", "4", "--temperature", "1"], "num-beams: expected 1 with temperature"),
@@ -85,6 +85,7 @@ fn settings_out_of_range() {
         ("generate", &["--top-p", "NaN"], "top-p: expected a number above 0 and at most 1, found NaN"),
         ("generate", &["--min-p", "1.5"], "min-p: expected a number from 0 to 1, found 1.5"),
         ("generate", &["--min-p=-0.5"], "min-p: expected a number from 0 to 1, found -0.5"),
+        ("generate", &["--no-repeat-ngram-size", "1025"], "no-repeat-ngram-size: expected 0 to 1024, found 1025"),
         ("generate", &["--repetition-penalty", "0"], "repetition-penalty: expected a number above 0, found 0"),
         ("generate", &["--length-penalty", "NaN"], "length-penalty: expected a number from -5 to 5, found NaN"),
         ("generate", &["--stop", ""], "stop: expected a text, found an empty one"),
@@ -118,10 +119,6 @@ fn settings_out_of_range() {
     usage(&["convert", "--media-mask", "next"], &["media-mask: expected preceding or following, found \"next\""]);
     usage(&["convert", "--model", "x", "--checkpoint", "y", "-o", "z"], &["--model", "cannot be used with"]);
     usage(&["convert", "--tokenizer", "x", "-o", "z"], &["required arguments"]);
-    usage(
-        &["generate", "x", "--no-repeat-ngram-size", "1025"],
-        &["no-repeat-ngram-size: expected 0 to 1024, found 1025"],
-    );
     let batch = ["batch", "nowhere", "--input", "x", "--output", "y"];
     usage(&[&batch[..], &["--max-sequences", "0"]].concat(), &["max-sequences: expected 1 to 1024, found 0"]);
     usage(&[&batch[..], &["--threads", "2000"]].concat(), &["threads: 2000 is over the limit"]);

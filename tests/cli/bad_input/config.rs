@@ -237,7 +237,7 @@ fn open_flamingo() -> Value {
 /// OpenFlamingo's own file has numbers without defaults, and names models that the engine knows.
 #[test]
 fn open_flamingo_keys() {
-    let known = r#"expected "mpt", "mosaic_gpt", "gpt_neox", "llama" or "opt", found"#;
+    let known = r#"expected "mpt", "mosaic_gpt", "gpt_neox", "llama", "opt" or "gpt2", found"#;
     let table = [
         ("vision_config.hidden_size", json!(null), "expected a whole number from 1 to 65536, found nothing"),
         ("vision_config.num_attention_heads", json!(null), "expected a whole number from 1 to 1024, found nothing"),
@@ -248,7 +248,7 @@ fn open_flamingo_keys() {
         ("cross_attn_every_n_layers", json!(4), "expected at most the 3 layers of the language model, found 4"),
         ("text_config", json!("mpt"), "expected an object, found a string"),
         ("text_config.model_type", json!(null), "expected a string, found nothing"),
-        ("text_config.model_type", json!("gpt2"), known),
+        ("text_config.model_type", json!("bloom"), known),
         ("text_config.n_heads", json!(3), "3"),
         ("text_config.attn_config", json!({"alibi": false}), "alibi: expected true, found false"),
         ("text_config.attn_config", json!({"clip_qkv": -1}), "clip_qkv: expected a number from 0 to 1000000, found -1"),

@@ -30,6 +30,7 @@ impl Adapter {
             model: Path::new(CASES).join("idefics-plain/model"),
             adapter: Some(folder.path().to_owned()),
             tokenizer: None,
+            vision_model: None,
             media_mask: None,
             output: folder.path().join("merged"),
         };
@@ -179,7 +180,11 @@ fn what_does_not_belong_to_the_model_is_refused() {
     refused(mask, &["media-mask: expected none, as models of Idefics have one, found following"]);
     let tokenizer = |it: &mut Adapter| it.options.tokenizer = Some(it.options.model.clone());
     refused(tokenizer, &["tokenizer: expected none, as the model has one"]);
+    let vision = |it: &mut Adapter| {
+        it.options.vision_model = Some(Path::new(CASES).join("open_flamingo-llama/vision.safetensors"));
+    };
+    refused(vision, &["vision-model: expected none, as the model has its tower", "vision.safetensors"]);
     refused(|it| it.options.model = it.path("nowhere"), &["nowhere"]);
     let language = |it: &mut Adapter| it.options.model = Path::new(CASES).join("open_flamingo-llama/language");
-    refused(language, &["model_type: expected a family that is known, found \"llama\""]);
+    refused(language, &["model_type: expected \"idefics\", ", "found \"llama\""]);
 }

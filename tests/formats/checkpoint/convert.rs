@@ -803,8 +803,8 @@ fn parts_that_do_not_fit() {
         ),
         (
             "an unknown family",
-            |s| s.config["model_type"] = "gpt2".into(),
-            r#"model_type: expected "mpt", "mosaic_gpt", "gpt_neox", "llama" or "opt", found "gpt2""#,
+            |s| s.config["model_type"] = "bloom".into(),
+            r#"model_type: expected "mpt", "mosaic_gpt", "gpt_neox", "llama", "opt" or "gpt2", found "bloom""#,
         ),
         (
             "a configuration that is no JSON",

@@ -1,9 +1,9 @@
-//! Folders of Otter and its relatives that are not as they should be: a line each.
+//! Folders of Otter, flamingo-mini and their relatives that are not as they should be: a line each.
 
 use std::fs;
 use std::path::Path;
 
-use flamant::{Engine, Options};
+use flamant::{Engine, Inspection, Options, Prompt};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -87,4 +87,69 @@ fn what_is_to_be_merged_or_added_first_is_said() {
     fs::copy(Path::new(CASES).join("open_flamingo-mpt/language/tokenizer.json"), folder.path().join("tokenizer.json"))
         .unwrap();
     refused(&folder, &["tokenizer.json: vocabulary: expected the token <image>, found none"]);
+}
+
+#[test]
+fn a_folder_of_flamingo_mini_says_what_it_lacks() {
+    let cases = [
+        ("xattn_every", json!(0), "xattn_every: expected a whole number from 1 to 1024, found 0"),
+        ("xattn_every", json!(2), "expected"),
+        ("xattn_heads", json!(3), "attn.to_kv.weight: expected 72 rows, found 48 rows"),
+        ("xattn_act", json!("tanh"), "xattn_act: expected"),
+        ("resampler_dim_head", json!("x"), "resampler_dim_head: expected a whole number from 1 to 65536, found \"x\""),
+        ("resampler_heads", json!(4), "0.to_q.weight: expected 48 rows, found 24 rows"),
+    ];
+    for (key, value, message) in cases {
+        let folder = copy("flamingo-mini-opt/model");
+        set(&folder, key, value);
+        refused(&folder, &[message]);
+    }
+    let lacks = |from: &str, to: &str| {
+        let folder = copy("flamingo-mini-opt/model");
+        let file = folder.path().join("model.safetensors");
+        let bytes = fs::read(&file).unwrap();
+        let length = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+        let header = std::str::from_utf8(&bytes[8..8 + length]).unwrap().replace(from, to);
+        let all = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &bytes[8 + length..]].concat();
+        fs::write(file, all).unwrap();
+        folder
+    };
+    let tower = lacks("flamingo.vision_encoder", "other.vision_encoder");
+    refused(&tower, &["class_embedding: expected CLIP's vision tower too", "--vision-model CLIP", "found none"]);
+    refused(&lacks("time_pos_emb", "other"), &["flamingo.resampler.other: expected only tensors that the model"]);
+    refused(&lacks("lm.decoder.embed_tokens", "lm.decoder.embedding"), &["flamingo.lm.wpe.weight", "found none"]);
+}
+
+/// Any other `<` would count as an image.
+#[test]
+fn text_that_stands_for_an_image_is_refused() {
+    let folder = Path::new(CASES).join("flamingo-mini-opt/model");
+    let engine = Engine::open(folder, &Options::default().threads(1)).unwrap();
+    let render = |text: &str| {
+        let mut prompt = Prompt::new();
+        prompt.text(text).unwrap();
+        prompt.render(engine.tokenizer()).map_err(|error| error.to_string())
+    };
+    let refusal = |found: usize| {
+        Err(format!("prompt: expected text without <, each of which stands for an image, found {found}"))
+    };
+    assert_eq!(render("a < b").map(|_| ()), refusal(1));
+    assert_eq!(render("<b>, 1<2").map(|_| ()), refusal(2));
+    assert!(render("Output: a fox.<EOC>").unwrap().media.iter().all(|seen| seen.images == 0));
+    assert_eq!(
+        render("an <image>").map(|_| ()),
+        Err("prompt: expected text without image markers, found <image>".into())
+    );
+}
+
+#[test]
+fn a_preset_is_planned_without_files() {
+    let inspection = Inspection::preset("flamingo-80b").unwrap();
+    assert_eq!((inspection.config.gated_blocks(), inspection.gates.len()), (12, 0));
+    assert_eq!(inspection.parts.len(), 4);
+    let error = |name: &str| Inspection::preset(name).unwrap_err().to_string();
+    let expected = "preset: expected one of flamingo-3b, flamingo-9b, flamingo-80b, found \"flamingo-1b\"";
+    assert_eq!(error("flamingo-1b"), expected);
+    let Err(error) = Engine::preset("flamingo-3b", &Options::default()) else { panic!("the processor makes none up") };
+    assert_eq!(error.to_string(), "preset: expected device cuda or emulated, which make weights up, found cpu");
 }
