@@ -137,6 +137,24 @@ fn batches_and_cached_steps_never_change_a_result() {
     });
 }
 
+/// Rows that say which tokens are not to follow are chosen from here, whatever the device can do.
+#[test]
+fn no_run_of_tokens_is_repeated_on_a_device() {
+    let case = Case::open("otter-mpt-kernels");
+    for device in with_kernels() {
+        for beams in [1, 3] {
+            let mut flamingo = case.flamingo(&options(device, Some(Dtype::F16)));
+            let generation = greedy(16).num_beams(beams).length_penalty(0.0).no_repeat_ngram_size(2);
+            let answer = flamingo.generate(&case.prompt(), &generation, &mut |_| {}).unwrap();
+            let all = [case.ids("token_ids"), answer.ids.clone()].concat();
+            let pairs: Vec<&[u32]> = all.windows(2).collect();
+            let written = pairs.len() - answer.ids.len()..pairs.len();
+            let repeated = written.clone().find(|&at| pairs[..at].contains(&pairs[at]));
+            assert_eq!((repeated, written.len()), (None, 16), "{device}, {beams} beams: {:?}", answer.ids);
+        }
+    }
+}
+
 #[test]
 fn the_model_in_the_box_names_what_the_processor_names() {
     let sheets = Sheet::all().unwrap();

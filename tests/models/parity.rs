@@ -3,7 +3,7 @@
 
 use crate::support::reference::Case;
 use flamant::image::Image;
-use flamant::{Engine, Generation, Options, Sampling};
+use flamant::{Engine, Generation, Limits, Options, Sampling};
 
 /// Largest difference of a log-probability in float32; the references agree with float64 to about 1e-5.
 const TOLERANCE: f64 = 1e-4;
@@ -110,10 +110,26 @@ fn cached_steps_equal_recomputation_bit_for_bit() {
     }
 }
 
+/// A chunk may hold text that sees an image whose marker comes later.
+#[test]
+fn chunks_of_a_prompt_see_what_the_whole_sees() {
+    for name in ["v1-following", "otter-llama", "flamingo-mini-gpt2"] {
+        let case = Case::open(name);
+        let whole = case.flamingo(&single()).score(&case.prompt()).unwrap().logprobs;
+        let limits = Limits::default().max_batched_tokens(Some(16)).max_batched_images(Some(1));
+        for caching in [true, false] {
+            let mut flamingo = case.flamingo(&single().limits(limits.clone().prefix_caching(caching)));
+            for _ in 0..2 {
+                assert_eq!(flamingo.score(&case.prompt()).unwrap().logprobs, whole, "{name}");
+            }
+        }
+    }
+}
+
 /// Choices ranked together, alone, in another order and on other threads have the same likelihood to the last bit.
 #[test]
 fn batches_and_threads_never_change_a_result() {
-    for name in ["idefics-base", "open_flamingo-mpt", "open_flamingo-neox"] {
+    for name in ["idefics-base", "open_flamingo-mpt", "open_flamingo-neox", "v1-following", "otter-llama"] {
         let case = Case::open(name);
         let choices: Vec<String> = ["a red fox", "two", "a small green house", "x y z"].map(str::to_owned).into();
         let mut flamingo = case.flamingo(&single());

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use flamant::{Engine, Inspection, Options, Prompt};
+use flamant::convert::{MergeOptions, merge};
+use flamant::{Engine, Flamingo, Inspection, Options, Prompt};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -28,6 +29,15 @@ fn set(folder: &TempDir, path: &str, value: Value) {
     }
     *place = value;
     fs::write(file, config.to_string()).unwrap();
+}
+
+/// Has the names of a file's tensors changed.
+fn rename(file: &Path, from: &str, to: &str) {
+    let bytes = fs::read(file).unwrap();
+    let length = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    let header = std::str::from_utf8(&bytes[8..8 + length]).unwrap().replace(from, to);
+    let all = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &bytes[8 + length..]].concat();
+    fs::write(file, all).unwrap();
 }
 
 #[track_caller]
@@ -106,18 +116,43 @@ fn a_folder_of_flamingo_mini_says_what_it_lacks() {
     }
     let lacks = |from: &str, to: &str| {
         let folder = copy("flamingo-mini-opt/model");
-        let file = folder.path().join("model.safetensors");
-        let bytes = fs::read(&file).unwrap();
-        let length = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
-        let header = std::str::from_utf8(&bytes[8..8 + length]).unwrap().replace(from, to);
-        let all = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &bytes[8 + length..]].concat();
-        fs::write(file, all).unwrap();
+        rename(&folder.path().join("model.safetensors"), from, to);
         folder
     };
     let tower = lacks("flamingo.vision_encoder", "other.vision_encoder");
     refused(&tower, &["class_embedding: expected CLIP's vision tower too", "--vision-model CLIP", "found none"]);
     refused(&lacks("time_pos_emb", "other"), &["flamingo.resampler.other: expected only tensors that the model"]);
     refused(&lacks("lm.decoder.embed_tokens", "lm.decoder.embedding"), &["flamingo.lm.wpe.weight", "found none"]);
+}
+
+/// A folder that was saved without its tower and its tokenizer is what it was with them.
+#[test]
+fn a_tower_and_a_tokenizer_come_from_elsewhere() {
+    let without = copy("flamingo-mini-opt/model");
+    rename(&without.path().join("model.safetensors"), "flamingo.vision_encoder", "other.vision_encoder");
+    let tokenizer = tempfile::tempdir().unwrap();
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::rename(without.path().join(name), tokenizer.path().join(name)).unwrap();
+    }
+    let tower = copy("flamingo-mini-opt/model");
+    let file = tower.path().join("model.safetensors");
+    rename(&file, "flamingo.vision_encoder.vision_model", "vision_model");
+    let output = tower.path().join("output");
+    let options = MergeOptions {
+        model: without.path().to_owned(),
+        adapter: None,
+        tokenizer: Some(tokenizer.path().to_owned()),
+        vision_model: Some(file),
+        media_mask: None,
+        output: output.clone(),
+    };
+    merge(&options, &mut |_, _| ()).unwrap();
+    let prompt = Prompt::from_file(Path::new(CASES).join("flamingo-mini-opt/prompt.json"), Default::default()).unwrap();
+    let score = |folder: &Path| {
+        let mut flamingo = Flamingo::open(folder, &Options::default().threads(1)).unwrap();
+        flamingo.score(&prompt).unwrap().logprobs
+    };
+    assert_eq!(score(&output), score(&Path::new(CASES).join("flamingo-mini-opt/model")));
 }
 
 /// Any other `<` would count as an image.
