@@ -16,7 +16,7 @@ use flamant::probe::emulated::Counters;
 use flamant::probe::{
     Axis, Batch, Capacity, Cost, Device, Dtype, Epilogue, Graph, ImagePages, Index, KvConfig, KvLayer, KvSource,
     KvSpace, MEDIA_PAGE_ROWS, Mask, MediaSeen, Numbers, Op, PAGE_TOKENS, PageCount, Place, Plan, PlanKind, Plans,
-    PoolShape, Probe, Weight,
+    PoolShape, Probe, Tensor, Tiling, Weight,
 };
 
 /// Kernels that are bound by memory may ask for so many times the least bytes.
@@ -58,12 +58,21 @@ struct Lists {
     media: Vec<MediaSeen>,
     /// Rows that each image keeps, in pages one after the other.
     images: Vec<u32>,
+    /// How each is cut into tiles, and how many there is room for.
+    tilings: Vec<Tiling>,
+    tiles: usize,
 }
 
 impl Lists {
     /// So many images.
     fn images(count: usize) -> Lists {
         Lists { images: vec![0; count], ..Lists::default() }
+    }
+
+    /// Images in tiles, of which each has so many.
+    fn tiles(images: &[u32], tiles: usize) -> Lists {
+        let tilings = images.iter().map(|&tiles| Tiling { ratio: tiles, tiles }).collect();
+        Lists { tilings, tiles, ..Lists::images(images.len()) }
     }
 
     /// New tokens of so many sequences, each from position `from` to `to`.
@@ -117,7 +126,9 @@ impl Random {
 /// Calls `with` with the batch.
 fn batch<R>(plan: &Plan, lists: &Lists, with: impl FnOnce(&Batch) -> R) -> R {
     let mut random = Random(1);
+    let frames = vec![lists.tiles as u32; lists.tilings.len()];
     let units = |axis| match axis {
+        Axis::Frames if lists.tiles > 0 => lists.images.len() * lists.tiles,
         Axis::Frames | Axis::Images => lists.images.len(),
         Axis::Tokens | Axis::Outputs => lists.positions.len(),
     };
@@ -141,7 +152,8 @@ fn batch<R>(plan: &Plan, lists: &Lists, with: impl FnOnce(&Batch) -> R) -> R {
         inputs: &inputs,
         pixels: &vec![&frame[..]; if side.is_some() { lists.images.len() } else { 0 }],
         images: &images,
-        frames: &[],
+        frames: &frames,
+        tilings: &lists.tilings,
         ids: &lists.positions,
         positions: &lists.positions,
         sequences: &lists.sequences,
@@ -172,7 +184,14 @@ impl Trial {
             Capacity { images: most(|lists| lists.images.len()), tokens: most(|lists| lists.positions.len()) };
         let workload = batch(&self.plan, &self.lists, |batch| batch.workload());
         let least = Cost { bytes: self.plan.bytes(&workload), flops: self.plan.flops(&workload) };
-        let plans = Plans { media: media.clone(), text: self.plan.clone(), features: None };
+        let frames_each = self.lists.tiles.max(1);
+        let plans = Plans {
+            media: media.clone(),
+            text: self.plan.clone(),
+            features: None,
+            frames_each,
+            tiled: frames_each > 1,
+        };
         let mut probe = Probe::open(&place, self.numbers, plans, self.kv_config, capacity).expect("the emulator opens");
         run(&mut probe, PlanKind::Media, &media, &filled);
         log.lock().expect("no thread died").clear();
@@ -291,6 +310,58 @@ fn class_and_position(images: usize, patches: usize, width: usize) -> Trial {
     Trial::new(what, graph.plan(&[x], None), numbers, Lists::images(images))
 }
 
+/// The most tiles of Llama-3.2-Vision, and its shapes of images.
+const TILES: usize = 4;
+const RATIOS: usize = 9;
+
+fn tile_positions(images: &[u32], patches: usize, width: usize) -> Trial {
+    let (mut graph, mut numbers) = (Graph::new(), Numbers::default());
+    let x = graph.input(Axis::Frames, patches, width);
+    let table = matrix(&mut numbers, RATIOS * TILES * (patches + 1), width);
+    graph.tile_positions(x, table, TILES);
+    let what = format!("positions of tiles, {images:?} of {TILES}, {} rows of {width}", patches + 1);
+    Trial::new(what, graph.plan(&[x], None), numbers, Lists::tiles(images, TILES))
+}
+
+/// To each row its tile's: the table is small, and read again from caches.
+fn tile_embedding(images: &[u32], tile_rows: usize, fillers: usize, width: usize) -> Trial {
+    let (mut graph, mut numbers) = (Graph::new(), Numbers::default());
+    let x = graph.input(Axis::Images, TILES * (tile_rows + fillers), width);
+    let table = matrix(&mut numbers, RATIOS * TILES, width);
+    graph.tile_embedding(x, table, TILES, tile_rows);
+    let what = format!("embeddings of tiles, {images:?} of {TILES}, {tile_rows} + {fillers} rows of {width}");
+    let trial = Trial::new(what, graph.plan(&[x], None), numbers, Lists::tiles(images, TILES));
+    Trial { by_memory: false, ..trial }
+}
+
+fn fill_rows(images: usize, rows: usize, filled: usize, width: usize) -> Trial {
+    let mut graph = Graph::new();
+    let x = graph.input(Axis::Images, rows, width);
+    graph.fill_rows(x, filled);
+    let what = format!("zeros behind rows, {images} images, {rows} to {filled} rows of {width}");
+    Trial::new(what, graph.plan(&[x], None), Numbers::default(), Lists::images(images))
+}
+
+fn concatenate(images: usize, rows: usize, parts: usize, width: usize) -> Trial {
+    let mut graph = Graph::new();
+    let inputs: Vec<Tensor> = (0..parts).map(|_| graph.input(Axis::Images, rows, width)).collect();
+    graph.concatenate(inputs.clone());
+    let what = format!("{parts} states side by side, {images} images, {rows} rows of {width}");
+    Trial::new(what, graph.plan(&inputs, None), Numbers::default(), Lists::images(images))
+}
+
+/// Attention of tiles of which each image has some: all rows, one head.
+fn tiles(images: &[u32], tile_rows: usize, fillers: usize, heads: usize, head_width: usize) -> Trial {
+    let mut graph = Graph::new();
+    let rows = TILES * (tile_rows + fillers);
+    let qkv = graph.input(Axis::Images, rows, 3 * heads * head_width);
+    let [query, key, value] = qkv.split();
+    graph.attention(query, KvSource::Tiles { key, value, tile_rows }, heads, 1.0 / (head_width as f32).sqrt());
+    let what = format!("attention, {images:?} of {TILES} tiles, {rows} rows, {heads} heads of {head_width}");
+    let trial = Trial::new(what, graph.plan(&[qkv], None), Numbers::default(), Lists::tiles(images, TILES));
+    Trial { by_memory: false, ..trial }
+}
+
 fn broadcast(images: usize, latents: usize, width: usize) -> Trial {
     let (mut graph, mut numbers) = (Graph::new(), Numbers::default());
     let rows = matrix(&mut numbers, latents, width);
@@ -305,8 +376,9 @@ fn append(count: usize, heads: usize, head_width: usize, rotary: bool) -> Trial 
     let all = graph.input(Axis::Tokens, 1, 3 * width);
     let [query, key, value] = all.split();
     if rotary {
-        graph.rope(query, head_width, head_width, 10_000.0);
-        graph.rope(key, head_width, head_width, 10_000.0);
+        let frequencies = vec![1.0; head_width / 2];
+        graph.rope(query, head_width, frequencies.clone());
+        graph.rope(key, head_width, frequencies);
     }
     graph.append(key, value, text_layer(width / head_width, head_width));
     let what = format!("append{}, {count} tokens of {width}", if rotary { " with rotary embedding" } else { "" });
@@ -412,6 +484,17 @@ fn image_attention(
     Trial { kv_config, before, ..Trial::new(what, graph.plan(&[query], None), Numbers::default(), lists) }
 }
 
+/// Rows of an image of four tiles of Llama-3.2-Vision.
+const TILED_ROWS: usize = 6404;
+
+/// Attention of one token each of so many sequences to one such image. By count the keys are read again for every few
+/// tokens, and each page gives each token and head a partial result: all of it from caches, which hold the image.
+fn decoded_image_attention(sequences: usize, heads: [usize; 2]) -> Trial {
+    let trial = image_attention(sequences, 1, TILED_ROWS, heads, 128);
+    let seen = Lists { media: trial.lists.media, images: trial.lists.images, ..Lists::text(sequences, 0, 1) };
+    Trial { what: format!("{}, decoded", trial.what), lists: seen, by_memory: false, ..trial }
+}
+
 /// The attention half of a gated block; in one launch, or in the four that it is composed of.
 fn gated(tokens: usize, width: usize, heads: usize, head_width: usize, kind: Norm, fused: bool) -> Trial {
     let inner = heads * head_width;
@@ -490,9 +573,19 @@ fn trials() -> Vec<Trial> {
         image_attention(256, 8, LATENTS, [8, 8], 64),
         // A token of Llama-3.2-Vision that sees an image of four tiles. Four heads of queries a head of keys have four
         // times the partial results, which caches hold: it asks for more than memory sees.
-        Trial { by_memory: false, ..image_attention(1, 1, 6404, [8, 2], 128) },
+        Trial { by_memory: false, ..image_attention(1, 1, TILED_ROWS, [32, 8], 128) },
+        Trial { by_memory: false, ..image_attention(1, 1, TILED_ROWS, [64, 8], 128) },
+        // As many sequences that see the same such image, with a quarter of the heads.
+        decoded_image_attention(16, [8, 2]),
+        decoded_image_attention(64, [8, 2]),
         image(1, 257, 0, 4, 64, false),
         image(1, 257, 0, 4, 80, false),
+        tiles(&[4], 1601, 7, 1, 80),
+        tiles(&[1], 1601, 7, 1, 80),
+        tile_positions(&[1, 4], 400, 256),
+        tile_embedding(&[1, 4], 401, 7, 256),
+        fill_rows(2, 1604, 1608, 256),
+        concatenate(2, 400, 6, 256),
         image(1, 256, 64, 4, 64, false),
         image(1, 257, 64, 4, 96, true),
         norm(Norm::Layer, 256, 2048, 2048),
@@ -525,7 +618,7 @@ impl Row {
         let ratio = |a: u64, b: u64| if b == 0 { "-".to_owned() } else { format!("{:.2}", a as f64 / b as f64) };
         let total = &self.total;
         println!(
-            "| {} | {} | {:.2} | {:.2}{} | {} | {} | {} | {} |",
+            "| {} | {} | {:.2} | {:.2}{} | {} | {} | {} | {} | {} |",
             self.what,
             self.kernels.join(", ").replace("_bf16", ""),
             self.least.bytes as f64 / 1e6,
@@ -534,6 +627,7 @@ impl Row {
             ratio(total.global_sectors, total.global_sectors_ideal),
             ratio(total.shared_wavefronts, total.shared_wavefronts_ideal),
             ratio(total.matrix_products * INSTRUCTION_FLOPS, self.least.flops),
+            ratio(total.shared_wavefronts, total.matrix_products),
             ratio(self.least.flops, self.asked()),
         );
     }
@@ -571,9 +665,11 @@ fn main() -> ExitCode {
     println!("# Counts of the kernels, bf16, in the emulator\n");
     println!("Least bytes: each operand once. Asked: bytes of all loads and stores of global memory, whatever cache");
     println!("answers. Sectors and wavefronts against those without a wasted byte or a bank conflict. FLOPs: matrix");
-    println!("instructions against the multiply-adds needed. Reuse: needed FLOPs for each byte asked.\n");
-    println!("| operation | kernels | least MB | asked / least | sectors | wavefronts | FLOPs | reuse |");
-    println!("|---|---|---|---|---|---|---|---|");
+    println!("instructions against the multiply-adds needed. Shared: wavefronts for each matrix instruction, that is,");
+    println!("clocks of shared memory for each of an H200's matrix units at their best. Reuse: needed FLOPs for each");
+    println!("byte asked.\n");
+    println!("| operation | kernels | least MB | asked / least | sectors | wavefronts | FLOPs | shared | reuse |");
+    println!("|---|---|---|---|---|---|---|---|---|");
     let rows: Vec<Row> = trials().into_iter().map(Trial::count).inspect(Row::print).collect();
     print_gated();
     println!("\n## Registers and occupancy of the bf16 kernels on sm_90\n\n```");

@@ -19,12 +19,13 @@ pub fn models() -> Vec<Model> {
     let open_flamingo = |decoder, interval| {
         let gated = open_flamingo_gated(&decoder, interval, 8);
         let resampler = Some(open_flamingo_resampler(6, 64, 8, 4096));
-        ModelConfig { vision: vit_large(), resampler, gated, decoder }
+        ModelConfig { vision: vit_large(), resampler, projector: None, gated, decoder }
     };
     let idefics = ModelConfig {
         vision: vit_huge(),
         resampler: Some(idefics_resampler(6, 64, 16, 96, 4 * 1280)),
-        gated: idefics_gated(4096, 32, 11_008, 4),
+        projector: None,
+        gated: idefics_gated(4096, 32, 32, 11_008, 4),
         decoder: llama(4096, 32, 32, 11_008, 32_002),
     };
     vec![
@@ -41,13 +42,15 @@ pub fn all_models() -> Vec<Model> {
     let small = ModelConfig {
         vision: vit_large(),
         resampler: Some(open_flamingo_resampler(6, 64, 8, 4096)),
+        projector: None,
         gated: open_flamingo_gated(&decoder, 2, 8),
         decoder,
     };
     let large = ModelConfig {
         vision: vit_huge(),
         resampler: Some(idefics_resampler(6, 64, 16, 96, 4 * 1280)),
-        gated: idefics_gated(8192, 64, 22_016, 4),
+        projector: None,
+        gated: idefics_gated(8192, 80, 64, 22_016, 4),
         decoder: llama(8192, 80, 64, 22_016, 32_002),
     };
     let mut all = models();
@@ -72,13 +75,15 @@ pub fn tiny_models() -> Vec<Model> {
     let open_flamingo = ModelConfig {
         vision: vision(Activation::QuickGelu, false),
         resampler: Some(open_flamingo_resampler(1, 16, 1, 128)),
+        projector: None,
         gated: open_flamingo_gated(&decoder, 1, 1),
         decoder,
     };
     let idefics = ModelConfig {
         vision: vision(Activation::Gelu, true),
         resampler: Some(idefics_resampler(1, 16, 1, 96, 128)),
-        gated: idefics_gated(128, 1, 176, 2),
+        projector: None,
+        gated: idefics_gated(128, 2, 1, 176, 2),
         decoder: llama(128, 2, 1, 176, 162),
     };
     vec![Model { name: "tiny-OpenFlamingo", config: open_flamingo }, Model { name: "tiny-IDEFICS", config: idefics }]
@@ -95,7 +100,9 @@ fn vit_large() -> VisionConfig {
         patch_size: 14,
         activation: Activation::QuickGelu,
         norm_epsilon: 1e-5,
+        attention_bias: true,
         class_token_kept: false,
+        tiles: None,
     }
 }
 
@@ -138,8 +145,7 @@ fn idefics_resampler(
 
 fn open_flamingo_gated(decoder: &DecoderConfig, interval: usize, heads: usize) -> GatedConfig {
     GatedConfig {
-        interval,
-        first: interval - 1,
+        layers: GatedConfig::every(interval, interval - 1, decoder.layers),
         heads,
         kv_heads: heads,
         head_width: 64,
@@ -148,13 +154,13 @@ fn open_flamingo_gated(decoder: &DecoderConfig, interval: usize, heads: usize) -
         qk_norm: false,
         mlp: Mlp::Plain(Activation::Gelu),
         mlp_width: 4 * decoder.width,
+        mlp_everywhere: true,
     }
 }
 
-fn idefics_gated(width: usize, heads: usize, mlp_width: usize, interval: usize) -> GatedConfig {
+fn idefics_gated(width: usize, layers: usize, heads: usize, mlp_width: usize, interval: usize) -> GatedConfig {
     GatedConfig {
-        interval,
-        first: 0,
+        layers: GatedConfig::every(interval, 0, layers),
         heads,
         kv_heads: heads,
         head_width: width / heads,
@@ -163,6 +169,7 @@ fn idefics_gated(width: usize, heads: usize, mlp_width: usize, interval: usize) 
         qk_norm: true,
         mlp: Mlp::Gated(Activation::Silu),
         mlp_width,
+        mlp_everywhere: true,
     }
 }
 
@@ -207,7 +214,7 @@ fn llama(width: usize, layers: usize, heads: usize, mlp_width: usize, vocabulary
         mlp_width,
         norm: Norm::Rms,
         norm_epsilon: 1e-6,
-        position: Position::Rope { width: width / heads, theta: 10_000.0 },
+        position: Position::Rope { width: width / heads, theta: 10_000.0, scaling: None },
         mlp: Mlp::Gated(Activation::Silu),
         qk_norm: false,
         tied: false,
@@ -223,7 +230,7 @@ fn red_pajama() -> DecoderConfig {
     DecoderConfig {
         norm_bias: true,
         linear_bias: true,
-        position: Position::Rope { width: 80, theta: 10_000.0 },
+        position: Position::Rope { width: 80, theta: 10_000.0, scaling: None },
         qk_norm: false,
         tied: false,
         unpredicted: 0,

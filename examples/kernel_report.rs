@@ -27,7 +27,7 @@ const FAMILIES: &[Family] = &[
     Family { name: "norm", variants: &["_1", "_2", "_4", "_8"], threads: 256, shared_bytes: |_| 32 },
     Family { name: "norm_heads", variants: ONE, threads: 256, shared_bytes: |_| 0 },
     Family { name: "flash_attention_causal", variants: WIDTHS, threads: 128, shared_bytes: two_tiles },
-    Family { name: "flash_attention_full", variants: WIDTHS, threads: 128, shared_bytes: two_tiles },
+    Family { name: "flash_attention_full", variants: WIDTHS, threads: 128, shared_bytes: tiles_and_queries },
     Family {
         name: "flash_attention_split",
         variants: WIDTHS,
@@ -42,6 +42,8 @@ const FAMILIES: &[Family] = &[
     Family { name: "patches", variants: ONE, threads: 256, shared_bytes: |_| 4 * 3 * 256 },
     Family { name: "class_and_position", variants: ONE, threads: 256, shared_bytes: |_| 0 },
     Family { name: "frame_embedding", variants: ONE, threads: 256, shared_bytes: |_| 0 },
+    Family { name: "tile_embedding", variants: ONE, threads: 256, shared_bytes: |_| 0 },
+    Family { name: "concatenate", variants: ONE, threads: 256, shared_bytes: |_| 0 },
     Family { name: "gather", variants: ONE, threads: 256, shared_bytes: |_| 0 },
     Family { name: "repeat", variants: ONE, threads: 256, shared_bytes: |_| 0 },
     // Of heads of 128 columns that all rotate.
@@ -56,6 +58,12 @@ const OF_EITHER_TYPE: &[Family] = &[
 /// Two tiles of 64 keys and values (`kernels/attention.cuh`).
 fn two_tiles(width: &str) -> u32 {
     512 * (numbers(width)[0] + 8)
+}
+
+/// The same, and of heads that are not wide 128 queries.
+fn tiles_and_queries(width: &str) -> u32 {
+    let queries = if numbers(width)[0] <= 80 { 128 } else { 0 };
+    two_tiles(width) + 2 * queries * (numbers(width)[0] + 8)
 }
 
 /// All stages of a tile of a linear layer.

@@ -23,7 +23,8 @@ struct Pages {
 
 enum class Activation : uint32_t { None, Gelu, GeluTanh, QuickGelu, Relu, Silu, SquaredRelu };
 
-/// linear.cu: out = residual + tanh(gate) * clip(activation(x weight^T + bias)).
+/// linear.cu: out = residual + tanh(gate) * clip(activation(x weight^T + bias)); of a token that sees no image, where
+/// that is asked, the residual as it is.
 struct LinearArguments {
     Rows x;              // (count, columns)
     Rows out;            // (count, width): T, or f32 with out_f32
@@ -31,6 +32,7 @@ struct LinearArguments {
     const void* weight;  // T (width, columns); paired: (2 * width, columns)
     const float* bias;   // (weight rows), or null
     const float* gate;   // one value, or one for each column of out; or null
+    const uint32_t* seeing;  // for each row whether it sees an image; or null: nobody asks
     uint32_t count;
     uint32_t columns;      // a multiple of 8
     uint32_t width;        // any number
@@ -128,6 +130,12 @@ struct SplitAttentionArguments {
     float scale;  // above 0
 };
 
+/// How an image is cut into tiles, which are its frames.
+struct Tiling {
+    uint32_t ratio;  // which shape they have together
+    uint32_t tiles;  // how many there are
+};
+
 /// flash_attention.cu (one source: vision) and perceiver_attention.cu (two: context, then latents). All query_rows of a
 /// image attend to all keys of that image, source after source.
 struct ImageAttentionArguments {
@@ -139,13 +147,15 @@ struct ImageAttentionArguments {
     HeadNorm key_norm;
     // Or null. Else the first source is in frames: image i has frames frame_starts[i] .. frame_starts[i + 1].
     const uint32_t* frame_starts;
+    // Or null. Else rows behind those of the tiles that an image has, tile_rows each, see the rows of these alone.
+    const Tiling* tilings;
     uint32_t query_rows;   // queries of an image
     uint32_t key_rows[2];  // keys of an image (of a frame) in each source; the second may be 0
     uint32_t images;
     uint32_t heads;
     uint32_t head_width;
     float scale;
-    uint32_t unused;
+    uint32_t tile_rows;
 };
 
 /// Up to 64 tokens that see the same images: rows order[first..first + count] of the batch.
@@ -191,6 +201,7 @@ struct GatedCrossAttentionArguments {
     const void* query_weight;  // T (inner, width)
     const void* out_weight;    // T (width, inner)
     const float* gate;
+    const uint32_t* seeing;  // as in linear.cu
     void* query;             // scratch: T (count, inner)
     void* attended;          // scratch: T (count, inner)
     uint32_t* barrier;       // two words, zero at first; left as the next launch needs them
@@ -206,9 +217,14 @@ struct GatedCrossAttentionArguments {
     float scale;
 };
 
-/// pointwise.cu: 8-bit pixels (frames, side, side, 3) to rows (channel, y, x) of each patch, each level looked up.
+/// Of a frame without pixels.
+constexpr uint32_t NO_PIXELS = 0xffffffff;
+
+/// pointwise.cu: 8-bit pixels (frames, side, side, 3) to rows (channel, y, x) of each patch, each level looked up; of a
+/// frame without pixels to zeros.
 struct PatchesArguments {
     const uint8_t* pixels;
+    const uint32_t* pixel_places;  // for each frame, where it stands among those with pixels
     const float* levels;  // (3, 256): what each level of a channel becomes
     Rows out;             // columns 3 * patch * patch .. width are set to zero
     uint32_t side;
@@ -217,16 +233,43 @@ struct PatchesArguments {
     uint32_t unused;
 };
 
-/// pointwise.cu: the class row before the patches of each image, and the position embedding added to all.
+/// pointwise.cu: the class row before the patches of each frame, and the position embedding added to all. Where frames
+/// are tiles, each image's shape and each of its tiles have an embedding of their own.
 struct ClassAndPositionArguments {
     Rows patches;
     Rows out;
-    const float* class_row;  // (width)
-    const void* position;    // T (patches + 1, width)
-    uint32_t images;
+    const float* class_row;  // (width), or null: it is in the position embedding
+    const void* position;    // T (patches + 1, width); of tiles (shape, tile, patches + 1, width)
+    const Tiling* tilings;   // of each image; null: frames are no tiles
+    uint32_t frames;
+    uint32_t tiles;  // frames of an image
     uint32_t patches_count;
     uint32_t width;
-    uint32_t unused;
+};
+
+/// pointwise.cu: to each row of an image the row of a table for its tile. Rows are tile_rows of each tile, then equally
+/// many more of each.
+struct TileEmbeddingArguments {
+    Rows x;
+    Rows table;  // T (shape, tile; width)
+    Rows out;
+    const Tiling* tilings;  // of each image
+    uint32_t count;         // rows of out
+    uint32_t width;
+    uint32_t tiles;
+    uint32_t tile_rows;
+};
+
+/// Matrices that are put side by side at once.
+constexpr uint32_t PARTS_MAX = 16;
+
+/// pointwise.cu: columns of several matrices side by side; behind the rows that a unit has of them, zeros.
+struct ConcatenateArguments {
+    Rows parts[PARTS_MAX];
+    uint32_t widths[PARTS_MAX];  // 0: no such part
+    Rows out;
+    uint32_t count;  // rows of out
+    uint32_t width;  // columns of all parts
 };
 
 /// Where a frame stands in its video.
@@ -272,14 +315,13 @@ struct AppendArguments {
     const uint32_t* tables;     // text: page numbers; images: for each page its number and how many rows it holds
     const uint32_t* image_pages;  // images: where the pages of each begin in `tables`, and the end of the last
     const FramePlace* places;     // images: units are frames; null: units are images
+    const float* frequencies;     // (rotary_width / 2): what a position is multiplied by, in radians
     uint32_t count;               // rows
     uint32_t query_width;         // all heads of queries
     uint32_t width;               // all heads of keys
     uint32_t unit_rows;           // images: rows of a unit
     uint32_t head_width;
     uint32_t rotary_width;  // entries of each head that rotate; 0: none
-    float theta;
-    uint32_t unused;
 };
 
 /// pointwise.cu: whole pages of all layers copied: `from` and `to` are page numbers.

@@ -1,8 +1,10 @@
-// The tile vocabulary of the attention kernels. A block serves 64 query rows with four warps, 16 rows a warp: of tokens
-// in order, each of the heads that share a head of keys, so that keys and values are read once for such a group; keys
-// come in tiles of 64, cut by their number from the first key of their source. Every tile has a maximum, a sum and an
-// output of its own, and these are folded into the running ones from left to right. All forms (prefill, split decode,
-// image, latents) fold the same tiles in the same order, so a row's bits depend on nothing but the row.
+// The tile vocabulary of the attention kernels. A block serves 64 query rows with four warps, 16 rows a warp: of
+// tokens in order, each of the heads that share a head of keys, so that keys and values are read once for such a
+// group. Where there are many rows, a warp has N stripes of 16, and what it reads of keys and values from shared
+// memory serves them all. Keys come in tiles of 64, cut by their number from the first key of their source. Every
+// tile has a maximum, a sum and an output of its own, and these are folded into the running ones from left to right.
+// All forms (prefill, split decode, image, latents) fold the same tiles in the same order, so a row's bits depend on
+// nothing but the row.
 //
 // Scores and outputs go through mma.m16n8k16. A tile costs as many steps of 16 keys as it has keys; the steps left out
 // would have added exact zeros. WIDTH is the padded head width (64, 80, 96 or 128); a head's width is a multiple of 16
@@ -16,7 +18,7 @@
 constexpr uint32_t KEYS = 64;                 // keys of a tile
 constexpr uint32_t STRIPE = 16;               // query rows of a warp; keys of a step
 constexpr uint32_t STRIPES = KEYS / STRIPE;   // of a tile of keys, and of a block's queries
-constexpr uint32_t QUERIES = 64;              // query rows of a block
+constexpr uint32_t QUERIES = 64;              // query rows of a block whose warps have one stripe each
 constexpr uint32_t ATTENTION_THREADS = 128;
 constexpr float LOG2_E = 1.4426950408889634f;
 
@@ -61,47 +63,84 @@ DEVICE HeadGroup head_group(uint32_t index, uint32_t count, uint32_t sharing) {
     return {index * count, count, index * count / sharing};
 }
 
+/// 16 columns of a stripe as a left operand.
+template <typename T, uint32_t COLUMNS>
+DEVICE void load_left(uint32_t (&words)[4], const T (*stripe)[COLUMNS], uint32_t chunk) {
+    const uint32_t lane = threadIdx.x % LANES;
+    load_matrix_x4(words, &stripe[lane % 16][chunk * 16 + lane / 16 * 8]);
+}
+
 /// A row of queries: a row of a view, and one of its heads.
 struct QueryRow {
     uint32_t number;
     uint32_t head;
 };
 
-/// A warp's queries, the left operand of the scores.
-template <uint32_t WIDTH>
+/// A warp's queries, the left operand of the scores: N stripes, which stay in shared memory where registers are short.
+template <typename T, uint32_t WIDTH, uint32_t N = 1>
 struct Queries {
+    const HeadRow<T, WIDTH>* stripes;
+
+    DEVICE void take(const HeadRow<T, WIDTH>* from) { stripes = from; }
+    DEVICE void load(uint32_t (&words)[N][4], uint32_t chunk) const {
+#pragma unroll
+        for (uint32_t n = 0; n < N; ++n) load_left(words[n], stripes + n * STRIPE, chunk);
+    }
+};
+
+/// One stripe, in registers.
+template <typename T, uint32_t WIDTH>
+struct Queries<T, WIDTH, 1> {
     uint32_t words[WIDTH / 16][4];
+
+    DEVICE void take(const HeadRow<T, WIDTH>* stripe) {
+#pragma unroll
+        for (uint32_t chunk = 0; chunk < WIDTH / 16; ++chunk) load_left(words[chunk], stripe, chunk);
+    }
+    DEVICE void load(uint32_t (&to)[1][4], uint32_t chunk) const {
+#pragma unroll
+        for (uint32_t i = 0; i < 4; ++i) to[0][i] = words[chunk][i];
+    }
 };
 
 /// How many keys of a source a warp's rows see, counted from its first key.
+template <uint32_t N = 1>
 struct Visible {
-    uint32_t every;   // all rows of the warp see these
-    uint32_t any;     // some row sees these
-    uint32_t row[2];  // this lane's rows
+    uint32_t every;       // all rows of the warp see these
+    uint32_t any;         // some row sees these
+    uint32_t row[2 * N];  // this lane's rows, two of each stripe
 };
 
 /// The sight of rows that see so many keys, all of them.
-DEVICE Visible sees_all(uint32_t count) { return {count, count, {count, count}}; }
+template <uint32_t N = 1>
+DEVICE Visible<N> sees_all(uint32_t count) {
+    Visible<N> sight = {count, count, {}};
+#pragma unroll
+    for (uint32_t half = 0; half < 2 * N; ++half) sight.row[half] = count;
+    return sight;
+}
 
 /// From products to exponents of two.
+template <uint32_t N = 1>
 struct Scoring {
-    float scale;     // times log2(e)
-    float slope[2];  // ALiBi of this lane's rows, in units of the scale; 0 for none
+    float scale;         // times log2(e)
+    float slope[2 * N];  // ALiBi of this lane's rows, in units of the scale; 0 for none
 };
 
 /// What a warp's rows make of one tile's keys: exp2(score - maximum), rounded to T as the left operand of the output.
+template <uint32_t N>
 struct Probabilities {
-    uint32_t words[STRIPES][4];
-    float maximum[2];
-    float total[2];  // of the weights before they were rounded
+    uint32_t words[N][STRIPES][4];
+    float maximum[2 * N];
+    float total[2 * N];  // of the weights before they were rounded
 };
 
 /// The running state of a warp's rows.
-template <uint32_t WIDTH>
+template <uint32_t WIDTH, uint32_t N = 1>
 struct Accumulator {
-    float sums[WIDTH / 8][4];
-    float maximum[2];
-    float total[2];
+    float sums[N][WIDTH / 8][4];
+    float maximum[2 * N];
+    float total[2 * N];
 };
 
 /// How many of at most `limit` rows remain from row `first` of `count`.
@@ -174,16 +213,6 @@ DEVICE uint32_t load_tile(KeyTile<T, WIDTH>& tile, const KeySource<T>& source, u
     return place.keys;
 }
 
-/// A warp's queries from shared memory to registers.
-template <typename T, uint32_t WIDTH>
-DEVICE void take_queries(Queries<WIDTH>& queries, const HeadRow<T, WIDTH>* stripe) {
-    const uint32_t lane = threadIdx.x % LANES;
-#pragma unroll
-    for (uint32_t chunk = 0; chunk < WIDTH / 16; ++chunk) {
-        load_matrix_x4(queries.words[chunk], &stripe[lane % 16][chunk * 16 + lane / 16 * 8]);
-    }
-}
-
 // ---- Norm of heads ------------------------------------------------------------------------------------------------
 
 /// Sum over the 16 lanes of half a warp: a butterfly.
@@ -242,55 +271,62 @@ DEVICE Fold raise_maximum(float& maximum, float tile_maximum) {
 /// One over a row's sum of weights; 0 if it saw no key, so that its output is exactly 0.
 DEVICE float inverse_total(float total) { return total > 0.0f ? 1.0f / total : 0.0f; }
 
-template <uint32_t WIDTH>
-DEVICE void clear(Accumulator<WIDTH>& attended) {
+template <uint32_t WIDTH, uint32_t N>
+DEVICE void clear(Accumulator<WIDTH, N>& attended) {
 #pragma unroll
-    for (uint32_t block = 0; block < WIDTH / 8; ++block) {
+    for (uint32_t block = 0; block < N * WIDTH / 8; ++block) {
 #pragma unroll
-        for (uint32_t i = 0; i < 4; ++i) attended.sums[block][i] = 0.0f;
+        for (uint32_t i = 0; i < 4; ++i) attended.sums[block / (WIDTH / 8)][block % (WIDTH / 8)][i] = 0.0f;
     }
 #pragma unroll
-    for (uint32_t half = 0; half < 2; ++half) {
+    for (uint32_t half = 0; half < 2 * N; ++half) {
         attended.maximum[half] = -INFINITY;
         attended.total[half] = 0.0f;
     }
 }
 
 /// The weights of the tile at key `first`, in `steps` steps; WHOLE: four steps, and every row sees all keys.
-template <typename T, uint32_t WIDTH, bool WHOLE>
-DEVICE void score_tile(Probabilities& weights, const Queries<WIDTH>& queries, const KeyTile<T, WIDTH>& tile,
-                       uint32_t first, uint32_t steps, const Visible& sight, const Scoring& scoring) {
+template <typename T, uint32_t WIDTH, bool WHOLE, uint32_t N>
+DEVICE void score_tile(Probabilities<N>& weights, const Queries<T, WIDTH, N>& queries,
+                       const KeyTile<T, WIDTH>& tile, uint32_t first, uint32_t steps, const Visible<N>& sight,
+                        const Scoring<N>& scoring) {
     const uint32_t lane = threadIdx.x % LANES, pair = lane % 4 * 2;
-    float scores[KEYS / 8][4] = {};
+    float scores[N][KEYS / 8][4] = {};
 #pragma unroll
-    for (uint32_t step = 0; step < STRIPES; ++step) {
-        if (WHOLE || step < steps) {
+    for (uint32_t chunk = 0; chunk < WIDTH / 16; ++chunk) {
+        uint32_t left[N][4];
+        queries.load(left, chunk);
 #pragma unroll
-            for (uint32_t chunk = 0; chunk < WIDTH / 16; ++chunk) {
+        for (uint32_t step = 0; step < STRIPES; ++step) {
+            if (WHOLE || step < steps) {
                 const uint32_t row = step * STRIPE + lane / 16 * 8 + lane % 8;
                 uint32_t words[4];
                 load_matrix_x4(words, &tile.keys[row][chunk * 16 + lane / 8 % 2 * 8]);
-                multiply_accumulate<T>(scores[2 * step], queries.words[chunk], {words[0], words[1]});
-                multiply_accumulate<T>(scores[2 * step + 1], queries.words[chunk], {words[2], words[3]});
+#pragma unroll
+                for (uint32_t n = 0; n < N; ++n) {
+                    multiply_accumulate<T>(scores[n][2 * step], left[n], {words[0], words[1]});
+                    multiply_accumulate<T>(scores[n][2 * step + 1], left[n], {words[2], words[3]});
+                }
             }
         }
     }
 #pragma unroll
-    for (uint32_t half = 0; half < 2; ++half) {
-        const uint32_t seen = sight.row[half];
+    for (uint32_t half = 0; half < 2 * N; ++half) {
+        float(&stripe)[KEYS / 8][4] = scores[half / 2];
+        const uint32_t at = half % 2 * 2, seen = sight.row[half];
         const float slope = scoring.slope[half];
         if (slope != 0.0f) {  // a row sees the keys up to its own position
             const float distance = static_cast<float>(static_cast<int32_t>(first + pair + 1 - seen));
 #pragma unroll
             for (uint32_t i = 0; i < KEYS / 4; ++i) {
-                float& score = scores[i / 2][2 * half + i % 2];
+                float& score = stripe[i / 2][at + i % 2];
                 score = fmaf(slope, distance + static_cast<float>(i / 2 * 8 + i % 2), score);
             }
         }
         float maximum = -INFINITY;
 #pragma unroll
         for (uint32_t i = 0; i < KEYS / 4; ++i) {
-            float& score = scores[i / 2][2 * half + i % 2];
+            float& score = stripe[i / 2][at + i % 2];
             if (!WHOLE && first + i / 2 * 8 + pair + i % 2 >= seen) score = -INFINITY;
             maximum = larger(maximum, score);
         }
@@ -300,7 +336,7 @@ DEVICE void score_tile(Probabilities& weights, const Queries<WIDTH>& queries, co
         float total = 0.0f;
 #pragma unroll
         for (uint32_t i = 0; i < KEYS / 4; ++i) {
-            float& score = scores[i / 2][2 * half + i % 2];
+            float& score = stripe[i / 2][at + i % 2];
             score = exponential_2(fmaf(score, scoring.scale, -base));
             total += score;
         }
@@ -310,52 +346,57 @@ DEVICE void score_tile(Probabilities& weights, const Queries<WIDTH>& queries, co
         weights.total[half] = total;
 #pragma unroll
         for (uint32_t block = 0; block < KEYS / 8; ++block) {
-            weights.words[block / 2][block % 2 * 2 + half] =
-                pack<T>(scores[block][2 * half], scores[block][2 * half + 1]);
+            weights.words[half / 2][block / 2][block % 2 * 2 + half % 2] =
+                pack<T>(stripe[block][at], stripe[block][at + 1]);
         }
     }
 }
 
 /// Multiplies a tile's weights by its values, 16 columns at a time, and folds the products into the running state.
-template <typename T, uint32_t WIDTH, bool WHOLE>
-DEVICE void accumulate_tile(Accumulator<WIDTH>& attended, const Probabilities& weights, const KeyTile<T, WIDTH>& tile,
-                            uint32_t steps) {
+template <typename T, uint32_t WIDTH, bool WHOLE, uint32_t N>
+DEVICE void accumulate_tile(Accumulator<WIDTH, N>& attended, const Probabilities<N>& weights,
+                            const KeyTile<T, WIDTH>& tile, uint32_t steps) {
     const uint32_t lane = threadIdx.x % LANES;
-    Fold fold[2];
+    Fold fold[2 * N];
 #pragma unroll
-    for (uint32_t half = 0; half < 2; ++half) {
+    for (uint32_t half = 0; half < 2 * N; ++half) {
         fold[half] = raise_maximum(attended.maximum[half], weights.maximum[half]);
         attended.total[half] = fmaf(attended.total[half], fold[half].keep, weights.total[half] * fold[half].take);
     }
 #pragma unroll
     for (uint32_t chunk = 0; chunk < WIDTH / 16; ++chunk) {
-        float products[2][4] = {};
+        float products[N][2][4] = {};
 #pragma unroll
         for (uint32_t step = 0; step < STRIPES; ++step) {
             if (WHOLE || step < steps) {
                 uint32_t words[4];
                 load_matrix_x4_transposed(words, &tile.values[step * STRIPE + lane % 16][chunk * 16 + lane / 16 * 8]);
-                multiply_accumulate<T>(products[0], weights.words[step], {words[0], words[1]});
-                multiply_accumulate<T>(products[1], weights.words[step], {words[2], words[3]});
+#pragma unroll
+                for (uint32_t n = 0; n < N; ++n) {
+                    multiply_accumulate<T>(products[n][0], weights.words[n][step], {words[0], words[1]});
+                    multiply_accumulate<T>(products[n][1], weights.words[n][step], {words[2], words[3]});
+                }
             }
         }
 #pragma unroll
-        for (uint32_t i = 0; i < 8; ++i) {
-            float& sum = attended.sums[2 * chunk + i / 4][i % 4];
-            sum = fmaf(sum, fold[i % 4 / 2].keep, products[i / 4][i % 4] * fold[i % 4 / 2].take);
+        for (uint32_t i = 0; i < N * 8; ++i) {
+            const uint32_t n = i / 8, block = i / 4 % 2, at = i % 4;
+            const Fold& factors = fold[2 * n + at / 2];
+            float& sum = attended.sums[n][2 * chunk + block][at];
+            sum = fmaf(sum, factors.keep, products[n][block][at] * factors.take);
         }
     }
 }
 
 /// Lets a warp's rows attend to the tile at key `first`. ALONE: the warp copied the tile for itself, keys and values as
 /// two groups, and the values may still be under way.
-template <typename T, uint32_t WIDTH, bool ALONE = false>
-DEVICE void attend(Accumulator<WIDTH>& attended, const Queries<WIDTH>& queries, const KeyTile<T, WIDTH>& tile,
-                   uint32_t first, const Visible& sight, const Scoring& scoring) {
+template <typename T, uint32_t WIDTH, bool ALONE = false, uint32_t N>
+DEVICE void attend(Accumulator<WIDTH, N>& attended, const Queries<T, WIDTH, N>& queries,
+                   const KeyTile<T, WIDTH>& tile, uint32_t first, const Visible<N>& sight, const Scoring<N>& scoring) {
     const uint32_t steps = divide_up(remaining(sight.any, first, KEYS), STRIPE);
     if (steps == 0) return;
     const bool whole = sight.every >= first + KEYS;
-    Probabilities weights;
+    Probabilities<N> weights;
     if (whole) {
         score_tile<T, WIDTH, true>(weights, queries, tile, first, steps, sight, scoring);
     } else {
@@ -373,58 +414,68 @@ DEVICE void attend(Accumulator<WIDTH>& attended, const Queries<WIDTH>& queries, 
 }
 
 /// What rows with this sight of a source see of its tile at key `first`: of an image's page all that is in it.
-template <typename T>
-DEVICE Visible sight_of_tile(const KeySource<T>& source, const Visible& sight, uint32_t first, uint32_t keys) {
-    return source.page_rows == KEYS ? sees_all(first + keys) : sight;
+template <typename T, uint32_t N>
+DEVICE Visible<N> sight_of_tile(const KeySource<T>& source, const Visible<N>& sight, uint32_t first, uint32_t keys) {
+    return source.page_rows == KEYS ? sees_all<N>(first + keys) : sight;
 }
 
-/// Lets a warp's rows, if it has any, attend to a whole source, tile after tile, each copied while the one before it is
-/// worked on. All threads of the block take part. `query` and `rows` as in load_queries. Shared memory: two tiles.
-template <typename T, uint32_t WIDTH>
-DEVICE void walk(Accumulator<WIDTH>& attended, const Rows& view, const HeadNorm& norm, const QueryRow& query,
-                 uint32_t rows, const KeySource<T>& source, uint32_t head_width, const Visible& sight,
-                 const Scoring& scoring) {
-    // The queries land where the second tile of keys will, and are in registers before it comes.
+/// Lets a warp's rows, if it has any, attend to a whole source, tile after tile, each copied while the one before it
+/// is worked on. All threads of the block take part. `query` and `rows` as in load_queries, `rows` of all stripes;
+/// the rows of a further stripe follow those of the one before. Shared memory: two tiles, and the queries of several
+/// stripes.
+template <typename T, uint32_t WIDTH, uint32_t N>
+DEVICE void walk(Accumulator<WIDTH, N>& attended, const Rows& view, const HeadNorm& norm, const QueryRow& query,
+                 uint32_t rows, const KeySource<T>& source, uint32_t head_width, const Visible<N>& sight,
+                 const Scoring<N>& scoring) {
+    // The queries of one stripe land where the second tile of keys will, and are in registers before it comes.
     KeyTile<T, WIDTH>* tiles = reinterpret_cast<KeyTile<T, WIDTH>*>(shared_memory());
-    HeadRow<T, WIDTH>* stripe = tiles[1].keys + threadIdx.x / LANES % STRIPES * STRIPE;
-    if (rows > 0) load_queries<T, WIDTH>(stripe, view, query, rows, head_width);
+    HeadRow<T, WIDTH>* stripes = reinterpret_cast<HeadRow<T, WIDTH>*>(tiles + (N == 1 ? 1 : 2)) +
+                                 threadIdx.x / LANES % STRIPES * N * STRIPE;
+#pragma unroll
+    for (uint32_t row = 0; row < N * STRIPE; row += STRIPE) {
+        const QueryRow first = {query.number + row, query.head};
+        const uint32_t count = remaining(rows, row, STRIPE);
+        if (rows > 0) load_queries<T, WIDTH>(stripes + row, view, first, count, head_width);
+    }
     copy_async_commit();
     uint32_t keys = load_tile(tiles[0], source, 0, head_width);
 
-    Queries<WIDTH> queries;
+    Queries<T, WIDTH, N> queries;
     clear(attended);
     copy_async_wait<1>();
     warp_barrier();
     if (rows > 0) {
         if (norm.weight != nullptr) {
-            normalise_stripe<T, WIDTH>(stripe, norm, head_width);
+#pragma unroll
+            for (uint32_t n = 0; n < N; ++n) normalise_stripe<T, WIDTH>(stripes + n * STRIPE, norm, head_width);
             warp_barrier();
         }
-        take_queries<T, WIDTH>(queries, stripe);
+        queries.take(stripes);
     }
     for (uint32_t first = 0; first < source.count; first += KEYS) {
         copy_async_wait<0>();
         block_barrier();
         const uint32_t next = first + KEYS, present = keys;
         if (next < source.count) keys = load_tile(tiles[next / KEYS % 2], source, next, head_width);
-        const Visible seen = sight_of_tile(source, sight, first, present);
+        const Visible<N> seen = sight_of_tile(source, sight, first, present);
         if (rows > 0) attend(attended, queries, tiles[first / KEYS % 2], first, seen, scoring);
     }
 }
 
-/// Writes a warp's rows, divided by their sums of weights. `query` and `rows` as in load_queries.
-template <typename T, uint32_t WIDTH>
-DEVICE void store_rows(const Accumulator<WIDTH>& attended, const Rows& out, const QueryRow& query, uint32_t rows,
+/// Writes a warp's rows, divided by their sums of weights. `query` and `rows` as in walk.
+template <typename T, uint32_t WIDTH, uint32_t N>
+DEVICE void store_rows(const Accumulator<WIDTH, N>& attended, const Rows& out, const QueryRow& query, uint32_t rows,
                        uint32_t head_width) {
     const uint32_t lane = threadIdx.x % LANES, pair = lane % 4 * 2;
 #pragma unroll
-    for (uint32_t half = 0; half < 2; ++half) {
-        const uint32_t row = lane / 4 + 8 * half;
-        T* to = row_of<T>(out, shuffle(query.number, row)) + shuffle(query.head, row) * head_width + pair;
+    for (uint32_t half = 0; half < 2 * N; ++half) {
+        const uint32_t first = half / 2 * STRIPE, in_stripe = lane / 4 + 8 * (half % 2), row = first + in_stripe;
+        const uint32_t head = shuffle(query.head, in_stripe);
+        T* to = row_of<T>(out, shuffle(query.number, in_stripe) + first) + head * head_width + pair;
         const float inverse = inverse_total(attended.total[half]);
 #pragma unroll
         for (uint32_t block = 0; block < WIDTH / 8; ++block) {
-            const float* sums = attended.sums[block] + 2 * half;
+            const float* sums = attended.sums[half / 2][block] + half % 2 * 2;
             const uint32_t word = pack<T>(sums[0] * inverse, sums[1] * inverse);
             if (row < rows && block * 8 < head_width) store_global(reinterpret_cast<uint32_t*>(to + block * 8), word);
         }

@@ -15,9 +15,13 @@
 //   combine: grid (ceil(heads / 4), row_count), 128 threads, no shared memory; a warp folds one row of one head.
 //   Bound: memory; keys and values of a sequence's own are read once, shared ones once for 32 rows, and each partial
 //   result costs 1/64 of what the keys and values of its tile do.
-// flash_attention_full: vision. All rows of an image attend to all its rows: (images, query_rows, heads * head_width).
-//   Grid (ceil(query_rows / 64), heads, images), 128 threads, shared bytes as the causal form. Bound: memory and the
-//   latency of five tiles: 257 rows cost 16 stripes of 16 queries and 16 steps of 16 keys, and the class row one more.
+// flash_attention_full: vision. All rows of an image attend to all its rows: (images, query_rows, heads * head_width);
+//   of an image in tiles, rows behind those of the tiles that it has attend to these alone. A block whose queries are
+//   all such rows reads no keys behind; one that has some of both masks them, in the warp that has. Heads up to 80
+//   wide: grid (ceil(query_rows / 128), heads, images), 128 threads, shared bytes 768 * (WIDTH + 8), two tiles and
+//   the queries. Wider ones: ceil(query_rows / 64), shared bytes as the causal form. Bound: the matrix units for many
+//   rows; for few memory and the latency of five tiles: 257 rows cost 16 stripes of 16 queries and 16 steps of 16
+//   keys, and the class row one more.
 //
 // Names: flash_attention_<causal|split|full>_<bf16|f16>_<64|80|96|128>, by the padded head width, and
 // flash_attention_combine_<bf16|f16>.
@@ -26,6 +30,11 @@
 constexpr uint32_t SPLIT_WARPS = 2;    // a block of the split form
 constexpr uint32_t COMBINE_WARPS = 4;  // a block of its second half
 
+/// Stripes of queries of a warp of the full form. With one, shared memory takes 2.5 times as long as the matrix units
+/// at their best; with two, 1.5 times. Registers hold the sums of two up to this width.
+template <uint32_t WIDTH>
+constexpr uint32_t FULL_STRIPES = WIDTH <= 80 ? 2 : 1;
+
 /// Query tile `index`; read as one word.
 DEVICE QueryTile query_tile(const CausalAttentionArguments& arguments, uint32_t index) {
     const Word4 tile = load_global(reinterpret_cast<const Word4*>(arguments.tiles + index));
@@ -33,7 +42,7 @@ DEVICE QueryTile query_tile(const CausalAttentionArguments& arguments, uint32_t 
 }
 
 /// Scoring of a lane's two rows, whose heads these are.
-DEVICE Scoring causal_scoring(float scale, const float* slopes, uint32_t first_head, uint32_t second_head) {
+DEVICE Scoring<> causal_scoring(float scale, const float* slopes, uint32_t first_head, uint32_t second_head) {
     if (slopes == nullptr) return {scale * LOG2_E, {0.0f, 0.0f}};
     return {scale * LOG2_E, {load_global(slopes + first_head) / scale, load_global(slopes + second_head) / scale}};
 }
@@ -52,10 +61,10 @@ DEVICE void flash_attention_causal(const CausalAttentionArguments& arguments) {
     const KeySource<T> source =
         page_keys<T>(arguments.pages, table, tile.position + tile.count, heads.kv * head_width);
     const uint32_t seen = tile.position + 1;
-    const Visible sight = {seen + skipped / heads.count,
-                           seen + (skipped + larger(rows, 1u) - 1) / heads.count,
-                           {seen + upper / heads.count, seen + lower / heads.count}};
-    const Scoring scoring = causal_scoring(arguments.scale, arguments.slopes, heads.first + upper % heads.count,
+    const Visible<> sight = {seen + skipped / heads.count,
+                             seen + (skipped + larger(rows, 1u) - 1) / heads.count,
+                             {seen + upper / heads.count, seen + lower / heads.count}};
+    const Scoring<> scoring = causal_scoring(arguments.scale, arguments.slopes, heads.first + upper % heads.count,
                                            heads.first + lower % heads.count);
     Accumulator<WIDTH> attended;
     walk<T>(attended, arguments.query, {}, query, rows, source, head_width, sight, scoring);
@@ -86,7 +95,7 @@ struct SplitTile {
 template <typename T, uint32_t WIDTH>
 DEVICE void attend_alone(Accumulator<WIDTH>& attended, const Rows& view, const HeadNorm& norm, const QueryRow& query,
                          uint32_t rows, const KeySource<T>& source, uint32_t first, uint32_t head_width,
-                         const Visible& sight, const Scoring& scoring) {
+                         const Visible<>& sight, const Scoring<>& scoring) {
     SplitTile<T, WIDTH>& mine = reinterpret_cast<SplitTile<T, WIDTH>*>(shared_memory())[threadIdx.x / LANES];
     load_queries<T, WIDTH>(mine.queries, view, query, rows, head_width);
     const TilePlace place = tile_place(source, first);
@@ -95,7 +104,7 @@ DEVICE void attend_alone(Accumulator<WIDTH>& attended, const Rows& view, const H
     load_parts(mine.tile, source, place, head_width, STRIPES, 2 * STRIPES, 1);
     copy_async_commit();
 
-    Queries<WIDTH> queries;
+    Queries<T, WIDTH> queries;
     clear(attended);
     copy_async_wait<1>();
     warp_barrier();
@@ -103,8 +112,8 @@ DEVICE void attend_alone(Accumulator<WIDTH>& attended, const Rows& view, const H
         normalise_stripe<T, WIDTH>(mine.queries, norm, head_width);
         warp_barrier();
     }
-    take_queries<T, WIDTH>(queries, mine.queries);
-    const Visible seen = sight_of_tile(source, sight, first, place.keys);
+    queries.take(mine.queries);
+    const Visible<> seen = sight_of_tile(source, sight, first, place.keys);
     attend<T, WIDTH, true>(attended, queries, mine.tile, first, seen, scoring);
 }
 
@@ -128,11 +137,11 @@ DEVICE void flash_attention_split(const SplitAttentionArguments& arguments) {
     }
     const uint32_t position = row.y;
     const QueryRow query = {shuffle(row.x, lane % STRIPE), head};
-    const Visible sight = {shuffle(position, 0) + 1,
-                           shuffle(position, larger(rows, 1u) - 1) + 1,
-                           {shuffle(position, lane / 4) + 1, shuffle(position, lane / 4 + 8) + 1}};
-    const Scoring scoring = causal_scoring(arguments.scale, arguments.slopes, shuffle(head, lane / 4),
-                                           shuffle(head, lane / 4 + 8));
+    const Visible<> sight = {shuffle(position, 0) + 1,
+                             shuffle(position, larger(rows, 1u) - 1) + 1,
+                             {shuffle(position, lane / 4) + 1, shuffle(position, lane / 4 + 8) + 1}};
+    const Scoring<> scoring = causal_scoring(arguments.scale, arguments.slopes, shuffle(head, lane / 4),
+                                             shuffle(head, lane / 4 + 8));
     const KeySource<T> source =
         page_keys<T>(arguments.pages, arguments.tables + item.table, item.keys, heads.kv * head_width);
     Accumulator<WIDTH> attended;
@@ -157,8 +166,8 @@ DEVICE void flash_attention_split(const SplitAttentionArguments& arguments) {
 #pragma unroll
         for (uint32_t block = 0; block < WIDTH / 8; ++block) {
             if (present && block * 8 < head_width) {
-                store_global(partial + 2 + block * 8 + pair, attended.sums[block][2 * half]);
-                store_global(partial + 3 + block * 8 + pair, attended.sums[block][2 * half + 1]);
+                store_global(partial + 2 + block * 8 + pair, attended.sums[0][block][2 * half]);
+                store_global(partial + 3 + block * 8 + pair, attended.sums[0][block][2 * half + 1]);
             }
         }
     }
@@ -203,18 +212,29 @@ DEVICE void flash_attention_combine(const SplitAttentionArguments& arguments) {
     }
 }
 
-template <typename T, uint32_t WIDTH>
+template <typename T, uint32_t WIDTH, uint32_t N>
 DEVICE void flash_attention_full(const ImageAttentionArguments& arguments) {
     const uint32_t warp = threadIdx.x / LANES, lane = threadIdx.x % LANES;
-    const uint32_t first_query = blockIdx.x * QUERIES, head = blockIdx.y, image = blockIdx.z;
-    const uint32_t head_width = arguments.head_width;
-    const uint32_t rows = remaining(arguments.query_rows, first_query + warp * STRIPE, STRIPE);  // this warp's
-    const uint32_t index = first_query + warp * STRIPE + lane % STRIPE;
-    const KeySource<T> source = image_keys<T>(arguments, 0, image, head);
-    const Scoring scoring = {arguments.scale * LOG2_E, {0.0f, 0.0f}};
+    const uint32_t first_query = blockIdx.x * N * QUERIES, head = blockIdx.y, image = blockIdx.z;
+    const uint32_t head_width = arguments.head_width, first = first_query + warp * N * STRIPE;
+    const uint32_t rows = remaining(arguments.query_rows, first, N * STRIPE);  // this warp's; 0: it only copies
+    const uint32_t index = first + lane % STRIPE;
+    KeySource<T> source = image_keys<T>(arguments, 0, image, head);
+    Visible<N> sight = sees_all<N>(source.count);
+    if (arguments.tilings != nullptr) {
+        const uint32_t all = source.count;
+        const uint32_t limit = load_for_warp(&arguments.tilings[image].tiles) * arguments.tile_rows;
+        const auto seen = [=](uint32_t row) { return row < limit ? all : limit; };
+        sight.every = seen(first + N * STRIPE - 1);
+        sight.any = seen(first);
+#pragma unroll
+        for (uint32_t half = 0; half < 2 * N; ++half) sight.row[half] = seen(first + lane / 4 + 8 * half);
+        source.count = seen(first_query);
+    }
+    const Scoring<N> scoring = {arguments.scale * LOG2_E, {}};
     const QueryRow query = {image * arguments.query.rows + index, head};
-    Accumulator<WIDTH> attended;
-    walk<T>(attended, arguments.query, {}, query, rows, source, head_width, sees_all(source.count), scoring);
+    Accumulator<WIDTH, N> attended;
+    walk<T>(attended, arguments.query, {}, query, rows, source, head_width, sight, scoring);
     const QueryRow out = {image * arguments.out.rows + index, head};
     if (rows > 0) store_rows<T, WIDTH>(attended, arguments.out, out, rows, head_width);
 }
@@ -227,7 +247,7 @@ DEVICE void flash_attention_full(const ImageAttentionArguments& arguments) {
         flash_attention_split<T, WIDTH>(arguments);                                                                \
     }                                                                                                              \
     KERNEL(flash_attention_full_##T##_##WIDTH, ImageAttentionArguments, ATTENTION_THREADS) {                     \
-        flash_attention_full<T, WIDTH>(arguments);                                                                 \
+        flash_attention_full<T, WIDTH, FULL_STRIPES<WIDTH>>(arguments);                                            \
     }
 FLASH_ATTENTION(bf16, 64)
 FLASH_ATTENTION(bf16, 80)

@@ -1,9 +1,10 @@
 // The attention half of a gated cross-attention block (Flamingo, section 2.2) for 1 to GATED_TOKENS_MAX tokens in one
 // launch:
 //   out = x + tanh(gate) * W_out attention(W_query norm(x), the images that each token sees).
-// x and out (count, width), query and attended (count, inner), W_query (inner, width), W_out (width, inner). Blocks
-// meet at two barriers over the grid: when all queries are written, and when all that was attended is. Every part adds
-// in the order of norm, linear and masked image attention: the bits are those of four launches.
+// x and out (count, width), query and attended (count, inner), W_query (inner, width), W_out (width, inner). Where
+// only tokens that see an image are to change, the others are x, bit for bit. Blocks meet at two barriers over the
+// grid: when all queries are written, and when all that was attended is. Every part adds in the order of norm, linear
+// and masked image attention: the bits are those of four launches.
 //
 // Bound by reading the two weights once. Every block that makes queries normalises all tokens for itself (2 * count *
 // width bytes, from L2 after the first block), so that the normed rows meet neither memory nor a barrier. A part's work
@@ -179,6 +180,7 @@ DEVICE void gated_cross_attention(const GatedCrossAttentionArguments& arguments)
     to_out.residual = arguments.x;
     to_out.weight = arguments.out_weight;
     to_out.gate = arguments.gate;
+    to_out.seeing = arguments.seeing;
     to_out.count = count;
     to_out.columns = inner;
     to_out.width = width;

@@ -1,5 +1,6 @@
 // Linear layers: out = residual + tanh(gate) * clip(activation(x weight^T + bias)), or, paired (SwiGLU), out =
-// residual + tanh(gate) * clip(activation(x first^T + bias) * (x second^T + bias)). Shapes in LinearArguments. Every
+// residual + tanh(gate) * clip(activation(x first^T + bias) * (x second^T + bias)). Where only tokens that see an image
+// are to change, the others are the residual, bit for bit. Shapes in LinearArguments. Every
 // matrix of Flamingo passes here; gate and residual are the tanh gates of section 2.2. All forms give the same bits,
 // because all add in the order of linear_rows.cuh.
 //

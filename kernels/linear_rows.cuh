@@ -94,10 +94,13 @@ struct Epilogue {
                     if (column + i < arguments.width) residual[i] = to_float(load_global(from + i));
             }
         }
-        // A NaN passes the bounds as it is.
+        // A NaN passes the bounds as it is. The residual alone is not one with zero added: -0 stays.
+        const bool added = arguments.seeing == nullptr || load_global(arguments.seeing + row) != 0;
 #pragma unroll
-        for (uint32_t i = 0; i < COLUMNS; ++i)
-            value[i] = fmaf(scale[i], larger(-arguments.clip, smaller(arguments.clip, value[i])), residual[i]);
+        for (uint32_t i = 0; i < COLUMNS; ++i) {
+            const float product = larger(-arguments.clip, smaller(arguments.clip, value[i]));
+            value[i] = added ? fmaf(scale[i], product, residual[i]) : residual[i];
+        }
 
         const bool vectors = whole && arguments.out.stride % COLUMNS == 0;
         if (arguments.out_f32) {

@@ -19,7 +19,7 @@ DEVICE void masked_image_attention_tile(const MaskedImageAttentionArguments& arg
     };
     const KeySource<T> source =
         page_keys<T>(arguments.pages, arguments.tables + tile.table, tile.pages * KEYS, heads.kv * head_width);
-    const Scoring scoring = {arguments.scale * LOG2_E, {0.0f, 0.0f}};
+    const Scoring<> scoring = {arguments.scale * LOG2_E, {0.0f, 0.0f}};
     Accumulator<WIDTH> attended;
     walk<T>(attended, arguments.query, arguments.query_norm, query_row(), rows, source, head_width,
             sees_all(source.count), scoring);

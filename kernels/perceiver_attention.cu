@@ -18,7 +18,7 @@ DEVICE void perceiver_attention(const ImageAttentionArguments& arguments) {
     const uint32_t head_width = arguments.head_width;
     const uint32_t rows = remaining(arguments.query_rows, first_query + warp * STRIPE, STRIPE);  // this warp's
     const uint32_t index = first_query + warp * STRIPE + lane % STRIPE;
-    const Scoring scoring = {arguments.scale * LOG2_E, {0.0f, 0.0f}};
+    const Scoring<> scoring = {arguments.scale * LOG2_E, {0.0f, 0.0f}};
 
     // The queries land where the second tile of keys will, and are in registers before it comes.
     KeyTile<T, WIDTH>* tiles = reinterpret_cast<KeyTile<T, WIDTH>*>(shared_memory());
@@ -30,7 +30,7 @@ DEVICE void perceiver_attention(const ImageAttentionArguments& arguments) {
     copy_async_commit();
     load_tile(tiles[0], image_keys<T>(arguments, 0, image, head), 0, head_width);
 
-    Queries<WIDTH> queries;
+    Queries<T, WIDTH> queries;
     Accumulator<WIDTH> attended;
     clear(attended);
     copy_async_wait<1>();
@@ -40,7 +40,7 @@ DEVICE void perceiver_attention(const ImageAttentionArguments& arguments) {
             normalise_stripe<T, WIDTH>(stripe, arguments.query_norm, head_width);
             warp_barrier();
         }
-        take_queries<T, WIDTH>(queries, stripe);
+        queries.take(stripe);
     }
     // The sources are cut into tiles one after the other.
     for (uint32_t tile = 0, source = 0, first = 0; source < 2; ++tile) {

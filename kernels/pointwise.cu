@@ -1,13 +1,15 @@
-// What moves rows about between matrix products: pixels to patches, class row and embeddings of places, gathers, rotary
-// embedding with the append to pages, copies of pages. All are bound by memory: every value is read once and written
-// once, 16 bytes a thread, neighbouring threads at neighbouring addresses (but for pixels, which come singly and
-// through L1). Widths are multiples of 8.
+// What moves rows about between matrix products: pixels to patches, class row and embeddings of places, gathers,
+// columns side by side, rotary embedding with the append to pages, copies of pages. All are bound by memory: every
+// value is read once and written once, 16 bytes a thread, neighbouring threads at neighbouring addresses (but for
+// pixels, which come singly and through L1). Widths are multiples of 8.
 //
 // One block for each line of patches:
 //   patches_<bf16|f16>             grid frames * (side / patch), threads 256, shared bytes 4 * 3 * 256
 // One thread for each vector of 8 columns, threads 256, shared bytes 0:
-//   class_and_position_<bf16|f16>  grid divide_up((patches_count + 1) * width / 8, 256), all images by one thread
+//   class_and_position_<bf16|f16>  grid divide_up((patches_count + 1) * width / 8, 256), all frames by one thread
 //   frame_embedding_<bf16|f16>     grid divide_up(count * width / 8, 256)
+//   tile_embedding_<bf16|f16>      grid divide_up(count * width / 8, 256)
+//   concatenate_<bf16|f16>         grid divide_up(count * width / 8, 256)
 //   gather_<bf16|f16>              grid divide_up(count * width / 8, 256)
 //   repeat_<bf16|f16>              grid divide_up(table_rows * width / 8, 256), all copies of a row by one thread
 // One block for each row:
@@ -53,13 +55,22 @@ DEVICE void add(float (&value)[VECTOR], const T* address) {
 }
 
 /// out (frames * patches, width): row (channel, y, x) of each patch, the grid of patches line by line. A line of
-/// patches is a whole number of lines of pixels, which lie together.
+/// patches is a whole number of lines of pixels, which lie together. A frame without pixels is zeros.
 template <typename T>
 DEVICE void patches(const PatchesArguments& arguments) {
     const uint32_t side = arguments.side;
     const uint32_t patch = arguments.patch;
     const uint32_t grid = side / patch;
-    const uint64_t first_line = uint64_t(blockIdx.x / grid) * side + blockIdx.x % grid * patch;
+    const uint32_t vectors = arguments.width / VECTOR;
+    const uint32_t pixel_place = load_for_warp(arguments.pixel_places + blockIdx.x / grid);
+    if (pixel_place == NO_PIXELS) {  // the whole block
+        for (uint32_t vector = threadIdx.x; vector < grid * vectors; vector += blockDim.x) {
+            T* row = row_of<T>(arguments.out, blockIdx.x * grid + vector / vectors);
+            store_vector(row + vector % vectors * VECTOR, Word4{0, 0, 0, 0});
+        }
+        return;
+    }
+    const uint64_t first_line = uint64_t(pixel_place) * side + blockIdx.x % grid * patch;
     const uint8_t* line = arguments.pixels + first_line * side * 3;
     float* levels = reinterpret_cast<float*>(shared_memory());
     for (uint32_t level = threadIdx.x; level < 3 * 256; level += blockDim.x) {
@@ -67,7 +78,6 @@ DEVICE void patches(const PatchesArguments& arguments) {
     }
     block_barrier();
 
-    const uint32_t vectors = arguments.width / VECTOR;
     for (uint32_t vector = threadIdx.x; vector < grid * vectors; vector += blockDim.x) {
         const uint32_t grid_x = vector / vectors;
         const uint32_t column = vector % vectors * VECTOR;
@@ -92,24 +102,63 @@ DEVICE void patches(const PatchesArguments& arguments) {
     }
 }
 
-/// out (images * (patches + 1), width): the class row, then the rows of the patches; the position's row added to each.
+/// out (frames * (patches + 1), width): the class row, then the rows of the patches; the position's row added to each,
+/// which of a tile is that of the image's shape and the tile's place in it.
 template <typename T>
 DEVICE void class_and_position(const ClassAndPositionArguments& arguments) {
     const uint32_t rows = arguments.patches_count + 1;
     const Place place = place_of_thread(arguments.width);
     if (place.row >= rows) return;
 
-    float position[VECTOR], class_row[VECTOR] = {};
-    read(position, static_cast<const T*>(arguments.position) + uint64_t(place.row) * arguments.width + place.column);
-    if (place.row == 0) load_floats(class_row, arguments.class_row + place.column);
-    for (uint32_t image = 0; image < arguments.images; ++image) {
+    const T* table = static_cast<const T*>(arguments.position) + uint64_t(place.row) * arguments.width + place.column;
+    float position[VECTOR] = {}, class_row[VECTOR] = {};
+    if (arguments.tilings == nullptr) read(position, table);
+    if (place.row == 0 && arguments.class_row != nullptr) load_floats(class_row, arguments.class_row + place.column);
+    for (uint32_t frame = 0; frame < arguments.frames; ++frame) {
+        if (arguments.tilings != nullptr) {
+            const uint32_t ratio = load_global(&arguments.tilings[frame / arguments.tiles].ratio);
+            const uint32_t tile = ratio * arguments.tiles + frame % arguments.tiles;
+            read(position, table + uint64_t(tile) * rows * arguments.width);
+        }
         float value[VECTOR];
-        const uint32_t patch = image * arguments.patches_count + place.row - 1;
+        const uint32_t patch = frame * arguments.patches_count + place.row - 1;
         if (place.row > 0) read(value, row_of<T>(arguments.patches, patch) + place.column);
 #pragma unroll
         for (uint32_t i = 0; i < VECTOR; ++i) value[i] = (place.row > 0 ? value[i] : class_row[i]) + position[i];
-        write(row_of<T>(arguments.out, image * rows + place.row) + place.column, value);
+        write(row_of<T>(arguments.out, frame * rows + place.row) + place.column, value);
     }
+}
+
+/// out (count, width): x, and to each row of an image the row of the table for its shape and tile.
+template <typename T>
+DEVICE void tile_embedding(const TileEmbeddingArguments& arguments) {
+    const Place place = place_of_thread(arguments.width);
+    if (place.row >= arguments.count) return;
+
+    const uint32_t rows = arguments.x.rows, row = place.row % rows;
+    const uint32_t own = arguments.tiles * arguments.tile_rows;
+    const uint32_t tile = row < own ? row / arguments.tile_rows : (row - own) / ((rows - own) / arguments.tiles);
+    const uint32_t ratio = load_global(&arguments.tilings[place.row / rows].ratio);
+    float value[VECTOR];
+    read(value, row_of<T>(arguments.x, place.row) + place.column);
+    add(value, row_of<T>(arguments.table, ratio * arguments.tiles + tile) + place.column);
+    write(row_of<T>(arguments.out, place.row) + place.column, value);
+}
+
+/// out (count, width): columns of several matrices side by side; of each the rows that a unit has, and zeros behind
+/// them.
+template <typename T>
+DEVICE void concatenate(const ConcatenateArguments& arguments) {
+    const Place place = place_of_thread(arguments.width);
+    if (place.row >= arguments.count) return;
+
+    const uint32_t unit = place.row / arguments.out.rows, row = place.row % arguments.out.rows;
+    uint32_t part = 0, column = place.column;
+    for (; column >= arguments.widths[part]; ++part) column -= arguments.widths[part];
+    const Rows& from = arguments.parts[part];
+    Word4 vector = {0, 0, 0, 0};
+    if (row < from.rows) vector = load_vector(row_of<T>(from, unit * from.rows + row) + column);
+    store_vector(row_of<T>(arguments.out, place.row) + place.column, vector);
 }
 
 /// out (count, width): x, and to each row the embedding of its frame's place: a row of the table, or, in a video with
@@ -165,7 +214,7 @@ struct Turn {
     float cosine, sine;
 };
 
-/// Cosine and sine of an angle from 0 to 100,000, absolute error below 2^-22. Quarter turns are taken off with pi / 2
+/// Cosine and sine of an angle from 0 to 2^18, absolute error below 2^-22. Quarter turns are taken off with pi / 2
 /// in three parts (Cody and Waite 1980); the first difference is exact, since the multiple cancels the leading bits.
 /// What is left lies within pi / 4, where few terms of the series do. CUDA's own functions need a stack frame, for
 /// angles far larger than those of positions.
@@ -241,7 +290,7 @@ DEVICE void rotate_row(const AppendArguments& arguments, T* query, const T* key,
 }
 
 /// Row i of keys and values to its page; before that, rotary embedding of query and key, half split: entries j and
-/// j + rotary_width / 2 are turned by position * theta^(-2j / rotary_width).
+/// j + rotary_width / 2 are turned by position * frequencies[j].
 template <typename T>
 DEVICE void append(const AppendArguments& arguments) {
     const uint32_t row = blockIdx.x;
@@ -273,8 +322,7 @@ DEVICE void append(const AppendArguments& arguments) {
     const uint32_t half = arguments.rotary_width / 2;
     float* cosines = reinterpret_cast<float*>(shared_memory());
     for (uint32_t j = threadIdx.x; j < half; j += blockDim.x) {
-        const float exponent = static_cast<float>(2 * j) / static_cast<float>(arguments.rotary_width);
-        const Turn turn = turn_by(static_cast<float>(position) * (1.0f / powf(arguments.theta, exponent)));
+        const Turn turn = turn_by(static_cast<float>(position) * load_global(arguments.frequencies + j));
         store_shared(cosines + j, turn.cosine);
         store_shared(cosines + half + j, turn.sine);
     }
@@ -322,6 +370,8 @@ DEVICE void random(const RandomArguments& arguments) {
 KERNEL(patches_bf16, PatchesArguments, 256) { patches<bf16>(arguments); }
 KERNEL(class_and_position_bf16, ClassAndPositionArguments, 256) { class_and_position<bf16>(arguments); }
 KERNEL(frame_embedding_bf16, FrameEmbeddingArguments, 256) { frame_embedding<bf16>(arguments); }
+KERNEL(tile_embedding_bf16, TileEmbeddingArguments, 256) { tile_embedding<bf16>(arguments); }
+KERNEL(concatenate_bf16, ConcatenateArguments, 256) { concatenate<bf16>(arguments); }
 KERNEL(gather_bf16, GatherArguments, 256) { gather<bf16>(arguments); }
 KERNEL(repeat_bf16, GatherArguments, 256) { repeat<bf16>(arguments); }
 KERNEL(append_bf16, AppendArguments, 256) { append<bf16>(arguments); }
@@ -330,6 +380,8 @@ KERNEL(random_bf16, RandomArguments, 256) { random<bf16>(arguments); }
 KERNEL(patches_f16, PatchesArguments, 256) { patches<f16>(arguments); }
 KERNEL(class_and_position_f16, ClassAndPositionArguments, 256) { class_and_position<f16>(arguments); }
 KERNEL(frame_embedding_f16, FrameEmbeddingArguments, 256) { frame_embedding<f16>(arguments); }
+KERNEL(tile_embedding_f16, TileEmbeddingArguments, 256) { tile_embedding<f16>(arguments); }
+KERNEL(concatenate_f16, ConcatenateArguments, 256) { concatenate<f16>(arguments); }
 KERNEL(gather_f16, GatherArguments, 256) { gather<f16>(arguments); }
 KERNEL(repeat_f16, GatherArguments, 256) { repeat<f16>(arguments); }
 KERNEL(append_f16, AppendArguments, 256) { append<f16>(arguments); }

@@ -5,10 +5,10 @@ mod rows;
 
 use std::sync::Arc;
 
-use crate::backend::{self, Backend, BackendOptions, Batch, Capacity, KvConfig, PageCount, Request};
+use crate::backend::{self, Backend, BackendOptions, Batch, Capacity, KvConfig, PageCount, Request, Tiling};
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::graph::{Counts, PlanKind, Plans, Seen, Workload};
+use crate::graph::{Counts, PlanKind, Plans, Seen, Tiled, Workload};
 use crate::kv::{ImagePages, PageCopy};
 use crate::model;
 use crate::weights::Weights;
@@ -44,7 +44,7 @@ impl Executor {
         let backend = backend::open(options, weights, kv_config, plans.clone())?;
         let frame_bytes = 3 * config.vision.image_size.pow(2);
         let vocabulary = config.decoder.vocabulary;
-        let media_rows = config.media_tokens();
+        let media_rows = config.media_tokens_max();
         Ok(Executor { backend, plans, frame_bytes, vocabulary, media_rows, bytes_fetched: 0 })
     }
 
@@ -64,11 +64,19 @@ impl Executor {
     }
 
     /// Encodes images and videos, of so many `frames` each, to the pages of `images`; of each frame its `pixels`
-    /// (side, side, 3).
-    pub fn encode(&mut self, pixels: &[&[u8]], frames: &[u32], images: &[ImagePages]) -> Result<()> {
+    /// (side, side, 3), none of a tile that the image does not have.
+    pub fn encode(
+        &mut self,
+        pixels: &[&[u8]],
+        frames: &[u32],
+        tilings: &[Tiling],
+        images: &[ImagePages],
+    ) -> Result<()> {
         assert_eq!((pixels.len(), frames.len()), (frames.iter().sum::<u32>() as usize, images.len()));
-        assert!(pixels.iter().all(|frame| frame.len() == self.frame_bytes));
-        self.backend.run(PlanKind::Media, &Batch { pixels, images, frames, ..Batch::default() })
+        let tiled = self.plans.tiled;
+        assert!(pixels.iter().all(|frame| frame.len() == self.frame_bytes || tiled && frame.is_empty()));
+        let tilings = if tiled { tilings } else { &[] };
+        self.backend.run(PlanKind::Media, &Batch { pixels, images, frames, tilings, ..Batch::default() })
     }
 
     /// Whether there is a plan for [`Executor::features`].
@@ -130,14 +138,16 @@ impl Executor {
     /// Floating-point operations of encoding `images`, and of reading `tokens` tokens of one sequence, each of which
     /// sees an image, with the logits of the last.
     pub fn flops(&self, images: usize, tokens: usize) -> [u64; 2] {
-        let encoded = Counts { frames: images, images, ..Counts::default() };
+        let encoded = Counts { frames: images * self.plans.frames_each, images, ..Counts::default() };
         let read = Workload {
             counts: Counts { tokens, outputs: 1, ..Counts::default() },
             text: Seen { keys: tokens, pairs: tokens * (tokens + 1) / 2 },
             media: Seen { keys: self.media_rows, pairs: self.media_rows * tokens },
             ..Workload::default()
         };
-        [self.plans.media.flops(&Workload { counts: encoded, ..Workload::default() }), self.plans.text.flops(&read)]
+        let tiled = Tiled::of(std::iter::repeat_n(self.plans.frames_each, images));
+        let encoded = Workload { counts: encoded, tiled, ..Workload::default() };
+        [self.plans.media.flops(&encoded), self.plans.text.flops(&read)]
     }
 
     /// Copies a text page before it is written.

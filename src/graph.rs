@@ -5,8 +5,10 @@
 //! buffer's columns or rows. The recorder asserts shapes, so a plan that was built is consistent.
 
 mod cost;
+mod plan;
 
-pub use cost::{Appended, Cost, Seen, Workload};
+pub use cost::{Appended, Cost, Seen, Tiled, Workload};
+pub use plan::{Plan, PlanKind, Plans};
 
 /// Pointwise nonlinearity of a multilayer perceptron.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -124,9 +126,10 @@ impl Tensor {
         Tensor { rows: self.rows - first, row_offset: self.row_offset + first, ..self }
     }
 
-    /// Each unit's first row.
-    pub fn first_row(self) -> Tensor {
-        Tensor { rows: 1, ..self }
+    /// Each unit's first rows.
+    pub fn first_rows(self, rows: usize) -> Tensor {
+        assert!(rows <= self.rows);
+        Tensor { rows, ..self }
     }
 
     /// Rows in a batch of so many units.
@@ -206,11 +209,22 @@ pub enum KvSource {
     /// All rows of the query's own image, from several (key, value) sources in order. No mask. The first source may
     /// be in frames where queries are in images: then it is the rows of all frames of the image, in order.
     Dense(Vec<(Tensor, Tensor)>),
+    /// Rows of the query's own image, which begin with those of its tiles, `tile_rows` each. Rows of tiles that the
+    /// image has see all; those behind, of tiles that it does not have and of no tile, see these alone.
+    Tiles {
+        /// Keys.
+        key: Tensor,
+        /// Values.
+        value: Tensor,
+        /// Rows of a tile.
+        tile_rows: usize,
+    },
     /// Rows of pages.
     Pages(KvLayer, Mask),
 }
 
-/// What happens to a product before it is stored: activation, then clip, then gate, then residual.
+/// What happens to a product before it is stored: activation, then clip, then gate, then residual; or, for a token that
+/// sees no image, the residual alone.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Epilogue {
     /// Nonlinearity.
@@ -224,6 +238,8 @@ pub struct Epilogue {
     pub gate: Option<Weight>,
     /// Added last.
     pub residual: Option<Tensor>,
+    /// Whether rows of tokens that see no image are the residual as it is.
+    pub seeing_only: bool,
 }
 
 impl Epilogue {
@@ -242,6 +258,16 @@ pub enum Op {
     Patches { levels: Vec<f32>, out: Tensor, side: usize, patch: usize },
     /// The class row before the patches of each frame, and the position embedding added to all.
     ClassAndPosition { patches: Tensor, class: Weight, position: Weight, out: Tensor },
+    /// Tiles of an image, which are its frames, as rows of it one tile after the other: of each a class row, then its
+    /// patches. To each comes its row of the table (ratio, tile, row), which has the class embedding too.
+    TilePositions { patches: Tensor, table: Weight, tiles: usize, out: Tensor },
+    /// Zeros behind the rows of each image.
+    FillRows { x: Tensor, out: Tensor },
+    /// To each row of an image the row of the table (ratio, tile) for its tile. Rows are `tile_rows` of each of the
+    /// tiles, then equally many more of each.
+    TileEmbedding { x: Tensor, table: Weight, tiles: usize, tile_rows: usize, out: Tensor },
+    /// Columns of several tensors side by side.
+    Concatenate { parts: Vec<Tensor>, out: Tensor },
     /// The same learned rows for each image.
     Broadcast { rows: Weight, out: Tensor },
     /// To all rows of a frame the embedding of its place in its video (paper 2.1): row i of the table for frame i, or,
@@ -255,8 +281,9 @@ pub enum Op {
     Norm { x: Tensor, kind: Norm, weight: Weight, bias: Option<Weight>, epsilon: f32, group: usize, out: Tensor },
     /// x Wᵀ + b, then the epilogue.
     Linear { x: Tensor, weight: Weight, bias: Option<Weight>, epilogue: Epilogue, out: Tensor },
-    /// Rotary embedding in place, of the first `width` entries of each head.
-    Rope { x: Tensor, head_width: usize, width: usize, theta: f32 },
+    /// Rotary embedding in place, of the first entries of each head, half split: the pair (i, i + frequencies) turns by
+    /// position * frequencies[i].
+    Rope { x: Tensor, head_width: usize, frequencies: Vec<f32> },
     /// Keys and values to their pages: of tokens each to its place, of images the first rows, as many as each keeps.
     Append { key: Tensor, value: Tensor, layer: KvLayer },
     /// softmax(q kᵀ scale + bias) v, head by head.
@@ -267,16 +294,23 @@ impl Op {
     /// The tensors the operation reads.
     pub fn reads(&self) -> Vec<Tensor> {
         match self {
-            Op::ClassAndPosition { patches, .. } => vec![*patches],
+            Op::ClassAndPosition { patches, .. } | Op::TilePositions { patches, .. } => vec![*patches],
+            Op::Concatenate { parts, .. } => parts.clone(),
             Op::Patches { .. } | Op::Broadcast { .. } => vec![],
             Op::Gather { add, .. } => add.iter().copied().collect(),
-            Op::FrameEmbedding { x, .. } | Op::Select { x, .. } | Op::Norm { x, .. } | Op::Rope { x, .. } => vec![*x],
+            Op::FrameEmbedding { x, .. }
+            | Op::TileEmbedding { x, .. }
+            | Op::FillRows { x, .. }
+            | Op::Select { x, .. }
+            | Op::Norm { x, .. }
+            | Op::Rope { x, .. } => vec![*x],
             Op::Linear { x, epilogue, .. } => [Some(*x), epilogue.residual].into_iter().flatten().collect(),
             Op::Append { key, value, .. } => vec![*key, *value],
             Op::Attention { query, source, .. } => match source {
                 KvSource::Dense(sources) => {
                     [*query].into_iter().chain(sources.iter().flat_map(|s| [s.0, s.1])).collect()
                 }
+                KvSource::Tiles { key, value, .. } => vec![*query, *key, *value],
                 KvSource::Pages(..) => vec![*query],
             },
         }
@@ -287,6 +321,10 @@ impl Op {
         match self {
             Op::Patches { out, .. }
             | Op::ClassAndPosition { out, .. }
+            | Op::TilePositions { out, .. }
+            | Op::FillRows { out, .. }
+            | Op::TileEmbedding { out, .. }
+            | Op::Concatenate { out, .. }
             | Op::Broadcast { out, .. }
             | Op::FrameEmbedding { out, .. }
             | Op::Gather { out, .. }
@@ -352,6 +390,41 @@ impl Graph {
         out
     }
 
+    /// See [`Op::TilePositions`].
+    pub fn tile_positions(&mut self, patches: Tensor, table: Weight, tiles: usize) -> Tensor {
+        let rows = tiles * (patches.rows + 1);
+        assert_eq!((patches.axis, patches.width, table.rows % rows), (Axis::Frames, table.columns, 0));
+        let out = self.input(Axis::Images, rows, patches.width);
+        self.ops.push(Op::TilePositions { patches, table, tiles, out });
+        out
+    }
+
+    /// See [`Op::FillRows`].
+    pub fn fill_rows(&mut self, x: Tensor, rows: usize) -> Tensor {
+        assert!(x.axis == Axis::Images && x.rows <= rows);
+        let out = self.input(x.axis, rows, x.width);
+        self.ops.push(Op::FillRows { x, out });
+        out
+    }
+
+    /// See [`Op::TileEmbedding`].
+    pub fn tile_embedding(&mut self, x: Tensor, table: Weight, tiles: usize, tile_rows: usize) -> Tensor {
+        assert_eq!((x.axis, x.width, table.rows % tiles), (Axis::Images, table.columns, 0));
+        assert!(x.rows >= tiles * tile_rows && (x.rows - tiles * tile_rows).is_multiple_of(tiles));
+        let out = self.like(x, x.width);
+        self.ops.push(Op::TileEmbedding { x, table, tiles, tile_rows, out });
+        out
+    }
+
+    /// See [`Op::Concatenate`].
+    pub fn concatenate(&mut self, parts: Vec<Tensor>) -> Tensor {
+        let first = parts[0];
+        assert!(parts.iter().all(|part| (part.axis, part.rows) == (first.axis, first.rows)));
+        let out = self.like(first, parts.iter().map(|part| part.width).sum());
+        self.ops.push(Op::Concatenate { parts, out });
+        out
+    }
+
     /// See [`Op::Broadcast`].
     pub fn broadcast(&mut self, rows: Weight) -> Tensor {
         let out = self.input(Axis::Images, rows.rows, rows.columns);
@@ -410,15 +483,17 @@ impl Graph {
         if let Some(residual) = epilogue.residual {
             assert_eq!((residual.axis, residual.rows, residual.width), (x.axis, x.rows, width));
         }
+        assert!(!epilogue.seeing_only || epilogue.residual.is_some() && x.axis == Axis::Tokens);
         let out = self.like(x, width);
         self.ops.push(Op::Linear { x, weight, bias, epilogue, out });
         out
     }
 
     /// See [`Op::Rope`].
-    pub fn rope(&mut self, x: Tensor, head_width: usize, width: usize, theta: f32) {
-        assert!(x.width.is_multiple_of(head_width) && width <= head_width && x.axis == Axis::Tokens);
-        self.ops.push(Op::Rope { x, head_width, width, theta });
+    pub fn rope(&mut self, x: Tensor, head_width: usize, frequencies: Vec<f32>) {
+        assert!(x.width.is_multiple_of(head_width) && x.axis == Axis::Tokens);
+        assert!((1..=head_width / 2).contains(&frequencies.len()));
+        self.ops.push(Op::Rope { x, head_width, frequencies });
     }
 
     /// See [`Op::Append`].
@@ -444,6 +519,11 @@ impl Graph {
                     same && (key.axis == query.axis || of_frames)
                 };
                 assert!(sources.iter().enumerate().all(fits));
+            }
+            KvSource::Tiles { key, value, tile_rows } => {
+                let shape = |tensor: &Tensor| (tensor.axis, tensor.rows, tensor.width);
+                assert!([key, value].iter().all(|tensor| shape(tensor) == shape(&query)));
+                assert!(query.axis == Axis::Images && *tile_rows <= query.rows);
             }
             KvSource::Pages(layer, mask) => {
                 assert_eq!((query.axis, query.rows), (Axis::Tokens, 1));
@@ -473,148 +553,6 @@ impl Graph {
 fn assert_vectors(length: usize, weights: impl IntoIterator<Item = Option<Weight>>) {
     for Weight { rows, columns, .. } in weights.into_iter().flatten() {
         assert_eq!((rows, columns), (1, length), "rows and columns of a vector");
-    }
-}
-
-/// A recorded graph whose buffers have found their places: buffers that are never alive together share a slot.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// The operations, in order; their tensors' `buffer` is a slot.
-    pub ops: Vec<Op>,
-    /// Size of each slot.
-    pub slots: Vec<Buffer>,
-    /// What the batch fills in, slots resolved.
-    pub inputs: Vec<Tensor>,
-    /// What the batch fetches.
-    pub output: Option<Tensor>,
-}
-
-/// Which of a model's plans.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PlanKind {
-    /// Images to media pages.
-    Media,
-    /// Images to features that tell how alike they are.
-    Features,
-    /// Tokens to logits.
-    Text,
-}
-
-/// The plans of a model.
-#[derive(Debug)]
-pub struct Plans {
-    /// Pixels of frames to media pages.
-    pub media: Plan,
-    /// Pixels of frames to features (frames, width); none where the checkpoint has no norm for them.
-    pub features: Option<Plan>,
-    /// Tokens to logits (outputs, vocabulary).
-    pub text: Plan,
-}
-
-impl Plans {
-    /// One of them.
-    pub fn get(&self, kind: PlanKind) -> &Plan {
-        match kind {
-            PlanKind::Media => &self.media,
-            PlanKind::Features => self.features.as_ref().expect("features are asked for where there are some"),
-            PlanKind::Text => &self.text,
-        }
-    }
-
-    /// All there are.
-    pub fn all(&self) -> impl Iterator<Item = (PlanKind, &Plan)> {
-        let features = self.features.iter().map(|plan| (PlanKind::Features, plan));
-        [(PlanKind::Media, &self.media), (PlanKind::Text, &self.text)].into_iter().chain(features)
-    }
-}
-
-impl Plan {
-    fn new(graph: Graph, inputs: &[Tensor], output: Option<Tensor>) -> Plan {
-        let Graph { buffers, mut ops } = graph;
-        let mut last_use = vec![0; buffers.len()];
-        for (at, op) in ops.iter().enumerate() {
-            for tensor in op.reads().into_iter().chain(op.writes()) {
-                last_use[tensor.buffer] = at;
-            }
-        }
-        if let Some(output) = output {
-            last_use[output.buffer] = ops.len();
-        }
-        let mut slots: Vec<Buffer> = Vec::new();
-        let mut free: Vec<usize> = Vec::new();
-        let mut slot_of: Vec<Option<usize>> = vec![None; buffers.len()];
-        let mut place = |buffer: usize, slot_of: &mut Vec<Option<usize>>, free: &mut Vec<usize>| {
-            let wanted = buffers[buffer];
-            let fit = free.iter().copied().filter(|&slot| slots[slot].axis == wanted.axis);
-            // The closest in size: a larger one wastes least, a smaller one grows least.
-            let slot = fit.min_by_key(|&slot| slots[slot].size.abs_diff(wanted.size)).unwrap_or_else(|| {
-                slots.push(wanted);
-                slots.len() - 1
-            });
-            slots[slot].size = slots[slot].size.max(wanted.size);
-            free.retain(|&other| other != slot);
-            slot_of[buffer] = Some(slot);
-        };
-        for input in inputs {
-            place(input.buffer, &mut slot_of, &mut free);
-        }
-        for (at, op) in ops.iter().enumerate() {
-            if let Some(out) = op.writes().filter(|out| slot_of[out.buffer].is_none()) {
-                match op {
-                    // A sum that is the last reader of its residual is added in place.
-                    Op::Linear { x, epilogue: Epilogue { residual: Some(residual), .. }, .. }
-                        if last_use[residual.buffer] == at && residual.is_whole() && residual.buffer != x.buffer =>
-                    {
-                        slot_of[out.buffer] = slot_of[residual.buffer];
-                        last_use[residual.buffer] = usize::MAX;
-                    }
-                    _ => place(out.buffer, &mut slot_of, &mut free),
-                }
-            }
-            for (buffer, slot) in slot_of.iter().enumerate() {
-                if let Some(slot) = *slot
-                    && last_use[buffer] == at
-                {
-                    free.push(slot);
-                    last_use[buffer] = usize::MAX;
-                }
-            }
-        }
-        let resolve = |tensor: &mut Tensor| {
-            tensor.buffer = slot_of[tensor.buffer].expect("every tensor is written before it is read");
-        };
-        for op in &mut ops {
-            op.tensors_mut().into_iter().for_each(resolve);
-        }
-        let resolved = |mut tensor: Tensor| {
-            resolve(&mut tensor);
-            tensor
-        };
-        let inputs = inputs.iter().copied().map(resolved).collect();
-        Plan { ops, slots, inputs, output: output.map(resolved) }
-    }
-}
-
-impl Op {
-    fn tensors_mut(&mut self) -> Vec<&mut Tensor> {
-        match self {
-            Op::ClassAndPosition { patches: x, out, .. }
-            | Op::Select { x, out }
-            | Op::FrameEmbedding { x, out, .. }
-            | Op::Norm { x, out, .. } => vec![x, out],
-            Op::Patches { out, .. } | Op::Broadcast { out, .. } => vec![out],
-            Op::Gather { add, out, .. } => add.iter_mut().chain([out]).collect(),
-            Op::Linear { x, epilogue, out, .. } => epilogue.residual.iter_mut().chain([x, out]).collect(),
-            Op::Rope { x, .. } => vec![x],
-            Op::Append { key, value, .. } => vec![key, value],
-            Op::Attention { query, source, out, .. } => {
-                let mut tensors = vec![query, out];
-                if let KvSource::Dense(sources) = source {
-                    tensors.extend(sources.iter_mut().flat_map(|(key, value)| [key, value]));
-                }
-                tensors
-            }
-        }
     }
 }
 

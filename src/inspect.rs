@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::backend::Capacity;
 use crate::checkpoint::Folder;
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::family::{Family, Model, Template, paper};
 use crate::generation_config::GenerationConfig;
+use crate::graph::{Counts, Plan, Plans};
 use crate::kv;
 use crate::model;
 use crate::preprocessor;
-use crate::weights::Weights;
+use crate::weights::{Kind, Stored, Weights};
 
 /// A part of the model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,6 +40,51 @@ pub struct Gate {
     pub dense: f32,
 }
 
+/// Bytes that a model takes on a device whose numbers have 2 bytes (bf16, f16) or 4 (f32, the processor).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Memory {
+    /// Weights; vectors always have 4 bytes.
+    pub weights: u64,
+    /// What a step of 256 tokens and 8 images or tiles has at a time besides.
+    pub activations: u64,
+    /// Keys and values of a token, all layers.
+    pub token: u64,
+    /// Keys and values of an image of the most rows, all gated blocks, in whole pages.
+    pub image: u64,
+}
+
+impl Memory {
+    fn of(config: &ModelConfig, weights: &Weights, plans: &Plans, number: u64) -> Memory {
+        let bytes = |stored: &Stored| {
+            let numbers = (stored.weight.rows * stored.weight.columns) as u64;
+            numbers * if stored.kind == Kind::Vector { 4 } else { number }
+        };
+        let Capacity { images, tokens } = Capacity::LEAST;
+        let counts = Counts { frames: images, images: (images / plans.frames_each).max(1), tokens, outputs: tokens };
+        let slots = |plan: &Plan| {
+            let bytes = plan.slots.iter().map(|slot| (slot.size * counts.units(slot.axis)) as u64 * number);
+            bytes.sum::<u64>()
+        };
+        let row = |kv_heads: usize, head_width: usize| 2 * (kv_heads * head_width) as u64 * number;
+        let ModelConfig { decoder, gated, .. } = config;
+        let rows = (kv::media_pages(config.media_tokens_max()) * kv::MEDIA_PAGE_ROWS) as u64;
+        Memory {
+            weights: weights.list().iter().map(bytes).sum(),
+            activations: slots(&plans.media).max(slots(&plans.text)),
+            token: decoder.layers as u64 * row(decoder.kv_heads, decoder.head_width()),
+            image: config.gated_blocks() as u64 * rows * row(gated.kv_heads, gated.head_width),
+        }
+    }
+
+    /// Tokens, or else images, that there is room for in so many bytes beside weights and activations; none if these do
+    /// not fit.
+    pub fn fits(&self, bytes: u64) -> Option<[u64; 2]> {
+        let left = bytes.checked_sub(self.weights + self.activations)?;
+        Some([left / self.token.max(1), left / self.image.max(1)])
+    }
+}
+
 /// A model folder, looked into.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -58,6 +105,8 @@ pub struct Inspection {
     pub unused: u64,
     /// Bytes of all tensors in the files.
     pub bytes: u64,
+    /// What it takes with numbers of 2 bytes, and of 4.
+    pub memory: [Memory; 2],
     /// What the folder says of generation.
     pub generation: GenerationConfig,
 }
@@ -70,10 +119,11 @@ impl Inspection {
     pub fn of(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = Folder::Disk(folder.as_ref());
         let checkpoint = Arc::new(folder.checkpoint()?);
-        let Model { family, language_model, config, names, template } = Model::open(folder, &checkpoint)?;
+        let Model { family, language_model, config, names, template, .. } = Model::open(folder, &checkpoint)?;
         let mut weights = Weights::new(checkpoint.clone(), names);
-        let preprocessor = preprocessor::open(folder, family.preprocessing, config.vision.image_size, 1)?;
-        model::record(&config, &preprocessor.levels(), &mut weights)?;
+        let preprocessor = preprocessor::open(folder, family.preprocessing, &config.vision)?;
+        let plans = model::record(&config, &preprocessor.levels(), &mut weights)?;
+        let memory = [2, 4].map(|number| Memory::of(&config, &weights, &plans, number));
         let generation = GenerationConfig::read(folder, config.decoder.vocabulary)?;
         let mut parts: BTreeMap<&'static str, Part> = BTreeMap::new();
         let mut gates = vec![[0.0; 2]; config.gated_blocks()];
@@ -90,14 +140,14 @@ impl Inspection {
                 gates[block][which] = values.iter().map(|gate| gate.tanh()).sum::<f32>() / values.len() as f32;
             }
         }
-        let layer_of = |block: usize| config.gated.first + block * config.gated.interval;
         let gates = gates.into_iter().enumerate();
-        let gates =
-            gates.map(|(block, [attention, dense])| Gate { layer: layer_of(block), attention, dense }).collect();
+        let gates = gates
+            .map(|(block, [attention, dense])| Gate { layer: config.gated.layers[block], attention, dense })
+            .collect();
         let used = weights.used();
         let unused = checkpoint.names().filter(|name| !used.contains(*name)).count() as u64;
         let bytes = checkpoint.bytes();
-        Ok(Inspection { family, language_model, config, template, parts, gates, unused, bytes, generation })
+        Ok(Inspection { family, language_model, config, template, parts, gates, unused, bytes, memory, generation })
     }
 
     /// What a model of one of [`PRESETS`](crate::PRESETS) would hold, in numbers of 16 bits. It has no gates.
@@ -107,7 +157,8 @@ impl Inspection {
     pub fn preset(name: &str) -> Result<Self> {
         let config = paper::preset(name)?;
         let mut weights = Weights::random();
-        model::record(&config, &[0.0; 3 * 256], &mut weights)?;
+        let plans = model::record(&config, &[0.0; 3 * 256], &mut weights)?;
+        let memory = [2, 4].map(|number| Memory::of(&config, &weights, &plans, number));
         let mut parts: BTreeMap<&'static str, Part> = BTreeMap::new();
         for stored in weights.list() {
             let part = parts.entry(part_of(&stored.name)).or_default();
@@ -124,6 +175,7 @@ impl Inspection {
             unused: 0,
             bytes: parts.values().map(|part| part.bytes).sum(),
             generation: GenerationConfig::default(),
+            memory,
             config,
             parts,
         })
@@ -131,7 +183,7 @@ impl Inspection {
 
     /// Media pages of an image.
     pub fn media_pages(&self) -> usize {
-        kv::media_pages(self.config.media_tokens())
+        kv::media_pages(self.config.media_tokens_max())
     }
 }
 
@@ -140,6 +192,7 @@ fn part_of(name: &str) -> &'static str {
     match name.split('.').next() {
         Some("vision") => "vision",
         Some("resampler") => "resampler",
+        Some("projector") => "projector",
         Some("gated") => "gated blocks",
         _ => "decoder",
     }

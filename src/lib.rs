@@ -59,6 +59,7 @@ pub mod video;
 #[cfg(feature = "async")]
 mod async_engine;
 mod backend;
+mod chat;
 mod engine;
 mod error;
 mod executor;
@@ -82,6 +83,7 @@ mod weights;
 #[cfg(feature = "async")]
 pub use async_engine::{AsyncEngine, Blocking, Events, PendingFeatures};
 pub use backend::{Device, DeviceInfo, devices};
+pub use chat::{Chat, Role};
 pub use checkpoint::{Dtype, Load};
 pub use engine::{
     Answer, Choice, Classification, Engine, EngineHandle, Event, EventKind, Finish, Generation, Limits, Options,
@@ -89,10 +91,10 @@ pub use engine::{
 };
 pub use error::{Error, ErrorKind, Result};
 pub use family::paper::PRESETS;
-pub use family::{Family, MediaMask, Preprocessing, Template};
+pub use family::{Begin, ChatTemplate, Family, MediaMask, Preprocessing, Template};
 pub use flamingo::Flamingo;
 pub use generation_config::GenerationConfig;
-pub use inspect::{Gate, Inspection, Part as InspectedPart};
+pub use inspect::{Gate, Inspection, Memory, Part as InspectedPart};
 pub use kv::MediaSeen;
 pub use model::config;
 pub use prompt::{Part, Prompt, PromptLimits, Rendered};

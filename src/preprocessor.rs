@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use crate::checkpoint::Folder;
+use crate::config::VisionConfig;
 use crate::error::Result;
 use crate::family::{Fields, Preprocessing, quoted};
 use crate::image::{Crop, Preprocessor};
@@ -33,17 +34,16 @@ const IGNORED: [&str; 12] = [
     "use_fast",
 ];
 
-/// Reads a folder's preprocessing, of a family, for a vision tower that sees images of `side` pixels, and up to
-/// `tiles_max` of them at once where the family cuts images into tiles.
+/// Reads a folder's preprocessing, of a family, for such a vision tower.
 ///
 /// # Errors
 /// A key whose value asks for pixels that are not computed here, or that is not known.
-pub(crate) fn open(folder: Folder, family: Preprocessing, side: usize, tiles_max: usize) -> Result<Preprocessor> {
+pub(crate) fn open(folder: Folder, family: Preprocessing, vision: &VisionConfig) -> Result<Preprocessor> {
     let Preprocessing { mut crop, class } = family;
     if let Crop::Tiles { tiles_max: most } = &mut crop {
-        *most = tiles_max;
+        *most = vision.frames();
     }
-    let family = Preprocessing { crop, class };
+    let (family, side) = (Preprocessing { crop, class }, vision.image_size);
     // transformers 5 writes all parts of a processor to one file, and looks there first.
     let (whole_file, file) = (folder.path(WHOLE_FILE), folder.path(FILE));
     let whole = Value::Object(folder.object_if_there(WHOLE_FILE, BYTES_MAX)?);

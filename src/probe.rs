@@ -19,7 +19,9 @@ use crate::weights::Weights;
 
 #[cfg(feature = "emulated")]
 pub use crate::backend::emulated;
-pub use crate::backend::{Batch, Capacity, Device, KvConfig, PageCount, PoolShape, Request, Sampled, report, tuning};
+pub use crate::backend::{
+    Batch, Capacity, Device, KvConfig, PageCount, PoolShape, Request, Sampled, Tiling, report, tuning,
+};
 pub use crate::checkpoint::Dtype;
 pub use crate::engine::scheduler::{Bounds, PromptImage, RequestState, Scheduler, SequenceKind, Step, Tokens};
 pub use crate::graph::{
@@ -203,7 +205,7 @@ impl Probe {
         let checkpoint = Arc::new(folder.checkpoint()?);
         let Model { family, config, names, .. } = Model::open(folder, &checkpoint)?;
         let mut weights = Weights::new(checkpoint, names);
-        let preprocessor = preprocessor::open(folder, family.preprocessing, config.vision.image_size, 1)?;
+        let preprocessor = preprocessor::open(folder, family.preprocessing, &config.vision)?;
         let plans = Arc::new(model::record(&config, &preprocessor.levels(), &mut weights)?);
         let probe = Probe::with(place, weights, plans, KvConfig::of(&config, pages), capacity)?;
         Ok((probe, config))

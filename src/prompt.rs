@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::checkpoint::{kind, read_bounded};
 use crate::error::{Error, Result};
+use crate::family::Begin;
 use crate::files;
 use crate::image::{self, Image};
 use crate::kv::MediaSeen;
@@ -182,6 +183,33 @@ impl Prompt {
         self.video(video)
     }
 
+    /// Adds a part.
+    pub(crate) fn part(&mut self, part: Part) -> Result<&mut Self> {
+        match part {
+            Part::Text(text) => self.text(text),
+            media => self.push_media(media),
+        }
+    }
+
+    /// Adds all parts of another prompt.
+    pub(crate) fn append(&mut self, other: Prompt) -> Result<&mut Self> {
+        for part in other.parts {
+            self.part(part)?;
+        }
+        self.notes.extend(other.notes);
+        Ok(self)
+    }
+
+    /// The same without parts.
+    pub(crate) fn emptied(&self) -> Self {
+        Prompt { limits: self.limits.clone(), notes: self.notes.clone(), ..Prompt::default() }
+    }
+
+    /// Its parts.
+    pub(crate) fn into_parts(self) -> Vec<Part> {
+        self.parts
+    }
+
     /// Keeps what is to be told of frames, once for all of them.
     fn note(&mut self, source: &dyn Display, frames: &[Image]) {
         if let Some(note) = frames.iter().find_map(Image::note) {
@@ -251,7 +279,7 @@ impl Prompt {
         Ok(prompt)
     }
 
-    fn json_part(&mut self, item: Value, place: &Place) -> Result<()> {
+    pub(crate) fn json_part(&mut self, item: Value, place: &Place) -> Result<()> {
         let Value::Object(mut fields) = item else {
             return Err(place.wrong("", "{\"text\": ...}, {\"image\": ...} or {\"video\": ...}", kind(&item)));
         };
@@ -334,10 +362,20 @@ impl Prompt {
     /// The text with all markers.
     fn written(&self, tokenizer: &Tokenizer) -> String {
         let template = tokenizer.template();
-        let between_texts = tokenizer.turn_end.filter(|_| template.turn_end_between_texts).map(|_| template.turn_end);
-        let mut text = tokenizer.begin.clone();
+        let turn_end = template.turn_end.filter(|_| tokenizer.turn_end.is_some());
+        let between_texts = turn_end.filter(|_| template.turn_end_between_texts);
+        let begin = &tokenizer.begin[..];
+        let has_begin = || self.parts.iter().any(|part| matches!(part, Part::Text(text) if text.contains(begin)));
+        let begins_at = match template.begin {
+            Begin::Tokenizer => None,
+            Begin::Text(_) => Some(0),
+            Begin::BehindImages(_) if has_begin() => None,
+            Begin::BehindImages(_) => Some(self.parts.iter().take_while(|part| !matches!(part, Part::Text(_))).count()),
+        };
+        let mut text = String::new();
         let mut previous: Option<&Part> = None;
-        for part in &self.parts {
+        for (place, part) in self.parts.iter().enumerate() {
+            text.extend(begins_at.filter(|&at| at == place).map(|_| begin));
             match part {
                 Part::Text(part) => {
                     if matches!(previous, Some(Part::Text(_))) {
@@ -355,6 +393,7 @@ impl Prompt {
             }
             previous = Some(part);
         }
+        text.extend(begins_at.filter(|&at| at == self.parts.len()).map(|_| begin));
         text
     }
 
@@ -393,14 +432,14 @@ pub struct Rendered {
 }
 
 /// A part of a prompt file: what is relative to it, and how errors name it.
-struct Place<'a> {
-    source: &'a str,
-    folder: &'a Path,
-    key: String,
+pub(crate) struct Place<'a> {
+    pub source: &'a str,
+    pub folder: &'a Path,
+    pub key: String,
 }
 
 impl Place<'_> {
-    fn wrong(&self, below: &str, expected: &str, found: &str) -> Error {
+    pub fn wrong(&self, below: &str, expected: &str, found: &str) -> Error {
         Error::invalid(self.source, format!("{}{below}", self.key), expected, found)
     }
 

@@ -112,6 +112,38 @@ pub enum Layout {
     Interleaved(usize),
     /// Columns stand where rows are wanted.
     Transposed,
+    /// Behind as many columns as a block of them has stand the columns of so many blocks by turns; the blocks are
+    /// wanted one after the other.
+    AlternatingColumns(usize),
+    /// A table, and a gate: their product is wanted, the gate as tanh(gate).
+    Gated,
+    /// A table (ratio, tile, row) for so many rows of a tile, made of six tensors: the class embedding, which comes to
+    /// row 0; positions (row) and their gate, which fades them out and positions (ratio, tile, row) in; an embedding
+    /// (ratio, tile) and its gate, which comes to all rows but row 0.
+    TilePositions(usize),
+}
+
+impl Layout {
+    /// Whether the values of a weight stand in its parts one after the other, each with rows of its own.
+    fn is_stacked(self) -> bool {
+        !matches!(self, Layout::Transposed | Layout::Gated | Layout::TilePositions(_))
+    }
+
+    /// Whether it is one of columns, which a bias does not have.
+    fn is_of_columns(self) -> bool {
+        matches!(self, Layout::Transposed | Layout::AlternatingColumns(_))
+    }
+
+    /// How many values each part of a matrix has that is not stacked.
+    fn part_sizes(self, rows: usize, columns: usize) -> Vec<usize> {
+        match self {
+            Layout::Gated => vec![rows * columns, 1],
+            Layout::TilePositions(tokens) => {
+                vec![columns, tokens * columns, 1, rows * columns, rows / tokens * columns, 1]
+            }
+            _ => unreachable!("{self:?}: its parts have rows"),
+        }
+    }
 }
 
 /// A weight that the model asked for, and where it is stored: in one or more tensors, stacked by rows.
@@ -324,13 +356,18 @@ impl Weights {
 
     fn ask(&mut self, name: &str, kind: Kind, wanted: Wanted, columns: usize) -> Result<Weight> {
         let (parts, layout) = self.sources(name);
+        let layout = match kind {
+            Kind::Vector if layout.is_of_columns() => Layout::Rows,
+            _ => layout,
+        };
         let rows = match layout {
             _ if self.are_random() => match wanted {
                 Wanted::Blocks(blocks) => blocks.iter().sum(),
                 Wanted::Between(rows) => *rows.end(),
             },
             Layout::Transposed => self.measure_transposed(&parts[0], &wanted, columns)?,
-            Layout::Rows | Layout::Interleaved(_) => self.measure(kind, &parts, &wanted, columns)?,
+            layout if layout.is_stacked() => self.measure(kind, &parts, &wanted, columns)?,
+            layout => self.measure_computed(layout, &parts, &wanted, columns)?,
         };
         let mut formats = parts.iter().map(|part| self.format(part));
         let first = formats.next().expect("a weight has a part")?;
@@ -395,6 +432,19 @@ impl Weights {
             [rows, rest @ ..] if columns > 0 && rest.iter().product::<usize>() == columns => Ok(*rows),
             _ => Err(refuse(format!("{columns} columns"))),
         }
+    }
+
+    /// Rows of a matrix that is computed from its parts, each of which has as many values as that takes.
+    fn measure_computed(&self, layout: Layout, parts: &[String], wanted: &Wanted, columns: usize) -> Result<usize> {
+        let Wanted::Blocks(&[rows]) = *wanted else { unreachable!("what is computed has rows by configuration") };
+        for (part, expected) in parts.iter().zip(layout.part_sizes(rows, columns)) {
+            let shape = self.shape(part)?;
+            if shape.iter().product::<usize>() != expected {
+                let (expected, found) = (format!("{expected} values"), format!("shape {shape:?}"));
+                return Err(Error::invalid(self.file_of(part), part, expected, found));
+            }
+        }
+        Ok(rows)
     }
 
     fn measure_transposed(&self, part: &str, wanted: &Wanted, columns: usize) -> Result<usize> {
@@ -476,14 +526,25 @@ impl Weights {
 
     /// All values of a weight as f32, rows in the order the model wants.
     pub fn values(&self, weight: Weight) -> Result<Vec<f32>> {
-        let mut values = Vec::with_capacity(weight.rows * weight.columns);
-        for tensor in self.tensors(weight)? {
-            values.extend(to_f32(&tensor));
-        }
+        let tensors = self.tensors(weight)?;
+        let stacked = || {
+            let mut values = Vec::with_capacity(weight.rows * weight.columns);
+            tensors.iter().for_each(|tensor| values.extend(to_f32(tensor)));
+            values
+        };
+        let part = |index: usize| to_f32(&tensors[index]).collect::<Vec<f32>>();
         Ok(match self.get(weight).layout {
-            Layout::Rows => values,
-            Layout::Interleaved(heads) => uninterleaved(&values, heads, values.len() / (3 * heads)),
-            Layout::Transposed => transposed(&values, weight.rows),
+            Layout::Rows => stacked(),
+            Layout::Interleaved(heads) => uninterleaved(&stacked(), heads, weight.rows * weight.columns / (3 * heads)),
+            Layout::Transposed => transposed(&stacked(), weight.rows),
+            Layout::AlternatingColumns(blocks) => in_blocks(stacked(), weight.columns, blocks),
+            Layout::Gated => {
+                let gate = part(1)[0].tanh();
+                to_f32(&tensors[0]).map(|value| gate * value).collect()
+            }
+            Layout::TilePositions(tokens) => {
+                tile_positions(&std::array::from_fn(part), to_f32(&tensors[3]), tokens, weight.columns)
+            }
         })
     }
 }
@@ -501,6 +562,34 @@ fn to_f32<'a>(tensor: &'a Tensor<'_>) -> Box<dyn Iterator<Item = f32> + 'a> {
 /// (columns, rows) to (rows, columns).
 fn transposed(values: &[f32], rows: usize) -> Vec<f32> {
     (0..rows).flat_map(|row| values.iter().skip(row).step_by(rows)).copied().collect()
+}
+
+/// Columns behind the first block of so many by turns to columns block by block.
+fn in_blocks(mut values: Vec<f32>, columns: usize, blocks: usize) -> Vec<f32> {
+    let width = columns / (1 + blocks);
+    for row in values.chunks_exact_mut(columns) {
+        let alternating = row[width..].to_vec();
+        for (at, value) in row[width..].iter_mut().enumerate() {
+            *value = alternating[at % width * blocks + at / width];
+        }
+    }
+    values
+}
+
+/// See [`Layout::TilePositions`].
+fn tile_positions(parts: &[Vec<f32>; 6], tiles: impl Iterator<Item = f32>, tokens: usize, width: usize) -> Vec<f32> {
+    let [class, position, gate, _, embedding, embedding_gate] = parts;
+    let (gate, embedding_gate) = (gate[0].tanh(), embedding_gate[0].tanh());
+    let at = |(index, tile): (usize, f32)| {
+        let (row, column) = (index / width, index % width);
+        let (tile_of, token) = (row / tokens, row % tokens);
+        let added = match token {
+            0 => class[column],
+            _ => embedding_gate * embedding[tile_of * width + column],
+        };
+        added + (1.0 - gate) * position[token * width + column] + gate * tile
+    };
+    tiles.enumerate().map(at).collect()
 }
 
 /// (head, q/k/v, entries) to (q/k/v, head, entries); `entries` values for each pair.

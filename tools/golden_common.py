@@ -207,7 +207,9 @@ def expect(step, ids, forbidden, margin):
     if found is None:
         return None
     table = logits.log_softmax(-1)
-    logprobs = [None] + [round(float(table[i, token]), 6) for i, token in enumerate(ids[1:])]
+    # A marker may have no row in the output matrix.
+    likely = [float(table[i, token]) if token < table.shape[1] else None for i, token in enumerate(ids[1:])]
+    logprobs = [None] + [None if value is None else round(value, 6) for value in likely]
     top = logits[-1].topk(5)
     return {
         "token_ids": ids,

@@ -28,7 +28,7 @@ use crate::config::ModelConfig;
 #[cfg(not(feature = "emulated"))]
 use crate::error::Error;
 use crate::error::Result;
-use crate::graph::{Appended, Counts, PlanKind, Plans, Seen, Workload};
+use crate::graph::{Appended, Counts, PlanKind, Plans, Seen, Tiled, Workload};
 use crate::kv::{ImagePages, MediaSeen, PAGE_TOKENS, PageCopy};
 use crate::weights::Weights;
 
@@ -110,12 +110,14 @@ impl Capacity {
 pub struct Batch<'a> {
     /// Values of the plan's inputs; the plans of a model have none.
     pub inputs: &'a [&'a [f32]],
-    /// Of each frame its pixels (side, side, 3), 8 bits.
+    /// Of each frame its pixels (side, side, 3), 8 bits; empty: a tile that its image does not have, all zeros.
     pub pixels: &'a [&'a [u8]],
     /// For each image or video, the media pages to fill with its first rows.
     pub images: &'a [ImagePages<'a>],
     /// For each of them, how many frames it has, one after the other in `pixels`; empty: one each.
     pub frames: &'a [u32],
+    /// For each of them, how it is cut into tiles, which are its frames; empty where the plan knows no tiles.
+    pub tilings: &'a [Tiling],
     /// For each token, its id.
     pub ids: &'a [u32],
     /// For each token, its position in its sequence.
@@ -166,6 +168,7 @@ impl<'a> Batch<'a> {
             text: Seen { keys: rows_of_page.into_values().sum(), pairs },
             media: Seen { keys, pairs: self.media.iter().map(|seen| rows(self.seen(seen))).sum() },
             appended: Appended { rows: rows(self.images), pages },
+            tiled: Tiled::of(self.tilings.iter().map(|tiling| tiling.tiles as usize)),
         }
     }
 
@@ -189,6 +192,16 @@ impl<'a> Batch<'a> {
         let of_image = |(image, count)| (0..count).map(move |number| FramePlace { number, count, image });
         (0..).zip(self.frame_counts()).flat_map(of_image)
     }
+}
+
+/// How an image is cut into tiles.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, bytemuck::NoUninit)]
+#[repr(C)]
+pub struct Tiling {
+    /// Which shape its tiles have together: a row of the tables of tile embeddings.
+    pub ratio: u32,
+    /// How many tiles there are; those that plans have more are absent.
+    pub tiles: u32,
 }
 
 /// Where a frame stands in its video.

@@ -41,8 +41,9 @@ impl Run for Classify {
 
     fn run(self) -> Outcome {
         let mut out = output()?;
-        let prompt = self.prompt.read()?;
+        let asked = self.prompt.read()?;
         let mut flamingo = self.model.open()?;
+        let (prompt, _) = asked.prompt(flamingo.tokenizer())?;
         let classification = flamingo.classify(&prompt, &self.choice)?;
         if self.json {
             return print_json(&json::classification(&classification, self.mean));

@@ -15,6 +15,7 @@ use super::{Outcome, Run, output, print_json};
     after_help = "\
 Examples:
   flamant generate MODEL -t 'A photo of' -i cat.png -t '. Caption:' --max-new-tokens 20
+  flamant generate MODEL --chat -i cat.png -t 'What is in this image?'
   flamant generate MODEL -p prompt.json --temperature 0.7 --seed 1 --json"
 )]
 pub struct Generate {
@@ -72,9 +73,11 @@ impl Run for Generate {
 
     fn run(self) -> Outcome {
         let mut out = output()?;
-        let options = self.generation();
-        let prompt = self.prompt.read()?;
+        let mut options = self.generation();
+        let asked = self.prompt.read()?;
         let mut flamingo = self.model.open()?;
+        let (prompt, stop) = asked.prompt(flamingo.tokenizer())?;
+        options.stop.extend(stop.iter().map(|text| text.to_string()));
         if self.json {
             let answer = flamingo.generate(&prompt, &options, &mut |_| {})?;
             return print_json(&json::answer(&answer));

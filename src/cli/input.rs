@@ -8,7 +8,8 @@ use clap::{ArgMatches, Args, FromArgMatches};
 use flamant::image;
 use flamant::video::FrameSampling;
 use flamant::{
-    Device, Dtype, Engine, Error, Flamingo, Inspection, Limits, Load, Options, PRESETS, Prompt, PromptLimits,
+    Chat, Device, Dtype, Engine, Error, Flamingo, Inspection, Limits, Load, Options, PRESETS, Prompt, PromptLimits,
+    Role, Tokenizer,
 };
 
 use super::{say, streams};
@@ -29,6 +30,10 @@ pub struct DeviceArguments {
     /// How weights come to memory: map (opens at once; the files must stay as they are), or read (copied when opened)
     #[arg(help_heading = "Device", long, default_value_t, env = "FLAMANT_LOAD", value_parser = |text: &str| text.parse::<Load>())]
     load: Load,
+    /// Tokens of a sequence at most, prompt and answer; what the model was made for, if not given, as far as there is
+    /// memory
+    #[arg(help_heading = "Device", long, value_name = "N")]
+    context: Option<usize>,
 }
 
 impl DeviceArguments {
@@ -48,7 +53,7 @@ impl DeviceArguments {
 
     /// Whether every number is in its range.
     pub fn check(&self, limits: Limits) -> Result<(), Error> {
-        Options::default().threads(self.threads).limits(limits).check()
+        Options::default().threads(self.threads).context_max(self.context).limits(limits).check()
     }
 
     /// What a model is opened with. Where the device was left open, standard error says which it is, and why no GPU if
@@ -58,7 +63,13 @@ impl DeviceArguments {
         if self.device == Device::Auto {
             say(format_args!("device {device}{}", refused.map_or(String::new(), |reason| format!(" ({reason})"))));
         }
-        Options::default().device(device).dtype(self.dtype).threads(self.threads).limits(limits).load(self.load)
+        Options::default()
+            .device(device)
+            .dtype(self.dtype)
+            .threads(self.threads)
+            .limits(limits)
+            .load(self.load)
+            .context_max(self.context)
     }
 }
 
@@ -216,6 +227,8 @@ impl VideoArguments {
 pub struct PromptArguments {
     file: Option<PathBuf>,
     parts: Vec<Given>,
+    chat: bool,
+    system: Option<String>,
     sampling: FrameSampling,
     limits: PromptLimits,
 }
@@ -243,6 +256,21 @@ struct Flags {
     /// (FLAMANT_FFMPEG names the program); repeat, in order with --text and --image
     #[arg(help_heading = "Prompt", long, value_name = "PATH")]
     video: Vec<PathBuf>,
+    /// The prompt is a conversation, written as the model's family writes turns: a prompt file is
+    /// [{"role": "user", "content": "..." or parts}, ...] with roles system, user and assistant; texts, images and
+    /// videos are one turn of the user
+    #[arg(help_heading = "Prompt", long)]
+    chat: bool,
+    /// What the system tells the model before the conversation
+    #[arg(
+        help_heading = "Prompt",
+        long,
+        value_name = "TEXT",
+        requires = "chat",
+        conflicts_with = "prompt",
+        allow_hyphen_values = true
+    )]
+    system: Option<String>,
 }
 
 /// How large images may be.
@@ -285,6 +313,8 @@ impl FromArgMatches for PromptArguments {
         Ok(PromptArguments {
             file: flags.prompt,
             parts: parts.into_iter().map(|(_, part)| part).collect(),
+            chat: flags.chat,
+            system: flags.system,
             sampling: VideoArguments::from_arg_matches(matches)?.sampling(),
             limits: PixelArguments::from_arg_matches(matches)?.limits(),
         })
@@ -303,23 +333,17 @@ impl PromptArguments {
     }
 
     /// Reads and decodes the prompt.
-    pub fn read(&self) -> Result<Prompt, Error> {
-        let prompt = self.decoded()?;
-        prompt.notes().iter().for_each(say);
-        Ok(prompt)
+    pub fn read(&self) -> Result<Asked, Error> {
+        let asked = if self.chat { Asked::Chat(self.conversation()?) } else { Asked::Prompt(self.decoded()?) };
+        asked.notes().iter().for_each(say);
+        Ok(asked)
     }
 
     fn decoded(&self) -> Result<Prompt, Error> {
         let limits = self.limits.clone();
         match self.file.as_deref() {
             Some(file) if file.as_os_str() == "-" => {
-                let mut text = String::new();
-                let stdin = streams::input()?;
-                stdin
-                    .take(limits.bytes_max.saturating_add(1))
-                    .read_to_string(&mut text)
-                    .map_err(|error| Error::file("standard input", error))?;
-                Prompt::from_json(&text, "standard input", Path::new(""), limits)
+                Prompt::from_json(&standard_input(&limits)?, "standard input", Path::new(""), limits)
             }
             Some(file) => Prompt::from_file(file, limits),
             None => {
@@ -333,6 +357,55 @@ impl PromptArguments {
                 }
                 Ok(prompt)
             }
+        }
+    }
+
+    fn conversation(&self) -> Result<Chat, Error> {
+        let limits = self.limits.clone();
+        match self.file.as_deref() {
+            Some(file) if file.as_os_str() == "-" => {
+                Chat::from_json(&standard_input(&limits)?, "standard input", Path::new(""), limits)
+            }
+            Some(file) => Chat::from_file(file, limits),
+            None => {
+                let mut chat = Chat::with_limits(limits);
+                if let Some(system) = &self.system {
+                    let mut text = Prompt::new();
+                    text.text(system)?;
+                    chat.turn(Role::System, text)?;
+                }
+                chat.turn(Role::User, self.decoded()?)?;
+                Ok(chat)
+            }
+        }
+    }
+}
+
+fn standard_input(limits: &PromptLimits) -> Result<String, Error> {
+    let mut text = String::new();
+    let read = streams::input()?.take(limits.bytes_max.saturating_add(1)).read_to_string(&mut text);
+    read.map(|_| text).map_err(|error| Error::file("standard input", error))
+}
+
+/// What is asked of a model, whose family writes conversations in its own way.
+pub enum Asked {
+    Prompt(Prompt),
+    Chat(Chat),
+}
+
+impl Asked {
+    fn notes(&self) -> &[String] {
+        match self {
+            Asked::Prompt(prompt) => prompt.notes(),
+            Asked::Chat(chat) => chat.notes(),
+        }
+    }
+
+    /// The prompt, and texts that end an answer to it.
+    pub fn prompt(self, tokenizer: &Tokenizer) -> Result<(Prompt, &'static [&'static str]), Error> {
+        match self {
+            Asked::Prompt(prompt) => Ok((prompt, &[])),
+            Asked::Chat(chat) => Ok((chat.prompt(tokenizer.chat())?, tokenizer.chat().stop)),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 use flamant::config::ModelConfig;
-use flamant::{Device, GenerationConfig, Inspection, Limits, MediaMask};
+use flamant::{Device, GenerationConfig, Inspection, Limits, MediaMask, Memory};
 use serde_json::json;
 
 use super::input::FolderOrPreset;
@@ -30,37 +30,26 @@ impl Run for Inspect {
 }
 
 fn show(inspection: &Inspection) -> Outcome {
-    let ModelConfig { vision, resampler, gated, decoder } = &inspection.config;
     let mut out = output()?;
     writeln!(out, "family      {}, language model {}", inspection.family.name, inspection.language_model)?;
-    let (side, patch) = (vision.image_size, vision.patch_size);
-    let clip = format!("{} layers of {} x {}", vision.layers, vision.heads, vision.width / vision.heads);
-    writeln!(out, "vision      {clip}, {side} px in patches of {patch}, {} tokens", vision.tokens_out())?;
-    match resampler {
-        Some(r) => {
-            writeln!(out, "resampler   {} layers of {} x {}, {} latents", r.depth, r.heads, r.head_width, r.latents)?
-        }
-        None => writeln!(out, "resampler   none")?,
-    }
-    let video = match resampler.as_ref().map(|resampler| resampler.frame_embeddings) {
-        None => "not read: its frames can be given as images".to_owned(),
-        Some(None) => "frames as a set, without embeddings of their place".to_owned(),
-        Some(Some(count)) => format!("frames with {count} embeddings of their place"),
+    show_images(&mut out, &inspection.config, inspection.media_pages())?;
+    let ModelConfig { gated, decoder, .. } = &inspection.config;
+    let grouped = |heads: usize, kv_heads: usize, width: usize| match heads == kv_heads {
+        true => format!("{heads} x {width}"),
+        false => format!("{heads} x {width} on {kv_heads}"),
     };
-    writeln!(out, "video       {video}")?;
-    let rows = inspection.config.media_tokens();
-    writeln!(out, "images      {rows} rows of keys and values, {} media pages", inspection.media_pages())?;
     let seen = match inspection.template.media_mask {
         MediaMask::Following => "the image after it, none behind the last",
         MediaMask::PrecedingInDocument => "the last image before it in its document",
+        MediaMask::PrecedingGroup => "the last group of neighbouring images before it",
         _ => "the last image before it",
     };
     let answer =
         if inspection.template.answer_sees_media { "an answer what the prompt's end sees" } else { "an answer none" };
     writeln!(out, "text        sees {seen}; {answer}")?;
-    let blocks = inspection.config.gated_blocks();
-    writeln!(out, "gated       {blocks} blocks of {} x {}", gated.heads, gated.head_width)?;
-    let heads = format!("{} x {}", decoder.heads, decoder.head_width());
+    let heads = grouped(gated.heads, gated.kv_heads, gated.head_width);
+    writeln!(out, "gated       {} blocks of {heads}", inspection.config.gated_blocks())?;
+    let heads = grouped(decoder.heads, decoder.kv_heads, decoder.head_width());
     let (tokens, most) = (decoder.vocabulary, decoder.positions_max);
     writeln!(out, "decoder     {} layers of {heads}, {tokens} tokens, {most} positions", decoder.layers)?;
     let steps = steps().map(|(device, tokens, images)| format!("{tokens} tokens and {images} images on {device}"));
@@ -73,11 +62,71 @@ fn show(inspection: &Inspection) -> Outcome {
     }
     let total: u64 = inspection.parts.values().map(|part| part.parameters).sum();
     writeln!(out, "{:12} {total:>15} {:>15}  {} unused", "all", inspection.bytes, inspection.unused)?;
+    show_memory(&mut out, inspection)?;
     if !inspection.gates.is_empty() {
         writeln!(out, "\nlayer  tanh(attention gate)  tanh(dense gate)")?;
     }
     for gate in &inspection.gates {
         writeln!(out, "{:5}  {:20.4}  {:16.4}", gate.layer, gate.attention, gate.dense)?;
+    }
+    Ok(())
+}
+
+/// What images go through until gated blocks see them.
+fn show_images(out: &mut impl Write, config: &ModelConfig, pages: usize) -> Outcome {
+    let ModelConfig { vision, resampler, projector, .. } = config;
+    let (side, patch) = (vision.image_size, vision.patch_size);
+    let heads = format!("{} x {}", vision.heads, vision.width / vision.heads);
+    let layers = match &vision.tiles {
+        None => format!("{} layers", vision.layers),
+        Some(tiles) => format!("{} + {} layers", vision.layers, tiles.global_layers),
+    };
+    writeln!(out, "vision      {layers} of {heads}, {side} px in patches of {patch}, {} tokens", vision.tokens_out())?;
+    if let Some(tiles) = &vision.tiles {
+        let taken: Vec<String> = tiles.intermediate_layers.iter().map(usize::to_string).collect();
+        writeln!(
+            out,
+            "tiles       up to {} an image; the inputs of layers {} go on too",
+            tiles.most,
+            taken.join(", ")
+        )?;
+    }
+    match (resampler, projector) {
+        (Some(r), _) => {
+            writeln!(out, "resampler   {} layers of {} x {}, {} latents", r.depth, r.heads, r.head_width, r.latents)?
+        }
+        (None, Some(width)) => writeln!(out, "projector   {} columns to {width}", vision.width_out())?,
+        (None, None) => writeln!(out, "resampler   none")?,
+    }
+    let video = match resampler.as_ref().map(|resampler| resampler.frame_embeddings) {
+        None => "not read: its frames can be given as images".to_owned(),
+        Some(None) => "frames as a set, without embeddings of their place".to_owned(),
+        Some(Some(count)) => format!("frames with {count} embeddings of their place"),
+    };
+    writeln!(out, "video       {video}")?;
+    let (rows, most) = (config.media_tokens(), config.media_tokens_max());
+    let rows = if rows == most { rows.to_string() } else { format!("{rows} to {most}") };
+    writeln!(out, "images      {rows} rows of keys and values, {pages} media pages at most")?;
+    Ok(())
+}
+
+/// Cards whose memory is said to hold so many tokens: gigabytes of a consumer's card, an A100 or H100, an H200.
+const CARDS: [u64; 3] = [24, 80, 141];
+
+/// Memory on devices of 2 and of 4 bytes a number, and what cards hold beside it.
+fn show_memory(out: &mut impl Write, inspection: &Inspection) -> Outcome {
+    writeln!(out, "\n{:12} {:>15} {:>15} {:>15} {:>15}", "memory", "weights", "activations", "token", "image")?;
+    for (name, memory) in ["bf16 or f16", "f32"].iter().zip(&inspection.memory) {
+        let Memory { weights, activations, token, image, .. } = memory;
+        writeln!(out, "{name:12} {weights:>15} {activations:>15} {token:>15} {image:>15}")?;
+    }
+    for card in CARDS {
+        match inspection.memory[0].fits(card * 1_000_000_000) {
+            Some([tokens, images]) => {
+                writeln!(out, "{card:>3} GB       in bf16 beside it {tokens} tokens, or {images} images")?
+            }
+            None => writeln!(out, "{card:>3} GB       too small in bf16")?,
+        }
     }
     Ok(())
 }
@@ -113,6 +162,21 @@ fn steps() -> [(&'static str, usize, usize); 2] {
     })
 }
 
+/// Bytes by format; what cards hold.
+fn memory(inspection: &Inspection) -> serde_json::Value {
+    let bytes = |memory: &Memory| {
+        let Memory { weights, activations, token, image, .. } = memory;
+        json!({"weights": weights, "activations": activations, "token": token, "image": image})
+    };
+    let [half, single] = &inspection.memory;
+    let fits = CARDS.map(|card| {
+        let fits = half.fits(card * 1_000_000_000).map(|[tokens, images]| json!({"tokens": tokens, "images": images}));
+        (format!("{card} GB"), json!(fits))
+    });
+    let fits = fits.into_iter().collect::<serde_json::Map<_, _>>();
+    json!({"bf16": bytes(half), "f16": bytes(half), "f32": bytes(single), "bf16_fits": fits})
+}
+
 fn report(inspection: &Inspection) -> serde_json::Value {
     let parts: serde_json::Map<_, _> = inspection
         .parts
@@ -138,6 +202,7 @@ fn report(inspection: &Inspection) -> serde_json::Value {
         },
         "steps": steps.collect::<serde_json::Map<_, _>>(),
         "parts": parts,
+        "memory": memory(inspection),
         "gates": gates.map(|gate| json!({"layer": gate.layer, "attention": gate.attention, "dense": gate.dense})).collect::<Vec<_>>(),
         "bytes": inspection.bytes,
         "unused_tensors": inspection.unused,

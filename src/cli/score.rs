@@ -39,8 +39,9 @@ impl Run for Score {
 
     fn run(self) -> Outcome {
         let mut out = output()?;
-        let prompt = self.prompt.read()?;
+        let asked = self.prompt.read()?;
         let mut flamingo = self.model.open()?;
+        let (prompt, _) = asked.prompt(flamingo.tokenizer())?;
         let mut file = match &self.logits {
             Some(path) => {
                 let tokens = prompt.render(flamingo.tokenizer())?.ids.len();

@@ -117,6 +117,7 @@ fn every_name_that_a_model_asks_for_is_given_and_no_tensor_twice() {
         "FlamingoMini Gpt2",
         "FlamingoMini Opt",
         "Idefics Llama",
+        "Llama 3.2 Vision Llama 3.1",
         "OpenFlamingo GptNeoX",
         "OpenFlamingo Llama",
         "OpenFlamingo MosaicGpt",

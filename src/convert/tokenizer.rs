@@ -2,6 +2,7 @@
 
 use crate::checkpoint::{Folder, is_there, read_json};
 use crate::error::{Error, Result};
+use crate::family::open_flamingo::END_OF_CHUNK;
 use crate::family::{CONFIG_BYTES_MAX, Family};
 use crate::tokenizer::{TOKENIZER_BYTES_MAX, Tokenizer as Opened};
 use serde_json::{Value, json};
@@ -42,7 +43,7 @@ impl Tokenizer {
         let config = merged_config(folder)?;
         let length = length(&json, &file)?;
         let mut tokenizer = Tokenizer { family, length, json, config, end_of_chunk: 0, media: None };
-        tokenizer.end_of_chunk = tokenizer.add(family.template.turn_end, &file)?;
+        tokenizer.end_of_chunk = tokenizer.add(END_OF_CHUNK, &file)?;
         if family.template.image_tokens.is_empty() {
             tokenizer.media = Some(tokenizer.add(family.template.image, &file)?);
         }
@@ -62,7 +63,7 @@ impl Tokenizer {
         let opened = Opened::open(folder, self.family, self.length)?;
         let template = &self.family.template;
         let media = self.media.map(|media| (template.image, media, opened.media.first().copied()));
-        let turn_end = (template.turn_end, self.end_of_chunk, opened.turn_end);
+        let turn_end = (END_OF_CHUNK, self.end_of_chunk, opened.turn_end);
         for (token, expected, found) in [turn_end].into_iter().chain(media) {
             if found.is_none_or(|found| found as usize != expected) {
                 let found = found.map_or_else(|| "none".to_owned(), |found| found.to_string());

@@ -50,7 +50,7 @@ struct Work {
 
 impl Work {
     fn new(media: Vec<Arc<Pixels>>) -> Work {
-        let frames = media.iter().map(|pixels| pixels.frames().len()).sum();
+        let frames = media.iter().map(|pixels| pixels.frame_count()).sum();
         Work { media, frames, values: Vec::new(), done: 0 }
     }
 
@@ -73,7 +73,7 @@ impl Work {
         let mut frames = self.values.chunks_exact_mut(width.max(1));
         let mean = |(image, pixels): (usize, &Arc<Pixels>)| {
             let mut sum = vec![0.0; width];
-            for frame in frames.by_ref().take(pixels.frames().len()) {
+            for frame in frames.by_ref().take(pixels.frame_count()) {
                 unit(frame);
                 sum.iter_mut().zip(frame).for_each(|(sum, value)| *sum += *value);
             }

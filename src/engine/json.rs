@@ -80,7 +80,7 @@ pub fn device(device: &DeviceInfo) -> Value {
 
 /// What a model is made of.
 pub fn config(config: &ModelConfig) -> Value {
-    let ModelConfig { vision, resampler, gated, decoder } = config;
+    let ModelConfig { vision, resampler, gated, decoder, .. } = config;
     let resampler = resampler.as_ref().map(|resampler| {
         json!({
             "layers": resampler.depth, "latents": resampler.latents,
@@ -94,8 +94,8 @@ pub fn config(config: &ModelConfig) -> Value {
             "image_size": vision.image_size, "patch_size": vision.patch_size, "tokens": vision.tokens_out(),
         },
         "resampler": resampler,
-        "image": {"rows": config.media_tokens(), "media_pages": media_pages(config.media_tokens())},
-        "gated_blocks": {"interval": gated.interval, "heads": gated.heads, "head_width": gated.head_width},
+        "image": {"rows": config.media_tokens_max(), "media_pages": media_pages(config.media_tokens_max())},
+        "gated_blocks": {"before_layers": gated.layers, "heads": gated.heads, "head_width": gated.head_width},
         "decoder": {
             "layers": decoder.layers, "width": decoder.width, "heads": decoder.heads,
             "vocabulary": decoder.vocabulary, "positions": decoder.positions_max,

@@ -5,7 +5,7 @@ use crate::checkpoint::Dtype;
 use crate::checkpoint::Load;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::kv::PAGE_TOKENS;
+use crate::kv::{PAGE_TOKENS, media_pages};
 use crate::setters::setters;
 
 /// What an engine may use; checked when it is opened. Whatever would pass a limit waits or is refused.
@@ -52,6 +52,8 @@ const BATCHED_TOKENS_MAX: usize = 8192;
 const BATCHED_IMAGES_MAX: usize = 64;
 /// Images whose pages are asked for where memory decides.
 const IMAGES_USUAL: usize = 256;
+/// Tokens that there must be memory for, of a model made for more, if nothing is said.
+const CONTEXT_USUAL: usize = 8192;
 /// More pages than any memory holds.
 const PAGES_MAX: usize = 1 << 28;
 
@@ -91,26 +93,44 @@ impl Limits {
         }
     }
 
-    /// Text pages and media pages for sequences of up to `context_max` tokens, and images of up to `image_pages` pages.
-    pub(super) fn pages(&self, context_max: usize, image_pages: usize) -> Result<[PageCount; 2]> {
+    /// Text pages and media pages of a model for sequences of `context` tokens.
+    pub(super) fn pages(&self, context: Context, config: &ModelConfig) -> Result<[PageCount; 2]> {
+        let image_pages = media_pages(config.media_tokens_max());
         // With one page more, a sequence of full length that forks can copy the page it writes.
-        let least = context_max.div_ceil(PAGE_TOKENS) + 1;
+        let pages = |context: usize| context.div_ceil(PAGE_TOKENS) + 1;
+        let (least, most) = (pages(context.least), pages(context.most));
         let exactly = |name: &str, count: usize, least: usize| {
             within(name, count, least, PAGES_MAX)?;
             Ok(PageCount { least: count, most: count })
         };
         let text = match self.text_pages {
-            Some(count) => exactly("text-pages", count, least)?,
-            None => PageCount { least, most: self.max_sequences * least },
+            Some(count) => exactly("text-pages", count, most)?,
+            None => PageCount { least, most: self.max_sequences * most },
         };
         let media = match self.media_pages {
             Some(count) => exactly("media-pages", count, image_pages)?,
             None => PageCount {
-                least: image_pages * self.steps(Capacity::LEAST).images,
+                least: image_pages * (self.steps(Capacity::LEAST).images / config.vision.frames()).max(1),
                 most: image_pages * IMAGES_USUAL.max(self.max_sequences),
             },
         };
         Ok([text, media])
+    }
+}
+
+/// Tokens of a sequence.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Context {
+    /// Fewer will not do.
+    pub least: usize,
+    /// What the model can have.
+    pub most: usize,
+}
+
+impl Context {
+    /// How many there are with so many text pages.
+    pub fn with(self, text_pages: usize) -> usize {
+        self.most.min((text_pages - 1) * PAGE_TOKENS)
     }
 }
 
@@ -125,7 +145,8 @@ pub struct Options {
     pub dtype: Option<Dtype>,
     /// Worker threads on the processor; 0: one for each core.
     pub threads: usize,
-    /// Most tokens of a sequence, prompt and answer; none: what the model was made for.
+    /// Most tokens of a sequence, prompt and answer; none: what the model was made for, or fewer, but at least 8192,
+    /// where memory is short.
     pub context_max: Option<usize>,
     /// What it may use.
     pub limits: Limits,
@@ -145,15 +166,20 @@ impl Options {
         if self.threads > THREADS_MAX {
             return Err(Error::limit("threads", THREADS_MAX as u64, self.threads as u64));
         }
+        if self.context_max == Some(0) {
+            return Err(Error::argument("context: expected at least 1 token, found 0"));
+        }
         self.limits.check()
     }
 
-    /// Most tokens of a sequence of this model.
-    pub(super) fn context(&self, config: &ModelConfig) -> Result<usize> {
+    /// Most tokens of a sequence of this model: as many as are asked for, or what it was made for, as far as there is
+    /// memory.
+    pub(super) fn context(&self, config: &ModelConfig) -> Result<Context> {
         let made_for = config.decoder.positions_max;
-        match self.context_max.unwrap_or(made_for) {
-            context if (1..=made_for).contains(&context) => Ok(context),
-            context => Err(Error::argument(format!("context: expected 1 to {made_for} tokens, found {context}"))),
+        match self.context_max {
+            None => Ok(Context { least: made_for.min(CONTEXT_USUAL), most: made_for }),
+            Some(context) if (1..=made_for).contains(&context) => Ok(Context { least: context, most: context }),
+            Some(context) => Err(Error::argument(format!("context: expected 1 to {made_for} tokens, found {context}"))),
         }
     }
 }

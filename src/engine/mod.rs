@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::backend::{BackendOptions, Batch, Capacity, Device};
+use crate::backend::{BackendOptions, Batch, Capacity, Device, Tiling};
 use crate::checkpoint::{Checkpoint, Dtype, Folder};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
@@ -44,7 +44,7 @@ use crate::executor::{Executor, RowResult};
 use crate::family::Model;
 use crate::generation_config::GenerationConfig;
 use crate::image::Preprocessor;
-use crate::kv::{self, ImagePages};
+use crate::kv::ImagePages;
 use crate::preprocessor;
 use crate::tokenizer::Tokenizer;
 use crate::trace::event;
@@ -168,10 +168,12 @@ impl Engine {
     fn open_files(folder: Folder, options: &Options) -> Result<Self> {
         options.check()?;
         let checkpoint = Arc::new(folder.load(options.load)?);
-        let Model { family, config, template, names, .. } = Model::open(folder, &checkpoint)?;
-        let vocabulary = config.decoder.vocabulary;
-        let tokenizer = Tokenizer::open(folder, family, vocabulary)?.with_template(template);
-        let preprocessor = preprocessor::open(folder, family.preprocessing, config.vision.image_size, 1)?;
+        let model = Model::open(folder, &checkpoint)?;
+        let vocabulary = model.config.decoder.vocabulary;
+        let tokenizer = Tokenizer::open(folder, model.family, vocabulary)?.with_template(model.template);
+        model.check_marker(folder, &tokenizer.media)?;
+        let Model { family, config, names, .. } = model;
+        let preprocessor = preprocessor::open(folder, family.preprocessing, &config.vision)?;
         let special = GenerationConfig::read(folder, vocabulary)?.settle(folder, &tokenizer, vocabulary)?;
         let weights = Weights::new(checkpoint.clone(), names);
         Self::with(Opened { config, tokenizer, preprocessor, checkpoint, weights, special }, options)
@@ -180,8 +182,8 @@ impl Engine {
     fn with(opened: Opened, options: &Options) -> Result<Self> {
         let Opened { config, tokenizer, preprocessor, checkpoint, weights, special } = opened;
         let mut limits = options.limits.clone();
-        let context_max = options.context(&config)?;
-        let pages = limits.pages(context_max, kv::media_pages(config.media_tokens()))?;
+        let context = options.context(&config)?;
+        let pages = limits.pages(context, &config)?;
         let (device, fallback) = options.device.resolve();
         let opening = BackendOptions {
             device,
@@ -196,6 +198,7 @@ impl Engine {
         // What was copied until now is what the headers spoke of.
         checkpoint.check_unchanged()?;
         let (text_pages, media_pages) = executor.pages();
+        let context_max = context.with(text_pages);
         let Capacity { images, tokens } = executor.capacity();
         (limits.text_pages, limits.media_pages) = (Some(text_pages), Some(media_pages));
         (limits.max_batched_tokens, limits.max_batched_images) = (Some(tokens), Some(images));
@@ -509,16 +512,17 @@ impl Engine {
         let most = self.executor.capacity().images;
         let mut first = 0;
         while first < pixels.len() {
-            let (mut frames, mut counts): (Vec<&[u8]>, Vec<u32>) = Default::default();
+            let (mut frames, mut counts, mut tilings): (Vec<&[u8]>, Vec<u32>, Vec<Tiling>) = Default::default();
             for pixels in &pixels[first..] {
-                if !counts.is_empty() && frames.len() + pixels.frames().len() > most {
+                if !counts.is_empty() && frames.len() + pixels.frame_count() > most {
                     break;
                 }
                 frames.extend(pixels.frames());
-                counts.push(pixels.frames().len() as u32);
+                counts.push(pixels.frame_count() as u32);
+                tilings.push(pixels.tiling());
             }
             let images = &encoded[first..][..counts.len()];
-            self.executor.encode(&frames, &counts, images)?;
+            self.executor.encode(&frames, &counts, &tilings, images)?;
             first += images.len();
         }
         Ok(())

@@ -2,7 +2,7 @@
 //! may do so while another runs the engine.
 
 use std::collections::HashMap;
-use std::slice::ChunksExact;
+use std::iter;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use blake3::Hash;
@@ -10,10 +10,11 @@ use blake3::Hash;
 use super::request::{Request, Task as Asked};
 use super::scheduler::{PromptImage, SequenceKind, Tokens};
 use super::tasks::{Classifying, Scoring, Searching, Surroundings, Task, Writing};
+use crate::backend::Tiling;
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::image::{Image, Preprocessor};
+use crate::image::{Frames, Image, Preprocessor};
 use crate::prompt::Prompt;
 use crate::tokenizer::Tokenizer;
 
@@ -62,10 +63,12 @@ struct Inner {
 pub(super) struct Pixels {
     /// What was in the image, whatever its size.
     pub content: Hash,
-    /// (frames, side, side, 3), 8 bits.
+    /// (frames that are there, side, side, 3), 8 bits.
     pub rgb: Vec<u8>,
-    /// How many there are, at least one.
+    /// How many the model takes, at least one.
     count: usize,
+    /// How they are tiles of the image; those that `count` has more are absent.
+    tiling: Option<Tiling>,
     /// Rows of keys and values that the model makes of them.
     rows: usize,
 }
@@ -73,7 +76,12 @@ pub(super) struct Pixels {
 impl Pixels {
     /// So many frames, one after the other, of which the model makes `rows` rows of keys and values.
     pub fn new(content: Hash, rgb: Vec<u8>, count: usize, rows: usize) -> Pixels {
-        Pixels { content, rgb, count, rows }
+        Pixels { content, rgb, count, tiling: None, rows }
+    }
+
+    /// An image of such tiles for a model with room for `most`, which makes `rows` rows of each.
+    fn of_tiles(content: Hash, rgb: Vec<u8>, tiling: Tiling, most: usize, rows: usize) -> Pixels {
+        Pixels { content, rgb, count: most, tiling: Some(tiling), rows: tiling.tiles as usize * rows }
     }
 
     /// Bytes of its frames.
@@ -81,9 +89,20 @@ impl Pixels {
         self.rgb.len() as u64
     }
 
-    /// Each frame: (side, side, 3).
-    pub fn frames(&self) -> ChunksExact<'_, u8> {
-        self.rgb.chunks_exact(self.rgb.len() / self.count)
+    /// How many frames the model takes.
+    pub fn frame_count(&self) -> usize {
+        self.count
+    }
+
+    /// How they are tiles of an image, if they are.
+    pub fn tiling(&self) -> Tiling {
+        self.tiling.unwrap_or_default()
+    }
+
+    /// Each frame: (side, side, 3), or nothing for a tile that is absent.
+    pub fn frames(&self) -> impl Iterator<Item = &[u8]> {
+        let there = self.tiling.map_or(self.count, |tiling| tiling.tiles as usize);
+        self.rgb.chunks_exact(self.rgb.len() / there).chain(iter::repeat_n(&[][..], self.count - there))
     }
 }
 
@@ -316,9 +335,18 @@ impl Preparer {
             return pixels;
         }
         // Not under the lock: others may resize theirs meanwhile.
-        let rgb = frames.iter().flat_map(|frame| self.inner.preprocessor.rgb(frame)).collect();
         let rows = self.config().media_tokens();
-        let pixels = Arc::new(Pixels::new(content, rgb, frames.len(), rows));
+        let pixels = Arc::new(match (&self.config().vision.tiles, frames) {
+            (Some(config), [image]) => {
+                let Frames { rgb, tiles, ratio } = self.inner.preprocessor.frames(image);
+                Pixels::of_tiles(content, rgb, Tiling { ratio, tiles: tiles as u32 }, config.most, rows)
+            }
+            (None, frames) => {
+                let rgb = frames.iter().flat_map(|frame| self.inner.preprocessor.frames(frame).rgb).collect();
+                Pixels::new(content, rgb, frames.len(), rows)
+            }
+            (Some(_), _) => unreachable!("a model without a resampler is given no videos"),
+        });
         kept().keep(pixels.clone());
         pixels
     }

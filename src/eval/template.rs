@@ -77,10 +77,21 @@ enum Piece {
 impl Template {
     /// The names of the forms that are built in: `openflamingo` as OpenFlamingo 2.0.1 evaluates; `idefics` and
     /// `idefics-instruct`, in the manner of IDEFICS's model card, because the authors' own evaluation forms are not
-    /// public; `otter`, `mmgpt`, `med-flamingo` and `flamingo-mini` in that of their demonstrations; `demo` as the
+    /// public; `otter`, `mmgpt`, `med-flamingo` and `flamingo-mini` in that of their demonstrations; `mllama` and
+    /// `mllama-instruct`, for Llama 3.2 Vision, in the manner of those of IDEFICS; `demo` as the
     /// model in the box was trained.
-    pub const NAMES: [&str; 8] =
-        ["openflamingo", "idefics", "idefics-instruct", "otter", "mmgpt", "med-flamingo", "flamingo-mini", "demo"];
+    pub const NAMES: [&str; 10] = [
+        "openflamingo",
+        "idefics",
+        "idefics-instruct",
+        "otter",
+        "mmgpt",
+        "med-flamingo",
+        "flamingo-mini",
+        "mllama",
+        "mllama-instruct",
+        "demo",
+    ];
 
     /// The template of a name in [`Template::NAMES`], or else the one in a file.
     ///

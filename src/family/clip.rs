@@ -58,7 +58,9 @@ pub(super) fn read(fields: &Fields, keys: Keys, class_token_kept: bool) -> Resul
         patch_size,
         activation: fields.activation("hidden_act", keys.activation_default)?,
         norm_epsilon: fields.epsilon("layer_norm_eps", 1e-5)?,
+        attention_bias: true,
         class_token_kept,
+        tiles: None,
     })
 }
 

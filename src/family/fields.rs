@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::checkpoint::kind;
-use crate::config::Activation;
+use crate::config::{Activation, RopeScaling};
 use crate::error::{Error, Result};
 
 /// A JSON object that knows its file and its path inside it, so that every complaint can name both.
@@ -141,6 +141,49 @@ impl<'a> Fields<'a> {
             Some(theta) => Ok(theta),
             None => self.number("rope_theta", Some(10_000.0), 1.0..=1e9),
         }
+    }
+
+    /// Base of the rotary frequencies, and how they are scaled: `rope_parameters` (transformers 5), or `rope_theta` and
+    /// `rope_scaling`.
+    pub fn rope(&self, theta: f32) -> Result<(f32, Option<RopeScaling>)> {
+        let parameters = self.section("rope_parameters")?;
+        let scaling = match parameters.map {
+            Some(_) => parameters,
+            None => self.section("rope_scaling")?,
+        };
+        let theta = match scaling.optional_number("rope_theta", 1.0..=1e9)? {
+            Some(theta) => theta,
+            None => self.number("rope_theta", Some(theta), 1.0..=1e9)?,
+        };
+        // An older spelling.
+        let key = if scaling.get("rope_type").is_none() { "type" } else { "rope_type" };
+        match scaling.text(key, Some("default"))?.as_str() {
+            "default" => Ok((theta, None)),
+            "llama3" => {
+                let scaling = RopeScaling {
+                    factor: scaling.number("factor", None, 1.0..=1e6)?,
+                    low_turns: scaling.number("low_freq_factor", None, 1e-6..=1e6)?,
+                    high_turns: scaling.number("high_freq_factor", None, 1e-6..=1e6)?,
+                    old_context: scaling.count("original_max_position_embeddings", None, 1 << 24)?,
+                };
+                match scaling.low_turns < scaling.high_turns {
+                    true => Ok((theta, Some(scaling))),
+                    false => {
+                        let expected = format!("more than the low_freq_factor {}", scaling.low_turns);
+                        Err(self.invalid("high_freq_factor", expected, scaling.high_turns))
+                    }
+                }
+            }
+            other => Err(scaling.invalid(key, "\"default\" or \"llama3\"", quoted(other))),
+        }
+    }
+
+    /// A list of whole numbers.
+    pub fn numbers(&self, key: &str, found: &Value) -> Result<Vec<usize>> {
+        let number = |value: &Value| value.as_u64().and_then(|number| usize::try_from(number).ok());
+        let numbers = found.as_array().filter(|list| list.len() <= 4096);
+        let numbers = numbers.and_then(|list| list.iter().map(number).collect());
+        numbers.ok_or_else(|| self.invalid(key, "an array of whole numbers", found))
     }
 
     pub fn divides(&self, key: &str, divisor: usize, of: &str, number: usize) -> Result<()> {

@@ -4,7 +4,7 @@
 use super::fields::Fields;
 use super::language::{GPT2, Language, OPT};
 use super::tables::{Section, Table, Tables};
-use super::{Family, MediaMask, Parts, Preprocessing, Template, clip, open_flamingo};
+use super::{ChatTemplate, Family, MediaMask, Parts, Preprocessing, Template, clip, open_flamingo};
 use crate::checkpoint::Checkpoint;
 use crate::config::{
     Activation, DecoderConfig, GatedConfig, Mlp, ModelConfig, Norm, Position, ResamplerConfig, Residual, VisionConfig,
@@ -12,6 +12,16 @@ use crate::config::{
 use crate::error::{Error, Result};
 use crate::image::Crop;
 use crate::weights::Names;
+
+/// Captions, all that it was trained on.
+const CHAT: ChatTemplate = ChatTemplate {
+    name: "flamingo-mini",
+    user_after: "Output: ",
+    user_after_images: "Output: ",
+    answer_after: "<EOC>",
+    reserved: &["<EOC>"],
+    ..ChatTemplate::RAW
+};
 
 /// flamingo-mini (`modeling_flamingo.py`): the text `<image>` stands for an image, and what counts of it is the token
 /// of `<`, alone or after a space.
@@ -21,13 +31,14 @@ pub(super) static FAMILY: Family = Family {
     template: Template {
         image_tokens: &["<", "\u{120}<"],
         document_end: Some("</s>"),
-        turn_end: "<EOC>",
+        turn_end: Some("<EOC>"),
         media_mask: MediaMask::Preceding,
         ..open_flamingo::FAMILY.template
     },
     more_tokens: &[],
     tower: Some(TOWER),
     preprocessing: Preprocessing { crop: Crop::RgbShortestEdgeCentreCrop, class: "CLIP" },
+    chats: [CHAT; 2],
     evaluations: ["flamingo-mini", "flamingo-mini"],
     read,
 };
@@ -66,8 +77,7 @@ fn read(fields: &Fields, checkpoint: &Checkpoint) -> Result<Parts> {
     };
     let heads = fields.count("xattn_heads", Some(8), 1024)?;
     let gated = GatedConfig {
-        interval,
-        first: 0,
+        layers: GatedConfig::every(interval, 0, decoder.layers),
         heads,
         kv_heads: heads,
         head_width: fields.count("xattn_dim_head", Some(64), 65_536)?,
@@ -77,10 +87,11 @@ fn read(fields: &Fields, checkpoint: &Checkpoint) -> Result<Parts> {
         mlp: Mlp::Plain(activation("xattn_act")?),
         mlp_width: found
             .rows(&format!("{LANGUAGE}{}.0.xattn_block.ffw.1.weight", within(language, language.layers)))?,
+        mlp_everywhere: true,
     };
-    let config = ModelConfig { vision: tower(&found)?, resampler: Some(resampler), gated, decoder };
+    let config = ModelConfig { vision: tower(&found)?, resampler: Some(resampler), projector: None, gated, decoder };
     let names = names(language, &config);
-    Ok(Parts { config, template: FAMILY.template, language_model: language.name, names })
+    Ok(Parts { config, template: FAMILY.template, language_model: language.name, names, marker: None })
 }
 
 /// A name of the language model without its base.
@@ -196,21 +207,23 @@ fn tower(found: &Shapes) -> Result<VisionConfig> {
         patch_size,
         activation: Activation::QuickGelu,
         norm_epsilon: 1e-5,
+        attention_bias: true,
         class_token_kept: true,
+        tiles: None,
     })
 }
 
 /// What a checkpoint calls the weights.
 fn names(language: &'static Language, config: &ModelConfig) -> Box<dyn Names> {
     let layers = within(language, language.layers);
-    let (interval, count) = (config.gated.interval, config.decoder.layers);
+    let blocks = &config.gated.layers;
     let decoder = Section::new(LANGUAGE, language.table).harmless(language.harmless).without(language.base());
     let sections = vec![
         Section::new(TOWER, clip::TRANSFORMERS).harmless(clip::HARMLESS),
         Section::new(RESAMPLER, RESAMPLER_NAMES),
-        Section::new(format!("{LANGUAGE}{layers}.{{}}.xattn_block."), GATED_NAMES).numbered(0, interval),
+        Section::new(format!("{LANGUAGE}{layers}.{{}}.xattn_block."), GATED_NAMES).numbered(blocks.clone()),
         Section::new("flamingo.", HEAD_NAMES),
-        decoder.wrapped(layers, LEVEL, (0..count).step_by(interval).collect()),
+        decoder.wrapped(layers, LEVEL, blocks.clone()),
     ];
     Box::new(Tables { sections, own: &["flamingo."], layouts: (language.layout)(&config.decoder) })
 }

@@ -4,7 +4,7 @@ use super::clip::{self, Keys};
 use super::fields::Fields;
 use super::language::LLAMA;
 use super::tables::{Section, Table, Tables};
-use super::{Family, MediaMask, Parts, Preprocessing, Template};
+use super::{Begin, ChatTemplate, Family, MediaMask, Parts, Preprocessing, Template};
 use crate::checkpoint::Checkpoint;
 use crate::config::{
     Activation, DecoderConfig, GatedConfig, Mlp, ModelConfig, Norm, Position, ResamplerConfig, Residual, VisionConfig,
@@ -22,9 +22,9 @@ pub(super) static FAMILY: Family = Family {
         image: "<image>",
         image_tokens: &[],
         fence: Some("<fake_token_around_image>"),
-        begin: Some("<s>"),
+        begin: Begin::Text("<s>"),
         document_end: Some("</s>"),
-        turn_end: "<end_of_utterance>",
+        turn_end: Some("<end_of_utterance>"),
         turn_end_optional: true,
         turn_end_between_texts: true,
         trims: true,
@@ -34,8 +34,36 @@ pub(super) static FAMILY: Family = Family {
     more_tokens: &[],
     tower: None,
     preprocessing: Preprocessing { crop: Crop::Stretch, class: "Idefics" },
+    chats: [CHAT, CHAT_INSTRUCT],
     evaluations: ["idefics", "idefics-instruct"],
     read,
+};
+
+/// Base models: questions and answers, as evaluations ask them.
+const CHAT: ChatTemplate = ChatTemplate {
+    name: "idefics",
+    user_text_before: "Question: ",
+    user_after: " Answer:",
+    answer_text_before: " ",
+    answer_after: "\n\n",
+    stop: &["\n\n", "Question:"],
+    ..ChatTemplate::RAW
+};
+
+/// The model card's turns.
+const CHAT_INSTRUCT: ChatTemplate = ChatTemplate {
+    name: "idefics-instruct",
+    system_after: "\n",
+    user_before: "User:",
+    user_text_before: " ",
+    user_after: "<end_of_utterance>\n",
+    user_after_images: "<end_of_utterance>\n",
+    answer_before: "Assistant:",
+    answer_text_before: " ",
+    answer_after: "<end_of_utterance>\n",
+    stop: &["\nUser:"],
+    reserved: &["<end_of_utterance>"],
+    ..ChatTemplate::RAW
 };
 
 /// IDEFICS: `configuration_idefics.py` of transformers, whose defaults stand here.
@@ -73,7 +101,7 @@ fn read(fields: &Fields, checkpoint: &Checkpoint) -> Result<Parts> {
         norm_epsilon,
         norm_bias: false,
         linear_bias: false,
-        position: Position::Rope { width: width / heads, theta: fields.rope_theta()? },
+        position: Position::Rope { width: width / heads, theta: fields.rope_theta()?, scaling: None },
         mlp,
         residual: Residual::Sequential,
         qk_norm: false,
@@ -86,8 +114,7 @@ fn read(fields: &Fields, checkpoint: &Checkpoint) -> Result<Parts> {
     };
     fields.rotates("num_attention_heads", heads, width)?;
     let gated = GatedConfig {
-        interval: fields.count("cross_layer_interval", Some(1), 1024)?,
-        first: 0,
+        layers: GatedConfig::every(fields.count("cross_layer_interval", Some(1), 1024)?, 0, decoder.layers),
         heads,
         kv_heads: heads,
         head_width: width / heads,
@@ -96,9 +123,11 @@ fn read(fields: &Fields, checkpoint: &Checkpoint) -> Result<Parts> {
         qk_norm: fields.flag("qk_layer_norms", false)?,
         mlp,
         mlp_width,
+        mlp_everywhere: true,
     };
-    let config = ModelConfig { vision: vision_config, resampler, gated, decoder };
-    Ok(Parts { config, template: FAMILY.template, language_model: LLAMA.name, names: names() })
+    let config = ModelConfig { vision: vision_config, resampler, projector: None, gated, decoder };
+    let template = FAMILY.template;
+    Ok(Parts { config, template, language_model: LLAMA.name, names: names(), marker: None })
 }
 
 /// The resampler section of an IDEFICS configuration; its MLP is 4 times as wide as the vision tower.

@@ -4,11 +4,13 @@
 //! and preprocessing, and one line in the list below. Language models that families build on have files of their own in
 //! `language/`.
 
+mod chat;
 mod clip;
 mod fields;
 mod flamingo_mini;
 mod idefics;
 pub(crate) mod language;
+mod mllama;
 pub(crate) mod open_flamingo;
 mod otter;
 pub(crate) mod paper;
@@ -17,12 +19,13 @@ mod template;
 
 use crate::checkpoint::{Checkpoint, Folder};
 use crate::config::ModelConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::Crop;
 use crate::weights::Names;
+pub use chat::ChatTemplate;
 pub(crate) use fields::{Fields, quoted};
 pub(crate) use template::MEDIA_MASK_KEY;
-pub use template::{MediaMask, Template};
+pub use template::{Begin, MediaMask, Template};
 
 /// Largest configuration file that is read.
 pub(crate) const CONFIG_BYTES_MAX: u64 = 4 << 20;
@@ -31,6 +34,7 @@ pub(crate) const CONFIG_BYTES_MAX: u64 = 4 << 20;
 const FAMILIES: &[&Family] = &[
     &idefics::FAMILY, //
     &open_flamingo::FAMILY,
+    &mllama::FAMILY,
     &otter::OTTER,
     &otter::FLAMINGO,
     &flamingo_mini::FAMILY,
@@ -52,6 +56,8 @@ pub struct Family {
     pub tower: Option<&'static str>,
     /// What its images go through.
     pub preprocessing: Preprocessing,
+    /// How turns of a conversation become a prompt: where the tokenizer has no turns, and where it has.
+    pub chats: [ChatTemplate; 2],
     /// The built-in templates of evaluations that fit it: where the tokenizer has no turns, and where it has.
     pub evaluations: [&'static str; 2],
     /// Reads a configuration, and the shapes that say what it leaves out.
@@ -76,6 +82,8 @@ struct Parts {
     /// What reports call its language model.
     language_model: &'static str,
     names: Box<dyn Names>,
+    /// The id that the configuration says the marker of images has, and under which key.
+    marker: Option<(&'static str, u32)>,
 }
 
 /// What a model folder says of its model.
@@ -89,6 +97,8 @@ pub(crate) struct Model {
     pub template: Template,
     /// What its checkpoint calls its weights.
     pub names: Box<dyn Names>,
+    /// The id that the configuration says the marker of images has, and under which key.
+    marker: Option<(&'static str, u32)>,
 }
 
 impl Model {
@@ -102,9 +112,23 @@ impl Model {
         let fields = Fields::new(&file, &root)?;
         let family = Family::of(&fields)?;
         fields.refuse_quantised()?;
-        let Parts { config, template, language_model, names } = (family.read)(&fields, checkpoint)?;
+        let Parts { config, template, language_model, names, marker } = (family.read)(&fields, checkpoint)?;
         let template = template.masked_as(&fields)?;
-        Ok(Model { family, language_model, config, template, names })
+        Ok(Model { family, language_model, config, template, names, marker })
+    }
+
+    /// Whether the configuration of the folder means the tokenizer's marker of images.
+    ///
+    /// # Errors
+    /// Another id: file, key, expected, found.
+    pub fn check_marker(&self, folder: Folder, markers: &[u32]) -> Result<()> {
+        match self.marker.filter(|(_, found)| !markers.contains(found)) {
+            None => Ok(()),
+            Some((key, found)) => {
+                let expected = format!("{}, as {} has in tokenizer.json", markers[0], self.family.template.image);
+                Err(Error::invalid(folder.path("config.json"), key, expected, found))
+            }
+        }
     }
 }
 

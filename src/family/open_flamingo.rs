@@ -5,7 +5,7 @@ use super::clip::{self, Keys};
 use super::fields::Fields;
 use super::language::Language;
 use super::tables::{Section, Table, Tables};
-use super::{Family, MediaMask, Parts, Preprocessing, Template};
+use super::{Begin, ChatTemplate, Family, MediaMask, Parts, Preprocessing, Template};
 use crate::checkpoint::Checkpoint;
 use crate::config::{Activation, DecoderConfig, GatedConfig, Mlp, ModelConfig, Norm, ResamplerConfig};
 use crate::error::{Error, Result};
@@ -14,6 +14,9 @@ use crate::weights::{Layout, Names};
 
 /// Width of one head in the resampler and the gated blocks, whatever the model's width (`helpers.py`).
 pub(crate) const HEAD_WIDTH: usize = 64;
+
+/// Ends an example, and with it an answer.
+pub(crate) const END_OF_CHUNK: &str = "<|endofchunk|>";
 
 /// Tokens that it adds to a language model's: end of chunk, image, padding. LLaMA's output matrix is not saved with
 /// rows for them.
@@ -28,9 +31,9 @@ pub(crate) static FAMILY: Family = Family {
         image: "<image>",
         image_tokens: &[],
         fence: None,
-        begin: None,
+        begin: Begin::Tokenizer,
         document_end: None,
-        turn_end: "<|endofchunk|>",
+        turn_end: Some(END_OF_CHUNK),
         turn_end_optional: false,
         turn_end_between_texts: false,
         trims: false,
@@ -40,8 +43,20 @@ pub(crate) static FAMILY: Family = Family {
     more_tokens: &[],
     tower: None,
     preprocessing: Preprocessing { crop: Crop::ShortestEdgeCentreCrop, class: "CLIP" },
+    chats: [CHAT; 2],
     evaluations: ["openflamingo", "openflamingo"],
     read,
+};
+
+/// Questions and captions, as evaluations ask for them.
+const CHAT: ChatTemplate = ChatTemplate {
+    name: "openflamingo",
+    user_text_before: "Question:",
+    user_after: " Short answer:",
+    user_after_images: "Output:",
+    answer_after: END_OF_CHUNK,
+    reserved: &[END_OF_CHUNK],
+    ..ChatTemplate::RAW
 };
 
 /// What those who trained models of this architecture call its parts.
@@ -115,8 +130,7 @@ pub(super) fn read_as(
     };
     let heads = heads_of(&in_block("gated.{}.query"))?;
     let gated = GatedConfig {
-        interval,
-        first,
+        layers: GatedConfig::every(interval, first, decoder.layers),
         heads,
         kv_heads: heads,
         head_width: HEAD_WIDTH,
@@ -125,10 +139,11 @@ pub(super) fn read_as(
         qk_norm: false,
         mlp: Mlp::Plain(Activation::Gelu),
         mlp_width: rows(&in_block("gated.{}.up"))?,
+        mlp_everywhere: true,
     };
-    let config = ModelConfig { vision, resampler: Some(resampler), gated, decoder };
+    let config = ModelConfig { vision, resampler: Some(resampler), projector: None, gated, decoder };
     let names = names(dialect, language, &config, checkpoint);
-    Ok(Parts { config, template: FAMILY.template, language_model: language.name, names })
+    Ok(Parts { config, template: FAMILY.template, language_model: language.name, names, marker: None })
 }
 
 /// The tensor that a table has for a weight of layer `number`.
@@ -154,7 +169,7 @@ fn names(dialect: &Dialect, language: &Language, config: &ModelConfig, checkpoin
         Section::new(tower, vision).harmless(clip::HARMLESS),
         Section::new("perceiver.", dialect.resampler),
         // A block is named after the layer it stands before.
-        Section::new(block, dialect.gated).numbered(config.gated.first, config.gated.interval),
+        Section::new(block, dialect.gated).numbered(config.gated.layers.clone()),
         decoder,
     ];
     let projection = open_clip.then_some(("vision.projection", Layout::Transposed));

@@ -5,7 +5,7 @@ use super::fields::Fields;
 use super::language::Language;
 use super::open_flamingo::{Dialect, read_as};
 use super::tables::Table;
-use super::{Family, MediaMask, Parts, Preprocessing, Template, open_flamingo};
+use super::{ChatTemplate, Family, MediaMask, Parts, Preprocessing, Template, open_flamingo};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::image::Crop;
@@ -18,8 +18,20 @@ pub(super) static OTTER: Family = Family {
     more_tokens: &["<answer>"],
     tower: None,
     preprocessing: Preprocessing { crop: Crop::RgbShortestEdgeCentreCrop, class: "CLIP" },
+    chats: [CHAT; 2],
     evaluations: ["otter", "otter"],
     read,
+};
+
+/// The prompts of its demonstrations.
+const CHAT: ChatTemplate = ChatTemplate {
+    name: "otter",
+    user_text_before: "User: ",
+    user_after: " GPT:<answer>",
+    answer_text_before: " ",
+    answer_after: open_flamingo::END_OF_CHUNK,
+    reserved: &["<answer>", open_flamingo::END_OF_CHUNK],
+    ..ChatTemplate::RAW
 };
 
 /// OpenFlamingo under the same classes (`openflamingo-9b-hf`).
@@ -30,6 +42,7 @@ pub(super) static FLAMINGO: Family = Family {
     more_tokens: &[],
     tower: None,
     preprocessing: OTTER.preprocessing,
+    chats: open_flamingo::FAMILY.chats,
     evaluations: ["openflamingo", "openflamingo"],
     read,
 };

@@ -28,7 +28,7 @@ pub(crate) static FAMILY: Family = Family {
     name: "Flamingo (made-up weights)",
     template: Template {
         document_end: Some("</s>"),
-        turn_end: "<EOC>",
+        turn_end: Some("<EOC>"),
         turn_end_optional: true,
         media_mask: MediaMask::Preceding,
         ..open_flamingo::FAMILY.template
@@ -36,6 +36,7 @@ pub(crate) static FAMILY: Family = Family {
     more_tokens: &[],
     tower: None,
     preprocessing: Preprocessing { crop: Crop::Stretch, class: "Flamingo" },
+    chats: open_flamingo::FAMILY.chats,
     evaluations: ["openflamingo", "openflamingo"],
     read: |fields, _| Err(fields.invalid("model_type", "a family whose weights are published", "\"paper\"")),
 };
@@ -59,7 +60,8 @@ pub(crate) fn preset(name: &str) -> Result<ModelConfig> {
     Ok(ModelConfig {
         vision: vision(),
         resampler: Some(resampler()),
-        gated: gated(width, heads, interval),
+        projector: None,
+        gated: gated(width, heads, GatedConfig::every(interval, 0, layers)),
         decoder: decoder(width, layers, heads),
     })
 }
@@ -75,7 +77,9 @@ fn vision() -> VisionConfig {
         patch_size: 32,
         activation: Activation::GeluTanh,
         norm_epsilon: 1e-5,
+        attention_bias: true,
         class_token_kept: false,
+        tiles: None,
     }
 }
 
@@ -92,10 +96,9 @@ fn resampler() -> ResamplerConfig {
     }
 }
 
-fn gated(width: usize, heads: usize, interval: usize) -> GatedConfig {
+fn gated(width: usize, heads: usize, layers: Vec<usize>) -> GatedConfig {
     GatedConfig {
-        interval,
-        first: 0,
+        layers,
         heads,
         kv_heads: heads,
         head_width: HEAD_WIDTH,
@@ -104,6 +107,7 @@ fn gated(width: usize, heads: usize, interval: usize) -> GatedConfig {
         qk_norm: false,
         mlp: Mlp::Plain(Activation::SquaredRelu),
         mlp_width: 4 * width,
+        mlp_everywhere: true,
     }
 }
 
@@ -121,7 +125,7 @@ fn decoder(width: usize, layers: usize, heads: usize) -> DecoderConfig {
         norm_epsilon: 1e-6,
         norm_bias: false,
         linear_bias: false,
-        position: Position::Rope { width: HEAD_WIDTH, theta: 10_000.0 },
+        position: Position::Rope { width: HEAD_WIDTH, theta: 10_000.0, scaling: None },
         mlp: Mlp::Plain(Activation::GeluTanh),
         residual: Residual::Sequential,
         qk_norm: false,

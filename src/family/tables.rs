@@ -14,9 +14,8 @@ pub(super) struct Section {
     table: Table,
     /// Tensors behind the prefix that checkpoints have and no model needs, as `{}` patterns.
     harmless: &'static [&'static str],
-    /// The checkpoint's number of our number i is first + i * step.
-    first: usize,
-    step: usize,
+    /// The checkpoint's number of our 0, 1, 2, ...; none: the same.
+    numbers: Option<Vec<usize>>,
     wrapped: Option<Wrapped>,
     /// What names of the table begin with and the checkpoint's do not.
     without: &'static str,
@@ -49,7 +48,7 @@ impl Wrapped {
 impl Section {
     /// A table of names behind a prefix.
     pub fn new(prefix: impl Into<String>, table: Table) -> Section {
-        Section { prefix: prefix.into(), table, harmless: &[], first: 0, step: 1, wrapped: None, without: "" }
+        Section { prefix: prefix.into(), table, harmless: &[], numbers: None, wrapped: None, without: "" }
     }
 
     /// Tensors behind the prefix that may be there for nothing.
@@ -67,9 +66,9 @@ impl Section {
         Section { wrapped: Some(Wrapped { layers, level, numbers }), ..self }
     }
 
-    /// Our 0, 1, 2, ... are the checkpoint's `first`, `first + step`, ...
-    pub fn numbered(self, first: usize, step: usize) -> Section {
-        Section { first, step, ..self }
+    /// Our 0, 1, 2, ... have these numbers in the checkpoint.
+    pub fn numbered(self, numbers: Vec<usize>) -> Section {
+        Section { numbers: Some(numbers), ..self }
     }
 }
 
@@ -91,7 +90,11 @@ impl Names for Tables {
             |section: &Section| section.table.iter().find(|(ours, _)| *ours == pattern).map(|(_, theirs)| *theirs);
         let (section, theirs) = self.sections.iter().find_map(|section| Some((section, found(section)?)))?;
         let of_layer = number;
-        let number = number.map(|number| (section.first + number * section.step).to_string()).unwrap_or_default();
+        let number = match &section.numbers {
+            Some(numbers) => number.map(|number| numbers.get(number).copied()).unwrap_or_default(),
+            None => number,
+        };
+        let number = number.map(|number| number.to_string()).unwrap_or_default();
         let part = |theirs: &str| {
             let (tensor, optional) = theirs.strip_suffix('?').map_or((theirs, false), |tensor| (tensor, true));
             let tensor = tensor.strip_prefix(section.without).unwrap_or(tensor);

@@ -14,12 +14,12 @@ pub struct Template {
     pub image_tokens: &'static [&'static str],
     /// Stands after each image, and before one that follows no other.
     pub fence: Option<&'static str>,
-    /// Begins a prompt, where the tokenizer names no `bos_token`. None: the tokenizer adds what it adds by itself.
-    pub begin: Option<&'static str>,
+    /// How a prompt begins.
+    pub begin: Begin,
     /// Ends a document, and with it an answer, where the tokenizer names no `eos_token`. None: no document ends.
     pub document_end: Option<&'static str>,
-    /// Ends a turn, and with it an answer.
-    pub turn_end: &'static str,
+    /// Ends a turn, and with it an answer. None: files of the model name all that does.
+    pub turn_end: Option<&'static str>,
     /// Whether tokenizers may lack the end of a turn: those of models without turns.
     pub turn_end_optional: bool,
     /// Whether the end of a turn is put between two texts that follow each other, if the tokenizer has it.
@@ -66,6 +66,19 @@ impl Template {
     }
 }
 
+/// How a prompt begins. A text here is that of the token which the tokenizer names `bos_token`, if it names one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Begin {
+    /// The tokenizer adds what it adds by itself.
+    Tokenizer,
+    /// With this text, and the tokenizer adds nothing.
+    Text(&'static str),
+    /// This text stands behind the images that a prompt begins with, unless the prompt has it somewhere; and the
+    /// tokenizer adds what it adds by itself, unless the prompt begins with this text.
+    BehindImages(&'static str),
+}
+
 /// Which images each token of a prompt sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -74,6 +87,9 @@ pub enum MediaMask {
     Preceding,
     /// The last one before it in its document: none after an end of a document until the next image.
     PrecedingInDocument,
+    /// The last group of images that follow each other without a token between; of its own group, a marker sees those
+    /// up to itself.
+    PrecedingGroup,
     /// A marker sees its own, other text the next one after it: none behind the last (open_flamingo before 2.0, which
     /// trained with a coin between both rules).
     Following,
@@ -93,6 +109,7 @@ impl MediaMask {
         match self {
             MediaMask::Preceding => "preceding",
             MediaMask::PrecedingInDocument => "preceding_in_document",
+            MediaMask::PrecedingGroup => "preceding_group",
             MediaMask::Following => "following",
         }
     }
@@ -115,11 +132,16 @@ impl MediaMask {
         let mut images = 0;
         let mut current = if self == MediaMask::Following { next(0) } else { MediaSeen::NOTHING };
         let mut mask = Vec::with_capacity(ids.len());
+        let mut previous = None;
         for &id in ids {
             if image.contains(&id) {
-                current = MediaSeen::one(images);
+                match self {
+                    MediaMask::PrecedingGroup if previous.is_some_and(|id| image.contains(&id)) => current.images += 1,
+                    _ => current = MediaSeen::one(images),
+                }
                 images += 1;
             }
+            previous = Some(id);
             mask.push(current);
             if image.contains(&id) && self == MediaMask::Following {
                 current = next(images);
@@ -208,6 +230,23 @@ mod tests {
         ];
         for (family, config, message) in refused {
             assert_eq!(masked_as(family, config).unwrap_err().to_string(), format!("config.json: {message}"));
+        }
+    }
+
+    /// What transformers' processor of Llama-3.2-Vision lets tokens see.
+    #[test]
+    fn groups_of_images_are_the_references() {
+        let semantics: Value = serde_json::from_str(include_str!("../../tests/data/semantics/mllama.json")).unwrap();
+        let numbers = |value: &Value| -> Vec<u32> {
+            value.as_array().unwrap().iter().map(|number| number.as_u64().unwrap() as u32).collect()
+        };
+        let image = semantics["image"].as_u64().unwrap() as u32;
+        let cases = semantics["masks"].as_array().unwrap();
+        assert!(cases.len() > 128);
+        for case in cases {
+            let found = MediaMask::PrecedingGroup.of(&numbers(&case["ids"]), &[image], None);
+            let want = numbers(&case["first"]).into_iter().zip(numbers(&case["images"]));
+            assert!(found.iter().map(|seen| (seen.first, seen.images)).eq(want), "{case}: {found:?}");
         }
     }
 }

@@ -21,6 +21,27 @@ pub struct Workload {
     pub media: Seen,
     /// Rows of keys that the encoded images keep, and the pages that these fill.
     pub appended: Appended,
+    /// Tiles that the encoded images have.
+    pub tiled: Tiled,
+}
+
+/// Tiles that images have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tiled {
+    /// Of all images together.
+    pub tiles: usize,
+    /// The sum of the squares of how many each image has.
+    pub squares: usize,
+}
+
+impl Tiled {
+    /// Of images that have so many each.
+    pub fn of(each: impl IntoIterator<Item = usize>) -> Tiled {
+        each.into_iter().fold(Tiled::default(), |sum, tiles| Tiled {
+            tiles: sum.tiles + tiles,
+            squares: sum.squares + tiles * tiles,
+        })
+    }
 }
 
 /// What attention sees of the keys in pages.
@@ -59,7 +80,11 @@ impl Op {
         let rows = |tensor: &Tensor| tensor.row_count(&workload.counts);
         let (bytes, flops) = match self {
             Op::Patches { levels, side, .. } => (3 * side * side * workload.counts.frames + WORD * levels.len(), 0),
-            Op::Rope { .. } => (0, 0),
+            Op::Rope { frequencies, .. } => (WORD * frequencies.len(), 0),
+            Op::FillRows { .. } | Op::Concatenate { .. } => (0, 0),
+            // Of each image its tiles' rows of the table, and which ones these are.
+            Op::TilePositions { out, .. } => ((STORED * out.rows * out.width + 2 * WORD) * workload.counts.images, 0),
+            Op::TileEmbedding { x, tiles, .. } => ((STORED * tiles * x.width + 2 * WORD) * workload.counts.images, 0),
             Op::ClassAndPosition { out, .. } => (STORED * out.rows * out.width + WORD * out.width, 0),
             Op::Broadcast { out, .. } => (STORED * out.rows * out.width, 0),
             Op::FrameEmbedding { x, .. } => (STORED * workload.frames_longest * x.width, 0),
@@ -81,6 +106,11 @@ impl Op {
                 KvSource::Dense(sources) => {
                     let keys: usize = sources.iter().map(|(key, _)| rows(key)).sum();
                     (0, 4 * query.width * query.rows * keys)
+                }
+                // Rows of an image's tiles see all, the others see these.
+                KvSource::Tiles { tile_rows, .. } => {
+                    let Tiled { tiles, squares } = workload.tiled;
+                    (0, 4 * query.width * (2 * query.rows * tile_rows * tiles - tile_rows * tile_rows * squares))
                 }
                 KvSource::Pages(layer, Mask::Causal { .. }) => seen(query, layer, &workload.text),
                 KvSource::Pages(layer, Mask::Media) => seen(query, layer, &workload.media),
@@ -161,6 +191,19 @@ mod tests {
     }
 
     #[test]
+    fn tiles_that_are_absent_are_not_multiplied_with_each_other() {
+        let mut graph = Graph::new();
+        let qkv = graph.input(Axis::Images, 4 * (5 + 3), 3 * 16);
+        let [query, key, value] = qkv.split();
+        let attended = graph.attention(query, KvSource::Tiles { key, value, tile_rows: 5 }, 1, 1.0);
+        let plan = graph.plan(&[qkv], Some(attended));
+        let counts = Counts { frames: 8, images: 2, ..Counts::default() };
+        let workload = Workload { counts, tiled: Tiled::of([1, 4]), ..Workload::default() };
+        let pairs = (5 * 32 + 27 * 5) + (20 * 32 + 12 * 20);
+        assert_eq!(plan.flops(&workload), 4 * 16 * pairs);
+    }
+
+    #[test]
     fn what_goes_from_one_operation_to_the_next_is_not_moved() {
         let mut graph = Graph::new();
         let shapes = [(32, 8), (8, 32), (100, 8), (1, 100)];
@@ -182,12 +225,13 @@ mod tests {
         let mut graph = Graph::new();
         let all = graph.input(Axis::Tokens, 1, 3 * 16);
         let [_, key, value] = all.split();
-        graph.rope(key, 16, 16, 10_000.0);
+        graph.rope(key, 16, vec![1.0; 8]);
         let layer = KvLayer { space: KvSpace::Text, layer: 0, kv_heads: 1, head_width: 16 };
         graph.append(key, value, layer);
         let stored = graph.plan(&[all], None);
-        // Keys and values from rows and to pages, which turned keys go to from there; of each token position and page.
-        assert_eq!(stored.bytes(&workload()), (TOKENS * (2 * 4 * 16 + 2 * 4)) as u64);
+        // Keys and values from rows and to pages, which turned keys go to from there; of each token position and page;
+        // the frequencies.
+        assert_eq!(stored.bytes(&workload()), (TOKENS * (2 * 4 * 16 + 2 * 4) + 4 * 8) as u64);
 
         let mut graph = Graph::new();
         let query = graph.input(Axis::Tokens, 1, 3 * 16);

@@ -23,6 +23,7 @@ pub(crate) use decode::gif_with_palette;
 pub use input::Limits;
 pub(crate) use input::{Format, png_chunks};
 pub use preprocess::{CLIP_MEAN, CLIP_STD, Crop, Frames, Preprocessor};
+pub(crate) use tiles::ratios;
 
 use std::borrow::Cow;
 

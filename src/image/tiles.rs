@@ -17,6 +17,11 @@ fn grids(tiles_max: usize) -> impl Iterator<Item = Grid> {
     (1..=tiles_max).flat_map(move |down| (1..=tiles_max / down).map(move |across| Grid { down, across }))
 }
 
+/// How many canvases there are of at most so many tiles.
+pub(crate) fn ratios(tiles_max: usize) -> usize {
+    grids(tiles_max).count()
+}
+
 /// The canvas of an image, and its place among [`grids`]: the one that enlarges the image least, or else the one that
 /// reduces it least; of several the one with the fewest tiles, and of these the first.
 fn canvas(width: usize, height: usize, side: usize, tiles_max: usize) -> (usize, Grid) {

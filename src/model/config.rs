@@ -24,6 +24,8 @@ pub enum Position {
         width: usize,
         /// Base of the frequencies.
         theta: f32,
+        /// How they are scaled.
+        scaling: Option<RopeScaling>,
     },
     /// A linear bias by distance; slopes follow from the number of heads and `bias_max`.
     Alibi {
@@ -37,6 +39,20 @@ pub enum Position {
         /// Rows of the table before position 0.
         offset: usize,
     },
+}
+
+/// How Llama 3.1 stretches the rotary embedding to longer contexts (`rope_type` "llama3"): frequencies that turn often
+/// in the old context stay, those that turn seldom are divided by `factor`, those between are mixed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RopeScaling {
+    /// Divides the low frequencies.
+    pub factor: f32,
+    /// Turns in the old context, below which a frequency is low.
+    pub low_turns: f32,
+    /// Turns above which it is high.
+    pub high_turns: f32,
+    /// The old context, tokens.
+    pub old_context: usize,
 }
 
 /// How a decoder block adds its two branches.
@@ -68,8 +84,36 @@ pub struct VisionConfig {
     pub activation: Activation,
     /// ε of its layer norms.
     pub norm_epsilon: f32,
+    /// Whether its attention has biases.
+    pub attention_bias: bool,
     /// Whether the class token goes on to the resampler (IDEFICS) or is dropped (OpenFlamingo).
     pub class_token_kept: bool,
+    /// How an image is cut into tiles that see each other; none: an image is one square.
+    pub tiles: Option<TilesConfig>,
+}
+
+/// A vision tower over the tiles of an image (Llama 3.2): all of them are one sequence, in which tiles that an image
+/// does not have stand as zeros.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TilesConfig {
+    /// Tiles of an image at most, and rooms for tiles in the sequence.
+    pub most: usize,
+    /// Rows of the tables of tile embeddings: ratio 0 is that of no image, then one for each canvas.
+    pub ratios: usize,
+    /// Gated layers behind the norm of the last layer.
+    pub global_layers: usize,
+    /// Layers whose inputs the tower gives beside its last state, ascending.
+    pub intermediate_layers: Vec<usize>,
+}
+
+/// Rows of a tile are filled up with zeros to a multiple of this, which attention takes for keys.
+const TILE_ROWS_MULTIPLE: usize = 8;
+
+impl TilesConfig {
+    /// Rows of zeros behind the `tokens` of each tile.
+    pub fn fillers(&self, tokens: usize) -> usize {
+        tokens.next_multiple_of(TILE_ROWS_MULTIPLE) - tokens
+    }
 }
 
 impl VisionConfig {
@@ -83,9 +127,19 @@ impl VisionConfig {
         self.patches() + 1
     }
 
-    /// Tokens of one image that leave the tower.
+    /// Tokens of one image, or of one tile of it, that leave the tower.
     pub fn tokens_out(&self) -> usize {
         self.patches() + usize::from(self.class_token_kept)
+    }
+
+    /// Columns of a token that leaves the tower.
+    pub fn width_out(&self) -> usize {
+        self.width * (1 + self.tiles.as_ref().map_or(0, |tiles| tiles.intermediate_layers.len()))
+    }
+
+    /// Frames that the tower always takes of one image.
+    pub fn frames(&self) -> usize {
+        self.tiles.as_ref().map_or(1, |tiles| tiles.most)
     }
 }
 
@@ -113,10 +167,8 @@ pub struct ResamplerConfig {
 /// The gated cross-attention blocks (paper 2.2).
 #[derive(Debug, Clone, PartialEq)]
 pub struct GatedConfig {
-    /// A block stands before each `interval`-th decoder layer.
-    pub interval: usize,
-    /// First decoder layer (from 0) that has a block before it.
-    pub first: usize,
+    /// Decoder layers (from 0) that have a block before them, ascending.
+    pub layers: Vec<usize>,
     /// Attention heads.
     pub heads: usize,
     /// Heads of keys and values: a divisor of `heads`, whose queries share them in equal groups.
@@ -133,18 +185,19 @@ pub struct GatedConfig {
     pub mlp: Mlp,
     /// Hidden width of the MLP.
     pub mlp_width: usize,
+    /// Whether the MLP works on every token (Flamingo) or only on those that see an image (Llama 3.2).
+    pub mlp_everywhere: bool,
 }
 
 impl GatedConfig {
-    /// Index of the block that stands before decoder `layer`, if one does.
-    pub fn block_before(&self, layer: usize) -> Option<usize> {
-        let past = layer.checked_sub(self.first)?;
-        past.is_multiple_of(self.interval).then_some(past / self.interval)
+    /// The layers of a decoder that a block stands before, where it is each `interval`-th from `first` on.
+    pub fn every(interval: usize, first: usize, layers: usize) -> Vec<usize> {
+        (first..layers).step_by(interval).collect()
     }
 
-    /// Blocks in a decoder of so many layers.
-    pub fn blocks(&self, layers: usize) -> usize {
-        (0..layers).filter(|&layer| self.block_before(layer).is_some()).count()
+    /// Index of the block that stands before decoder `layer`, if one does.
+    pub fn block_before(&self, layer: usize) -> Option<usize> {
+        self.layers.binary_search(&layer).ok()
     }
 }
 
@@ -214,6 +267,8 @@ pub struct ModelConfig {
     pub vision: VisionConfig,
     /// The resampler; some IDEFICS models attend to the vision tokens themselves.
     pub resampler: Option<ResamplerConfig>,
+    /// Columns that vision tokens are projected to before the gated blocks read them (Llama 3.2).
+    pub projector: Option<usize>,
     /// The gated blocks.
     pub gated: GatedConfig,
     /// The language model.
@@ -221,13 +276,18 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Latents (or vision tokens) that stand for one image in cross-attention.
+    /// Latents, or vision tokens, that stand in cross-attention for an image, or for one of its tiles.
     pub fn media_tokens(&self) -> usize {
         self.resampler.as_ref().map_or(self.vision.tokens_out(), |resampler| resampler.latents)
     }
 
+    /// The most of them that stand for one image.
+    pub fn media_tokens_max(&self) -> usize {
+        self.media_tokens() * self.vision.frames()
+    }
+
     /// Gated cross-attention blocks of the model.
     pub fn gated_blocks(&self) -> usize {
-        self.gated.blocks(self.decoder.layers)
+        self.gated.layers.len()
     }
 }

@@ -2,7 +2,7 @@
 //! position, perceptron and residual, all data in the configuration.
 
 use super::{Linear, Normalise, Perceptron, added_to, gated};
-use crate::config::{DecoderConfig, ModelConfig, Position, Residual};
+use crate::config::{DecoderConfig, ModelConfig, Position, Residual, RopeScaling};
 use crate::error::Result;
 use crate::graph::{Epilogue, Graph, Index, KvLayer, KvSource, KvSpace, Mask, Plan, Tensor, Weight};
 use crate::weights::Weights;
@@ -105,9 +105,10 @@ fn attend(graph: &mut Graph, config: &DecoderConfig, weights: &mut Weights, laye
     }
     let mut slopes = None;
     match config.position {
-        Position::Rope { width, theta } => {
-            graph.rope(query, head_width, width, theta);
-            graph.rope(key, head_width, width, theta);
+        Position::Rope { width, theta, scaling } => {
+            let frequencies = rope_frequencies(width, theta, scaling);
+            graph.rope(query, head_width, frequencies.clone());
+            graph.rope(key, head_width, frequencies);
         }
         Position::Alibi { bias_max, interleaved } => slopes = Some(alibi_slopes(config.heads, bias_max, interleaved)),
         Position::Learned { .. } => {}
@@ -119,6 +120,25 @@ fn attend(graph: &mut Graph, config: &DecoderConfig, weights: &mut Weights, laye
 
 fn norm(config: &DecoderConfig) -> Normalise {
     Normalise { kind: config.norm, epsilon: config.norm_epsilon, bias: config.norm_bias }
+}
+
+/// Radians that each pair of entries turns by from one position to the next: theta^(-2i / width), in single precision
+/// as the references have them, stretched as Llama 3.1 does (`modeling_rope_utils.py`).
+fn rope_frequencies(width: usize, theta: f32, scaling: Option<RopeScaling>) -> Vec<f32> {
+    let frequency = |pair: usize| 1.0 / theta.powf((2 * pair) as f32 / width as f32);
+    let scaled = |frequency: f32| {
+        let Some(RopeScaling { factor, low_turns, high_turns, old_context }) = scaling else { return frequency };
+        let turns = old_context as f32 * frequency / (2.0 * std::f32::consts::PI);
+        if turns < low_turns {
+            frequency / factor
+        } else if turns > high_turns {
+            frequency
+        } else {
+            let share = (turns - low_turns) / (high_turns - low_turns);
+            (1.0 - share) * frequency / factor + share * frequency
+        }
+    };
+    (0..width / 2).map(|pair| scaled(frequency(pair))).collect()
 }
 
 /// ALiBi's bias for each token of distance (Press et al. 2022): powers of 2^(-bias_max / n), n the heads. For a number
@@ -146,6 +166,34 @@ mod tests {
             let found = alibi_slopes(heads.parse().unwrap(), 8.0, true);
             let want: Vec<f32> = want.as_array().unwrap().iter().map(|slope| slope.as_f64().unwrap() as f32).collect();
             assert_eq!(found, want, "{heads} heads");
+        }
+    }
+
+    /// Those of transformers 5.17 to a unit or two in the last place: powers are rounded by their libraries.
+    #[test]
+    fn frequencies_are_the_references() {
+        let semantics = include_str!("../../tests/data/semantics/mllama.json");
+        let semantics: serde_json::Value = serde_json::from_str(semantics).unwrap();
+        let rows = semantics["frequencies"].as_array().unwrap();
+        assert!(
+            rows.iter().any(|row| row["rope_type"] == "llama3") && rows.iter().any(|row| row["rope_type"] == "default")
+        );
+        for row in rows {
+            let number = |key: &str| row[key].as_f64().unwrap() as f32;
+            let scaling = (row["rope_type"] == "llama3").then(|| RopeScaling {
+                factor: number("factor"),
+                low_turns: number("low_freq_factor"),
+                high_turns: number("high_freq_factor"),
+                old_context: number("original_max_position_embeddings") as usize,
+            });
+            let found = rope_frequencies(number("head_width") as usize, number("rope_theta"), scaling);
+            let bits = |bits: &serde_json::Value| u32::from_str_radix(bits.as_str().unwrap(), 16).unwrap();
+            let want: Vec<f32> =
+                row["frequencies"].as_array().unwrap().iter().map(|text| f32::from_bits(bits(text))).collect();
+            assert_eq!(found.len(), want.len());
+            for (found, want) in found.iter().zip(&want) {
+                assert!((found - want).abs() <= want * 2.0 * f32::EPSILON, "{found} is not {want}: {row}");
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The gated cross-attention block (paper 2.2, figure 4) that stands before some layers of the frozen language model:
 //! text attends to the one image that precedes it, then a dense part; both enter through a tanh gate. The dense part
-//! works on every token, also on those that see no image.
+//! works on every token, also on those that see no image, unless the family was trained otherwise.
 
 use super::{Linear, Normalise, Perceptron};
 use crate::config::GatedConfig;
@@ -57,12 +57,15 @@ pub(super) fn apply(
     let y = graph.attention(query, source, config.heads, scale);
     let out = Linear::find(weights, &format!("{name}.out"), &[width], inner, false)?;
     let gate = weights.gate(&format!("{name}.gate_attention"), width)?;
-    let x = out.apply(graph, y, Epilogue { gate: Some(gate), residual: Some(x), ..Epilogue::default() });
+    // Attention to no image is zero; where the perceptron leaves such tokens alone, the whole block does.
+    let seeing_only = !config.mlp_everywhere;
+    let added = |gate, x| Epilogue { gate: Some(gate), residual: Some(x), seeing_only, ..Epilogue::default() };
+    let x = out.apply(graph, y, added(gate, x));
 
     let y = norm.apply(graph, weights, &format!("{name}.norm_mlp"), x)?;
     let gate = weights.gate(&format!("{name}.gate_mlp"), width)?;
-    let added = Epilogue { gate: Some(gate), residual: Some(x), ..Epilogue::default() };
-    Perceptron { prefix: &name, mlp: config.mlp, hidden: config.mlp_width, bias: false }.apply(graph, weights, y, added)
+    let perceptron = Perceptron { prefix: &name, mlp: config.mlp, hidden: config.mlp_width, bias: false };
+    perceptron.apply(graph, weights, y, added(gate, x))
 }
 
 /// IDEFICS norms queries and keys head by head, without a bias.

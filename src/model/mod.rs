@@ -6,6 +6,7 @@ pub mod config;
 mod decoder;
 mod gated;
 mod resampler;
+mod tiles;
 mod vision;
 
 use crate::config::{Mlp, ModelConfig};
@@ -20,18 +21,29 @@ use crate::weights::Weights;
 /// A weight that is missing, of another shape, or of no use to the model: file, tensor, expected, found.
 pub fn record(config: &ModelConfig, levels: &[f32], weights: &mut Weights) -> Result<Plans> {
     let (media, text) = (media(config, levels, weights)?, decoder::text(config, weights)?);
-    let features = vision::features(&config.vision, levels, weights)?;
+    let features = match config.vision.tiles {
+        None => vision::features(&config.vision, levels, weights)?,
+        Some(_) => None,
+    };
     weights.refuse_unused()?;
-    Ok(Plans { media, text, features })
+    let vision = &config.vision;
+    Ok(Plans { media, text, features, frames_each: vision.frames(), tiled: vision.tiles.is_some() })
 }
 
 /// Images and videos to media keys and values: vision tower frame by frame, resampler, and for each gated block its
 /// key and value projection, which is all that the block will ever ask of an image (paper 2.1, 2.2).
 fn media(config: &ModelConfig, levels: &[f32], weights: &mut Weights) -> Result<Plan> {
     let mut graph = Graph::new();
-    let mut media = vision::encode(&mut graph, &config.vision, levels, weights)?;
+    let mut media = match &config.vision.tiles {
+        None => vision::encode(&mut graph, &config.vision, levels, weights)?,
+        Some(tiles) => tiles::encode(&mut graph, &config.vision, tiles, levels, weights)?,
+    };
     if let Some(resampler) = &config.resampler {
         media = resampler::resample(&mut graph, resampler, weights, media)?;
+    }
+    if let Some(width) = config.projector {
+        let projector = Linear::find(weights, "projector", &[width], media.width, true)?;
+        media = projector.apply(&mut graph, media, Epilogue::default());
     }
     for block in 0..config.gated_blocks() {
         gated::keys_and_values(&mut graph, &config.gated, weights, block, media)?;

@@ -27,7 +27,7 @@ pub(super) fn features(config: &VisionConfig, levels: &[f32], weights: &mut Weig
         return Ok(None);
     }
     let mut graph = Graph::new();
-    let class = tower(&mut graph, config, levels, weights)?.first_row();
+    let class = tower(&mut graph, config, levels, weights)?.first_rows(1);
     let norm = Normalise::layer(config.norm_epsilon);
     let mut features = norm.apply(&mut graph, weights, "vision.norm_post", class)?;
     if projected {
@@ -40,36 +40,56 @@ pub(super) fn features(config: &VisionConfig, levels: &[f32], weights: &mut Weig
 
 /// All tokens of the last block, the class token first.
 fn tower(graph: &mut Graph, config: &VisionConfig, levels: &[f32], weights: &mut Weights) -> Result<Tensor> {
-    let VisionConfig { width, heads, .. } = *config;
-    let head_width = width / heads;
-    let norm = Normalise::layer(config.norm_epsilon);
-
-    let patches = graph.patches(levels.to_vec(), config.image_size, config.patch_size);
-    let embedding = Linear::find(weights, "vision.patch", &[width], patches.width, false)?;
-    let patches = embedding.apply(graph, patches, Epilogue::default());
-    let class = weights.vector("vision.class", width)?;
-    let position = weights.matrix("vision.position", config.tokens(), width)?;
+    let patches = patches(graph, config, levels, weights)?;
+    let class = weights.vector("vision.class", config.width)?;
+    let position = weights.matrix("vision.position", config.tokens(), config.width)?;
     let x = graph.class_and_position(patches, class, position);
-    let mut x = norm.apply(graph, weights, "vision.norm_pre", x)?;
-
+    let mut x = Normalise::layer(config.norm_epsilon).apply(graph, weights, "vision.norm_pre", x)?;
     for layer in 0..config.layers {
-        let name = format!("vision.layers.{layer}");
-        let y = norm.apply(graph, weights, &format!("{name}.norm_attention"), x)?;
-        let qkv = Linear::find(weights, &format!("{name}.qkv"), &[width; 3], width, true)?;
-        let [query, key, value] = qkv.apply(graph, y, Epilogue::default()).split();
-        let scale = 1.0 / (head_width as f32).sqrt();
-        let y = graph.attention(query, KvSource::Dense(vec![(key, value)]), heads, scale);
-        let out = Linear::find(weights, &format!("{name}.out"), &[width], width, true)?;
-        x = out.apply(graph, y, added_to(x));
-
-        let y = norm.apply(graph, weights, &format!("{name}.norm_mlp"), x)?;
-        let mlp = Mlp::Plain(config.activation);
-        x = Perceptron { prefix: &name, mlp, hidden: config.mlp_width, bias: true }.apply(
-            graph,
-            weights,
-            y,
-            added_to(x),
-        )?;
+        let own_image = |key, value| KvSource::Dense(vec![(key, value)]);
+        x = block(graph, config, weights, &format!("vision.layers.{layer}"), x, own_image, false)?;
     }
     Ok(x)
+}
+
+/// The embedding of each patch of each frame.
+pub(super) fn patches(
+    graph: &mut Graph,
+    config: &VisionConfig,
+    levels: &[f32],
+    weights: &mut Weights,
+) -> Result<Tensor> {
+    let patches = graph.patches(levels.to_vec(), config.image_size, config.patch_size);
+    let embedding = Linear::find(weights, "vision.patch", &[config.width], patches.width, false)?;
+    Ok(embedding.apply(graph, patches, Epilogue::default()))
+}
+
+/// One layer, pre-norm: x + attention(x), then x + mlp(x), each behind a tanh gate if it is `gated`. `source` makes of
+/// keys and values what queries attend to.
+pub(super) fn block(
+    graph: &mut Graph,
+    config: &VisionConfig,
+    weights: &mut Weights,
+    name: &str,
+    x: Tensor,
+    source: impl FnOnce(Tensor, Tensor) -> KvSource,
+    gated: bool,
+) -> Result<Tensor> {
+    let VisionConfig { width, heads, attention_bias, .. } = *config;
+    let norm = Normalise::layer(config.norm_epsilon);
+    let added = |weights: &mut Weights, gate: &str, x: Tensor| -> Result<Epilogue> {
+        let gate = gated.then(|| weights.gate(&format!("{name}.{gate}"), width)).transpose()?;
+        Ok(Epilogue { gate, ..added_to(x) })
+    };
+    let y = norm.apply(graph, weights, &format!("{name}.norm_attention"), x)?;
+    let qkv = Linear::find(weights, &format!("{name}.qkv"), &[width; 3], width, attention_bias)?;
+    let [query, key, value] = qkv.apply(graph, y, Epilogue::default()).split();
+    let scale = 1.0 / ((width / heads) as f32).sqrt();
+    let y = graph.attention(query, source(key, value), heads, scale);
+    let out = Linear::find(weights, &format!("{name}.out"), &[width], width, attention_bias)?;
+    let x = out.apply(graph, y, added(weights, "gate_attention", x)?);
+    let y = norm.apply(graph, weights, &format!("{name}.norm_mlp"), x)?;
+    let mlp = Mlp::Plain(config.activation);
+    let added = added(weights, "gate_mlp", x)?;
+    Perceptron { prefix: name, mlp, hidden: config.mlp_width, bias: true }.apply(graph, weights, y, added)
 }

@@ -16,7 +16,7 @@ use tokenizers::Model as _;
 
 use crate::checkpoint::Folder;
 use crate::error::{Error, Result};
-use crate::family::{Family, Template};
+use crate::family::{Begin, ChatTemplate, Family, Template};
 use crate::parse;
 use decoder::Decoder;
 use file::Pipeline;
@@ -38,7 +38,7 @@ pub struct Tokenizer {
     pub fence: Option<u32>,
     /// Ends a turn, if there are turns.
     pub turn_end: Option<u32>,
-    /// What begins the text of a prompt; empty if the tokenizer adds a begin by itself.
+    /// The text of [`Template::begin`]; empty if the tokenizer adds a begin by itself.
     pub begin: String,
     /// Ends a document, if the family knows documents.
     pub end: Option<u32>,
@@ -102,9 +102,10 @@ impl Tokenizer {
             }
         };
         let end = template.document_end.map(|end| id(&named("eos_token", end))).transpose()?;
-        let turn_end = match template.turn_end_optional {
-            true => pipeline.encoder.token_to_id(template.turn_end),
-            false => Some(id(template.turn_end)?),
+        let turn_end = match (template.turn_end, template.turn_end_optional) {
+            (None, _) => None,
+            (Some(turn_end), true) => pipeline.encoder.token_to_id(turn_end),
+            (Some(turn_end), false) => Some(id(turn_end)?),
         };
         let fence = template.fence.map(id).transpose()?;
         let ends = [end, turn_end];
@@ -117,8 +118,11 @@ impl Tokenizer {
         if let Some(end) = ends.iter().flatten().find(|&&end| media.contains(&end) || Some(end) == fence) {
             return Err(Error::invalid(file, "eos_token", "a token that is no image marker", end));
         }
-        let begin = template.begin.map(|begin| named("bos_token", begin)).unwrap_or_default();
-        if template.begin.is_some() {
+        let begin = match template.begin {
+            Begin::Tokenizer => String::new(),
+            Begin::Text(begin) | Begin::BehindImages(begin) => named("bos_token", begin),
+        };
+        if !begin.is_empty() {
             id(&begin)?;
         }
         let template = family.template;
@@ -132,7 +136,12 @@ impl Tokenizer {
 
     /// Tokens of a whole prompt. Where its text has no begin, the tokenizer may add one.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        self.encode_with(text, self.template().begin.is_none())
+        let adds = match self.template().begin {
+            Begin::Tokenizer => true,
+            Begin::Text(_) => false,
+            Begin::BehindImages(_) => !text.starts_with(&self.begin),
+        };
+        self.encode_with(text, adds)
     }
 
     /// Tokens of a continuation: nothing is added.
@@ -223,6 +232,11 @@ impl Tokenizer {
     /// The built-in template of evaluations that fits: another one where there are turns.
     pub fn evaluation(&self) -> &'static str {
         self.family.evaluations[usize::from(self.turn_end.is_some())]
+    }
+
+    /// How turns of a conversation become a prompt.
+    pub fn chat(&self) -> &'static ChatTemplate {
+        &self.family.chats[usize::from(self.turn_end.is_some())]
     }
 
     /// The family whose prompts it writes.

@@ -13,6 +13,7 @@ mod defaults;
 mod files;
 mod folders;
 mod images;
+mod mllama;
 mod prompt;
 mod video;
 
@@ -40,12 +41,17 @@ struct Folder {
 
 impl Folder {
     fn new() -> Self {
+        Self::of("models/demo")
+    }
+
+    /// With a copy of another model of the repository.
+    fn of(model: &str) -> Self {
         let root = tempfile::tempdir().unwrap();
         let folder = Folder { root };
         fs::create_dir(folder.model()).unwrap();
-        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join(model);
         for name in ["config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json"] {
-            fs::copy(demo.join(name), folder.model().join(name)).unwrap();
+            fs::copy(model.join(name), folder.model().join(name)).unwrap();
         }
         folder
     }

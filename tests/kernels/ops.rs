@@ -133,6 +133,8 @@ fn every_kernel_is_started() {
             "patches",
             "class_and_position",
             "frame_embedding",
+            "tile_embedding",
+            "concatenate",
             "gather",
             "repeat",
             "append",
@@ -256,6 +258,9 @@ fn kernels_bound_by_memory_ask_for_little_more_than_the_least() {
         cases::gather(Size::Small, 64, 2048, false),
         cases::class_and_position(Size::Small, 2, 64, 512),
         cases::broadcast(Size::Small, 4, 64, 512),
+        cases::tile_positions(Size::Small, cases::tiled(&[(6, 4), (1, 1)], 4), 32, 512),
+        cases::fill_rows(Size::Small, 2, 64, 70, 512),
+        cases::concatenate(Size::Small, 2, 70, 64, &[256; 3]),
         // One token to an image of 101 pages.
         cases::masked(Size::Small, heads, &[6404], &Seen::Last.list(1, 1), false),
     ];

@@ -2,13 +2,16 @@
 //! ways of computing the same thing against each other, and what is refused.
 
 use crate::support::devices::{DTYPES, on_all_cores, with_kernels};
-use crate::support::reference::Case;
+use crate::support::reference::{Case, likelihood};
 use flamant::demo::{Episode, Random, Sheet};
 use flamant::image::Image;
 use flamant::{Device, Dtype, Engine, Flamingo, Generation, Options};
 
-/// Largest difference of a log-probability.
-fn tolerance(dtype: Dtype) -> f64 {
+/// Largest difference of a log-probability: a little more than PyTorch's own with this storage, where the case says it.
+fn tolerance(case: &Case, dtype: Dtype) -> f64 {
+    if let Some(pytorch) = case.expected["rounding"][dtype.to_string()].as_f64() {
+        return 1.1 * pytorch;
+    }
     match dtype {
         Dtype::Bf16 => 0.15,
         Dtype::F16 => 0.02,
@@ -56,10 +59,11 @@ fn prompts_score_as_in_the_reference() {
         assert_eq!(score.ids, case.ids("token_ids"), "{what}");
         let want = case.expected["logprobs"].as_array().unwrap();
         assert_eq!(score.logprobs.len(), want.len(), "{what}");
-        let pairs = score.logprobs.iter().zip(want).skip(1);
-        let far = pairs.map(|(found, want)| (found.unwrap() - want.as_f64().unwrap()).abs()).fold(0.0, f64::max);
+        let pairs = score.logprobs.iter().zip(want).skip(1).map(|(found, want)| (found.unwrap(), likelihood(want)));
+        let differences = pairs.map(|(found, want)| if found == want { 0.0 } else { (found - want).abs() });
+        let far = differences.fold(0.0, f64::max);
         eprintln!("{what}: log-probabilities differ by {far:.4}");
-        assert!(far < tolerance(dtype), "{what}: {far}");
+        assert!(far < tolerance(case, dtype), "{what}: {far}");
     });
 }
 
@@ -99,7 +103,7 @@ fn greedy_answers_are_the_processors_as_long_as_its_choice_is_clear() {
         if same < TOKENS {
             // What was chosen instead is, to the device, as likely as what the processor chose, give or take.
             let apart = (found.logprobs[same] - want.logprobs[same]).abs();
-            assert!(apart < 2.0 * tolerance(dtype), "{what}: token {same} was chosen with {apart} between");
+            assert!(apart < 2.0 * tolerance(case, dtype), "{what}: token {same} was chosen with {apart} between");
         }
     });
 }

@@ -3,6 +3,7 @@
 mod demo;
 mod devices;
 mod grouped;
+mod mllama;
 mod parity;
 mod semantics;
 mod tokenizers;

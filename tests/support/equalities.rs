@@ -78,6 +78,7 @@ pub fn rows_of_linear_layers(places: &[Place]) -> Vec<String> {
         Besides { bias: true, activation: Some(Activation::Gelu), logits: true, ..PLAIN },
         Besides { activation: Some(Activation::Silu), paired: true, ..PLAIN },
         Besides { bias: true, gate: Gated::Vector, residual: true, ..PLAIN },
+        Besides { gate: Gated::Scalar, residual: true, seeing_only: true, ..PLAIN },
     ];
     let of = |count, columns, width, besides| cases::linear(Size::Small, count, columns, width, besides).on_hopper();
     let failures = on_all_cores(&epilogues, |&besides| {
@@ -162,6 +163,7 @@ pub fn gated_blocks(places: &[Place]) -> Vec<String> {
         (Family::Idefics, 112, cases::heads(2, 96), 64),
         (Family::Idefics, 1040, cases::heads(1, 128), 130),
         (Family::Idefics, 80, cases::heads(2, 80), 5),
+        (Family::Llama, 112, cases::grouped(6, 2, 32), 66),
     ];
     let failures = on_all_cores(&kinds, |&(family, width, heads, latents)| {
         let mut failures = Vec::new();
@@ -205,9 +207,19 @@ pub fn images_and_tokens(places: &[Place]) -> Vec<String> {
     let heads = cases::heads(2, 96);
     let (media, neighbours) = (Seen::Mixed.list(90, 3), Seen::Neighbours.list(90, 3));
     let shared = cases::grouped(6, 2, 48);
+    let tiled = |images| cases::tiled(&[(6, 2), (5, 4), (1, 1)][..images], 4);
     let pairs: Vec<[Case; 2]> = vec![
         [3, 1].map(|images| cases::vision(Small, images, 66, cases::heads(2, 80))),
         [3, 2].map(|images| cases::image(Small, images, heads, 9, &[70, 9], true)),
+        [3, 1].map(|images| cases::tiles(Small, tiled(images), 37, 3, cases::heads(2, 80))),
+        [3, 1].map(|images| cases::tile_patches(Small, tiled(images), 28, 14, 48)),
+        [3, 1].map(|images| cases::tile_positions(Small, tiled(images), 5, 48)),
+        [3, 1].map(|images| cases::tile_embedding(Small, tiled(images), 6, 2, 48)),
+        // All tiles there, none filled up: rows that see each other.
+        [
+            cases::vision(Small, 2, 148, cases::heads(2, 80)),
+            cases::tiles(Small, cases::tiled(&[(5, 4), (8, 4)], 4), 37, 0, cases::heads(2, 80)),
+        ],
         [3, 1].map(|images| cases::patches(Small, images, 56, 14, 48)),
         [90, 1].map(|count| cases::masked(Small, heads, &[65; 3], &media[..count], true)),
         [90, 17].map(|count| cases::masked(Small, heads, &[65; 3], &media[..count], false)),
@@ -289,7 +301,7 @@ pub fn choices(places: &[Place]) -> Vec<String> {
         let weight = weights.matrix(TOKENS, COLUMNS, matrix.clone());
         let logits = graph.linear(wanted, weight, None, Epilogue::default());
         let (media, text) = (Graph::new().plan(&[], None), graph.plan(&[input], Some(logits)));
-        let plans = Plans { media, text, features: None };
+        let plans = Plans { media, text, features: None, frames_each: 1, tiled: false };
         let capacity = Capacity { images: 0, tokens: 8 };
         let mut probe = Probe::open(place, weights, plans, KvConfig::default(), capacity).unwrap();
         let mut sample = |outputs: &[u32], requests: &[Request]| {

@@ -118,6 +118,11 @@ impl Stored {
         let batch = running.batch;
         match source {
             KvSource::Dense(sources) => running.pairs_of_image(query, sources, index),
+            KvSource::Tiles { key, value, tile_rows } => {
+                let all = running.pairs_of_image(query, &[(*key, *value)], index);
+                let present = batch.tilings[index / query.rows].tiles as usize * tile_rows;
+                if index % query.rows < present { all } else { all[..present].to_vec() }
+            }
             KvSource::Pages(layer, Mask::Causal { .. }) => {
                 let places = (0..=batch.positions[index] as usize).map(|position| place_of(batch, index, position));
                 places.map(|(page, row)| self.text[&(layer.layer, page, row)].clone()).collect()
@@ -246,20 +251,7 @@ impl Running<'_> {
             Op::Broadcast { rows, out } => {
                 (0..out.width).map(|column| self.weight(*rows, index % out.rows, column)).collect()
             }
-            Op::FrameEmbedding { x, table, .. } => {
-                let (image, number) = self.image_of(index / x.rows);
-                let (count, rows) = (frames(self.batch, image), table.rows);
-                // As the table has it, or stretched so that the first and last frame have its first and last row.
-                let place =
-                    if count <= rows { number as f64 } else { (number * (rows - 1)) as f64 / (count - 1) as f64 };
-                let (before, share) = (place.floor() as usize, place.fract());
-                let after = (before + 1).min(rows - 1);
-                let each = (0..x.width).map(|column| {
-                    let (before, after) = (self.weight(*table, before, column), self.weight(*table, after, column));
-                    self.value(x, index, column) + before * (1.0 - share) + after * share
-                });
-                each.collect()
-            }
+            Op::FrameEmbedding { x, table, .. } => self.placed(x, *table, index),
             Op::Gather { table, index: which, add, out } => {
                 let entry = match which {
                     Index::TokenId => self.batch.ids[index] as usize,
@@ -270,6 +262,18 @@ impl Running<'_> {
                 });
                 each.collect()
             }
+            Op::TilePositions { patches, table, tiles, out } => (0..out.width)
+                .map(|column| self.positioned(patches, *table, [*tiles, out.rows], index, column))
+                .collect(),
+            Op::TileEmbedding { x, table, tiles, tile_rows, .. } => {
+                let entry = self.embedding_of(x, *tiles, *tile_rows, index);
+                (0..x.width).map(|column| self.value(x, index, column) + self.weight(*table, entry, column)).collect()
+            }
+            Op::FillRows { x, out } => match index % out.rows {
+                place if place < x.rows => self.row(x, index / out.rows * x.rows + place),
+                _ => vec![0.0; out.width],
+            },
+            Op::Concatenate { parts, .. } => parts.iter().flat_map(|part| self.row(part, index)).collect(),
             Op::Select { x, .. } => self.row(x, self.batch.outputs[index] as usize),
             Op::Norm { x, kind, weight, bias, epsilon, group, .. } => {
                 let row = self.row(x, index);
@@ -284,12 +288,53 @@ impl Running<'_> {
                 });
                 each.collect()
             }
-            Op::Rope { x, head_width, width, theta } => {
+            Op::Rope { x, head_width, frequencies } => {
                 let (row, position) = (self.row(x, index), f64::from(self.batch.positions[index]));
-                row.chunks(*head_width).flat_map(|head| turned(head, *width, f64::from(*theta), position)).collect()
+                row.chunks(*head_width).flat_map(|head| turned(head, frequencies, position)).collect()
             }
             Op::Append { .. } | Op::Attention { .. } => unreachable!("these see pages"),
         }
+    }
+
+    /// A row of a frame with the embedding of its place in the video.
+    fn placed(&self, x: &Tensor, table: Handle, index: usize) -> Vec<f64> {
+        let (image, number) = self.image_of(index / x.rows);
+        let (count, rows) = (frames(self.batch, image), table.rows);
+        // As the table has it, or stretched so that the first and last frame have its first and last row.
+        let place = if count <= rows { number as f64 } else { (number * (rows - 1)) as f64 / (count - 1) as f64 };
+        let (before, share) = (place.floor() as usize, place.fract());
+        let after = (before + 1).min(rows - 1);
+        let each = (0..x.width).map(|column| {
+            let (before, after) = (self.weight(table, before, column), self.weight(table, after, column));
+            self.value(x, index, column) + before * (1.0 - share) + after * share
+        });
+        each.collect()
+    }
+
+    /// One number of a class row or patch of a tile, with its embedding; `rows` of an image.
+    fn positioned(
+        &self,
+        patches: &Tensor,
+        table: Handle,
+        [tiles, rows]: [usize; 2],
+        index: usize,
+        column: usize,
+    ) -> f64 {
+        let (image, place) = (index / rows, index % rows);
+        let (tile, row) = (place / (patches.rows + 1), place % (patches.rows + 1));
+        let embedding = self.weight(table, self.batch.tilings[image].ratio as usize * rows + place, column);
+        let patch = |row| self.value(patches, (image * tiles + tile) * patches.rows + row, column);
+        row.checked_sub(1).map_or(0.0, patch) + embedding
+    }
+
+    /// The row of the table (ratio, tile) for a row of an image.
+    fn embedding_of(&self, x: &Tensor, tiles: usize, tile_rows: usize, index: usize) -> usize {
+        let (image, place) = (index / x.rows, index % x.rows);
+        // Which tile each row of an image belongs to: their own rows first, then as many of each that fill up.
+        let own = (0..tiles).flat_map(|tile| std::iter::repeat_n(tile, tile_rows));
+        let fillers = (0..tiles).flat_map(|tile| std::iter::repeat_n(tile, x.rows / tiles - tile_rows));
+        let tile = own.chain(fillers).nth(place).expect("each row belongs to a tile");
+        self.batch.tilings[image].ratio as usize * tiles + tile
     }
 
     /// Row (channel, y, x) of a patch; the patches of a frame are counted row by row, and its pixels, of three channels
@@ -298,6 +343,9 @@ impl Running<'_> {
         let grid = side / patch;
         let (frame, place) = (index / (grid * grid), index % (grid * grid));
         let mut row = Vec::new();
+        if self.batch.pixels[frame].is_empty() {
+            return vec![0.0; 3 * patch * patch];
+        }
         for channel in 0..3 {
             for y in 0..patch {
                 for x in 0..patch {
@@ -339,6 +387,10 @@ impl Running<'_> {
 
     /// What an epilogue makes of one number of a product.
     fn finished(&self, value: f64, factor: f64, epilogue: &Epilogue, index: usize, column: usize) -> f64 {
+        let residual = epilogue.residual.map_or(0.0, |residual| self.value(&residual, index, column));
+        if epilogue.seeing_only && self.batch.media[index].images == 0 {
+            return residual;
+        }
         let mut value = epilogue.activation.map_or(value, |activation| activated(value, activation)) * factor;
         if let Some(clip) = epilogue.clip {
             value = value.clamp(-f64::from(clip), f64::from(clip));
@@ -347,18 +399,18 @@ impl Running<'_> {
             let of = if gate.columns == 1 { 0 } else { column };
             value *= self.weight(gate, 0, of).tanh();
         }
-        value + epilogue.residual.map_or(0.0, |residual| self.value(&residual, index, column))
+        value + residual
     }
 }
 
-/// Rotary embedding of the first `width` entries of a head, entry i turned with entry i + width / 2.
-fn turned(head: &[f64], width: usize, theta: f64, position: f64) -> Vec<f64> {
-    let mut out = head.to_vec();
-    for i in 0..width / 2 {
-        let angle = position * theta.powf(-2.0 * i as f64 / width as f64);
-        let (x, y) = (head[i], head[i + width / 2]);
+/// Rotary embedding of a head: entry i turned with entry i + half, for each of so many frequencies.
+fn turned(head: &[f64], frequencies: &[f32], position: f64) -> Vec<f64> {
+    let (mut out, half) = (head.to_vec(), frequencies.len());
+    for (i, &frequency) in frequencies.iter().enumerate() {
+        let angle = position * f64::from(frequency);
+        let (x, y) = (head[i], head[i + half]);
         out[i] = x * angle.cos() - y * angle.sin();
-        out[i + width / 2] = y * angle.cos() + x * angle.sin();
+        out[i + half] = y * angle.cos() + x * angle.sin();
     }
     out
 }

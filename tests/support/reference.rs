@@ -84,3 +84,8 @@ impl Case {
         self.expected[key].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
     }
 }
+
+/// A log-probability of a case: null for a token that has no row in the output matrix, and can never follow.
+pub fn likelihood(value: &Value) -> f64 {
+    value.as_f64().unwrap_or(f64::NEG_INFINITY)
+}

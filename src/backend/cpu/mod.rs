@@ -2,6 +2,7 @@
 //! checkpoint in the type they have; nothing is copied but vectors, layouts that differ, and models that are small.
 
 mod attention;
+mod frames;
 mod matrix;
 mod pointwise;
 mod pool;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::devices::memory_available;
-use super::{Backend, BackendOptions, Batch, Capacity, KvConfig, PageCount, PoolShape};
+use super::{Backend, BackendOptions, Batch, Capacity, KvConfig, PageCount, PoolShape, Tiling};
 use crate::checkpoint::{Dtype, Tensor as Stored};
 use crate::error::{Error, Result};
 use crate::graph::{
@@ -27,7 +28,7 @@ use attention::{Rows, Strip};
 #[cfg(feature = "eval")]
 pub(crate) use matrix::dot_products;
 use matrix::{Matrix, Values, product};
-use pointwise::{add, finish, normalise, patch_row, rotate};
+use pointwise::{add, finish, normalise, rotate};
 use pool::Pool;
 use tiles::{Heads, Row, Tiles};
 
@@ -35,6 +36,9 @@ use tiles::{Heads, Row, Tiles};
 pub const THREADS_MAX: usize = 1024;
 /// Models of fewer bytes are widened to f32 once, when they are opened, instead of at each use.
 const WIDENED_BYTES_MAX: u64 = 64 << 20;
+/// Rows and columns of a transposed product that are finished at a time.
+const ROWS: usize = 16;
+const COLUMNS: usize = 64;
 /// Elementwise work on fewer values stays on one thread.
 const PARALLEL_MIN: usize = 1 << 15;
 
@@ -68,6 +72,8 @@ struct Sight<'a> {
     media: Tiles<'a>,
     /// See [`Batch::frame_starts`].
     frame_starts: Vec<u32>,
+    /// Of each image how it is cut into tiles.
+    tilings: &'a [Tiling],
 }
 
 /// What operations read besides activations, and the pages they write.
@@ -155,7 +161,7 @@ impl Backend for Cpu {
             slots[input.buffer][..values.len()].copy_from_slice(values);
         }
         let (causal, media) = (Tiles::causal(batch), Tiles::media(batch));
-        let sight = Sight { causal, media, frame_starts: batch.frame_starts() };
+        let sight = Sight { causal, media, frame_starts: batch.frame_starts(), tilings: batch.tilings };
         threads.install(|| -> Result<()> {
             for op in &plan.ops {
                 memory.run(op, batch, &counts, &sight, slots, scratch)?;
@@ -272,7 +278,7 @@ impl Memory {
         let result = match op {
             Op::Linear { x, weight, bias, epilogue, .. } => {
                 let x: Vec<&[f32]> = (0..rows).map(|index| row(slots, x, index)).collect();
-                self.linear(&x, *weight, *bias, epilogue, &written, out, slots, scratch)
+                self.linear(&x, *weight, *bias, epilogue, batch, &written, out, slots, scratch)
             }
             Op::Attention { query, source, heads, scale, .. } => {
                 let group = if let KvSource::Pages(layer, _) = source { heads / layer.kv_heads } else { 1 };
@@ -281,10 +287,6 @@ impl Memory {
                 Ok(())
             }
             Op::Gather { table, index, add, .. } => self.gather(*table, *index, add.as_ref(), batch, slots, out),
-            Op::ClassAndPosition { patches, class, position, .. } => {
-                self.class_and_position(patches, *class, *position, slots, out)
-            }
-            Op::FrameEmbedding { x, table, .. } => self.frame_embedding(x, *table, batch, slots, out),
             Op::Broadcast { rows, .. } => self.broadcast(*rows, &written, out),
             Op::Norm { x, kind, weight, bias, epsilon, group, .. } => {
                 let (weight, bias) = (self.vector(*weight), bias.map(|bias| self.vector(bias)));
@@ -298,10 +300,10 @@ impl Memory {
                 });
                 Ok(())
             }
-            Op::Rope { x, head_width, width, theta } => {
+            Op::Rope { x, head_width, frequencies } => {
                 for_rows(out, x.stride, |index, out| {
                     let position = batch.positions[index];
-                    rotate(&mut out[x.offset..x.offset + x.width], position, *head_width, *width, *theta);
+                    rotate(&mut out[x.offset..x.offset + x.width], position, *head_width, frequencies);
                 });
                 Ok(())
             }
@@ -309,13 +311,13 @@ impl Memory {
                 for_rows(out, x.width, |index, out| out.copy_from_slice(row(slots, x, batch.outputs[index] as usize)));
                 Ok(())
             }
-            Op::Patches { levels, side, patch, .. } => {
-                for_rows(out, written.width, |index, out| {
-                    let (frame, place) = (index / written.rows, index % written.rows);
-                    patch_row(batch.pixels[frame], levels, *side, *patch, place, out);
-                });
-                Ok(())
-            }
+            Op::Patches { .. }
+            | Op::ClassAndPosition { .. }
+            | Op::FrameEmbedding { .. }
+            | Op::TilePositions { .. }
+            | Op::FillRows { .. }
+            | Op::TileEmbedding { .. }
+            | Op::Concatenate { .. } => self.run_on_frames(op, batch, &written, slots, out),
             Op::Append { .. } => unreachable!("handled above"),
         };
         slots[written.buffer] = taken;
@@ -329,14 +331,12 @@ impl Memory {
         weight: Weight,
         bias: Option<Weight>,
         epilogue: &Epilogue,
+        batch: &Batch,
         written: &Tensor,
         out: &mut [f32],
         slots: &[Vec<f32>],
         scratch: &mut Scratch,
     ) -> Result<()> {
-        /// Rows and columns of the transposed product that are finished at a time.
-        const ROWS: usize = 16;
-        const COLUMNS: usize = 64;
         let (rows, width) = (x.len(), written.width);
         let weight_rows = epilogue.weight_rows(width);
         scratch.product.resize(scratch.product.len().max(rows * weight_rows), 0.0);
@@ -372,6 +372,10 @@ impl Memory {
                         add(factors, &bias[beyond.clone()]);
                     }
                     finish(values, epilogue.paired.then_some(&*factors), gate, &columns, epilogue);
+                    if epilogue.seeing_only && batch.media[first + r].images == 0 {
+                        // The residual as it is: -0 plus 0 would be another number.
+                        values.fill(-0.0);
+                    }
                     match &epilogue.residual {
                         Some(residual) if residual.buffer != written.buffer => {
                             let residual = &row(slots, residual, first + r)[columns.clone()];
@@ -420,8 +424,24 @@ impl Memory {
                     }
                 };
                 let keys = |unit: usize| sources.iter().map(|(key, _)| units(key, unit).len() * key.rows).sum();
-                let keys: Vec<usize> = (0..out.len() / (query.rows * query.width)).map(keys).collect();
-                Tiles::images(query.rows, &keys).attend(heads, query_row, strips, out);
+                let images = 0..out.len() / (query.rows * query.width);
+                Tiles::images(images.map(|unit| (query.rows, keys(unit)))).attend(heads, query_row, strips, out);
+            }
+            KvSource::Tiles { key, value, tile_rows } => {
+                // Rows that are there see all rows; the others see those that are there.
+                let blocks = |tiling: &Tiling| {
+                    let there = tiling.tiles as usize * tile_rows;
+                    [(there, query.rows), (query.rows - there, there)]
+                };
+                let strips = |of: &Row, head: usize, keys: Range<usize>, strips: &mut Vec<Strip<'s>>| {
+                    if !keys.is_empty() {
+                        let (unit, columns) = (of.index / query.rows, head * heads.width..(head + 1) * heads.width);
+                        let all = strip(slots, &(*key, *value), unit..unit + 1, &columns);
+                        strips.push(Strip { count: keys.end, ..all });
+                    }
+                };
+                let blocks = sight.tilings.iter().flat_map(blocks);
+                Tiles::images(blocks).attend(heads, query_row, strips, out);
             }
             KvSource::Pages(layer, Mask::Causal { slopes }) => {
                 let pool = &self.text[layer.layer];
@@ -493,53 +513,6 @@ impl Memory {
             out.copy_from_slice(matrix.row(entry, &mut scratch));
             if let Some(tensor) = add {
                 self::add(out, row(slots, tensor, token));
-            }
-        }
-        Ok(())
-    }
-
-    fn class_and_position(
-        &self,
-        patches: &Tensor,
-        class: Weight,
-        position: Weight,
-        slots: &[Vec<f32>],
-        out: &mut [f32],
-    ) -> Result<()> {
-        let (class, position) = (self.vector(class), self.matrix(position)?);
-        let tokens = patches.rows + 1;
-        let mut scratch = Vec::new();
-        for (index, out) in out.chunks_exact_mut(patches.width).enumerate() {
-            let (frame, token) = (index / tokens, index % tokens);
-            match token.checked_sub(1) {
-                None => out.copy_from_slice(class),
-                Some(patch) => out.copy_from_slice(row(slots, patches, frame * patches.rows + patch)),
-            }
-            add(out, position.row(token, &mut scratch));
-        }
-        Ok(())
-    }
-
-    fn frame_embedding(
-        &self,
-        x: &Tensor,
-        table: Weight,
-        batch: &Batch,
-        slots: &[Vec<f32>],
-        out: &mut [f32],
-    ) -> Result<()> {
-        let (rows, table) = (table.rows, self.matrix(table)?);
-        let (mut before, mut after) = (Vec::new(), Vec::new());
-        let frames = out.chunks_exact_mut(x.rows * x.width).zip(batch.frame_places());
-        for (index, (out, place)) in frames.enumerate() {
-            let (first, share) = place.stretched(rows);
-            let before = table.row(first, &mut before);
-            let after = table.row((first + 1).min(rows - 1), &mut after);
-            let embedding: Vec<f32> =
-                before.iter().zip(after).map(|(before, after)| (after - before).mul_add(share, *before)).collect();
-            for (token, out) in out.chunks_exact_mut(x.width).enumerate() {
-                out.copy_from_slice(row(slots, x, index * x.rows + token));
-                add(out, &embedding);
             }
         }
         Ok(())

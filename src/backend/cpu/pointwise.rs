@@ -7,8 +7,11 @@ use crate::graph::Epilogue;
 use crate::graph::{Activation, Norm};
 
 /// One patch of the pixels (side, side, 3) of a frame as a row (channel, y, x), each level looked up in the table
-/// (3, 256) of levels. Patches are counted line by line.
+/// (3, 256) of levels. Patches are counted line by line. A frame without pixels is all zeros.
 pub(super) fn patch_row(pixels: &[u8], levels: &[f32], side: usize, patch: usize, place: usize, out: &mut [f32]) {
+    if pixels.is_empty() {
+        return out.fill(0.0);
+    }
     let (grid_y, grid_x) = (place / (side / patch), place % (side / patch));
     for (channel, (out, levels)) in out.chunks_exact_mut(patch * patch).zip(levels.chunks_exact(256)).enumerate() {
         for (y, out) in out.chunks_exact_mut(patch).enumerate() {
@@ -98,15 +101,14 @@ pub(super) fn normalise(row: &mut [f32], kind: Norm, weight: &[f32], bias: Optio
     );
 }
 
-/// Rotary embedding of each head's first `width` entries, half split: angle = position * theta^(-2i / width).
-pub(super) fn rotate(row: &mut [f32], position: u32, head_width: usize, width: usize, theta: f32) {
-    let half = width / 2;
-    let turns: Vec<(f32, f32)> = (0..half)
-        .map(|i| {
-            let angle = position as f32 * (1.0 / theta.powf((2 * i) as f32 / width as f32));
-            (angle.cos(), angle.sin())
-        })
-        .collect();
+/// Rotary embedding of each head's first entries, half split: pair i turns by position * frequencies[i].
+pub(super) fn rotate(row: &mut [f32], position: u32, head_width: usize, frequencies: &[f32]) {
+    let half = frequencies.len();
+    let turn = |frequency: &f32| {
+        let angle = position as f32 * frequency;
+        (angle.cos(), angle.sin())
+    };
+    let turns: Vec<(f32, f32)> = frequencies.iter().map(turn).collect();
     for head in row.chunks_exact_mut(head_width) {
         let (first, second) = head[..2 * half].split_at_mut(half);
         for ((x, y), (cos, sin)) in first.iter_mut().zip(second).zip(&turns) {
@@ -190,7 +192,10 @@ mod tests {
                 {
                     let mut row = numbers(row);
                     let head_width = row.len();
-                    rotate(&mut row, *position, head_width, width.parse().unwrap(), 10_000.0);
+                    let width: usize = width.parse().unwrap();
+                    let frequency = |pair: usize| 1.0 / 10_000f32.powf((2 * pair) as f32 / width as f32);
+                    let frequencies: Vec<f32> = (0..width / 2).map(frequency).collect();
+                    rotate(&mut row, *position, head_width, &frequencies);
                     assert_close(&row, &numbers(want), 1e-5, "rope");
                 }
             }

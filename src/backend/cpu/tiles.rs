@@ -88,12 +88,13 @@ impl<'a> Tiles<'a> {
         tiles
     }
 
-    /// `rows` rows of each image, with so many keys of the same image.
-    pub fn images(rows: usize, keys: &[usize]) -> Self {
+    /// Rows that follow each other in blocks: of each block so many rows, which have so many keys of their image.
+    pub fn images(blocks: impl IntoIterator<Item = (usize, usize)>) -> Self {
         let mut tiles = Tiles::default();
-        for (image, &keys) in keys.iter().enumerate() {
-            let indices = image * rows..(image + 1) * rows;
-            let rows: Vec<Row> = indices.map(|index| Row { index, table: &[], images: &[], keys }).collect();
+        for (rows, keys) in blocks {
+            let first = tiles.rows.len();
+            let row = |index| Row { index, table: &[], images: &[], keys };
+            let rows: Vec<Row> = (first..first + rows).map(row).collect();
             rows.chunks(QUERIES_MAX).for_each(|segment| tiles.push(segment, 0));
         }
         tiles
@@ -285,7 +286,7 @@ mod tests {
         let media = [one(0), MediaSeen::NOTHING, one(1), one(0), MediaSeen::NOTHING, one(0), both];
         let found = cut(&Tiles::media(&Batch { seen_images: &seen_images, media: &media, ..Batch::default() }));
         assert_eq!(found, [(vec![1, 4], 0), (vec![2], 70), (vec![6], 79), (vec![0, 3, 5], 64)]);
-        let found = cut(&Tiles::images(9, &[70, 130]));
+        let found = cut(&Tiles::images([(9, 70), (9, 130)]));
         assert_eq!(found, [((0..8).collect(), 70), (vec![8], 70), ((9..17).collect(), 130), (vec![17], 130)]);
     }
 }

@@ -2,9 +2,9 @@
 //! into rows whose keys are split; and into tiles that see the same images. Decoded batches are filled up, so that few
 //! shapes recur. Integers only.
 
-use super::arguments::{MediaTile, QueryTile, SplitItem, SplitRow};
+use super::arguments::{MediaTile, NO_PIXELS, QueryTile, SplitItem, SplitRow};
 use super::split::{ITEM_TILES, SPLIT_ROWS, Sequence, Splits, Splitting, Viewers, items_most, split, split_media};
-use crate::backend::{Batch, FramePlace};
+use crate::backend::{Batch, FramePlace, Tiling};
 use crate::graph::Counts;
 use crate::kv::{ImagePages, MediaSeen, PAGE_TOKENS};
 
@@ -37,6 +37,8 @@ pub struct Shape {
     pub media_split_rows: usize,
     /// Items of work on these, empty ones included.
     pub media_split_items: usize,
+    /// Whether some token sees an image, or it makes no difference to the launches.
+    pub seeing: bool,
     /// Whether all sequences are decoded: launches of such a shape come again and again, and are worth keeping.
     pub capturable: bool,
 }
@@ -93,8 +95,18 @@ impl Layout {
         self.media_split_items() + words_of::<SplitItem>(self.0.media_split_items)
     }
 
-    pub fn ids(&self) -> usize {
+    /// How images are cut into tiles.
+    pub fn tilings(&self) -> usize {
         self.frame_places() + words_of::<FramePlace>(self.0.frames)
+    }
+
+    /// For each frame, where it stands among those with pixels.
+    pub fn pixel_places(&self) -> usize {
+        self.tilings() + words_of::<Tiling>(self.0.images)
+    }
+
+    pub fn ids(&self) -> usize {
+        self.pixel_places() + self.0.frames
     }
 
     pub fn positions(&self) -> usize {
@@ -111,8 +123,13 @@ impl Layout {
         self.table_of() + self.0.tokens
     }
 
-    pub fn outputs(&self) -> usize {
+    /// For each token, whether it sees an image.
+    pub fn seeing(&self) -> usize {
         self.order() + self.0.tokens
+    }
+
+    pub fn outputs(&self) -> usize {
+        self.seeing() + self.0.tokens
     }
 
     /// Where the media pages of each image to encode begin in [`Layout::tables`], and the end of the last.
@@ -135,11 +152,11 @@ fn words_of<T>(count: usize) -> usize {
     size_of::<T>() / 4 * count
 }
 
-/// Words at most of batches of so many tokens, frames (and so at most as many images), and of all lists of pages, for
-/// groups of so many heads; without items of images of several pages.
-pub fn words_most(tokens: usize, images: usize, table_words: usize, group: usize) -> usize {
+/// Words at most of batches of so many tokens, frames, images, and of all lists of pages, for groups of so many heads;
+/// without items of images of several pages.
+pub fn words_most(tokens: usize, [frames, images]: [usize; 2], table_words: usize, group: usize) -> usize {
     let most = Shape {
-        frames: images,
+        frames,
         images,
         tokens,
         outputs: tokens,
@@ -149,6 +166,7 @@ pub fn words_most(tokens: usize, images: usize, table_words: usize, group: usize
         media_tiles: tokens,
         media_split_rows: tokens,
         media_split_items: 0,
+        seeing: true,
         capturable: true,
     };
     Layout(most).tables() + table_words
@@ -201,6 +219,7 @@ pub fn write(batch: &Batch, nobody: u32, splitting: &Splitting, words: &mut Vec<
         media_tiles: filled(seen.tiles.len(), tokens),
         media_split_rows: seen.rows.len(),
         media_split_items: filled(seen.items.len(), rounded_items(seen.items.len())),
+        seeing: true,
         capturable,
     };
     let layout = Layout(shape);
@@ -213,16 +232,37 @@ pub fn write(batch: &Batch, nobody: u32, splitting: &Splitting, words: &mut Vec<
     put(layout.media_split_rows(), bytemuck::cast_slice(&seen.rows));
     put(layout.split_items(), bytemuck::cast_slice(&items));
     put(layout.media_split_items(), bytemuck::cast_slice(&seen.items));
-    put(layout.frame_places(), bytemuck::cast_slice(&batch.frame_places().collect::<Vec<_>>()));
+    of_images(batch, &layout).iter().for_each(|(at, list)| put(*at, list));
     put(layout.ids(), batch.ids);
     put(layout.positions(), &positions);
     put(layout.table_of(), &table_of);
     put(layout.order(), &seen.order);
+    put(layout.seeing(), &seen.seeing);
     put(layout.outputs(), batch.outputs);
     put(layout.image_pages(), &image_pages);
-    put(layout.frame_starts(), &batch.frame_starts());
     put(layout.tables(), &tables);
     shape
+}
+
+/// Lists of images and frames, each with its place.
+fn of_images(batch: &Batch, layout: &Layout) -> [(usize, Vec<u32>); 4] {
+    let places: Vec<FramePlace> = batch.frame_places().collect();
+    [
+        (layout.frame_places(), bytemuck::cast_slice(&places).to_vec()),
+        (layout.tilings(), bytemuck::cast_slice(batch.tilings).to_vec()),
+        (layout.pixel_places(), pixel_places(batch.pixels)),
+        (layout.frame_starts(), batch.frame_starts()),
+    ]
+}
+
+/// Where each frame stands among those with pixels.
+fn pixel_places(frames: &[&[u8]]) -> Vec<u32> {
+    let mut count = 0;
+    let place = |pixels: &&[u8]| {
+        count += u32::from(!pixels.is_empty());
+        if pixels.is_empty() { NO_PIXELS } else { count - 1 }
+    };
+    frames.iter().map(place).collect()
 }
 
 /// The new tokens of each sequence.
@@ -278,8 +318,9 @@ fn text_tables(batch: &Batch) -> (Vec<u32>, Vec<u32>) {
     (tables, starts)
 }
 
-/// Tokens and the images that they see: in order, as tiles or as rows whose pages are split.
+/// Tokens and the images that they see: which see any, and these in order, as tiles or as rows whose pages are split.
 struct Seen {
+    seeing: Vec<u32>,
     order: Vec<u32>,
     tiles: Vec<MediaTile>,
     rows: Vec<SplitRow>,
@@ -289,11 +330,12 @@ struct Seen {
 impl Seen {
     /// `pages`: where the pages of each image begin.
     fn new(media: &[MediaSeen], pages: &[u32], decoded: bool, splits: &Splits) -> Seen {
+        let seeing = media.iter().map(|seen| u32::from(seen.images > 0)).collect();
         let order = by_images(media);
         let (split, walked) = viewers(media, &order, pages, decoded, splits);
         let tiles = media_tiles(&walked, splits.group);
         let (rows, items) = split_media(&split, splits.group);
-        Seen { order, tiles, rows, items }
+        Seen { seeing, order, tiles, rows, items }
     }
 }
 
@@ -456,6 +498,7 @@ mod tests {
             assert_eq!(list(layout.positions(), 8), [length, length, length, length, length, 0, 1, 2]);
             assert_eq!(list(layout.outputs(), 8), [4, 0, 1, 2, 3, 0, 0, 0]);
             assert_eq!(list(layout.order(), 8), [3, 0, 2, 1, 4, 5, 6, 7]);
+            assert_eq!(list(layout.seeing(), 8), [1, 0, 1, 1, 0, 0, 0, 0]);
             assert_eq!(list(layout.table_of(), 8), [0, 13, 26, 39, 52, 65, 65, 65]);
             assert_eq!(words[layout.tables() + 65..], [NOBODY, 1, 64, 3, 64]);
             let tiles: &[MediaTile] = bytemuck::cast_slice(list(layout.media_tiles(), 32));
@@ -479,6 +522,18 @@ mod tests {
                 assert_eq!(found, [(3, 3)]);
             }
         }
+    }
+
+    #[test]
+    fn absent_tiles_have_no_pixels() {
+        let pixels: [&[u8]; 6] = [&[1], &[2], &[], &[3], &[], &[]];
+        let tilings = [Tiling { ratio: 5, tiles: 2 }, Tiling { ratio: 1, tiles: 1 }];
+        let images = [ImagePages { pages: &[], rows: 0 }; 2];
+        let batch = Batch { pixels: &pixels, images: &images, frames: &[3, 3], tilings: &tilings, ..Batch::default() };
+        let mut words = Vec::new();
+        let layout = Layout(write(&batch, NOBODY, &PLENTY, &mut words));
+        assert_eq!(words[layout.tilings()..][..4], [5, 2, 1, 1]);
+        assert_eq!(words[layout.pixel_places()..][..6], [0, 1, NO_PIXELS, 2, NO_PIXELS, NO_PIXELS]);
     }
 
     #[test]

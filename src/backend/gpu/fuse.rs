@@ -1,7 +1,9 @@
 //! Which operations of a plan one kernel does together. Nothing is computed here: neighbours are recognised by the
 //! tensors that join them, and what is in between never reaches memory.
 
-use crate::graph::{Epilogue, KvLayer, KvSource, Mask, Norm, Op, Tensor, Weight};
+use std::collections::BTreeSet;
+
+use crate::graph::{Epilogue, KvLayer, KvSource, Mask, Norm, Op, Plan, Tensor, Weight};
 
 /// A norm of each head's columns, inside an attention kernel.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -13,12 +15,11 @@ pub struct HeadNorm {
 }
 
 /// The rotary embedding of a token's queries and keys.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Rotary {
     pub query: Tensor,
     pub head_width: usize,
-    pub width: usize,
-    pub theta: f32,
+    pub frequencies: Vec<f32>,
 }
 
 /// Attention with the norms of its queries and keys.
@@ -49,6 +50,7 @@ pub struct Gated {
     pub attention: Attention,
     pub out_weight: Weight,
     pub gate: Weight,
+    pub seeing_only: bool,
     pub out: Tensor,
 }
 
@@ -63,6 +65,30 @@ pub enum Step {
     Attention(Attention),
     /// A gated block's attention half: in one launch for few tokens, else part by part.
     Gated { whole: Box<Gated>, parts: Vec<Step> },
+}
+
+/// What is left of a plan's operations where no token sees an image: without layers that leave such tokens as they are,
+/// and without what only these read.
+pub fn without_images(plan: &Plan) -> Vec<Op> {
+    let mut read_later: BTreeSet<usize> = plan.output.iter().map(|out| out.buffer).collect();
+    let mut kept = Vec::new();
+    for op in plan.ops.iter().rev() {
+        let changes_nothing = match op {
+            Op::Linear { epilogue, out, .. } => epilogue.seeing_only && epilogue.residual == Some(*out),
+            _ => false,
+        };
+        let written = op.writes();
+        if changes_nothing || written.is_some_and(|out| !read_later.contains(&out.buffer)) {
+            continue;
+        }
+        if let Some(out) = written.filter(Tensor::is_whole) {
+            read_later.remove(&out.buffer);
+        }
+        read_later.extend(op.reads().iter().map(|read| read.buffer));
+        kept.push(op.clone());
+    }
+    kept.reverse();
+    kept
 }
 
 /// The steps of a plan.
@@ -86,12 +112,12 @@ fn append(ops: &[Op]) -> Option<(Step, usize)> {
             Some((Step::Append { key: *key, value: *value, layer: *layer, rotary: None }, 1))
         }
         [
-            Op::Rope { x: query, head_width, width, theta },
+            Op::Rope { x: query, head_width, frequencies },
             Op::Rope { x: rotated, .. },
             Op::Append { key, value, layer },
             ..,
         ] if rotated == key => {
-            let rotary = Rotary { query: *query, head_width: *head_width, width: *width, theta: *theta };
+            let rotary = Rotary { query: *query, head_width: *head_width, frequencies: frequencies.clone() };
             Some((Step::Append { key: *key, value: *value, layer: *layer, rotary: Some(rotary) }, 3))
         }
         _ => None,
@@ -117,8 +143,10 @@ fn attention(ops: &[Op]) -> Option<(Step, usize)> {
         let norm = Some(HeadNorm { kind: *kind, weight: *weight, bias: *bias, epsilon: *epsilon });
         let of_keys = matches!(source, KvSource::Dense(sources) if sources.iter().any(|(key, _)| key == x));
         match (*group == head_width, x == query, of_keys, source) {
-            // Queries of causal attention are rotated between norm and attention.
-            (_, _, _, KvSource::Pages(_, Mask::Causal { .. })) | (false, ..) | (_, false, false, _) => return None,
+            // Queries of causal attention are rotated between norm and attention; those of tiles have no norm.
+            (_, _, _, KvSource::Pages(_, Mask::Causal { .. }) | KvSource::Tiles { .. })
+            | (false, ..)
+            | (_, false, false, _) => return None,
             (true, true, ..) => fused.query_norm = norm,
             // The keys of all sources have one norm.
             (true, false, true, _) => fused.key_norm = fused.key_norm.or(norm),
@@ -142,16 +170,15 @@ fn gated(ops: &[Op]) -> Option<(Step, usize)> {
     let Op::Linear { x: attended, weight: out_weight, bias: None, epilogue: added, out } = rest.get(taken)? else {
         return None;
     };
-    let Epilogue { activation: None, paired: false, clip: None, gate: Some(gate), residual: Some(residual) } = added
-    else {
-        return None;
-    };
+    let &Epilogue { gate: Some(gate), residual: Some(residual), seeing_only, .. } = added else { return None };
+    let only_these = Epilogue { gate: Some(gate), residual: Some(residual), seeing_only, ..Epilogue::default() };
     let joined = *group == x.width
         && normed == read
         && *epilogue == Epilogue::default()
+        && *added == only_these
         && *query == attention.query
         && *attended == attention.out
-        && residual == x;
+        && residual == *x;
     if !joined {
         return None;
     }
@@ -168,8 +195,43 @@ fn gated(ops: &[Op]) -> Option<(Step, usize)> {
         layer,
         attention,
         out_weight: *out_weight,
-        gate: *gate,
+        gate,
+        seeing_only,
         out: *out,
     });
     Some((Step::Gated { whole, parts }, taken + 3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Axis, Graph, KvSpace};
+
+    /// A gated block between two layers; how many operations are left where nothing is seen.
+    fn left(seeing_only: bool) -> (usize, usize) {
+        let mut graph = Graph::new();
+        let weight = |id| Weight { id, rows: 16, columns: 16 };
+        let vector = Weight { rows: 1, ..weight(9) };
+        let gate = Some(Weight { columns: 1, ..vector });
+        let plain = Epilogue::default();
+        let input = graph.input(Axis::Tokens, 1, 16);
+        let x = graph.linear(input, weight(0), None, plain);
+        let y = graph.norm(x, Norm::Rms, vector, None, 1e-5);
+        let query = graph.linear(y, weight(1), None, plain);
+        let layer = KvLayer { space: KvSpace::Media, layer: 0, kv_heads: 1, head_width: 16 };
+        let y = graph.attention(query, KvSource::Pages(layer, Mask::Media), 1, 1.0);
+        let added = Epilogue { gate, residual: Some(x), seeing_only, ..plain };
+        let x = graph.linear(y, weight(2), None, added);
+        let hidden = graph.linear(x, weight(3), None, plain);
+        let x = graph.linear(hidden, weight(4), None, Epilogue { residual: Some(x), ..added });
+        let last = graph.select(x);
+        let logits = graph.linear(last, weight(5), None, plain);
+        let plan = graph.plan(&[input], Some(logits));
+        (plan.ops.len(), without_images(&plan).len())
+    }
+
+    #[test]
+    fn a_block_that_changes_nothing_is_left_out_whole() {
+        assert_eq!([left(true), left(false)], [(9, 3), (9, 9)]);
+    }
 }

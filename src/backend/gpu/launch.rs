@@ -111,6 +111,11 @@ impl Launcher<'_> {
         weight.map_or(Address::NULL, |weight| self.memory.vector(weight))
     }
 
+    /// The list of which tokens see an image, where that is asked.
+    fn seeing(&self, asked: bool) -> Address {
+        if asked { self.list(Layout::seeing) } else { Address::NULL }
+    }
+
     /// The type of stored numbers.
     fn dtype(&self) -> Dtype {
         self.memory.dtype
@@ -135,7 +140,8 @@ impl Launcher<'_> {
                 let (side, patch) = (*side as u32, *patch as u32);
                 let arguments = args::Patches {
                     pixels: self.memory.activations.pixels,
-                    levels: self.memory.levels,
+                    pixel_places: self.list(Layout::pixel_places),
+                    levels: self.memory.constants(levels),
                     out: self.rows(out),
                     side,
                     patch,
@@ -147,18 +153,13 @@ impl Launcher<'_> {
                 launch(Kernel::patches(self.dtype()), [lines, 1, 1], THREADS, shared_bytes, &arguments)
             }
             Op::ClassAndPosition { patches, class, position, out } => {
-                let arguments = args::ClassAndPosition {
-                    patches: self.rows(patches),
-                    out: self.rows(out),
-                    class_row: self.memory.vector(*class),
-                    position: self.memory.matrix(*position),
-                    images: self.units(out),
-                    patches_count: patches.rows as u32,
-                    width: patches.width as u32,
-                    unused: 0,
-                };
-                self.by_vector(Kernel::class_and_position(self.dtype()), out.rows as u32, arguments.width, &arguments)
+                self.positions(patches, Some(*class), *position, None, out)
             }
+            Op::TilePositions { patches, table, tiles, out } => {
+                self.positions(patches, None, *table, Some(*tiles), out)
+            }
+            Op::TileEmbedding { .. } => self.tile_embedding(op),
+            Op::FillRows { x, out } => self.concatenate(std::slice::from_ref(x), out),
             Op::Broadcast { rows, out } => {
                 let arguments = args::Gather {
                     table: self.table(*rows),
@@ -195,9 +196,64 @@ impl Launcher<'_> {
                 let norm = HeadNorm { kind: *kind, weight: *weight, bias: *bias, epsilon: *epsilon };
                 self.norm(x, out, &norm, *group)
             }
+            Op::Concatenate { parts, out } => self.concatenate(parts, out),
             Op::Linear { .. } => self.linear(op),
             Op::Rope { .. } | Op::Append { .. } | Op::Attention { .. } => unreachable!("never by itself"),
         }
+    }
+
+    /// Class rows and embeddings of places; of frames that are `tiles` of an image each.
+    fn positions(
+        &self,
+        patches: &Tensor,
+        class: Option<Weight>,
+        position: Weight,
+        tiles: Option<usize>,
+        out: &Tensor,
+    ) -> Option<Launch> {
+        let arguments = args::ClassAndPosition {
+            patches: self.rows(patches),
+            out: self.rows(out),
+            class_row: self.vector(class),
+            position: self.memory.matrix(position),
+            tilings: tiles.map_or(Address::NULL, |_| self.list(Layout::tilings)),
+            frames: self.units(patches),
+            tiles: tiles.unwrap_or(1) as u32,
+            patches_count: patches.rows as u32,
+            width: patches.width as u32,
+        };
+        let rows = arguments.patches_count + 1;
+        self.by_vector(Kernel::class_and_position(self.dtype()), rows, arguments.width, &arguments)
+    }
+
+    fn tile_embedding(&self, op: &Op) -> Option<Launch> {
+        let Op::TileEmbedding { x, table, tiles, tile_rows, out } = op else { unreachable!("called for these") };
+        let arguments = args::TileEmbedding {
+            x: self.rows(x),
+            table: self.table(*table),
+            out: self.rows(out),
+            tilings: self.list(Layout::tilings),
+            count: self.count(out),
+            width: padded(out.width) as u32,
+            tiles: *tiles as u32,
+            tile_rows: *tile_rows as u32,
+        };
+        self.by_vector(Kernel::tile_embedding(self.dtype()), arguments.count, arguments.width, &arguments)
+    }
+
+    /// Columns of several tensors side by side, zeros behind their rows.
+    fn concatenate(&self, parts: &[Tensor], out: &Tensor) -> Option<Launch> {
+        let mut arguments = args::Concatenate {
+            out: self.rows(out),
+            count: self.count(out),
+            width: padded(out.width) as u32,
+            ..args::Concatenate::default()
+        };
+        for (place, part) in parts.iter().enumerate() {
+            arguments.parts[place] = self.rows(part);
+            arguments.widths[place] = padded(part.width) as u32;
+        }
+        self.by_vector(Kernel::concatenate(self.dtype()), arguments.count, arguments.width, &arguments)
     }
 
     fn gather(
@@ -276,6 +332,7 @@ impl Launcher<'_> {
             weight: self.memory.matrix(*weight),
             bias: self.vector(*bias),
             gate: self.vector(epilogue.gate),
+            seeing: self.seeing(epilogue.seeing_only),
             count: self.count(x),
             columns: padded(x.width) as u32,
             width: out.width as u32,
@@ -295,18 +352,18 @@ impl Launcher<'_> {
     fn append(&self, step: &Step) -> Option<Launch> {
         let Step::Append { key, value, layer, rotary } = step else { unreachable!("called for appends") };
         let mut arguments = args::Append {
-            query: rotary.map_or(args::Rows::default(), |rotary| self.rows(&rotary.query)),
+            query: rotary.as_ref().map_or(args::Rows::default(), |rotary| self.rows(&rotary.query)),
             key: self.rows(key),
             value: self.rows(value),
             pages: self.memory.pages(layer),
             tables: self.list(Layout::tables),
             count: self.count(key),
-            query_width: rotary.map_or(0, |rotary| rotary.query.width) as u32,
+            query_width: rotary.as_ref().map_or(0, |rotary| rotary.query.width) as u32,
             width: key.width as u32,
             unit_rows: key.rows as u32,
             head_width: layer.head_width as u32,
-            rotary_width: rotary.map_or(0, |rotary| rotary.width as u32),
-            theta: rotary.map_or(0.0, |rotary| rotary.theta),
+            rotary_width: rotary.as_ref().map_or(0, |rotary| 2 * rotary.frequencies.len() as u32),
+            frequencies: rotary.as_ref().map_or(Address::NULL, |rotary| self.memory.constants(&rotary.frequencies)),
             ..args::Append::default()
         };
         match layer.space {
@@ -336,13 +393,25 @@ impl Launcher<'_> {
 
     fn attention(&self, attention: &Attention, launches: &mut Vec<Launch>) {
         match &attention.source {
-            KvSource::Dense(sources) => launches.extend(self.image_attention(attention, sources)),
-            KvSource::Pages(layer, Mask::Causal { .. }) => self.causal_attention(attention, layer, launches),
+            KvSource::Dense(sources) => launches.extend(self.image_attention(attention, sources, None)),
+            KvSource::Tiles { key, value, tile_rows } => {
+                launches.extend(self.image_attention(attention, &[(*key, *value)], Some(*tile_rows)));
+            }
+            KvSource::Pages(layer, Mask::Causal { slopes }) => {
+                let slopes = slopes.as_ref().map_or(Address::NULL, |slopes| self.memory.constants(slopes));
+                self.causal_attention(attention, layer, slopes, launches);
+            }
             KvSource::Pages(layer, Mask::Media) => self.media_attention(attention, layer, launches),
         }
     }
 
-    fn image_attention(&self, attention: &Attention, sources: &[(Tensor, Tensor)]) -> Option<Launch> {
+    /// `tile_rows`: rows of a tile, where images have tiles that may be absent.
+    fn image_attention(
+        &self,
+        attention: &Attention,
+        sources: &[(Tensor, Tensor)],
+        tile_rows: Option<usize>,
+    ) -> Option<Launch> {
         assert!(sources.len() <= 2, "kernels read two sources of keys at most");
         let mut arguments = args::ImageAttention {
             query: self.rows(&attention.query),
@@ -354,6 +423,8 @@ impl Launcher<'_> {
             heads: attention.heads as u32,
             head_width: attention.head_width() as u32,
             scale: attention.scale,
+            tilings: tile_rows.map_or(Address::NULL, |_| self.list(Layout::tilings)),
+            tile_rows: tile_rows.unwrap_or(0) as u32,
             ..args::ImageAttention::default()
         };
         if sources[0].0.axis != attention.query.axis {
@@ -370,12 +441,13 @@ impl Launcher<'_> {
             true => Kernel::flash_attention_full(self.dtype(), [width]),
             false => Kernel::perceiver_attention(self.dtype(), [width]),
         };
-        let grid = [arguments.query_rows.div_ceil(TILE_ROWS as u32), arguments.heads, arguments.images];
-        launch(kernel, grid, ATTENTION_THREADS, attention_shared(width), &arguments)
+        let (rows, shared_bytes) = if plain { full_form(width) } else { (TILE_ROWS as u32, attention_shared(width)) };
+        let grid = [arguments.query_rows.div_ceil(rows), arguments.heads, arguments.images];
+        launch(kernel, grid, ATTENTION_THREADS, shared_bytes, &arguments)
     }
 
     /// Tiles of queries, then rows whose keys are split: each token is in one of them.
-    fn causal_attention(&self, attention: &Attention, layer: &KvLayer, launches: &mut Vec<Launch>) {
+    fn causal_attention(&self, attention: &Attention, layer: &KvLayer, slopes: Address, launches: &mut Vec<Launch>) {
         let (group, sharing) = groups(attention.heads, layer);
         let width = compiled_width(layer.head_width);
         let arguments = args::CausalAttention {
@@ -384,7 +456,7 @@ impl Launcher<'_> {
             pages: self.memory.pages(layer),
             tables: self.list(Layout::tables),
             tiles: self.list(Layout::query_tiles),
-            slopes: self.memory.slopes(layer.layer),
+            slopes,
             tile_count: self.shape.query_tiles as u32,
             group,
             sharing,
@@ -395,7 +467,7 @@ impl Launcher<'_> {
         let kernel = Kernel::flash_attention_causal(self.dtype(), [width]);
         let grid = [arguments.tile_count, attention.heads as u32 / group, 1];
         launches.extend(launch(kernel, grid, ATTENTION_THREADS, attention_shared(width), &arguments));
-        self.split_attention(attention, layer, arguments.slopes, launches);
+        self.split_attention(attention, layer, slopes, launches);
     }
 
     /// Rows whose keys are split over blocks, of text or of images.
@@ -492,6 +564,7 @@ impl Launcher<'_> {
             query_weight: self.memory.matrix(gated.query_weight),
             out_weight: self.memory.matrix(gated.out_weight),
             gate: self.memory.vector(gated.gate),
+            seeing: self.seeing(gated.seeing_only),
             query,
             attended,
             barrier: self.memory.barrier,
@@ -521,6 +594,16 @@ fn groups(heads: usize, layer: &KvLayer) -> (u32, u32) {
 /// Two tiles of keys and values (`attention.cuh`).
 fn attention_shared(width: u32) -> u32 {
     2 * 2 * (TILE_KEYS * BYTES) as u32 * (width + VECTOR)
+}
+
+/// Rows of queries of a block of `flash_attention_full`, and its shared memory.
+fn full_form(width: u32) -> (u32, u32) {
+    const TWO_STRIPES_MAX: u32 = 80;
+    let rows = TILE_ROWS as u32;
+    if width > TWO_STRIPES_MAX {
+        return (rows, attention_shared(width));
+    }
+    (2 * rows, attention_shared(width) + 2 * rows * BYTES as u32 * (width + VECTOR))
 }
 
 /// The normed rows, beside what attention and the rows form of a linear layer need (`gated_cross_attention.cu`).

@@ -1,10 +1,10 @@
 //! What lies where on a device: planned in full before anything is allocated, so that a model that does not fit is
 //! refused with the sum by part.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ops::Range;
 
-use super::arguments::{Pages, Rows, SampleRequest, SampleToken};
+use super::arguments::{PARTS_MAX, Pages, Rows, SampleRequest, SampleToken};
 use super::batch::{CAPTURED_TOKENS_MAX, filled_up, words_most};
 use super::driver::{Address, Driver};
 use super::split::{ITEM_TILES, SPLIT_ROWS, Splitting, TILE_KEYS, slot_bytes};
@@ -103,27 +103,32 @@ impl Pool {
 pub struct Room {
     /// Tokens, and outputs.
     pub tokens: usize,
-    /// Frames of images and videos, and images.
+    /// Frames of images and videos.
+    pub frames: usize,
+    /// Images and videos.
     pub images: usize,
     /// Words of the batch's lists.
     pub words: usize,
 }
 
 impl Room {
-    /// Room for usual steps, and for any number of these tokens decoded at once, in groups of so many heads.
-    fn of(capacity: Capacity, kv_config: &KvConfig, group: usize) -> Room {
+    /// Room for usual steps of images of so many frames each, and for any number of these tokens decoded at once, in
+    /// groups of so many heads.
+    fn of(capacity: Capacity, kv_config: &KvConfig, frames_each: usize, group: usize) -> Room {
         let decoded = capacity.tokens.min(CAPTURED_TOKENS_MAX);
         let tokens = capacity.tokens.max(filled_up(decoded.max(1)));
         // Each image, encoded or seen, has its pages once in a list, two words a page.
         let pages = decoded * kv_config.text.pages.least + 1 + 4 * kv_config.media.pages.most;
-        let words = words_most(tokens, capacity.images, pages, group);
-        Room { tokens, images: capacity.images, words }
+        let images = capacity.images.div_ceil(frames_each);
+        let frames = images * frames_each;
+        Room { tokens, frames, images, words: words_most(tokens, [frames, images], pages, group) }
     }
 
     /// The smallest that holds both; words by powers of two, since they grow a little with every step.
     fn grown(self, other: Room) -> Room {
         Room {
             tokens: self.tokens.max(other.tokens),
+            frames: self.frames.max(other.frames),
             images: self.images.max(other.images),
             words: if other.words > self.words { other.words.next_power_of_two() } else { self.words },
         }
@@ -156,9 +161,8 @@ pub struct Activations {
 pub struct Memory {
     pub dtype: Dtype,
     weights: Vec<Resident>,
-    slopes: BTreeMap<usize, Address>,
-    /// What each level of a channel becomes in patches: (3, 256) f32; null where no plan has patches.
-    pub levels: Address,
+    /// Lists of numbers that operations have with them, each once.
+    constants: Vec<(Vec<f32>, Address)>,
     pub text: Pool,
     pub media: Pool,
     pub activations: Activations,
@@ -231,13 +235,13 @@ impl ActivationShapes {
 
     /// Sizes in bytes: each slot, then what [`Memory::resize`] names.
     fn bytes(&self, room: Room) -> Vec<u64> {
-        let Room { tokens, images, words } = room;
-        let units = Counts { frames: images, images, tokens, outputs: tokens };
+        let Room { tokens, frames, images, words } = room;
+        let units = Counts { frames, images, tokens, outputs: tokens };
         let slots = self.slots.iter().map(|shape| units.units(shape.axis) * shape.size * BYTES);
         let scratch = SPLIT_ROWS * self.inner * BYTES;
         let others = [
             words * 4,
-            images * self.pixels,
+            frames * self.pixels,
             tokens.max(images) * self.output * 4,
             scratch,
             scratch,
@@ -296,7 +300,7 @@ impl Memory {
         let weights_bytes = upload::bytes(weights, dtype);
         let group = Splitting::new(&plans.text, 0, properties.multiprocessors).text.group;
         let planned = |capacity: Capacity| {
-            let room = Room::of(capacity, kv_config, group);
+            let room = Room::of(capacity, kv_config, plans.frames_each, group);
             let partials_bytes = WORKSPACE_BYTES.min(partials_most(plans, room.tokens, kv_config));
             let parts = vec![
                 ("weights", weights_bytes),
@@ -337,8 +341,7 @@ impl Memory {
         let mut memory = Memory {
             dtype,
             weights,
-            slopes: upload_slopes(driver, plans)?,
-            levels: upload_levels(driver, plans)?,
+            constants: upload_constants(driver, plans)?,
             text,
             media,
             activations: Activations::default(),
@@ -431,9 +434,10 @@ impl Memory {
         }
     }
 
-    /// ALiBi's slopes of a decoder layer; null without.
-    pub fn slopes(&self, layer: usize) -> Address {
-        self.slopes.get(&layer).copied().unwrap_or(Address::NULL)
+    /// Numbers that an operation has with it.
+    pub fn constants(&self, numbers: &[f32]) -> Address {
+        let same = |known: &&(Vec<f32>, Address)| known.0 == numbers;
+        self.constants.iter().find(same).expect("all constants of all plans are uploaded").1
     }
 }
 
@@ -451,37 +455,24 @@ fn partials_most(plans: &Plans, tokens: usize, kv_config: &KvConfig) -> u64 {
     (tokens.min(CAPTURED_TOKENS_MAX) * bytes) as u64
 }
 
-/// ALiBi's slopes, once for each decoder layer that has them.
-fn upload_slopes(driver: &mut dyn Driver, plans: &Plans) -> Result<BTreeMap<usize, Address>> {
-    let mut known: Vec<(&[f32], Address)> = Vec::new();
-    let mut found = BTreeMap::new();
-    for op in &plans.text.ops {
-        let Op::Attention { source: KvSource::Pages(layer, Mask::Causal { slopes: Some(slopes) }), .. } = op else {
-            continue;
+/// The numbers that operations of all plans have with them: levels of pixels, frequencies of rotary embeddings, ALiBi's
+/// slopes. Layers have the same.
+fn upload_constants(driver: &mut dyn Driver, plans: &Plans) -> Result<Vec<(Vec<f32>, Address)>> {
+    let mut known: Vec<(Vec<f32>, Address)> = Vec::new();
+    for op in plans.all().flat_map(|(_, plan)| &plan.ops) {
+        let numbers = match op {
+            Op::Patches { levels: numbers, .. }
+            | Op::Rope { frequencies: numbers, .. }
+            | Op::Attention { source: KvSource::Pages(_, Mask::Causal { slopes: Some(numbers) }), .. } => numbers,
+            _ => continue,
         };
-        let address = match known.iter().find(|(values, _)| values == slopes) {
-            Some((_, address)) => *address,
-            None => {
-                let address = driver.allocate(slopes.len() as u64 * 4)?;
-                driver.copy_in(address, bytemuck::cast_slice(slopes))?;
-                known.push((slopes, address));
-                address
-            }
-        };
-        found.insert(layer.layer, address);
+        if known.iter().all(|(others, _)| others != numbers) {
+            let address = driver.allocate(size_of_val(&numbers[..]) as u64)?;
+            driver.copy_in(address, bytemuck::cast_slice(numbers))?;
+            known.push((numbers.clone(), address));
+        }
     }
-    Ok(found)
-}
-
-/// The levels of pixels, which are the same in all plans of a model.
-fn upload_levels(driver: &mut dyn Driver, plans: &Plans) -> Result<Address> {
-    let ops = plans.all().flat_map(|(_, plan)| &plan.ops);
-    let mut tables = ops.filter_map(|op| if let Op::Patches { levels, .. } = op { Some(levels) } else { None });
-    let Some(levels) = tables.next() else { return Ok(Address::NULL) };
-    assert!(tables.all(|others| others == levels), "a model has one preprocessing");
-    let address = driver.allocate(size_of_val(&levels[..]) as u64)?;
-    driver.copy_in(address, bytemuck::cast_slice(levels))?;
-    Ok(address)
+    Ok(known)
 }
 
 /// Refuses widths that the kernels do not serve.
@@ -508,6 +499,15 @@ pub fn check_widths(device: &str, plans: &Plans, weights: &Weights) -> Result<()
                 Op::Attention { query, heads, .. } if !serves_heads(query.width / heads) => {
                     let expected = format!("a multiple of {UNIT} up to {HEAD_MAX}");
                     return refuse("width of an attention head".to_owned(), expected, query.width / heads);
+                }
+                Op::Concatenate { parts, .. } => {
+                    if parts.len() > PARTS_MAX as usize {
+                        return refuse("states side by side".to_owned(), format!("at most {PARTS_MAX}"), parts.len());
+                    }
+                    if let Some(part) = parts.iter().find(|part| !part.width.is_multiple_of(UNIT)) {
+                        let expected = format!("a multiple of {UNIT}");
+                        return refuse("width of a state beside others".to_owned(), expected, part.width);
+                    }
                 }
                 Op::Norm { group, .. } if *group > NORM_MAX => {
                     return refuse("width of a norm".to_owned(), format!("at most {NORM_MAX}"), *group);
@@ -549,4 +549,18 @@ pub fn fetch(
     let values = storage::load_values(memory.dtype, &bytes);
     out.extend(values.chunks_exact(pitch).flat_map(|row| &row[..output.width]));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_of_an_image_come_together() {
+        let room = |images, frames_each| {
+            let room = Room::of(Capacity { images, tokens: 64 }, &KvConfig::default(), frames_each, 1);
+            (room.frames, room.images)
+        };
+        assert_eq!([room(32, 1), room(32, 4), room(3, 4), room(0, 4)], [(32, 32), (32, 8), (4, 1), (0, 0)]);
+    }
 }

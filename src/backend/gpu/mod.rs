@@ -52,6 +52,8 @@ pub(crate) struct Gpu {
     splitting: Splitting,
     plans: Arc<Plans>,
     steps: HashMap<PlanKind, Vec<Step>>,
+    /// Those of plans that have fewer where no token sees an image.
+    unseeing_steps: HashMap<PlanKind, Vec<Step>>,
     graphs: HashMap<(PlanKind, Shape), CachedGraph>,
     /// What ran last; its output is still there.
     last: Option<(PlanKind, Counts)>,
@@ -86,12 +88,16 @@ impl Gpu {
         }
         let splitting = Splitting::new(&plans.text, memory.partials_bytes, driver.properties().multiprocessors);
         let steps = plans.all().map(|(kind, plan)| (kind, fuse::steps(&plan.ops))).collect();
+        let left = plans.all().map(|(kind, plan)| (kind, plan.ops.len(), fuse::without_images(plan)));
+        let fewer = left.filter(|(_, all, left)| left.len() < *all);
+        let unseeing_steps = fewer.map(|(kind, _, left)| (kind, fuse::steps(&left))).collect();
         Ok(Gpu {
             driver,
             memory,
             splitting,
             plans,
             steps,
+            unseeing_steps,
             graphs: HashMap::new(),
             last: None,
             run: 0,
@@ -121,7 +127,8 @@ impl Gpu {
             plan: self.plans.get(kind),
             shape,
         };
-        launcher.launches(&self.steps[&kind])
+        let unseeing = self.unseeing_steps.get(&kind).filter(|_| !shape.seeing);
+        launcher.launches(unseeing.unwrap_or(&self.steps[&kind]))
     }
 
     /// Starts a plan. A shape that recurs is captured at its second run and replayed from then on. Where that fails it
@@ -176,10 +183,12 @@ impl Gpu {
     fn feed(&mut self, kind: PlanKind, batch: &Batch) -> Result<Shape> {
         self.last = None;
         let nobody = self.memory.text.nobody();
-        let shape = batch::write(batch, nobody, &self.splitting, &mut self.words);
+        let mut shape = batch::write(batch, nobody, &self.splitting, &mut self.words);
+        shape.seeing = !self.unseeing_steps.contains_key(&kind) || batch.media.iter().any(|seen| seen.images > 0);
         let room = Room {
             tokens: shape.tokens.max(shape.outputs),
-            images: shape.frames.max(shape.images),
+            frames: shape.frames,
+            images: shape.images,
             words: self.words.len(),
         };
         if self.memory.make_room(self.driver.as_mut(), room)? {
@@ -193,7 +202,7 @@ impl Gpu {
             self.driver.copy_in(self.memory.rows(kind, input).data, &stored)?;
         }
         let mut place = self.memory.activations.pixels;
-        for frame in batch.pixels {
+        for frame in batch.pixels.iter().filter(|frame| !frame.is_empty()) {
             self.driver.copy_in(place, frame)?;
             place = place.plus(frame.len() as u64);
         }

@@ -314,16 +314,19 @@ fn images_travel_as_bytes() {
     let (calls, kernels) = open(Setting { idle: true, ..Setting::default() });
     let mut kernels = kernels.unwrap();
     let frame = vec![7; 28 * 28 * 3];
-    let mut send = |frames: u32| {
+    let mut send = |frames: u32, present: usize| {
         let before = calls.sent.load(Ordering::Relaxed);
-        let pixels = vec![&frame[..]; frames as usize];
+        let mut pixels = vec![&frame[..]; present];
+        pixels.resize(frames as usize, &[]);
         kernels
             .run(PlanKind::Media, &Batch { pixels: &pixels, images: &IMAGE, frames: &[frames], ..Batch::default() })
             .unwrap();
         calls.sent.load(Ordering::Relaxed) - before
     };
-    // Beside its pixels a frame has its place in its video: three words.
-    assert_eq!(send(3) - send(1), 2 * (frame.len() + 12));
+    // Beside its pixels a frame has its place in its video, and where its pixels are: four words. Of an absent tile
+    // that is all.
+    assert_eq!(send(3, 3) - send(1, 1), 2 * (frame.len() + 16));
+    assert_eq!(send(3, 1) - send(1, 1), 2 * 16);
 }
 
 #[test]

@@ -13,6 +13,9 @@ impl Template {
             "mmgpt" => Some(mmgpt(kind)),
             "med-flamingo" => Some(med_flamingo(kind)),
             "flamingo-mini" => Some(flamingo_mini(kind)),
+            // Ours, as those of IDEFICS: a base model of the same kind.
+            "mllama" => Some(idefics(kind)),
+            "mllama-instruct" => Some(mllama_instruct(kind)),
             "demo" => Some(demo()),
             _ => None,
         }
@@ -119,6 +122,21 @@ fn flamingo_mini(kind: Kind) -> Template {
         Kind::Caption | Kind::Classify => "{image}Output: ",
     };
     template(&format!("{queries}{{answer}}<EOC>"), "", queries)
+}
+
+/// Llama 3.2 Vision, instruct: the turns are the published template's, what is asked in them is ours. Its ends of turns
+/// are in its `generation_config.json`.
+fn mllama_instruct(kind: Kind) -> Template {
+    let asks = match kind {
+        Kind::Caption => "Describe this image in one short sentence.",
+        Kind::Question => "{question} Answer in one word or a few.",
+        Kind::Classify => "Name what this image shows.",
+        Kind::Memes => "The text \"{question}\" is written on this image. Is it hateful? Answer yes or no.",
+    };
+    let turn = |role: &str| format!("<|start_header_id|>{role}<|end_header_id|>\n\n");
+    let queries = format!("{}{{image}}{asks}<|eot_id|>{}", turn("user"), turn("assistant"));
+    let template = template(&format!("{queries}{{answer}}<|eot_id|>"), "", &queries);
+    Template { begin: "<|begin_of_text|>".to_owned(), ..template }
 }
 
 /// The model in the box: an image, its name and a full stop ([`Episode::prompt`](crate::demo::Episode::prompt)).

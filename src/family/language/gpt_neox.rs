@@ -54,7 +54,7 @@ fn read(fields: &Fields, _: &Checkpoint) -> Result<DecoderConfig> {
         norm_epsilon: fields.epsilon("layer_norm_eps", 1e-5)?,
         norm_bias: true,
         linear_bias: fields.flag("attention_bias", true)?,
-        position: Position::Rope { width: rotated, theta },
+        position: Position::Rope { width: rotated, theta, scaling: None },
         mlp: Mlp::Plain(fields.activation("hidden_act", Some("gelu"))?),
         residual: if fields.flag("use_parallel_residual", true)? { Residual::Parallel } else { Residual::Sequential },
         qk_norm: false,

@@ -45,7 +45,7 @@ fn read(fields: &Fields, _: &Checkpoint) -> Result<DecoderConfig> {
         norm_epsilon: fields.epsilon("rms_norm_eps", 1e-6)?,
         norm_bias: false,
         linear_bias: false,
-        position: Position::Rope { width: width / heads, theta: fields.rope_theta()? },
+        position: Position::Rope { width: width / heads, theta: fields.rope_theta()?, scaling: None },
         mlp: Mlp::Gated(fields.activation("hidden_act", Some("silu"))?),
         residual: Residual::Sequential,
         qk_norm: false,

@@ -106,7 +106,7 @@ fn other_keys() {
     let table = [
         ("model_type", json!(null), "model_type: expected a string, found nothing"),
         ("model_type", json!(7), "model_type: expected a string, found 7"),
-        ("model_type", json!("llava"), r#"model_type: expected "idefics", "open_flamingo", "otter""#),
+        ("model_type", json!("llava"), r#"model_type: expected "idefics", "open_flamingo", "mllama", "otter""#),
         ("model_type", json!("a\nb\u{1b}[31m"), r"a\nb\u{1b}[31m"),
         ("model_type", json!("x".repeat(1 << 20)), "xxx…"),
         ("vision_config", json!([1]), "vision_config: expected an object, found an array"),

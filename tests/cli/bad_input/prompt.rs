@@ -101,7 +101,7 @@ fn form() {
         (
             "an image that is null",
             |folder| folder.write(FILE, r#"[{"image": null}]"#),
-            &["part 0: image: expected a string, found null"],
+            &["part 0: expected \"text\", \"image\" or \"video\", found null"],
         ),
     ];
     all_refused(CASES);

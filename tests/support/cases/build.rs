@@ -3,7 +3,7 @@
 use flamant::config::{Activation, Norm};
 use flamant::probe::{
     Axis, Epilogue, Graph, Index, Kind, KvConfig, KvLayer, KvSource, KvSpace, MEDIA_PAGE_ROWS, Mask, MediaSeen, Op,
-    PAGE_TOKENS, PageCopy, PageCount, Plan, PlanKind, PoolShape, Tensor, Weight,
+    PAGE_TOKENS, PageCopy, PageCount, Plan, PlanKind, PoolShape, Tensor, Tiling, Weight,
 };
 
 use super::numbers::fill;
@@ -90,8 +90,16 @@ impl Draft {
 
 fn run(pieces: Vec<Piece>) -> Run {
     let outputs = (0..pieces.iter().map(|piece| piece.count).sum()).collect();
-    let (images, frames, seen, media) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    Run { which: PlanKind::Text, images, frames, pieces, seen, media, outputs }
+    Run {
+        which: PlanKind::Text,
+        images: Vec::new(),
+        frames: Vec::new(),
+        tilings: Vec::new(),
+        pieces,
+        seen: Vec::new(),
+        media: Vec::new(),
+        outputs,
+    }
 }
 
 /// Tokens that belong to no sequence with pages.
@@ -114,6 +122,89 @@ fn on_videos(frames: &[u32]) -> Vec<Step> {
     let [Step::Run(run)] = &mut steps[..] else { unreachable!("one run") };
     run.frames = frames.to_vec();
     steps
+}
+
+/// Images of which each has some of the tiles that there is room for, and the ratio that these have together.
+#[derive(Debug, Clone, Copy)]
+pub struct Tiled<'a> {
+    /// Ratio and tiles of each image.
+    pub images: &'a [(u32, u32)],
+    /// Tiles that there is room for.
+    pub most: usize,
+}
+
+impl Tiled<'_> {
+    /// Rows of a table that has some for each ratio.
+    const RATIOS: usize = 9;
+
+    fn steps(&self) -> Vec<Step> {
+        let mut steps = on_videos(&vec![self.most as u32; self.images.len()]);
+        let [Step::Run(run)] = &mut steps[..] else { unreachable!("one run") };
+        run.tilings = self.images.iter().map(|&(ratio, tiles)| Tiling { ratio, tiles }).collect();
+        steps
+    }
+
+    /// As a part of a name.
+    fn name(&self) -> String {
+        let each: Vec<String> = self.images.iter().map(|(ratio, tiles)| format!("{tiles}as{ratio}")).collect();
+        format!("[{}]of{}", each.join(","), self.most)
+    }
+}
+
+/// Patches of the tiles of images, embedded in `width` columns; zeros of those that are absent.
+pub fn tile_patches(size: Size, tiled: Tiled, side: usize, patch: usize, width: usize) -> Case {
+    let patches = patches(size, 0, side, patch, width);
+    Case {
+        name: format!("patches/tiles{}x{side}/{patch}/embedded{width}", tiled.name()),
+        steps: tiled.steps(),
+        ..patches
+    }
+}
+
+/// Class rows and embeddings of ratio, tile and row.
+pub fn tile_positions(size: Size, tiled: Tiled, patches: usize, width: usize) -> Case {
+    let mut draft = Draft::new();
+    let table = draft.table(Tiled::RATIOS * tiled.most * (patches + 1), width);
+    let x = draft.graph.input(Axis::Frames, patches, width);
+    let out = draft.graph.tile_positions(x, table, tiled.most);
+    draft.finish(format!("tile_positions/{}x{patches}x{width}", tiled.name()), size, &[x], out, tiled.steps())
+}
+
+/// Embeddings of ratio and tile added to rows of tiles, and to `fillers` more of each.
+pub fn tile_embedding(size: Size, tiled: Tiled, tile_rows: usize, fillers: usize, width: usize) -> Case {
+    let mut draft = Draft::new();
+    let table = draft.table(Tiled::RATIOS * tiled.most, width);
+    let x = draft.graph.input(Axis::Images, tiled.most * (tile_rows + fillers), width);
+    let out = draft.graph.tile_embedding(x, table, tiled.most, tile_rows);
+    let name = format!("tile_embedding/{}x{tile_rows}+{fillers}x{width}", tiled.name());
+    draft.finish(name, size, &[x], out, tiled.steps())
+}
+
+/// Zeros behind the rows of each image.
+pub fn fill_rows(size: Size, images: usize, rows: usize, filled: usize, width: usize) -> Case {
+    let mut draft = Draft::new();
+    let x = draft.graph.input(Axis::Images, rows, width);
+    let out = draft.graph.fill_rows(x, filled);
+    draft.finish(format!("fill_rows/{images}x{rows}to{filled}x{width}"), size, &[x], out, on_images(images))
+}
+
+/// Columns of several matrices side by side: the first `kept` of so many rows of each.
+pub fn concatenate(size: Size, images: usize, rows: usize, kept: usize, widths: &[usize]) -> Case {
+    let mut draft = Draft::new();
+    let inputs: Vec<Tensor> = widths.iter().map(|&width| draft.graph.input(Axis::Images, rows, width)).collect();
+    let out = draft.graph.concatenate(inputs.iter().map(|input| input.first_rows(kept)).collect());
+    let name = format!("concatenate/{images}x{kept}of{rows}x{widths:?}").replace(' ', "");
+    draft.finish(name, size, &inputs, out, on_images(images))
+}
+
+/// Attention of the rows of tiles, and of `fillers` more of each, as a vision tower of tiles has it.
+pub fn tiles(size: Size, tiled: Tiled, tile_rows: usize, fillers: usize, heads: Heads) -> Case {
+    let mut draft = Draft::new();
+    let qkv = draft.graph.input(Axis::Images, tiled.most * (tile_rows + fillers), 3 * heads.all());
+    let [query, key, value] = qkv.split();
+    let out = draft.graph.attention(query, KvSource::Tiles { key, value, tile_rows }, heads.count, heads.scale());
+    let name = format!("tiles/{}x{tile_rows}+{fillers}/{}x{}", tiled.name(), heads.count, heads.width);
+    draft.finish(name, size, &[qkv], out, tiled.steps())
 }
 
 /// Images cut into patches; `width` columns of an embedding, or the patches themselves for 0.
@@ -234,6 +325,8 @@ pub struct Besides {
     pub gate: Gated,
     /// Something is added.
     pub residual: bool,
+    /// See [`Epilogue::seeing_only`]; every third token sees no image.
+    pub seeing_only: bool,
     /// It ends the plan: its rows are f32.
     pub logits: bool,
 }
@@ -246,6 +339,7 @@ pub const PLAIN: Besides = Besides {
     clip: None,
     gate: Gated::No,
     residual: false,
+    seeing_only: false,
     logits: false,
 };
 
@@ -258,6 +352,7 @@ impl Besides {
         parts.extend(self.clip.map(|_| "+clip".to_owned()));
         parts.extend((self.gate != Gated::No).then(|| format!("+gate-{:?}", self.gate).to_lowercase()));
         parts.extend(self.residual.then(|| "+residual".to_owned()));
+        parts.extend(self.seeing_only.then(|| "+seeing".to_owned()));
         parts.extend(self.logits.then(|| "+f32".to_owned()));
         parts.concat()
     }
@@ -265,7 +360,7 @@ impl Besides {
 
 /// A linear layer of `count` tokens.
 pub fn linear(size: Size, count: usize, columns: usize, width: usize, besides: Besides) -> Case {
-    let Besides { bias, activation, paired, clip, gate, residual, logits } = besides;
+    let Besides { bias, activation, paired, clip, gate, residual, seeing_only, logits } = besides;
     let mut draft = Draft::new();
     let rows = if paired { 2 * width } else { width };
     let weight = draft.matrix(rows, columns);
@@ -278,16 +373,23 @@ pub fn linear(size: Size, count: usize, columns: usize, width: usize, besides: B
     let x = draft.graph.input(Axis::Tokens, 1, columns);
     // Rows that are stored, and read again, are padded to whole vectors.
     let added = draft.graph.input(Axis::Tokens, 1, width.next_multiple_of(8)).columns(0, width);
-    let epilogue = Epilogue { activation, paired, clip, gate, residual: residual.then_some(added) };
+    let epilogue = Epilogue { activation, paired, clip, gate, residual: residual.then_some(added), seeing_only };
     let out = draft.graph.linear(x, weight, bias, epilogue);
     let name = format!("linear/{count}x{columns}x{width}{}", besides.name());
     let both = [x, Tensor { width: added.stride, ..added }];
     let inputs = if residual { &both[..] } else { &both[..1] };
-    if logits {
-        draft.finish(name, size, inputs, out, on_tokens(count))
-    } else {
-        draft.stored(name, size, inputs, out, on_tokens(count))
+    let mut seen = run(tokens(count));
+    if seeing_only {
+        seen.seen = vec![Image { who: 0, pages: vec![0], rows: 1 }];
+        let of = |token| if token % 3 == 1 { MediaSeen::NOTHING } else { MediaSeen::one(0) };
+        seen.media = (0..count).map(of).collect();
     }
+    let steps = vec![Step::Run(seen)];
+    let case = match logits {
+        true => draft.finish(name, size, inputs, out, steps),
+        false => draft.stored(name, size, inputs, out, steps),
+    };
+    Case { exact_without_image: seeing_only, ..case }
 }
 
 /// A perceptron whose result is added to the rows it read, in place.
@@ -313,6 +415,11 @@ pub enum Order {
     Rotary(usize),
     /// A bias by distance.
     Alibi,
+}
+
+/// Frequencies of a rotary embedding of so many entries.
+pub fn frequencies(rotated: usize) -> Vec<f32> {
+    (0..rotated / 2).map(|i| 1.0 / 10_000f32.powf((2 * i) as f32 / rotated as f32)).collect()
 }
 
 /// Heads of attention.
@@ -487,8 +594,8 @@ pub fn forked(
     let qkv = draft.graph.input(Axis::Tokens, 1, width + 2 * heads.all_kv());
     let (query, [key, value]) = (qkv.columns(0, width), qkv.columns(width, 2 * heads.all_kv()).split());
     if let Order::Rotary(rotated) = order {
-        draft.graph.rope(query, heads.width, rotated, 10_000.0);
-        draft.graph.rope(key, heads.width, rotated, 10_000.0);
+        draft.graph.rope(query, heads.width, frequencies(rotated));
+        draft.graph.rope(key, heads.width, frequencies(rotated));
     }
     draft.graph.append(key, value, of_layer(layer));
     if layer > 0 {
@@ -732,6 +839,8 @@ pub enum Family {
     OpenFlamingo,
     /// RMS norm, also of queries head by head; a gate for each column.
     Idefics,
+    /// RMS norm, also of queries head by head; one gate; nothing for tokens that see no image.
+    Llama,
 }
 
 /// The attention half of a gated block.
@@ -743,6 +852,7 @@ pub fn gated(size: Size, family: Family, width: usize, heads: Heads, rows: &[u32
     let (kind, gates) = match family {
         Family::OpenFlamingo => (Norm::Layer, 1),
         Family::Idefics => (Norm::Rms, width),
+        Family::Llama => (Norm::Rms, 1),
     };
     let x = draft.graph.input(Axis::Tokens, 1, width);
     let (weight, bias) = (draft.factors(width), (kind == Norm::Layer).then(|| draft.vector(width)));
@@ -750,12 +860,13 @@ pub fn gated(size: Size, family: Family, width: usize, heads: Heads, rows: &[u32
         (draft.matrix(inner, width), draft.matrix(width, inner), draft.vector(gates));
     let normed = draft.graph.norm(x, kind, weight, bias, 1e-5);
     let query = draft.graph.linear(normed, query_weight, None, Epilogue::default());
-    if family == Family::Idefics {
+    if family != Family::OpenFlamingo {
         let weight = draft.factors(heads.width);
         draft.graph.norm_groups(query, Norm::Rms, weight, None, 1e-6);
     }
     let attended = draft.graph.attention(query, KvSource::Pages(layer, Mask::Media), heads.count, heads.scale());
-    let added = Epilogue { gate: Some(gate), residual: Some(x), ..Epilogue::default() };
+    let seeing_only = family == Family::Llama;
+    let added = Epilogue { gate: Some(gate), residual: Some(x), seeing_only, ..Epilogue::default() };
     let out = draft.graph.linear(attended, out_weight, None, added);
     let (count, of) = (media.len(), rows_name(rows));
     let name = format!("gated/{family:?}/{count}x{width}to{of}/{}", heads.name());

@@ -60,7 +60,12 @@ impl Moved {
         let mut op = op.clone();
         match &mut op {
             Op::Patches { out, .. } => tensor(out),
-            Op::Select { x, out } => [x, out].into_iter().for_each(tensor),
+            Op::Select { x, out } | Op::FillRows { x, out } => [x, out].into_iter().for_each(tensor),
+            Op::Concatenate { parts, out } => parts.iter_mut().chain([out]).for_each(tensor),
+            Op::TilePositions { patches: x, table, out, .. } | Op::TileEmbedding { x, table, out, .. } => {
+                [x, out].into_iter().for_each(tensor);
+                weight(table);
+            }
             Op::ClassAndPosition { patches, class, position, out } => {
                 [patches, out].into_iter().for_each(tensor);
                 [class, position].into_iter().for_each(weight);
@@ -96,6 +101,7 @@ impl Moved {
                     KvSource::Dense(sources) => {
                         sources.iter_mut().flat_map(|(key, value)| [key, value]).for_each(tensor);
                     }
+                    KvSource::Tiles { key, value, .. } => [key, value].into_iter().for_each(tensor),
                     KvSource::Pages(layer, _) => self.layer(layer),
                 }
             }
