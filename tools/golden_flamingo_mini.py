@@ -44,6 +44,7 @@ CASES = {
         "activation": "relu",
         "prompt": [[(RGB, 40, 31)] * 3, "Output: "],
     },
+    "flamingo-mini-gpt2-kernels": {"language": "gpt2", "image": 112, "latents": 16, "head_width": 64, "depth": 1},
     "flamingo-mini-350m-kernels": {
         "before": False,
         "embedding": 32,

@@ -378,3 +378,69 @@ fn bytes(values: &[f32], dtype: Dtype) -> Vec<u8> {
         Dtype::Bf16 => values.iter().flat_map(|&value| half::bf16::from_f32(value).to_le_bytes()).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::safetensors;
+
+    /// A file of these matrices, each counting up from its number.
+    fn file(folder: &Path, matrices: &[(&str, [usize; 2], f32)]) -> Checkpoint {
+        let path = folder.join("tensors.safetensors");
+        let mut content = Vec::new();
+        let headers = matrices.iter().map(|(name, shape, _)| (*name, Dtype::F32, shape.as_slice()));
+        safetensors::write_header(&mut content, headers).unwrap();
+        for (_, [rows, columns], first) in matrices {
+            content.extend((0..rows * columns).flat_map(|at| (first + at as f32).to_le_bytes()));
+        }
+        std::fs::write(&path, content).unwrap();
+        Checkpoint::open(&path).unwrap()
+    }
+
+    /// W + factor B A, entry by entry, and the same of a matrix that stands (in, out).
+    #[test]
+    fn a_pair_is_merged_either_way_round() {
+        const RANK: usize = 2;
+        let (columns, rows) = (3, 4);
+        let folder = tempfile::tempdir().unwrap();
+        for transposed in [false, true] {
+            let shape = if transposed { [columns, rows] } else { [rows, columns] };
+            let matrices = [
+                ("m.lora_A.weight", [RANK, columns], 1.0),
+                ("m.lora_B.weight", [rows, RANK], -2.0),
+                ("w", shape, 10.0),
+            ];
+            let weights = file(folder.path(), &matrices);
+            let settings = Settings { alpha: Some(1.0), transposed, ..Settings::default() };
+            let adapter = Adapter::new(file(folder.path(), &matrices), settings).unwrap();
+            let found = adapter.merged(&weights.tensor("w").unwrap(), &adapter.changes["m"]).unwrap();
+            for place in 0..rows * columns {
+                let (row, column) =
+                    if transposed { (place % rows, place / rows) } else { (place / columns, place % columns) };
+                let product = |k: usize| (row * RANK + k) as f32 - 2.0;
+                let sum: f32 = (0..RANK).map(|k| product(k) * ((k * columns + column) as f32 + 1.0)).sum();
+                let want = 10.0 + place as f32 + 0.5 * sum;
+                let bytes: [u8; 4] = found[4 * place..][..4].try_into().unwrap();
+                assert_eq!(f32::from_le_bytes(bytes), want, "{row}, {column}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_lose_what_was_put_into_them() {
+        for (name, expected) in [
+            ("base_model.model.model.layers.0.q_proj", "model.layers.0.q_proj"),
+            (
+                "lang_encoder.base_model.model.model.layers.3.decoder_layer.self_attn.q_proj",
+                "lang_encoder.model.layers.3.self_attn.q_proj",
+            ),
+            ("base_model.model.lm_head.modules_to_save.default.weight", "lm_head.weight"),
+            ("model.layers.0.mlp.base_layer.weight", "model.layers.0.mlp.weight"),
+        ] {
+            assert_eq!(plain(name), expected);
+        }
+        assert_eq!(half_of("a.lora_B.default.weight"), Some(("a", 1)));
+        assert_eq!(half_of("a.lora_A.weight"), Some(("a", 0)));
+        assert_eq!([half_of("a.lora_A"), half_of("a.lora_A.b.c.weight"), half_of("a.lora_A.bias")], [None; 3]);
+    }
+}
