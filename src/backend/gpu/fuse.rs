@@ -70,22 +70,38 @@ pub enum Step {
 /// What is left of a plan's operations where no token sees an image: without layers that leave such tokens as they are,
 /// and without what only these read.
 pub fn without_images(plan: &Plan) -> Vec<Op> {
-    let mut read_later: BTreeSet<usize> = plan.output.iter().map(|out| out.buffer).collect();
+    // Slots that are read later on: by what is kept, and by nothing but what is left out.
+    let mut used: BTreeSet<usize> = plan.output.iter().map(|out| out.buffer).collect();
+    let mut unused = BTreeSet::new();
     let mut kept = Vec::new();
     for op in plan.ops.iter().rev() {
-        let changes_nothing = match op {
-            Op::Linear { epilogue, out, .. } => epilogue.seeing_only && epilogue.residual == Some(*out),
-            _ => false,
-        };
-        let written = op.writes();
-        if changes_nothing || written.is_some_and(|out| !read_later.contains(&out.buffer)) {
-            continue;
+        let mut reads = op.reads();
+        let mut is_left_out = false;
+        match op {
+            Op::Linear { x, epilogue, out, .. } if epilogue.seeing_only && epilogue.residual == Some(*out) => {
+                (reads, is_left_out) = (vec![*x], true);
+            }
+            _ => {
+                if let Some(out) = op.writes() {
+                    is_left_out = unused.contains(&out.buffer);
+                    if out.is_whole() {
+                        used.remove(&out.buffer);
+                        unused.remove(&out.buffer);
+                    }
+                }
+            }
         }
-        if let Some(out) = written.filter(Tensor::is_whole) {
-            read_later.remove(&out.buffer);
+        for slot in reads.iter().map(|read| read.buffer) {
+            if is_left_out && !used.contains(&slot) {
+                unused.insert(slot);
+            } else if !is_left_out {
+                unused.remove(&slot);
+                used.insert(slot);
+            }
         }
-        read_later.extend(op.reads().iter().map(|read| read.buffer));
-        kept.push(op.clone());
+        if !is_left_out {
+            kept.push(op.clone());
+        }
     }
     kept.reverse();
     kept
@@ -207,8 +223,9 @@ mod tests {
     use super::*;
     use crate::graph::{Axis, Graph, KvSpace};
 
-    /// A gated block between two layers; how many operations are left where nothing is seen.
-    fn left(seeing_only: bool) -> (usize, usize) {
+    /// A gated block between two layers, without or with an output; how many operations there are, and how many are left
+    /// where nothing is seen.
+    fn left(seeing_only: bool, fetched: bool) -> (usize, usize) {
         let mut graph = Graph::new();
         let weight = |id| Weight { id, rows: 16, columns: 16 };
         let vector = Weight { rows: 1, ..weight(9) };
@@ -226,12 +243,13 @@ mod tests {
         let x = graph.linear(hidden, weight(4), None, Epilogue { residual: Some(x), ..added });
         let last = graph.select(x);
         let logits = graph.linear(last, weight(5), None, plain);
-        let plan = graph.plan(&[input], Some(logits));
+        let plan = graph.plan(&[input], fetched.then_some(logits));
         (plan.ops.len(), without_images(&plan).len())
     }
 
     #[test]
     fn a_block_that_changes_nothing_is_left_out_whole() {
-        assert_eq!([left(true), left(false)], [(9, 3), (9, 9)]);
+        let found = [(true, true), (true, false), (false, true)].map(|(seeing, fetched)| left(seeing, fetched));
+        assert_eq!(found, [(9, 3), (9, 3), (9, 9)]);
     }
 }
