@@ -856,8 +856,9 @@ pub fn gated(size: Size, family: Family, width: usize, heads: Heads, rows: &[u32
     };
     let x = draft.graph.input(Axis::Tokens, 1, width);
     let (weight, bias) = (draft.factors(width), (kind == Norm::Layer).then(|| draft.vector(width)));
-    let (query_weight, out_weight, gate) =
-        (draft.matrix(inner, width), draft.matrix(width, inner), draft.vector(gates));
+    let (query_weight, out_weight) = (draft.matrix(inner, width), draft.matrix(width, inner));
+    // Above 0: what is zero times a negative gate could be added to -0 unseen.
+    let gate = if family == Family::Llama { draft.head_factors(gates) } else { draft.vector(gates) };
     let normed = draft.graph.norm(x, kind, weight, bias, 1e-5);
     let query = draft.graph.linear(normed, query_weight, None, Epilogue::default());
     if family != Family::OpenFlamingo {
