@@ -689,7 +689,7 @@ fn small_tiles() -> Vec<Case> {
         concatenate(Small, 3, 5, 5, &[16; 16]),
     ];
     // Tokens that see no image, in forms of every kind.
-    let seeing = Besides { gate: Gated::Scalar, residual: true, seeing_only: true, ..PLAIN };
+    let seeing = Besides { residual: true, seeing_only: true, ..PLAIN };
     for (count, columns, width) in [(1, 80, 33), (8, 144, 64), (33, 80, 45), (70, 272, 33), (130, 144, 131)] {
         cases.push(linear(Small, count, columns, width, seeing));
     }
