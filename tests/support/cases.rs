@@ -778,6 +778,8 @@ fn small_media() -> Vec<Case> {
         (Family::Idefics, 64, heads(1, 128), 65, 3, Seen::Mixed),
         (Family::Idefics, 272, heads(2, 80), 3, 2, Seen::Nothing),
         (Family::Idefics, 48, heads(2, 48), 7, 23, Seen::Mixed),
+        (Family::Llama, 112, grouped(6, 2, 32), 9, 7, Seen::Mixed),
+        (Family::Llama, 48, grouped(4, 1, 16), 5, 6, Seen::Nothing),
     ] {
         cases.push(gated(Small, family, width, heads, &[media_tokens; 3], &seen.list(count, 3)));
     }
