@@ -13,6 +13,11 @@ use crate::error::NoMemory;
 /// Bytes that each thread may hold beside others: two photographs of 20 million pixels.
 const FREE: usize = 128 << 20;
 
+/// From so many bytes on an allocation leaves [`SPARE`] more for all that cannot be refused: a model that is opened after
+/// its prompt was read, buffers of decoders, the line that says what is wrong.
+const LARGE_BYTES: usize = 1 << 20;
+const SPARE: usize = 64 << 20;
+
 static LARGE: Mutex<()> = Mutex::new(());
 
 /// The request at hand of a thread.
@@ -60,7 +65,8 @@ pub(crate) fn ask(bytes: usize) {
 pub(crate) fn room<T>(count: usize) -> Vec<T> {
     let bytes = count.saturating_mul(size_of::<T>());
     let mut values = Vec::new();
-    match values.try_reserve_exact(count) {
+    let spare = if bytes < LARGE_BYTES { 0 } else { SPARE };
+    match values.try_reserve_exact(count).and_then(|()| Vec::<u8>::new().try_reserve_exact(spare)) {
         Ok(()) => values,
         Err(_) => resume_unwind(Box::new(NoMemory(bytes))),
     }
