@@ -113,7 +113,7 @@ impl LimitArguments {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub struct ModelFolder {
-    /// Model folder: IDEFICS as published, or OpenFlamingo from `flamant convert`
+    /// Model folder: IDEFICS, Llama 3.2 Vision, Otter or flamingo-mini as published, or what `flamant convert` made
     #[arg(value_name = "MODEL", help_heading = None::<&str>)]
     folder: Option<PathBuf>,
     /// The same as an option
@@ -132,7 +132,7 @@ impl ModelFolder {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub struct FolderOrPreset {
-    /// Model folder: IDEFICS as published, or OpenFlamingo from `flamant convert`
+    /// Model folder: IDEFICS, Llama 3.2 Vision, Otter or flamingo-mini as published, or what `flamant convert` made
     #[arg(value_name = "MODEL", help_heading = None::<&str>)]
     folder: Option<PathBuf>,
     /// The same as an option
@@ -158,7 +158,7 @@ impl FolderOrPreset {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub struct ModelOrDemo {
-    /// Model folder: IDEFICS as published, or OpenFlamingo from `flamant convert`
+    /// Model folder: IDEFICS, Llama 3.2 Vision, Otter or flamingo-mini as published, or what `flamant convert` made
     #[arg(value_name = "MODEL", help_heading = None::<&str>)]
     folder: Option<PathBuf>,
     /// The same as an option

@@ -223,8 +223,8 @@ mod tests {
     use super::*;
     use crate::graph::{Axis, Graph, KvSpace};
 
-    /// A gated block between two layers, without or with an output; how many operations there are, and how many are left
-    /// where nothing is seen.
+    /// A gated block between two layers, without or with an output; how many operations there are, and how many are
+    /// left where nothing is seen.
     fn left(seeing_only: bool, fetched: bool) -> (usize, usize) {
         let mut graph = Graph::new();
         let weight = |id| Weight { id, rows: 16, columns: 16 };
