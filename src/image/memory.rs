@@ -13,8 +13,8 @@ use crate::error::NoMemory;
 /// Bytes that each thread may hold beside others: two photographs of 20 million pixels.
 const FREE: usize = 128 << 20;
 
-/// From so many bytes on an allocation leaves [`SPARE`] more for all that cannot be refused: a model that is opened after
-/// its prompt was read, buffers of decoders, the line that says what is wrong.
+/// From so many bytes on an allocation leaves [`SPARE`] more for all that cannot be refused: a model that is opened
+/// after its prompt was read, buffers of decoders, the line that says what is wrong.
 const LARGE_BYTES: usize = 1 << 20;
 const SPARE: usize = 64 << 20;
 
