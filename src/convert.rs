@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::family::{CONFIG_BYTES_MAX, MEDIA_MASK_KEY, MediaMask, open_flamingo::FAMILY};
 use crate::image::{CLIP_MEAN, CLIP_STD};
 use crate::inspect::Inspection;
+use crate::setters::setters;
 use adapter::{Adapter, Change};
 use flamingo::Trained;
 use language::Language;
@@ -39,6 +40,7 @@ const CHUNK_BYTES: usize = 8 << 20;
 
 /// Where the parts of a model are, and where the whole shall go.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ConvertOptions {
     /// `checkpoint.pt` as OpenFlamingo releases it or as training leaves it, or the same tensors as safetensors.
     pub checkpoint: PathBuf,
@@ -56,6 +58,32 @@ pub struct ConvertOptions {
     /// The folder to write. It may exist if it is empty, or if an earlier conversion left it when it was killed.
     pub output: PathBuf,
 }
+
+impl ConvertOptions {
+    /// A checkpoint, a language model and CLIP to be joined in the folder `output`; all else as the checkpoint says.
+    pub fn new(
+        checkpoint: impl Into<PathBuf>,
+        language_model: impl Into<PathBuf>,
+        vision_model: impl Into<PathBuf>,
+        output: impl Into<PathBuf>,
+    ) -> Self {
+        ConvertOptions {
+            checkpoint: checkpoint.into(),
+            language_model: language_model.into(),
+            vision_model: vision_model.into(),
+            cross_attn_every: None,
+            adapter: None,
+            media_mask: None,
+            output: output.into(),
+        }
+    }
+}
+
+setters!(ConvertOptions {
+    cross_attn_every: Option<usize>,
+    adapter: Option<PathBuf>,
+    media_mask: Option<MediaMask>,
+});
 
 /// Joins the three sources. `progress` hears of the bytes checked and written so far, and of all there are.
 ///

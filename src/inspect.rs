@@ -8,7 +8,8 @@ use crate::backend::Capacity;
 use crate::checkpoint::Folder;
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::family::{Family, Model, Template, paper};
+use crate::family::presets::{self, Preset};
+use crate::family::{Family, Model, Template};
 use crate::generation_config::GenerationConfig;
 use crate::graph::{Counts, Plan, Plans};
 use crate::kv;
@@ -155,7 +156,7 @@ impl Inspection {
     /// # Errors
     /// A name that there is none of.
     pub fn preset(name: &str) -> Result<Self> {
-        let config = paper::preset(name)?;
+        let Preset { family, language_model, config } = presets::preset(name)?;
         let mut weights = Weights::random();
         let plans = model::record(&config, &[0.0; 3 * 256], &mut weights)?;
         let memory = [2, 4].map(|number| Memory::of(&config, &weights, &plans, number));
@@ -168,9 +169,9 @@ impl Inspection {
             *part.dtypes.entry("made up".to_owned()).or_default() += 1;
         }
         Ok(Inspection {
-            family: &paper::FAMILY,
-            language_model: "Chinchilla",
-            template: paper::FAMILY.template,
+            family,
+            language_model,
+            template: family.template,
             gates: Vec::new(),
             unused: 0,
             bytes: parts.values().map(|part| part.bytes).sum(),

@@ -90,7 +90,7 @@ pub use engine::{
     PagesNow, PreparedRequest, Preparer, Request, RequestId, Score, Stats, Task, Timings, Usage, json, runner,
 };
 pub use error::{Error, ErrorKind, Result};
-pub use family::paper::PRESETS;
+pub use family::presets::PRESETS;
 pub use family::{Begin, ChatTemplate, Family, MediaMask, Preprocessing, Template};
 pub use flamingo::Flamingo;
 pub use generation_config::GenerationConfig;

@@ -3,9 +3,11 @@
 
 use crate::error::Result;
 use crate::sample::{Likely, most_likely};
+use crate::setters::setters;
 
 /// What a beam search is asked to do.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct BeamSearch {
     /// Beams, at least 1.
     pub num_beams: usize,
@@ -18,6 +20,8 @@ pub struct BeamSearch {
     /// Tokens that are never generated, ascending.
     pub suppressed: Vec<u32>,
 }
+
+setters!(BeamSearch { length_penalty: f32, stops: Vec<u32>, suppressed: Vec<u32> });
 
 /// One text found by the search.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +59,11 @@ impl Beam {
 const NO_BEAM: f32 = -1e9;
 
 impl BeamSearch {
+    /// So many beams and tokens; nothing ends a text or is suppressed, and scores are means.
+    pub fn new(num_beams: usize, max_new_tokens: usize) -> Self {
+        BeamSearch { num_beams, max_new_tokens, length_penalty: 1.0, stops: Vec::new(), suppressed: Vec::new() }
+    }
+
     /// A search that has not seen any logits.
     ///
     /// # Panics

@@ -71,19 +71,18 @@ impl Run for Convert {
         let written = output.clone();
         match (self.model, self.checkpoint, self.language_model, self.vision_model) {
             (Some(model), _, _, vision_model) => {
-                let options = MergeOptions { model, adapter, tokenizer, vision_model, media_mask, output };
+                let options = MergeOptions::new(model, output)
+                    .adapter(adapter)
+                    .tokenizer(tokenizer)
+                    .vision_model(vision_model)
+                    .media_mask(media_mask);
                 merge(&options, &mut progress)?;
             }
             (None, Some(checkpoint), Some(language_model), Some(vision_model)) => {
-                let options = ConvertOptions {
-                    checkpoint,
-                    language_model,
-                    vision_model,
-                    cross_attn_every,
-                    adapter,
-                    media_mask,
-                    output,
-                };
+                let options = ConvertOptions::new(checkpoint, language_model, vision_model, output)
+                    .cross_attn_every(cross_attn_every)
+                    .adapter(adapter)
+                    .media_mask(media_mask);
                 convert(&options, &mut progress)?;
             }
             _ => unreachable!("one or the other is required"),

@@ -13,6 +13,7 @@ use crate::checkpoint::{Folder, is_there, read_bounded};
 use crate::error::{Error, Result};
 use crate::family::{CONFIG_BYTES_MAX, Family, Fields, MEDIA_MASK_KEY, MediaMask};
 use crate::inspect::Inspection;
+use crate::setters::setters;
 use crate::tokenizer::{TOKENIZER_BYTES_MAX, Tokenizer as Opened};
 
 /// Files that go along as they are.
@@ -29,6 +30,7 @@ const FILES: [&str; 8] = [
 
 /// A model's folder, what changes in it, and where the whole shall go.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct MergeOptions {
     /// The folder of a model that opens, but for what is given here.
     pub model: PathBuf,
@@ -44,6 +46,27 @@ pub struct MergeOptions {
     /// The folder to write. It may exist if it is empty, or if an earlier conversion left it when it was killed.
     pub output: PathBuf,
 }
+
+impl MergeOptions {
+    /// A model to be written anew in the folder `output`; what is given besides is for setters.
+    pub fn new(model: impl Into<PathBuf>, output: impl Into<PathBuf>) -> Self {
+        MergeOptions {
+            model: model.into(),
+            adapter: None,
+            tokenizer: None,
+            vision_model: None,
+            media_mask: None,
+            output: output.into(),
+        }
+    }
+}
+
+setters!(MergeOptions {
+    adapter: Option<PathBuf>,
+    tokenizer: Option<PathBuf>,
+    vision_model: Option<PathBuf>,
+    media_mask: Option<MediaMask>,
+});
 
 /// Writes the model anew. `progress` hears of the bytes checked and written so far, and of all there are.
 ///

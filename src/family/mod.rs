@@ -14,6 +14,7 @@ mod mllama;
 pub(crate) mod open_flamingo;
 mod otter;
 pub(crate) mod paper;
+pub(crate) mod presets;
 mod tables;
 mod template;
 

@@ -11,11 +11,7 @@ use super::{Family, MediaMask, Preprocessing, Template, open_flamingo};
 use crate::config::{
     Activation, DecoderConfig, GatedConfig, Mlp, ModelConfig, Norm, Position, ResamplerConfig, Residual, VisionConfig,
 };
-use crate::error::{Error, Result};
 use crate::image::Crop;
-
-/// Names of the sizes.
-pub const PRESETS: [&str; 3] = ["flamingo-3b", "flamingo-9b", "flamingo-80b"];
 
 /// Width of a head in the language model and the gated blocks.
 const HEAD_WIDTH: usize = 128;
@@ -41,23 +37,17 @@ pub(crate) static FAMILY: Family = Family {
     read: |fields, _| Err(fields.invalid("model_type", "a family whose weights are published", "\"paper\"")),
 };
 
-/// The size of a name.
-///
-/// # Errors
-/// [`Error::Argument`] with the names that there are.
-pub(crate) fn preset(name: &str) -> Result<ModelConfig> {
+/// The size of a name, if there is one.
+pub(super) fn preset(name: &str) -> Option<ModelConfig> {
     // Layers and heads of the language model, and every how many layers a block stands.
     let (layers, heads, interval) = match name {
         "flamingo-3b" => (24, 16, 1),
         "flamingo-9b" => (40, 32, 4),
         "flamingo-80b" => (80, 64, 7),
-        _ => {
-            let expected = PRESETS.join(", ");
-            return Err(Error::argument(format!("preset: expected one of {expected}, found {name:?}")));
-        }
+        _ => return None,
     };
     let width = heads * HEAD_WIDTH;
-    Ok(ModelConfig {
+    Some(ModelConfig {
         vision: vision(),
         resampler: Some(resampler()),
         projector: None,
@@ -168,7 +158,5 @@ mod tests {
         }
         let blocks = ["flamingo-3b", "flamingo-9b", "flamingo-80b"].map(|name| preset(name).unwrap().gated_blocks());
         assert_eq!(blocks, [24, 10, 12]);
-        let error = preset("flamingo").unwrap_err().to_string();
-        assert_eq!(error, "preset: expected one of flamingo-3b, flamingo-9b, flamingo-80b, found \"flamingo\"");
     }
 }

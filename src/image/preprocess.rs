@@ -56,6 +56,7 @@ pub struct Frames {
 
 /// The recipe by which a model family prepares its images.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Preprocessor {
     /// How the squares are made.
     pub crop: Crop,

@@ -44,6 +44,7 @@ pub enum Position {
 /// How Llama 3.1 stretches the rotary embedding to longer contexts (`rope_type` "llama3"): frequencies that turn often
 /// in the old context stay, those that turn seldom are divided by `factor`, those between are mixed.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct RopeScaling {
     /// Divides the low frequencies.
     pub factor: f32,
@@ -67,6 +68,7 @@ pub enum Residual {
 
 /// A CLIP vision transformer.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct VisionConfig {
     /// Width of a token.
     pub width: usize,
@@ -95,6 +97,7 @@ pub struct VisionConfig {
 /// A vision tower over the tiles of an image (Llama 3.2): all of them are one sequence, in which tiles that an image
 /// does not have stand as zeros.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct TilesConfig {
     /// Tiles of an image at most, and rooms for tiles in the sequence.
     pub most: usize,
@@ -145,6 +148,7 @@ impl VisionConfig {
 
 /// The Perceiver resampler (paper 2.1): learned latents that attend to the vision tokens and to themselves.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct ResamplerConfig {
     /// Layers.
     pub depth: usize,
@@ -166,6 +170,7 @@ pub struct ResamplerConfig {
 
 /// The gated cross-attention blocks (paper 2.2).
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct GatedConfig {
     /// Decoder layers (from 0) that have a block before them, ascending.
     pub layers: Vec<usize>,
@@ -203,6 +208,7 @@ impl GatedConfig {
 
 /// The frozen language model.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct DecoderConfig {
     /// Width of a token.
     pub width: usize,
@@ -262,6 +268,7 @@ impl DecoderConfig {
 
 /// One Flamingo.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct ModelConfig {
     /// The image encoder.
     pub vision: VisionConfig,

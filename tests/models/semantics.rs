@@ -60,14 +60,11 @@ fn beam_search_finds_what_transformers_finds() {
         let table: Vec<Vec<f32>> =
             list(&fixture["tables"][case["table"].as_u64().unwrap() as usize]).iter().map(floats).collect();
         let after = |token: u32| table[token as usize].clone();
-        let search = BeamSearch {
-            num_beams: case["num_beams"].as_u64().unwrap() as usize,
+        let count = |key: &str| case[key].as_u64().unwrap() as usize;
+        let search = BeamSearch::new(count("num_beams"), count("max_new_tokens"))
             // Greedy cases, of one beam, have neither penalty nor score.
-            length_penalty: case["length_penalty"].as_f64().unwrap_or(1.0) as f32,
-            max_new_tokens: case["max_new_tokens"].as_u64().unwrap() as usize,
-            stops: vec![stop],
-            suppressed: Vec::new(),
-        };
+            .length_penalty(case["length_penalty"].as_f64().unwrap_or(1.0) as f32)
+            .stops(vec![stop]);
         let first = after(*ids(&case["prompt"]).last().unwrap());
         let found = search.run(first, |_, tokens| Ok(tokens.iter().map(|&token| after(token)).collect())).unwrap();
         let case_name = format!(

@@ -46,27 +46,17 @@ impl Case {
             converted = Some(folder_of_model);
             let base = expected["base"].as_str().map(|base| folder.join("..").join(base).join("model"));
             if let Some(whole) = base.or_else(|| first(&folder, &["unmerged"])) {
-                let (adapter, tokenizer) = (first(&folder, &["adapter"]), first(&folder, &["tokenizer"]));
-                let options = MergeOptions {
-                    model: whole,
-                    adapter,
-                    tokenizer,
-                    vision_model: None,
-                    media_mask: None,
-                    output: model.clone(),
-                };
+                let options = MergeOptions::new(whole, &model)
+                    .adapter(first(&folder, &["adapter"]))
+                    .tokenizer(first(&folder, &["tokenizer"]));
                 merge(&options, &mut |_, _| {}).unwrap_or_else(|error| panic!("{name}: {error}"));
                 return Case { name, folder, expected, model, _converted: converted };
             }
-            let options = ConvertOptions {
-                checkpoint: first(&folder, &["checkpoint.pt", "model.pt"]).unwrap(),
-                language_model: folder.join("language"),
-                vision_model: first(&folder, &["vision.safetensors", "vision.pt"]).unwrap(),
-                cross_attn_every: None,
-                adapter: first(&folder, &["adapter.pt", "adapter"]),
-                media_mask: expected["media_mask"].as_str().map(|name| MediaMask::named(name).unwrap()),
-                output: model.clone(),
-            };
+            let part = |names: [&str; 2]| first(&folder, &names).unwrap();
+            let (checkpoint, vision) = (part(["checkpoint.pt", "model.pt"]), part(["vision.safetensors", "vision.pt"]));
+            let options = ConvertOptions::new(checkpoint, folder.join("language"), vision, &model)
+                .adapter(first(&folder, &["adapter.pt", "adapter"]))
+                .media_mask(expected["media_mask"].as_str().map(|name| MediaMask::named(name).unwrap()));
             convert(&options, &mut |_, _| {}).unwrap_or_else(|error| panic!("{name}: {error}"));
         }
         Case { name, folder, expected, model, _converted: converted }

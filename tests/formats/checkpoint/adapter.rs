@@ -26,14 +26,8 @@ impl Adapter {
         for name in [CONFIG, WEIGHTS] {
             fs::copy(format!("{CASES}/peft-idefics/adapter/{name}"), folder.path().join(name)).unwrap();
         }
-        let options = MergeOptions {
-            model: Path::new(CASES).join("idefics-plain/model"),
-            adapter: Some(folder.path().to_owned()),
-            tokenizer: None,
-            vision_model: None,
-            media_mask: None,
-            output: folder.path().join("merged"),
-        };
+        let options = MergeOptions::new(Path::new(CASES).join("idefics-plain/model"), folder.path().join("merged"))
+            .adapter(Some(folder.path().to_owned()));
         Adapter { folder, options }
     }
 

@@ -287,9 +287,7 @@ impl Sources {
             write(folder.path(), name, bytes);
         }
         let output = folder.path().join("output");
-        let (language_model, cross_attn_every, adapter, media_mask) = (language, self.every, None, None);
-        let options =
-            ConvertOptions { checkpoint, language_model, vision_model, cross_attn_every, adapter, media_mask, output };
+        let options = ConvertOptions::new(checkpoint, language, vision_model, output).cross_attn_every(self.every);
         Files { folder, options }
     }
 

@@ -138,14 +138,9 @@ fn a_tower_and_a_tokenizer_come_from_elsewhere() {
     let file = tower.path().join("model.safetensors");
     rename(&file, "flamingo.vision_encoder.vision_model", "vision_model");
     let output = tower.path().join("output");
-    let options = MergeOptions {
-        model: without.path().to_owned(),
-        adapter: None,
-        tokenizer: Some(tokenizer.path().to_owned()),
-        vision_model: Some(file),
-        media_mask: None,
-        output: output.clone(),
-    };
+    let options = MergeOptions::new(without.path(), &output)
+        .tokenizer(Some(tokenizer.path().to_owned()))
+        .vision_model(Some(file));
     merge(&options, &mut |_, _| ()).unwrap();
     let prompt = Prompt::from_file(Path::new(CASES).join("flamingo-mini-opt/prompt.json"), Default::default()).unwrap();
     let score = |folder: &Path| {
