@@ -422,7 +422,7 @@ fn what_is_asked_for_wrongly_is_told_in_one_line() {
     let place = fixture("none.json").display().to_string();
     let none = error("coco", None, &source(&["none.json"], ""));
     assert_eq!(none, format!("{place}: No such file or directory (os error 2)"));
-    let names = "openflamingo, idefics, idefics-instruct, otter, mmgpt, med-flamingo, flamingo-mini, demo";
+    let names = "openflamingo, idefics, idefics-instruct, otter, mmgpt, med-flamingo, flamingo-mini, mllama, mllama-instruct, demo";
     let expected = format!("template: expected {names} or a file, found \"flamingo\"");
     assert_eq!(Template::open("flamingo", Kind::Caption).unwrap_err().to_string(), expected);
 }

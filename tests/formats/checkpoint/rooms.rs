@@ -53,7 +53,7 @@ fn refused(folder: &TempDir, mentions: &[&str]) {
 #[test]
 fn configurations_at_odds_with_themselves_are_refused_by_key() {
     let cases = [
-        ("model_type", json!("Otter"), "model_type: expected \"idefics\", \"open_flamingo\", \"otter\""),
+        ("model_type", json!("Otter"), "model_type: expected \"idefics\", \"open_flamingo\", \"mllama\", \"otter\""),
         ("cross_attn_every_n_layers", json!(9), "at most the 4 layers of the language model, found 9"),
         ("cross_attn_every_n_layers", json!(4), "expected only tensors that the model of config.json uses"),
         ("cross_attn_every_n_layers", Value::Null, "cross_attn_every_n_layers: expected a whole number"),
@@ -178,7 +178,7 @@ fn a_preset_is_planned_without_files() {
     assert_eq!((inspection.config.gated_blocks(), inspection.gates.len()), (12, 0));
     assert_eq!(inspection.parts.len(), 4);
     let error = |name: &str| Inspection::preset(name).unwrap_err().to_string();
-    let expected = "preset: expected one of flamingo-3b, flamingo-9b, flamingo-80b, found \"flamingo-1b\"";
+    let expected = format!("preset: expected one of {}, found \"flamingo-1b\"", flamant::PRESETS.join(", "));
     assert_eq!(error("flamingo-1b"), expected);
     let Err(error) = Engine::preset("flamingo-3b", &Options::default()) else { panic!("the processor makes none up") };
     assert_eq!(error.to_string(), "preset: expected device cuda or emulated, which make weights up, found cpu");
