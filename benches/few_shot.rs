@@ -69,7 +69,7 @@ type Query = (Prompt, Vec<String>);
 fn queries(sheets: &[Sheet], episode: &Episode, count: usize) -> Vec<Query> {
     let all = sheets.iter().flat_map(|sheet| {
         (0..sheet.rows * sheet.columns).map(move |place| {
-            let drawing = Drawing { symbol: place / sheet.columns, column: place % sheet.columns };
+            let drawing = Drawing::new(place / sheet.columns, place % sheet.columns);
             (sheet, drawing)
         })
     });

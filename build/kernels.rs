@@ -1,4 +1,4 @@
-//! Finds the kernels of `kernels/*.cu`, by their `KERNEL(name, Arguments, threads)` and `LARGE_KERNEL`, also where a
+//! Finds the kernels of `kernels/*.cu`, by their `KERNEL(name, Arguments, threads)` and its kin, also where a
 //! macro of the same file writes these, and writes `enum Kernel` of them. A kernel's name is `what`, `what_STORAGE` or
 //! `what_STORAGE_NUMBERS`: bf16 or f16, then numbers with an x or _ between. In Rust there is one function for each
 //! `what`, which takes the others and knows the kernel's struct of arguments.
@@ -118,6 +118,13 @@ fn kernels(file: &str, text: &str) -> Result<Vec<Declared>, String> {
     Ok(found)
 }
 
+/// What declares a kernel, and what it takes.
+const DECLARING: [(&str, &[&str]); 3] = [
+    ("KERNEL", &["a name", "arguments", "threads"]),
+    ("LARGE_KERNEL", &["a name", "arguments", "threads"]),
+    ("RESIDENT_KERNEL", &["a name", "arguments", "threads", "blocks"]),
+];
+
 fn declared(
     file: &str,
     code: &[Token],
@@ -130,12 +137,14 @@ fn declared(
         if code.get(place + 1).is_none_or(|next| next.text != "(") {
             continue;
         }
-        if ["KERNEL", "LARGE_KERNEL"].contains(&token.text.as_str()) {
+        if let Some((_, takes)) = DECLARING.iter().find(|(name, _)| *name == token.text) {
             let (told, _) = arguments(file, code, place)?;
-            let [name, arguments, _threads] = &told[..] else {
-                return Err(mistake(file, line, format_args!("{} takes a name, arguments and threads", token.text)));
-            };
-            let (name, arguments) = (joined(name), joined(arguments));
+            if told.len() != takes.len() {
+                let (last, others) = takes.split_last().expect("a kernel has a name");
+                let takes = format!("{} takes {} and {last}", token.text, others.join(", "));
+                return Err(mistake(file, line, takes));
+            }
+            let (name, arguments) = (joined(&told[0]), joined(&told[1]));
             found.push(Declared { name, arguments, file: file.to_owned(), line });
         } else if let Some(used) = macros.get(&token.text) {
             let (told, _) = arguments(file, code, place)?;

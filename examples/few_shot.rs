@@ -55,8 +55,9 @@ fn symbols() -> flamant::Result<Vec<(String, Prompt)>> {
     for way in 0..4 {
         // Another drawing of a symbol that was shown.
         let drawing = shown.support.iter().find(|(_, shown)| *shown == way).expect("each is shown").0;
-        let asked = Drawing { column: (drawing.column + 1) % shown.sheet.columns, ..drawing };
-        let episode = Episode { query: (asked, way), ..shown.clone() };
+        let asked = Drawing::new(drawing.symbol, (drawing.column + 1) % shown.sheet.columns);
+        let mut episode = shown.clone();
+        episode.query = (asked, way);
         prompts.push((format!("is it {}?", episode.answer()), episode.prompt()?));
     }
     Ok(prompts)

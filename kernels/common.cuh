@@ -5,6 +5,7 @@
 // it becomes an extern "C" __global__ function, under a C++ compiler a body that the emulator can start. All shared
 // memory is dynamic: shared_memory() is its start, 16-byte aligned; the launch says how much there is. LARGE_KERNEL is
 // for kernels that need so much of it that few blocks run at once anyway: their threads may have all registers.
+// RESIDENT_KERNEL says how many blocks are to run at once, so that the compiler takes the registers that this leaves.
 #pragma once
 #include <math.h>
 

@@ -19,6 +19,7 @@
 
 /// Defines a kernel and enters it in the table that launches look names up in.
 #define LARGE_KERNEL KERNEL
+#define RESIDENT_KERNEL(name, Arguments, threads, blocks) KERNEL(name, Arguments, threads)
 #define KERNEL(name, Arguments, threads)                                                                       \
     static void name##_body(const Arguments& arguments);                                                       \
     static const emulator::Registration name##_registration(                                                   \

@@ -69,8 +69,11 @@ DEVICE void perceiver_attention(const ImageAttentionArguments& arguments) {
     }
 }
 
+/// Blocks on a multiprocessor: as many as the registers of a block leave room for.
+constexpr uint32_t resident(uint32_t width) { return width <= 64 ? 4 : width <= 80 ? 3 : 2; }
+
 #define PERCEIVER_ATTENTION(T, WIDTH)                                                                              \
-    KERNEL(perceiver_attention_##T##_##WIDTH, ImageAttentionArguments, ATTENTION_THREADS) {                      \
+    RESIDENT_KERNEL(perceiver_attention_##T##_##WIDTH, ImageAttentionArguments, ATTENTION_THREADS, resident(WIDTH)) { \
         perceiver_attention<T, WIDTH>(arguments);                                                                  \
     }
 PERCEIVER_ATTENTION(bf16, 64)

@@ -10,8 +10,9 @@
 #define DEVICE __device__ __forceinline__
 #define KERNEL(name, Arguments, threads) \
     extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Arguments arguments)
-#define LARGE_KERNEL(name, Arguments, threads) \
-    extern "C" __global__ void __launch_bounds__(threads, 1) name(const __grid_constant__ Arguments arguments)
+#define RESIDENT_KERNEL(name, Arguments, threads, blocks) \
+    extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ Arguments arguments)
+#define LARGE_KERNEL(name, Arguments, threads) RESIDENT_KERNEL(name, Arguments, threads, 1)
 
 using bf16 = __nv_bfloat16;
 using f16 = __half;

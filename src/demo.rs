@@ -30,6 +30,7 @@ pub const ALPHABETS: [&str; 5] = ["armenian", "georgian", "tifinagh", "nko", "sy
 
 /// All drawings of one alphabet: a symbol a row, a drawing of it a column.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Sheet {
     /// Short name, as the command line takes it.
     pub name: String,
@@ -94,6 +95,7 @@ impl Sheet {
 
 /// One drawing of a sheet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Drawing {
     /// Which symbol: a row.
     pub symbol: usize,
@@ -101,8 +103,16 @@ pub struct Drawing {
     pub column: usize,
 }
 
+impl Drawing {
+    /// The drawing of `symbol` in a column.
+    pub fn new(symbol: usize, column: usize) -> Self {
+        Drawing { symbol, column }
+    }
+}
+
 /// A few drawings with made-up names, and one more to be named.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Episode<'a> {
     /// Where the drawings are from.
     pub sheet: &'a Sheet,
@@ -112,6 +122,13 @@ pub struct Episode<'a> {
     pub support: Vec<(Drawing, usize)>,
     /// The drawing to be named, with the number of its name.
     pub query: (Drawing, usize),
+}
+
+impl<'a> Episode<'a> {
+    /// Drawings of a sheet with the numbers of their names: those shown, and the one to be named.
+    pub fn new(sheet: &'a Sheet, names: Vec<String>, support: Vec<(Drawing, usize)>, query: (Drawing, usize)) -> Self {
+        Episode { sheet, names, support, query }
+    }
 }
 
 impl<'a> Episode<'a> {

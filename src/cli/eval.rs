@@ -201,10 +201,8 @@ impl Run for Eval {
 impl Eval {
     /// As the library takes them.
     fn settings(&self) -> Settings {
-        let source = |files: &[PathBuf], media: &Option<PathBuf>, split: &Option<String>| Source {
-            files: files.to_vec(),
-            media: media.clone(),
-            split: split.clone(),
+        let source = |files: &[PathBuf], media: &Option<PathBuf>, split: &Option<String>| {
+            Source::new(files.to_vec()).media(media.clone()).split(split.clone())
         };
         let mut settings = match &self.benchmark {
             Some(name) => Settings::benchmark(name, source(&self.data, &self.media, &self.split)),

@@ -21,6 +21,7 @@ pub const MISSING_NAMES_MAX: usize = 100;
 
 /// An evaluation of one model on one benchmark.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Results {
     /// What was measured, in a few words: the page's title.
     pub title: String,
@@ -50,6 +51,7 @@ pub struct Results {
 
 /// A model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Model {
     /// Its name.
     pub name: String,
@@ -59,6 +61,7 @@ pub struct Model {
 
 /// What scores are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Metric {
     /// Its name: "CIDEr-D", "VQA accuracy".
     pub name: String,
@@ -70,6 +73,7 @@ pub struct Metric {
 
 /// What decides the numbers besides model and data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Settings {
     /// Of all that is drawn at random.
     pub seed: u64,
@@ -87,6 +91,7 @@ pub struct Settings {
 
 /// Scores against shots: one curve.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Series {
     /// Tells it from the others: "random", "5 ways, RICES".
     pub label: String,
@@ -98,6 +103,7 @@ pub struct Series {
 
 /// The score at one number of shots.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Point {
     /// Support examples before the one asked.
     pub shots: usize,
@@ -116,6 +122,7 @@ pub struct Point {
 
 /// Images and videos that could not be found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Missing {
     /// How many.
     pub count: usize,
@@ -135,6 +142,7 @@ impl Missing {
 
 /// One prompt and what came of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Sample {
     /// The label of its [`Series`].
     pub series: String,
@@ -183,6 +191,7 @@ pub enum Part {
 
 /// A small image in a file of its own kind: PNG, or JPEG where that is smaller, as it is for photographs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Thumbnail {
     /// Pixels in a row.
     pub width: u32,

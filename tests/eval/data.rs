@@ -18,7 +18,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn source(files: &[&str], media: &str) -> Source {
-    Source { files: files.iter().map(|file| fixture(file)).collect(), media: Some(media.into()), split: None }
+    Source::new(files.iter().map(|file| fixture(file)).collect()).media(Some(media.into()))
 }
 
 fn queries(name: &str, files: &[&str], media: &str) -> Dataset {
@@ -46,7 +46,7 @@ fn captions_are_read_by_part() {
     assert_eq!(lines(&dataset), [format!("391895 | coco/val2014/COCO_val2014_000000391895.jpg |  | {answers}")]);
     let support = benchmark.support(&coco).unwrap();
     assert_eq!(lines(&support), ["9 | coco/train2014/COCO_train2014_000000000009.jpg |  | Boxes of food."]);
-    let rest = benchmark.support(&Source { split: Some("restval".to_owned()), ..coco }).unwrap();
+    let rest = benchmark.support(&coco.split(Some("restval".to_owned()))).unwrap();
     assert_eq!(lines(&rest), ["42 | coco/val2014/COCO_val2014_000000000042.jpg |  | A dog on shoes."]);
     assert_eq!(
         lines(&queries("flickr30k", &["dataset_flickr30k.json"], "flickr")),
@@ -87,7 +87,7 @@ fn memes_have_two_classes() {
     assert_eq!(lines(&dataset), expected);
     assert_eq!(*dataset.choices, ["no", "yes"]);
     // Without a folder of images they lie beside the file, as they are published.
-    let beside = Source { media: None, ..source(&["memes.jsonl"], "") };
+    let beside = source(&["memes.jsonl"], "").media(None);
     let (_, dataset) = Benchmark::open("hateful-memes", None, &beside).unwrap();
     let missing: Vec<_> = missing(&dataset).into_iter().map(Path::to_owned).collect();
     assert_eq!(missing, ["img/42953.png", "img/01236.png"].map(fixture));
@@ -173,7 +173,7 @@ fn a_byte_order_mark_is_passed_over() {
             fs::write(&path, [b"\xef\xbb\xbf", &fs::read(fixture(file)).unwrap()[..]].concat()).unwrap();
             path
         });
-        let source = Source { files: marked.collect(), ..source(files, media) };
+        let source = Source::new(marked.collect()).media(Some(media.into()));
         let (_, marked) = Benchmark::open(name, None, &source).unwrap();
         assert_eq!((lines(&marked), &marked.choices), (lines(&plain), &plain.choices), "{name}");
     }
@@ -396,7 +396,7 @@ fn what_is_wrong_with_a_file_is_told_in_one_line() {
             file
         };
         let files = texts.iter().enumerate().map(write).collect();
-        let source = Source { files, media: Some(media.clone()), split: None };
+        let source = Source::new(files).media(Some(media.clone()));
         let error = Benchmark::open(name, None, &source).unwrap_err().to_string();
         assert_eq!(error, folder.path().join(expected).display().to_string(), "{name}: {texts:?}");
     }
@@ -409,7 +409,7 @@ fn what_is_asked_for_wrongly_is_told_in_one_line() {
     let names = PUBLISHED.map(|benchmark| benchmark.name).join(", ");
     assert_eq!(error("mnist", None, &jsonl), format!("benchmark: expected {names} or jsonl, found \"mnist\""));
     assert_eq!(error("coco", Some(Task::Question), &jsonl), "task: expected Caption, as coco asks, found Question");
-    let split = Source { split: Some("val".to_owned()), ..jsonl.clone() };
+    let split = jsonl.clone().split(Some("val".to_owned()));
     assert_eq!(error("jsonl", None, &split), "split \"val\": a file of this set holds no parts to choose from");
     let none = Source::default();
     assert_eq!(error("jsonl", None, &none), "files: expected FILE.jsonl, found 0 files");
@@ -431,7 +431,7 @@ fn what_is_asked_for_wrongly_is_told_in_one_line() {
 fn files_and_lines_have_a_largest_size() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
-    let source = Source { files: vec![file.clone()], ..Source::default() };
+    let source = Source::new(vec![file.clone()]);
     let error = |name: &str| Benchmark::open(name, None, &source).unwrap_err().to_string();
     let place = file.display();
     fs::write(&file, format!("\n{{\"image\": \"{}\"}}", "a".repeat(1 << 20))).unwrap();
@@ -469,7 +469,7 @@ fn no_damage_to_a_file_gets_past_its_reader() {
             paths[damaged] = file.clone();
             let read = |bytes: &[u8]| {
                 fs::write(&file, bytes).unwrap();
-                let source = Source { files: paths.clone(), media: Some(media.clone()), split: None };
+                let source = Source::new(paths.clone()).media(Some(media.clone()));
                 let read = Benchmark::open(name, None, &source);
                 let error = read.as_ref().err().map(Error::to_string).unwrap_or_default();
                 assert!(!error.contains('\n') && error.len() < 700, "{name}: {error}");
@@ -496,14 +496,8 @@ fn no_damage_to_a_file_gets_past_its_reader() {
 /// An example whose image is as wide as its number.
 fn numbered(number: u32, question: &str, answer: &str) -> Example {
     let image = Image::from_rgb(number, 1, vec![0; 3 * number as usize]).unwrap();
-    Example {
-        id: number.to_string(),
-        medium: Medium::Drawn(Arc::new(image)),
-        question: question.to_owned(),
-        answers: vec![answer.to_owned()],
-        choices: None,
-        group: None,
-    }
+    let medium = Medium::Drawn(Arc::new(image));
+    Example::new(number.to_string(), medium, question.to_owned(), vec![answer.to_owned()])
 }
 
 fn load(prompt: &mut Prompt, medium: &Medium) -> Result<(), Error> {
@@ -588,9 +582,8 @@ fn other_templates_write_what_they_say() {
     let episode = Episode::draw(&mut Random::new(1), &sheets[0], 3, 5);
     let expected = episode.prompt().unwrap();
     let names = episode.support.iter().chain([&episode.query]).map(|(_, way)| &episode.names[*way]);
-    let drawn = |(image, name): (&Image, &String)| Example {
-        medium: Medium::Drawn(Arc::new(image.clone())),
-        ..numbered(1, "", name)
+    let drawn = |(image, name): (&Image, &String)| {
+        Example::new("1".to_owned(), Medium::Drawn(Arc::new(image.clone())), String::new(), vec![name.clone()])
     };
     let examples: Vec<Example> = expected.media().map(|frames| &frames[0]).zip(names).map(drawn).collect();
     let support: Vec<&Example> = examples[..5].iter().collect();

@@ -159,9 +159,9 @@ fn check_captions(folder: &Folder, queries: &[Item], series: &str, shots: usize)
     let records = folder.records();
     let of = records.iter().filter(|record| (&*record.series, record.shots) == (series, shots));
     let texts: HashMap<&str, &str> = of.map(|record| (&*record.id, record.text.as_deref().unwrap())).collect();
-    let example = |item: &Item| cider::Example {
-        candidate: ptb::tokens(&answers::caption(texts[&*item.id])),
-        references: item.answers.iter().map(|caption| ptb::tokens(caption)).collect(),
+    let example = |item: &Item| {
+        let references = item.answers.iter().map(|caption| ptb::tokens(caption)).collect();
+        cider::Example::new(ptb::tokens(&answers::caption(texts[&*item.id])), references)
     };
     let expected = 100.0 * cider::cider(&queries.iter().map(example).collect::<Vec<_>>()).unwrap().score;
     let score = point(&folder.results(), series, shots)["score"].as_f64().unwrap();

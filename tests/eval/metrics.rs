@@ -77,9 +77,9 @@ fn no_caption_is_too_strange_to_be_cut() {
 fn examples(corpus: &Value, cut: fn(&str) -> Vec<String>) -> Vec<Example> {
     let pairs = list(&corpus["candidates"]).iter().zip(list(&corpus["references"]));
     pairs
-        .map(|(candidate, references)| Example {
-            candidate: cut(text(candidate)),
-            references: list(references).iter().map(|reference| cut(text(reference))).collect(),
+        .map(|(candidate, references)| {
+            let references = list(references).iter().map(|reference| cut(text(reference))).collect();
+            Example::new(cut(text(candidate)), references)
         })
         .collect()
 }
@@ -99,7 +99,7 @@ fn cider_is_that_of_pycocoevalcap() {
         }
     }
     assert!(cider(&[]).unwrap_err().to_string().contains("found 0"));
-    let lonely = Example { candidate: words("a dog"), references: Vec::new() };
+    let lonely = Example::new(words("a dog"), Vec::new());
     assert!(cider(&[lonely]).unwrap_err().to_string().contains("image 0"));
 }
 

@@ -3,11 +3,10 @@
 
 use flamant::eval::page::render;
 use flamant::eval::published::published;
-use flamant::eval::results::{
-    MISSING_NAMES_MAX, Metric, Missing, Model, Outcome, Part, Point, Results, Sample, Series, Settings, Thumbnail,
-};
+use flamant::eval::results::{MISSING_NAMES_MAX, Missing, Point, Results, Thumbnail};
 use flamant::image::{Image, Limits, decode};
 use roxmltree::{Document, Node, ParsingOptions};
+use serde_json::{Value, json};
 
 /// What a data set, a model or a file's name may try.
 const HOSTILE: &str = "</title></style><script>alert(1)</script><img src=x onerror='alert(\"2\")'>&lt;&#0;]]>--><!--";
@@ -17,62 +16,52 @@ fn image(width: u32, height: u32) -> Thumbnail {
     Thumbnail::of(&Image::from_rgb(width, height, pixels).unwrap())
 }
 
-fn sample(series: &str, shots: usize, id: &str, outcome: Outcome) -> Sample {
-    let mut prompt = vec![Part::Text("Instruction: name it.".into())];
+fn sample(series: &str, shots: usize, id: &str, outcome: Value) -> Value {
+    let mut prompt = vec![json!({"text": "Instruction: name it."})];
     for _ in 0..shots {
-        prompt.extend([Part::Image(image(24, 24)), Part::Text("Output:blick<|endofchunk|>".into())]);
+        prompt.extend([json!({"image": image(24, 24)}), json!({"text": "Output:blick<|endofchunk|>"})]);
     }
-    prompt.extend([Part::Video { first: image(320, 200), frames: 8 }, Part::Text("Output:".into())]);
-    Sample {
-        series: series.into(),
-        shots,
-        id: id.into(),
-        prompt,
-        answer: format!("answer of {id}"),
-        expected: vec![format!("expected of {id}"), "another".into()],
-        outcome,
-        odds: vec![("blick".into(), 0.8125), ("dax".into(), 0.125)],
-    }
+    prompt.extend([json!({"video": {"first": image(320, 200), "frames": 8}}), json!({"text": "Output:"})]);
+    json!({
+        "series": series, "shots": shots, "id": id, "prompt": prompt, "answer": format!("answer of {id}"),
+        "expected": [format!("expected of {id}"), "another"], "outcome": outcome,
+        "odds": [["blick", 0.8125], ["dax", 0.125]],
+    })
 }
 
 /// Curves on a benchmark with published numbers, each of its own height.
 fn results(text: &str) -> Results {
     let point = |number: usize, (at, shots): (usize, usize)| {
         let score = 20.0 + 7.3 * number as f64 + 11.1 * at as f64;
-        Point { shots, score, low: score - 1.2, high: score + 1.7, examples: 500 + at, errors: 3 * at }
+        let (low, high) = (score - 1.2, score + 1.7);
+        json!({"shots": shots, "score": score, "low": low, "high": high, "examples": 500 + at, "errors": 3 * at})
     };
-    let curve = |number: usize| Series {
-        label: format!("curve {number} {text}"),
-        points: [0, 2, 4, 32].into_iter().enumerate().map(|at| point(number, at)).collect(),
-        chance: (number == 1).then_some(12.5),
+    let curve = |number: usize| {
+        let points = [0, 2, 4, 32].into_iter().enumerate().map(|at| point(number, at));
+        let chance = (number == 1).then_some(12.5);
+        json!({"label": format!("curve {number} {text}"), "points": points.collect::<Vec<_>>(), "chance": chance})
     };
     let mut missing = Missing::default();
     (0..MISSING_NAMES_MAX + 17).for_each(|number| missing.add(format!("image {number} {text}")));
-    Results {
-        title: format!("A title {text}"),
-        benchmark: "vqav2".into(),
-        model: Model { name: format!("a model {text}"), description: format!("described {text}") },
-        device: format!("a device {text}"),
-        date: format!("2026-11-28 {text}"),
-        metric: Metric { name: format!("VQA accuracy {text}"), unit: format!("% {text}"), best: Some(100.0) },
-        settings: Settings {
-            seed: 4242,
-            queries: 500,
-            support: 2048,
-            beams: Some(3),
-            template: format!("a form {text}"),
-            others: [(format!("a setting {text}"), format!("its value {text}"))].into(),
-        },
-        series: (0..8).map(curve).collect(),
-        notes: vec![format!("a note {text}")],
-        missing,
-        samples: vec![
-            sample(&format!("curve 0 {text}"), 4, &format!("right {text}"), Outcome::Score(100.0)),
-            sample(&format!("curve 0 {text}"), 4, &format!("partly {text}"), Outcome::Score(33.3)),
-            sample(&format!("curve 1 {text}"), 0, &format!("wrong {text}"), Outcome::Score(0.0)),
-            sample(&format!("curve 1 {text}"), 2, &format!("failed {text}"), Outcome::Error(format!("why {text}"))),
-        ],
-    }
+    let metric = json!({"name": format!("VQA accuracy {text}"), "unit": format!("% {text}"), "best": 100.0});
+    let settings = json!({
+        "seed": 4242, "queries": 500, "support": 2048, "beams": 3, "template": format!("a form {text}"),
+        "others": {format!("a setting {text}"): format!("its value {text}")},
+    });
+    let samples = [
+        sample(&format!("curve 0 {text}"), 4, &format!("right {text}"), json!({"score": 100.0})),
+        sample(&format!("curve 0 {text}"), 4, &format!("partly {text}"), json!({"score": 33.3})),
+        sample(&format!("curve 1 {text}"), 0, &format!("wrong {text}"), json!({"score": 0.0})),
+        sample(&format!("curve 1 {text}"), 2, &format!("failed {text}"), json!({"error": format!("why {text}")})),
+    ];
+    let results = json!({
+        "title": format!("A title {text}"), "benchmark": "vqav2",
+        "model": {"name": format!("a model {text}"), "description": format!("described {text}")},
+        "device": format!("a device {text}"), "date": format!("2026-11-28 {text}"),
+        "metric": metric, "settings": settings, "series": (0..8).map(curve).collect::<Vec<_>>(),
+        "notes": [format!("a note {text}")], "missing": missing, "samples": samples,
+    });
+    serde_json::from_value(results).unwrap()
 }
 
 fn parse(page: &str) -> Document<'_> {
@@ -220,14 +209,15 @@ fn a_page_of_little_is_a_page() {
     little.samples.clear();
     little.missing = Missing::default();
     little.metric.best = None;
-    for series in [vec![], vec![Series { label: "empty".into(), points: vec![], chance: None }]] {
-        little.series = series;
+    for series in [json!([]), json!([{"label": "empty", "points": [], "chance": null}])] {
+        little.series = serde_json::from_value(series).unwrap();
         assert!(of_class(&parse(&render(&little)), "plot").is_empty());
     }
     // All of one height, and far beyond what a plot was made for.
     for score in [0.0, -3e-9, 1e12] {
-        let point = Point { shots: 7, score, low: score, high: score, examples: 1, errors: 0 };
-        little.series = vec![Series { label: "alone".into(), points: vec![point], chance: None }];
+        let point = json!({"shots": 7, "score": score, "low": score, "high": score, "examples": 1, "errors": 0});
+        let series = json!([{"label": "alone", "points": [point], "chance": null}]);
+        little.series = serde_json::from_value(series).unwrap();
         let page = render(&little);
         assert_eq!(of_class(&parse(&page), "plot").len(), 2);
         assert!(!page.contains("NaN") && !page.contains("inf"));

@@ -21,19 +21,14 @@ fn episodes_score_and_end_as_in_transformers() {
     let fixture = json("tests/data/demo/episodes.json");
     for case in fixture["episodes"].as_array().unwrap() {
         let images = case["pictures"].as_array().unwrap();
-        let drawing = |entry: &Value| Drawing {
-            symbol: entry[1].as_u64().unwrap() as usize,
-            column: entry[2].as_u64().unwrap() as usize,
-        };
+        let place = |entry: &Value, at: usize| entry[at].as_u64().unwrap() as usize;
+        let drawing = |entry: &Value| Drawing::new(place(entry, 1), place(entry, 2));
         let names: Vec<String> =
             case["names"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect();
         let (query, support) = images.split_last().unwrap();
-        let episode = Episode {
-            sheet: sheets.iter().find(|sheet| sheet.name == query[0].as_str().unwrap()).unwrap(),
-            support: support.iter().map(drawing).zip(0..).collect(),
-            query: (drawing(query), 0),
-            names,
-        };
+        let sheet = sheets.iter().find(|sheet| sheet.name == query[0].as_str().unwrap()).unwrap();
+        let support = support.iter().map(drawing).zip(0..).collect();
+        let episode = Episode::new(sheet, names, support, (drawing(query), 0));
         let score = flamingo.score(&episode.prompt().unwrap()).unwrap();
         let ids: Vec<u64> = case["token_ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect();
         assert_eq!(score.ids.iter().map(|&id| u64::from(id)).collect::<Vec<_>>(), ids);

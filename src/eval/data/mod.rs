@@ -21,6 +21,7 @@ use std::sync::Arc;
 use crate::checkpoint::is_there;
 use crate::error::{Error, Result};
 use crate::image::Image;
+use crate::setters::setters;
 
 /// Most examples of a set; the training half of ImageNet has 1.3 million.
 pub const EXAMPLES_MAX: usize = 4 << 20;
@@ -49,6 +50,7 @@ pub enum Medium {
 
 /// An image or video with what is asked about it and what people answered.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Example {
     /// Names it among those of its set.
     pub id: String,
@@ -65,8 +67,11 @@ pub struct Example {
     pub group: Option<Arc<str>>,
 }
 
+setters!(Example { choices: Option<Arc<[String]>>, group: Option<Arc<str>> });
+
 /// Examples of one task.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Dataset {
     /// What is asked.
     pub task: Task,
@@ -75,6 +80,15 @@ pub struct Dataset {
     /// Names to choose from, for [`Task::Classify`]; empty for other tasks and where each example has its own.
     pub choices: Arc<[String]>,
 }
+
+impl Dataset {
+    /// These examples, with no names to choose from.
+    pub fn new(task: Task, examples: Vec<Example>) -> Self {
+        Dataset { task, examples, choices: Arc::default() }
+    }
+}
+
+setters!(Dataset { choices: Arc<[String]> });
 
 /// The layouts that sets are published in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +131,7 @@ impl Format {
 
 /// Parts of a file, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Splits {
     /// Examples to show.
     pub support: &'static str,
@@ -126,6 +141,7 @@ pub struct Splits {
 
 /// Where a set lies.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Source {
     /// What [`Format::files`] says, in this order.
     pub files: Vec<PathBuf>,
@@ -134,6 +150,15 @@ pub struct Source {
     /// The part that is wanted of a file that holds several.
     pub split: Option<String>,
 }
+
+impl Source {
+    /// These files, with their media beside the first.
+    pub fn new(files: Vec<PathBuf>) -> Self {
+        Source { files, ..Source::default() }
+    }
+}
+
+setters!(Source { media: Option<PathBuf>, split: Option<String> });
 
 impl Source {
     /// The folder that images or videos are in.
@@ -198,7 +223,7 @@ pub fn missing(dataset: &Dataset) -> Vec<&Path> {
 
 impl Example {
     /// An example of no group and without choices of its own.
-    fn new(id: String, medium: Medium, question: String, answers: Vec<String>) -> Example {
+    pub fn new(id: String, medium: Medium, question: String, answers: Vec<String>) -> Example {
         Example { id, medium, question, answers, choices: None, group: None }
     }
 }

@@ -21,11 +21,19 @@ const SIGMA: f64 = 6.0;
 
 /// One image: the caption a model wrote and those that people wrote, as tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Example {
     /// Tokens of the caption to be judged.
     pub candidate: Vec<String>,
     /// Tokens of each reference; at least one.
     pub references: Vec<Vec<String>>,
+}
+
+impl Example {
+    /// The tokens of a caption, and of what people wrote.
+    pub fn new(candidate: Vec<String>, references: Vec<Vec<String>>) -> Self {
+        Example { candidate, references }
+    }
 }
 
 /// CIDEr-D of a corpus.
