@@ -1,4 +1,5 @@
-//! Flamant runs few-shot visual language models of the Flamingo family: OpenFlamingo and IDEFICS.
+//! Flamant runs visual language models with gated cross-attention: the Flamingo family, from OpenFlamingo and IDEFICS
+//! to Llama 3.2 Vision.
 //!
 //! A [`Flamingo`] is opened from a model folder, reads a [`Prompt`] of texts and images, and writes, scores or
 //! chooses:
