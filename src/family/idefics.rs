@@ -150,11 +150,12 @@ fn names() -> Box<dyn Names> {
         Section::new("model.vision_model.", clip::TRANSFORMERS).harmless(clip::HARMLESS),
         Section::new("model.", NAMES).harmless(HARMLESS),
         Section::new("", VOCABULARY),
+        Section::new("", LLAMA.table),
     ];
     Box::new(Tables { sections, own: &["model.", "lm_head."], layouts: Vec::new() })
 }
 
-/// Resampler, gated blocks and decoder, under `model.`.
+/// Resampler, gated blocks and embedding, under `model.`.
 const NAMES: Table = &[
     ("resampler.latents", "perceiver_resampler.latents"),
     ("resampler.layers.{}.norm_media", "perceiver_resampler.blocks.{}.0.context_layer_norm.%"),
@@ -186,13 +187,6 @@ const NAMES: Table = &[
     ("gated.{}.down", "gated_cross_attn_layers.{}.mlp.down_proj.%"),
     ("gated.{}.gate_mlp", "gated_cross_attn_layers.{}.alpha_dense"),
     ("decoder.embedding", "embed_tokens.%+embed_tokens.additional_embedding.%?"),
-    ("decoder.layers.{}.norm_attention", "layers.{}.input_layernorm.%"),
-    ("decoder.layers.{}.qkv", "layers.{}.self_attn.q_proj.%+layers.{}.self_attn.k_proj.%+layers.{}.self_attn.v_proj.%"),
-    ("decoder.layers.{}.out", "layers.{}.self_attn.o_proj.%"),
-    ("decoder.layers.{}.norm_mlp", "layers.{}.post_attention_layernorm.%"),
-    ("decoder.layers.{}.up", "layers.{}.mlp.gate_proj.%+layers.{}.mlp.up_proj.%"),
-    ("decoder.layers.{}.down", "layers.{}.mlp.down_proj.%"),
-    ("decoder.norm", "norm.%"),
 ];
 
 /// Frequencies of rotary embeddings, which transformers saved until 4.32; those of gated blocks were never used.

@@ -104,8 +104,6 @@ impl Names for Tables {
             Part { tensor, optional }
         };
         let layout = self.layouts.iter().find(|(ours, _)| *ours == pattern).map_or(Layout::Rows, |(_, layout)| *layout);
-        // A vector has one dimension, which stands as it is.
-        let layout = if kind == "bias" && layout == Layout::Transposed { Layout::Rows } else { layout };
         Some(Sources { parts: theirs.split('+').map(part).collect(), layout })
     }
 

@@ -3,6 +3,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::config::VisionConfig;
+use crate::family::language::LLAMA;
 use crate::family::tables::{Section, Table, Tables};
 use crate::weights::{Layout, Names};
 
@@ -22,8 +23,8 @@ pub(super) fn names(
         Section::new(tower, VISION),
         Section::new(projector, &[("projector", "%")]),
         Section::new(decoder, GATED).numbered(cross),
-        Section::new(decoder, DECODER).numbered(own).harmless(HARMLESS),
         Section::new(head, &[("decoder.head", "lm_head.%")]),
+        Section::new(decoder, LLAMA.table).without("model.").numbered(own).harmless(HARMLESS),
     ];
     let states = vision.tiles.as_ref().map_or(0, |tiles| tiles.intermediate_layers.len());
     let layouts = vec![
@@ -84,18 +85,6 @@ const GATED: Table = &[
     ("gated.{}.up", "layers.{}.mlp.gate_proj.%+layers.{}.mlp.up_proj.%"),
     ("gated.{}.down", "layers.{}.mlp.down_proj.%"),
     ("gated.{}.gate_mlp", "layers.{}.cross_attn_mlp_gate"),
-];
-
-/// The decoder.
-const DECODER: Table = &[
-    ("decoder.embedding", "embed_tokens.%"),
-    ("decoder.layers.{}.norm_attention", "layers.{}.input_layernorm.%"),
-    ("decoder.layers.{}.qkv", "layers.{}.self_attn.q_proj.%+layers.{}.self_attn.k_proj.%+layers.{}.self_attn.v_proj.%"),
-    ("decoder.layers.{}.out", "layers.{}.self_attn.o_proj.%"),
-    ("decoder.layers.{}.norm_mlp", "layers.{}.post_attention_layernorm.%"),
-    ("decoder.layers.{}.up", "layers.{}.mlp.gate_proj.%+layers.{}.mlp.up_proj.%"),
-    ("decoder.layers.{}.down", "layers.{}.mlp.down_proj.%"),
-    ("decoder.norm", "norm.%"),
 ];
 
 /// Frequencies of the rotary embedding, which are computed.
