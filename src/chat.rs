@@ -7,9 +7,8 @@ use serde_json::{Map, Value};
 use crate::checkpoint::kind;
 use crate::error::{Error, Result};
 use crate::family::ChatTemplate;
-use crate::files;
 use crate::parse;
-use crate::prompt::{Part, Place, Prompt, PromptLimits};
+use crate::prompt::{Part, Place, Prompt, PromptLimits, read_file};
 
 /// Whose turn it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,11 +77,7 @@ impl Chat {
     /// # Errors
     /// As for [`Chat::from_json`]; a file that is not there, or no text.
     pub fn from_file(path: impl AsRef<Path>, limits: PromptLimits) -> Result<Self> {
-        let path = path.as_ref();
-        let bytes = files::read_input(path, limits.bytes_max)?;
-        let text = String::from_utf8(bytes).map_err(|reason| Error::malformed(path, "text", "UTF-8", reason))?;
-        let folder = path.parent().filter(|_| path.is_file()).unwrap_or(Path::new(""));
-        Self::from_json(&text, &path.display().to_string(), folder, limits)
+        read_file(path.as_ref(), limits, Self::from_json)
     }
 
     /// Parses `[{"role": "user", "content": "..."}, ...]`, where `content` is a text or parts as those of

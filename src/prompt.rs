@@ -247,12 +247,7 @@ impl Prompt {
 
     /// Reads a prompt file, or a pipe; see [`Prompt::from_json`]. Paths in it are relative to the file.
     pub fn from_file(path: impl AsRef<Path>, limits: PromptLimits) -> Result<Self> {
-        let path = path.as_ref();
-        let bytes = files::read_input(path, limits.bytes_max)?;
-        let text = String::from_utf8(bytes).map_err(|reason| Error::malformed(path, "text", "UTF-8", reason))?;
-        // A pipe may have a name, but no files beside it.
-        let folder = path.parent().filter(|_| path.is_file()).unwrap_or(Path::new(""));
-        Self::from_json(&text, &path.display().to_string(), folder, limits)
+        read_file(path.as_ref(), limits, Self::from_json)
     }
 
     /// Parses `[{"text": "..."}, {"image": "a.png"}, {"video": "a.mp4"}, ...]`.
@@ -429,6 +424,19 @@ pub struct Rendered {
     pub ids: Vec<u32>,
     /// For each token the images of the prompt that it sees, and at the end those that tokens after the prompt see.
     pub media: Vec<MediaSeen>,
+}
+
+/// Gives `read` the text of a file, or of a pipe, under its name, and the folder of what is relative to it.
+pub(crate) fn read_file<T>(
+    path: &Path,
+    limits: PromptLimits,
+    read: impl FnOnce(&str, &str, &Path, PromptLimits) -> Result<T>,
+) -> Result<T> {
+    let bytes = files::read_input(path, limits.bytes_max)?;
+    let text = String::from_utf8(bytes).map_err(|reason| Error::malformed(path, "text", "UTF-8", reason))?;
+    // A pipe may have a name, but no files beside it.
+    let folder = path.parent().filter(|_| path.is_file()).unwrap_or(Path::new(""));
+    read(&text, &path.display().to_string(), folder, limits)
 }
 
 /// A part of a prompt file: what is relative to it, and how errors name it.
