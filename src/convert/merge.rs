@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::adapter::{self, Adapter};
-use super::output::Output;
+use super::output::{BESIDE, Output};
 use super::tokenizer::Tokenizer;
 use super::vision::Vision;
 use super::{Plan, check_sums};
@@ -15,18 +15,6 @@ use crate::family::{CONFIG_BYTES_MAX, Family, Fields, MEDIA_MASK_KEY, MediaMask}
 use crate::inspect::Inspection;
 use crate::setters::setters;
 use crate::tokenizer::{TOKENIZER_BYTES_MAX, Tokenizer as Opened};
-
-/// Files that go along as they are.
-const FILES: [&str; 8] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.json",
-    "chat_template.jinja",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "generation_config.json",
-];
 
 /// A model's folder, what changes in it, and where the whole shall go.
 #[derive(Debug, Clone)]
@@ -109,7 +97,7 @@ pub fn merge(options: &MergeOptions, progress: &mut dyn FnMut(u64, u64)) -> Resu
         output.write_json("tokenizer.json", &tokenizer.json)?;
         output.write_json("tokenizer_config.json", &tokenizer.config)?;
     }
-    for name in FILES.into_iter().filter(|name| tokenizer.is_none() || !name.contains("token")) {
+    for name in BESIDE.into_iter().filter(|name| tokenizer.is_none() || !name.contains("token")) {
         if is_there(&options.model.join(name)) {
             let bytes = read_bounded(&options.model.join(name), TOKENIZER_BYTES_MAX)?;
             let path = options.output.join(name);

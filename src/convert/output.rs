@@ -13,9 +13,8 @@ use crate::error::{Error, Result};
 /// Stands in the folder as long as it is written. What was left with it is a conversion that did not end.
 const MARKER: &str = "convert.partial";
 const MARKER_TEXT: &str = "`flamant convert` is writing this folder, or was ended before it was done.\n";
-/// All that a conversion writes.
-const FILES: [&str; 10] = [
-    "model.safetensors",
+/// Files of a model that stand beside its weights and its configuration.
+pub(super) const BESIDE: [&str; 8] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -24,8 +23,12 @@ const FILES: [&str; 10] = [
     "preprocessor_config.json",
     "processor_config.json",
     "generation_config.json",
-    "config.json",
 ];
+
+/// All that a conversion writes, the configuration last.
+fn files() -> impl Iterator<Item = &'static str> {
+    ["model.safetensors"].into_iter().chain(BESIDE).chain(["config.json"])
+}
 
 /// The folder. Unless it is kept, it is taken away again.
 pub(super) struct Output {
@@ -63,7 +66,7 @@ impl Output {
 
     /// Writes a file under a temporary name and gives it its own when it is complete.
     pub fn write(&self, name: &str, write: impl FnOnce(&mut dyn Write, &Path) -> Result<()>) -> Result<()> {
-        assert!(FILES.contains(&name), "what is left of a conversion is known by its names");
+        assert!(files().any(|file| file == name), "what is left of a conversion is known by its names");
         let (path, partial) = (self.folder.join(name), self.folder.join(partial(name)));
         let failed = |reason: io::Error| Error::file(&path, reason);
         let mut file = BufWriter::new(File::create_new(&partial).map_err(failed)?);
@@ -125,7 +128,7 @@ fn hold_nothing_but(folder: &Path, known: impl Fn(&str) -> bool) -> Result<()> {
 }
 
 fn ours() -> impl Iterator<Item = String> {
-    FILES.iter().flat_map(|&name| [partial(name), name.to_owned()])
+    files().flat_map(|name| [partial(name), name.to_owned()])
 }
 
 fn partial(name: &str) -> String {
