@@ -131,6 +131,20 @@ fn many(count: usize) -> Vec<Value> {
     (0..count).map(request).collect()
 }
 
+/// How a batch of many requests ends, and what it says, if something is done to its files once answers come.
+fn disturbed(disturb: impl FnOnce(&Folder)) -> (Option<i32>, String) {
+    let folder = Folder::new(&many(400));
+    let child = folder.command().stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    while fs::metadata(folder.output()).map_or(0, |file| file.len()) < 2000 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no answer comes");
+        thread::sleep(Duration::from_millis(1));
+    }
+    disturb(&folder);
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
 #[test]
 fn answers_are_those_of_the_single_commands() {
     let prompt = json!([{"image": "a.gif"}, {"text": "kep."}, {"image": "b.png"}, {"text": "mo"}]);
@@ -562,17 +576,8 @@ fn an_output_that_is_not_there_any_more_is_an_error() {
         ("added to", |output| File::options().append(true).open(output).unwrap().write_all(b"notes\n").unwrap()),
     ];
     for (name, harm) in harms {
-        let folder = Folder::new(&many(400));
-        let child = folder.command().stderr(Stdio::piped()).spawn().unwrap();
-        let begun = Instant::now();
-        while fs::metadata(folder.output()).map_or(0, |file| file.len()) < 2000 {
-            assert!(begun.elapsed() < Duration::from_secs(60), "no answer comes");
-            thread::sleep(Duration::from_millis(1));
-        }
-        harm(&folder.output());
-        let output = child.wait_with_output().unwrap();
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert_eq!((output.status.code(), told.lines().count()), (Some(1), 1), "{name}: {told}");
+        let (code, told) = disturbed(|folder| harm(&folder.output()));
+        assert_eq!((code, told.lines().count()), (Some(1), 1), "{name}: {told}");
         assert!(told.contains("answers.jsonl: it was replaced, removed or changed"), "{name}: {told}");
     }
 }

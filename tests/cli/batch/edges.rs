@@ -4,12 +4,10 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{DEMO, Folder, many};
+use super::{DEMO, Folder, disturbed, many};
 
 /// What is read twice, and was read in between by an engine, is the same both times.
 #[test]
@@ -31,17 +29,8 @@ fn an_input_that_changes_meanwhile_is_an_error() {
         }),
     ];
     for (name, harm) in harms {
-        let folder = Folder::new(&many(400));
-        let child = folder.command().stderr(Stdio::piped()).spawn().unwrap();
-        let begun = Instant::now();
-        while fs::metadata(folder.output()).map_or(0, |file| file.len()) < 2000 {
-            assert!(begun.elapsed() < Duration::from_secs(60), "no answer comes");
-            thread::sleep(Duration::from_millis(1));
-        }
-        harm(&folder.input());
-        let output = child.wait_with_output().unwrap();
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert_eq!((output.status.code(), told.lines().count()), (Some(1), 1), "{name}: {told}");
+        let (code, told) = disturbed(|folder| harm(&folder.input()));
+        assert_eq!((code, told.lines().count()), (Some(1), 1), "{name}: {told}");
         assert!(told.contains("requests.jsonl: it was replaced, removed or changed"), "{name}: {told}");
     }
     // A new time of an old content is no change.
