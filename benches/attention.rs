@@ -85,13 +85,8 @@ fn attention(criterion: &mut Criterion) {
     graph.append(key, value, layer);
     let source = KvSource::Pages(layer, Mask::Causal { slopes: None });
     graph.attention(query, source, layer.kv_heads, 1.0 / (HEAD as f32).sqrt());
-    let plans = Plans {
-        media: Graph::new().plan(&[], None),
-        text: graph.plan(&[qkv], None),
-        features: None,
-        frames_each: 1,
-        tiled: false,
-    };
+    let plans =
+        Plans { media: Graph::new().plan(&[], None), text: graph.plan(&[qkv], None), features: None, tiles: None };
     let count = SEQUENCES * (PAGES + 1);
     let pages = PageCount { least: count, most: count };
     let text = PoolShape { layers: 1, kv_heads: layer.kv_heads, head_width: HEAD, pages };

@@ -184,13 +184,11 @@ impl Trial {
             Capacity { images: most(|lists| lists.images.len()), tokens: most(|lists| lists.positions.len()) };
         let workload = batch(&self.plan, &self.lists, |batch| batch.workload());
         let least = Cost { bytes: self.plan.bytes(&workload), flops: self.plan.flops(&workload) };
-        let frames_each = self.lists.tiles.max(1);
         let plans = Plans {
             media: media.clone(),
             text: self.plan.clone(),
             features: None,
-            frames_each,
-            tiled: frames_each > 1,
+            tiles: (self.lists.tiles > 0).then_some(self.lists.tiles),
         };
         let mut probe = Probe::open(&place, self.numbers, plans, self.kv_config, capacity).expect("the emulator opens");
         run(&mut probe, PlanKind::Media, &media, &filled);

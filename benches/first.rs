@@ -369,7 +369,7 @@ fn opened(
     kv_config: KvConfig,
     tokens: usize,
 ) -> flamant::Result<Probe> {
-    let plans = Plans { media, text, features: None, frames_each: 1, tiled: false };
+    let plans = Plans { media, text, features: None, tiles: None };
     Probe::open(place, numbers, plans, kv_config, Capacity { images: 0, tokens })
 }
 

@@ -73,7 +73,7 @@ impl Executor {
         images: &[ImagePages],
     ) -> Result<()> {
         assert_eq!((pixels.len(), frames.len()), (frames.iter().sum::<u32>() as usize, images.len()));
-        let tiled = self.plans.tiled;
+        let tiled = self.plans.tiles.is_some();
         assert!(pixels.iter().all(|frame| frame.len() == self.frame_bytes || tiled && frame.is_empty()));
         let tilings = if tiled { tilings } else { &[] };
         self.backend.run(PlanKind::Media, &Batch { pixels, images, frames, tilings, ..Batch::default() })
@@ -138,14 +138,14 @@ impl Executor {
     /// Floating-point operations of encoding `images`, and of reading `tokens` tokens of one sequence, each of which
     /// sees an image, with the logits of the last.
     pub fn flops(&self, images: usize, tokens: usize) -> [u64; 2] {
-        let encoded = Counts { frames: images * self.plans.frames_each, images, ..Counts::default() };
+        let encoded = Counts { frames: images * self.plans.frames_each(), images, ..Counts::default() };
         let read = Workload {
             counts: Counts { tokens, outputs: 1, ..Counts::default() },
             text: Seen { keys: tokens, pairs: tokens * (tokens + 1) / 2 },
             media: Seen { keys: self.media_rows, pairs: self.media_rows * tokens },
             ..Workload::default()
         };
-        let tiled = Tiled::of(std::iter::repeat_n(self.plans.frames_each, images));
+        let tiled = Tiled::of(std::iter::repeat_n(self.plans.frames_each(), images));
         let encoded = Workload { counts: encoded, tiled, ..Workload::default() };
         [self.plans.media.flops(&encoded), self.plans.text.flops(&read)]
     }

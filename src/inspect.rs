@@ -62,7 +62,7 @@ impl Memory {
             numbers * if stored.kind == Kind::Vector { 4 } else { number }
         };
         let Capacity { images, tokens } = Capacity::LEAST;
-        let counts = Counts { frames: images, images: (images / plans.frames_each).max(1), tokens, outputs: tokens };
+        let counts = Counts { frames: images, images: (images / plans.frames_each()).max(1), tokens, outputs: tokens };
         let slots = |plan: &Plan| {
             let bytes = plan.slots.iter().map(|slot| (slot.size * counts.units(slot.axis)) as u64 * number);
             bytes.sum::<u64>()

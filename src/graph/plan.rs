@@ -35,13 +35,16 @@ pub struct Plans {
     pub features: Option<Plan>,
     /// Tokens to logits (outputs, vocabulary).
     pub text: Plan,
-    /// Frames that the media plan takes of each image: its rooms for tiles, or 1 at least.
-    pub frames_each: usize,
-    /// Whether these frames are tiles of the image, if it has but one.
-    pub tiled: bool,
+    /// Rooms for tiles that the media plan has for each image, whose frames these are; none: frames are no tiles.
+    pub tiles: Option<usize>,
 }
 
 impl Plans {
+    /// Frames that the media plan takes of each image at least.
+    pub fn frames_each(&self) -> usize {
+        self.tiles.unwrap_or(1)
+    }
+
     /// One of them.
     pub fn get(&self, kind: PlanKind) -> &Plan {
         match kind {

@@ -26,8 +26,8 @@ pub fn record(config: &ModelConfig, levels: &[f32], weights: &mut Weights) -> Re
         Some(_) => None,
     };
     weights.refuse_unused()?;
-    let vision = &config.vision;
-    Ok(Plans { media, text, features, frames_each: vision.frames(), tiled: vision.tiles.is_some() })
+    let tiles = config.vision.tiles.as_ref().map(|tiles| tiles.most);
+    Ok(Plans { media, text, features, tiles })
 }
 
 /// Images and videos to media keys and values: vision tower frame by frame, resampler, and for each gated block its

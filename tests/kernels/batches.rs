@@ -66,7 +66,7 @@ fn open(shape: Shape, mask: Mask, threads: usize) -> Probe {
     let out = graph.attention(query, KvSource::Pages(shape.layer(space), mask), heads, 0.4);
     let out = graph.select(out);
     let (media_plan, text_plan) = (filler.plan(&[text, media], None), graph.plan(&[query], Some(out)));
-    let plans = Plans { media: media_plan, text: text_plan, features: None, frames_each: 1, tiled: false };
+    let plans = Plans { media: media_plan, text: text_plan, features: None, tiles: None };
     let pool = |pages| PoolShape { layers: 1, kv_heads, head_width, pages: PageCount { least: pages, most: pages } };
     let kv_config = KvConfig { text: pool(PAGES), media: pool(IMAGES * shape.image_pages()) };
     let place = Place { threads, ..Place::new(Device::Cpu, None) };

@@ -88,7 +88,7 @@ fn same_bits(name: &str, one: Case, other: Case) -> Check {
 
 /// A plan of one input of tokens, on a device of its own.
 fn open(place: &Place, numbers: Numbers, text: Plan) -> Result<Probe, String> {
-    let plans = Plans { media: Graph::new().plan(&[], None), text, features: None, frames_each: 1, tiled: false };
+    let plans = Plans { media: Graph::new().plan(&[], None), text, features: None, tiles: None };
     Probe::open(place, numbers, plans, KvConfig::default(), Capacity { images: 0, tokens: 8 }).map_err(said)
 }
 

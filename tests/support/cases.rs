@@ -154,8 +154,7 @@ impl Case {
             assert_eq!(numbers.weight(*kind, *rows, *columns, self.values(index)).id, index);
         }
         let (media, text) = (self.media.clone(), self.text.clone());
-        let plans =
-            Plans { media, text, features: None, frames_each: self.frames_each(), tiled: self.frames_each() > 1 };
+        let plans = Plans { media, text, features: None, tiles: self.tiles() };
         let most = |count: fn(&Run) -> usize| self.runs().map(count).max().unwrap_or(0);
         let capacity = Capacity { images: most(|run| run.counts().frames), tokens: most(|run| run.tokens()).max(64) };
         let mut place = place.clone();
@@ -309,9 +308,9 @@ impl Case {
     }
 
     /// Frames of an image whose frames are tiles.
-    fn frames_each(&self) -> usize {
+    fn tiles(&self) -> Option<usize> {
         let tiled = self.runs().filter(|run| !run.tilings.is_empty()).flat_map(|run| run.frames.first());
-        tiled.max().map_or(1, |&frames| frames as usize)
+        tiled.max().map(|&frames| frames as usize)
     }
 
     /// Whether some tokens' rows are left as they are.

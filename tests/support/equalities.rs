@@ -301,7 +301,7 @@ pub fn choices(places: &[Place]) -> Vec<String> {
         let weight = weights.matrix(TOKENS, COLUMNS, matrix.clone());
         let logits = graph.linear(wanted, weight, None, Epilogue::default());
         let (media, text) = (Graph::new().plan(&[], None), graph.plan(&[input], Some(logits)));
-        let plans = Plans { media, text, features: None, frames_each: 1, tiled: false };
+        let plans = Plans { media, text, features: None, tiles: None };
         let capacity = Capacity { images: 0, tokens: 8 };
         let mut probe = Probe::open(place, weights, plans, KvConfig::default(), capacity).unwrap();
         let mut sample = |outputs: &[u32], requests: &[Request]| {

@@ -300,7 +300,7 @@ impl Memory {
         let weights_bytes = upload::bytes(weights, dtype);
         let group = Splitting::new(&plans.text, 0, properties.multiprocessors).text.group;
         let planned = |capacity: Capacity| {
-            let room = Room::of(capacity, kv_config, plans.frames_each, group);
+            let room = Room::of(capacity, kv_config, plans.frames_each(), group);
             let partials_bytes = WORKSPACE_BYTES.min(partials_most(plans, room.tokens, kv_config));
             let parts = vec![
                 ("weights", weights_bytes),
