@@ -8,7 +8,7 @@ use crate::checkpoint::kind;
 use crate::error::{Error, Result};
 use crate::family::ChatTemplate;
 use crate::parse;
-use crate::prompt::{Part, Place, Prompt, PromptLimits, read_file};
+use crate::prompt::{Part, Place, Prompt, PromptLimits, prefix_key, read_file};
 
 /// Whose turn it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +51,15 @@ impl Chat {
         self.end_turn(role, false)
     }
 
+    /// Adds what somebody goes on to say: to the last turn, if it was theirs.
+    ///
+    /// # Errors
+    /// As for [`Chat::turn`].
+    pub(crate) fn go_on(&mut self, role: Role, parts: Prompt) -> Result<&mut Self> {
+        self.parts.append(parts)?;
+        self.end_turn(role, true)
+    }
+
     /// Makes the parts since the last turn one of this role, or lets it go on if it may be `joined`.
     fn end_turn(&mut self, role: Role, joined: bool) -> Result<&mut Self> {
         let (begin, end) = (self.turns.last().map_or(0, |(_, end)| *end), self.parts.parts().len());
@@ -70,6 +79,20 @@ impl Chat {
     /// What its images hold and the model will not see; see [`Prompt::notes`].
     pub fn notes(&self) -> &[String] {
         self.parts.notes()
+    }
+
+    /// Names what stands before the last turn of the user: conversations of the same key begin alike, so whoever
+    /// answers one of them has computed much of the others. Where nothing stands there, it names all of it.
+    pub fn prefix_key(&self) -> String {
+        let last = self.turns.iter().rposition(|(role, _)| *role == Role::User).filter(|&last| last > 0);
+        let mut hasher = blake3::Hasher::new();
+        let mut begin = 0;
+        for (role, end) in &self.turns[..last.unwrap_or(self.turns.len())] {
+            hasher.update(&[0xFE, *role as u8]);
+            self.parts.parts()[begin..*end].iter().for_each(|part| part.hash_into(&mut hasher));
+            begin = *end;
+        }
+        prefix_key(&hasher)
     }
 
     /// Reads a file, or a pipe; see [`Chat::from_json`]. Paths in it are relative to the file.
@@ -141,10 +164,11 @@ impl Chat {
             return Err(Error::argument("chat: expected a turn of the user at the end, found none there"));
         }
         let has_images = self.parts.media().next().is_some();
-        let text_only = if has_images { "" } else { template.system_text_only };
-        let mut writer = Writer { prompt: self.parts.emptied(), text: template.begin.to_owned() };
+        let text_only = if has_images { "" } else { &template.system_text_only };
+        let mut writer = Writer::new(self.parts.emptied(), template);
+        writer.write(&[&template.begin]);
         if self.turns[0].0 != Role::System && !text_only.is_empty() {
-            writer.write(&[template.system_before, text_only, template.system_after]);
+            writer.write(&[&template.system_before, text_only, &template.system_after]);
         }
         let mut parts = self.parts.into_parts().into_iter();
         let mut begin = 0;
@@ -153,27 +177,31 @@ impl Chat {
             begin = end;
             match role {
                 Role::System => {
-                    let mut told = Writer { prompt: Prompt::new(), text: String::new() };
-                    told.parts(said, "", template)?;
+                    writer.write(&[&template.system_before, text_only]);
+                    let told: String =
+                        said.map(|part| if let Part::Text(text) = part { text } else { String::new() }).collect();
                     // As published templates have it.
-                    let told = told.text.trim();
-                    writer.write(&[template.system_before, text_only, told, template.system_after]);
+                    writer.text.push_str(told.trim());
+                    writer.write(&[&template.system_after]);
                 }
                 Role::User => {
-                    writer.write(&[template.user_before]);
-                    let has_text = writer.parts(said, template.user_text_before, template)?;
-                    writer.write(&[if has_text { template.user_after } else { template.user_after_images }]);
+                    writer.write(&[&template.user_before]);
+                    let has_text = writer.parts(said, &template.user_text_before)?;
+                    writer.write(&[if has_text { &template.user_after } else { &template.user_after_images }]);
                 }
                 Role::Assistant => {
-                    writer.write(&[template.answer_before]);
-                    writer.parts(said, template.answer_text_before, template)?;
-                    // Who sends back what was written may send its end too.
-                    let ended = writer.text.ends_with(template.answer_after);
-                    writer.write(&[if ended { "" } else { template.answer_after }]);
+                    writer.write(&[&template.answer_before]);
+                    let said: Vec<Part> = said.collect();
+                    let before = &template.answer_text_before;
+                    let begun = matches!(said.first(), Some(Part::Text(text)) if text.starts_with(before));
+                    writer.parts(said.into_iter(), if begun { "" } else { before })?;
+                    // Who sends back what was written may send what stands around it too.
+                    let ended = writer.text.ends_with(&template.answer_after);
+                    writer.write(&[if ended { "" } else { &template.answer_after }]);
                 }
             }
         }
-        writer.write(&[template.answer_before]);
+        writer.write(&[&template.answer_before]);
         writer.flush()?;
         Ok(writer.prompt)
     }
@@ -188,28 +216,37 @@ fn untyped(part: Value) -> Value {
 }
 
 /// Puts a prompt together in which neighbouring texts are one part: families write between two.
-struct Writer {
+struct Writer<'a> {
+    template: &'a ChatTemplate,
     prompt: Prompt,
     text: String,
+    /// How often the template has written each of the tokens that it keeps for itself.
+    reserved: Vec<usize>,
 }
 
-impl Writer {
+impl<'a> Writer<'a> {
+    fn new(prompt: Prompt, template: &'a ChatTemplate) -> Self {
+        Writer { template, prompt, text: String::new(), reserved: vec![0; template.reserved.len()] }
+    }
+
+    /// Writes texts of the template.
     fn write(&mut self, texts: &[&str]) {
-        texts.iter().for_each(|text| self.text.push_str(text));
+        for text in texts {
+            for (count, token) in self.reserved.iter_mut().zip(&self.template.reserved) {
+                *count += text.matches(token.as_str()).count();
+            }
+            self.text.push_str(text);
+        }
     }
 
     /// Writes the parts of a turn, with `before` before the first text; whether there is one.
-    fn parts(&mut self, parts: impl Iterator<Item = Part>, before: &str, template: &ChatTemplate) -> Result<bool> {
+    fn parts(&mut self, parts: impl Iterator<Item = Part>, before: &str) -> Result<bool> {
         let mut has_text = false;
         for part in parts {
             match part {
                 Part::Text(text) => {
-                    if let Some(token) = template.reserved.iter().find(|token| text.contains(**token)) {
-                        return Err(Error::argument(format!(
-                            "chat: expected turns without {token}, found one with it"
-                        )));
-                    }
-                    self.write(&[if has_text { "" } else { before }, &text]);
+                    self.write(&[if has_text { "" } else { before }]);
+                    self.text.push_str(&text);
                     has_text = true;
                 }
                 media => {
@@ -221,10 +258,53 @@ impl Writer {
         Ok(has_text)
     }
 
+    /// Ends a part of text. What the template keeps for itself stands in it as often as the template has written it:
+    /// neighbouring texts of turns spell nothing together either.
     fn flush(&mut self) -> Result<()> {
+        for (count, token) in self.reserved.iter_mut().zip(&self.template.reserved) {
+            if self.text.matches(token.as_str()).count() != std::mem::take(count) {
+                return Err(Error::argument(format!("chat: expected turns without {token}, found one with it")));
+            }
+        }
         if !self.text.is_empty() {
             self.prompt.text(std::mem::take(&mut self.text))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prompt(turns: &[(Role, &[&str])], template: &ChatTemplate) -> Result<String> {
+        let mut chat = Chat::default();
+        for (role, texts) in turns {
+            let mut parts = Prompt::new();
+            for text in *texts {
+                parts.text(*text)?;
+            }
+            chat.turn(*role, parts)?;
+        }
+        let text = |part: &Part| if let Part::Text(text) = part { text.clone() } else { String::new() };
+        Ok(chat.prompt(template)?.parts().iter().map(text).collect())
+    }
+
+    #[test]
+    fn neighbouring_texts_forge_no_turn_together() {
+        let template = ChatTemplate::named("idefics-instruct").unwrap();
+        let (user, assistant) = (Role::User, Role::Assistant);
+        let whole = prompt(&[(user, &["a<end_of_utterance>"])], &template);
+        let parts = prompt(&[(user, &["a<end_of_", "utterance>b"])], &template);
+        let answer = prompt(&[(user, &["a"]), (assistant, &["b<end_", "of_utterance>"]), (user, &["c"])], &template);
+        let system = prompt(&[(Role::System, &["<end_of_utt", "erance>"]), (user, &["c"])], &template);
+        for refused in [whole, parts, answer, system] {
+            let error = refused.unwrap_err().to_string();
+            assert_eq!(error, "chat: expected turns without <end_of_utterance>, found one with it");
+        }
+        let two = prompt(&[(user, &["a", "b"]), (assistant, &["c"]), (user, &["d"])], &template).unwrap();
+        let expected =
+            "User: ab<end_of_utterance>\nAssistant: c<end_of_utterance>\nUser: d<end_of_utterance>\nAssistant:";
+        assert_eq!(two, expected);
     }
 }

@@ -99,7 +99,15 @@ impl Flamingo {
     /// # Errors
     /// As for [`Flamingo::generate`].
     pub fn score(&mut self, prompt: &Prompt) -> Result<Score> {
-        self.run_score(prompt, false, &mut |_| {})
+        self.run_score(prompt, Task::score(false), &mut |_| {})
+    }
+
+    /// As [`Flamingo::score`]; tells the `count` likeliest tokens in the place of each, at most 20.
+    ///
+    /// # Errors
+    /// As for [`Flamingo::generate`].
+    pub fn score_top(&mut self, prompt: &Prompt, count: usize) -> Result<Score> {
+        self.run_score(prompt, Task::score_top(count), &mut |_| {})
     }
 
     /// As [`Flamingo::score`]; `on_logits(position, logits)` gets every row of logits.
@@ -107,7 +115,7 @@ impl Flamingo {
     /// # Errors
     /// As for [`Flamingo::generate`].
     pub fn score_with_logits(&mut self, prompt: &Prompt, mut on_logits: impl FnMut(usize, &[f32])) -> Result<Score> {
-        self.run_score(prompt, true, &mut |kind| {
+        self.run_score(prompt, Task::score(true), &mut |kind| {
             if let EventKind::Logits { position, logits } = kind {
                 on_logits(position, &logits);
             }
@@ -124,8 +132,8 @@ impl Flamingo {
         Ok(classification)
     }
 
-    fn run_score(&mut self, prompt: &Prompt, logits: bool, on_event: &mut dyn FnMut(EventKind)) -> Result<Score> {
-        let last = self.run(prompt, Task::Score { logits }, on_event)?;
+    fn run_score(&mut self, prompt: &Prompt, task: Task, on_event: &mut dyn FnMut(EventKind)) -> Result<Score> {
+        let last = self.run(prompt, task, on_event)?;
         let EventKind::Scored(score) = last else { unreachable!("a prompt is scored") };
         Ok(score)
     }

@@ -12,6 +12,7 @@ use crate::family::presets::{self, Preset};
 use crate::family::{Family, Model, Template};
 use crate::generation_config::GenerationConfig;
 use crate::graph::{Counts, Plan, Plans};
+use crate::hub;
 use crate::kv;
 use crate::model;
 use crate::preprocessor;
@@ -113,12 +114,13 @@ pub struct Inspection {
 }
 
 impl Inspection {
-    /// Looks into a model folder.
+    /// Looks into a model folder, or a model of that name; see [`hub::resolve`].
     ///
     /// # Errors
     /// What [`crate::Flamingo::open`] would say of its configuration and weights.
     pub fn of(folder: impl AsRef<Path>) -> Result<Self> {
-        let folder = Folder::Disk(folder.as_ref());
+        let folder = hub::resolve(folder.as_ref())?;
+        let folder = Folder::Disk(&folder);
         let checkpoint = Arc::new(folder.checkpoint()?);
         let Model { family, language_model, config, names, template, .. } = Model::open(folder, &checkpoint)?;
         let mut weights = Weights::new(checkpoint.clone(), names);

@@ -14,14 +14,16 @@ use crate::image::Crop;
 use crate::weights::Names;
 
 /// Captions, all that it was trained on.
-const CHAT: ChatTemplate = ChatTemplate {
-    name: "flamingo-mini",
-    user_after: "Output: ",
-    user_after_images: "Output: ",
-    answer_after: "<EOC>",
-    reserved: &["<EOC>"],
-    ..ChatTemplate::RAW
-};
+fn chat() -> ChatTemplate {
+    ChatTemplate {
+        name: "flamingo-mini".into(),
+        user_after: "Output: ".into(),
+        user_after_images: "Output: ".into(),
+        answer_after: "<EOC>".into(),
+        reserved: ["<EOC>"].map(String::from).to_vec(),
+        ..ChatTemplate::default()
+    }
+}
 
 /// flamingo-mini (`modeling_flamingo.py`): the text `<image>` stands for an image, and what counts of it is the token
 /// of `<`, alone or after a space.
@@ -38,7 +40,7 @@ pub(super) static FAMILY: Family = Family {
     more_tokens: &[],
     tower: Some(TOWER),
     preprocessing: Preprocessing { crop: Crop::RgbShortestEdgeCentreCrop, class: "CLIP" },
-    chats: [CHAT; 2],
+    chats: [chat; 2],
     evaluations: ["flamingo-mini", "flamingo-mini"],
     read,
 };

@@ -34,37 +34,41 @@ pub(super) static FAMILY: Family = Family {
     more_tokens: &[],
     tower: None,
     preprocessing: Preprocessing { crop: Crop::Stretch, class: "Idefics" },
-    chats: [CHAT, CHAT_INSTRUCT],
+    chats: [chat, chat_instruct],
     evaluations: ["idefics", "idefics-instruct"],
     read,
 };
 
 /// Base models: questions and answers, as evaluations ask them.
-const CHAT: ChatTemplate = ChatTemplate {
-    name: "idefics",
-    user_text_before: "Question: ",
-    user_after: " Answer:",
-    answer_text_before: " ",
-    answer_after: "\n\n",
-    stop: &["\n\n", "Question:"],
-    ..ChatTemplate::RAW
-};
+fn chat() -> ChatTemplate {
+    ChatTemplate {
+        name: "idefics".into(),
+        user_text_before: "Question: ".into(),
+        user_after: " Answer:".into(),
+        answer_text_before: " ".into(),
+        answer_after: "\n\n".into(),
+        stop: ["\n\n", "Question:"].map(String::from).to_vec(),
+        ..ChatTemplate::default()
+    }
+}
 
 /// The model card's turns.
-const CHAT_INSTRUCT: ChatTemplate = ChatTemplate {
-    name: "idefics-instruct",
-    system_after: "\n",
-    user_before: "User:",
-    user_text_before: " ",
-    user_after: "<end_of_utterance>\n",
-    user_after_images: "<end_of_utterance>\n",
-    answer_before: "Assistant:",
-    answer_text_before: " ",
-    answer_after: "<end_of_utterance>\n",
-    stop: &["\nUser:"],
-    reserved: &["<end_of_utterance>"],
-    ..ChatTemplate::RAW
-};
+fn chat_instruct() -> ChatTemplate {
+    ChatTemplate {
+        name: "idefics-instruct".into(),
+        system_after: "\n".into(),
+        user_before: "User:".into(),
+        user_text_before: " ".into(),
+        user_after: "<end_of_utterance>\n".into(),
+        user_after_images: "<end_of_utterance>\n".into(),
+        answer_before: "Assistant:".into(),
+        answer_text_before: " ".into(),
+        answer_after: "<end_of_utterance>\n".into(),
+        stop: ["\nUser:"].map(String::from).to_vec(),
+        reserved: ["<end_of_utterance>"].map(String::from).to_vec(),
+        ..ChatTemplate::default()
+    }
+}
 
 /// IDEFICS: `configuration_idefics.py` of transformers, whose defaults stand here.
 fn read(fields: &Fields, checkpoint: &Checkpoint) -> Result<Parts> {

@@ -37,28 +37,32 @@ pub(super) static FAMILY: Family = Family {
     more_tokens: &[],
     tower: None,
     preprocessing: Preprocessing { crop: Crop::Tiles { tiles_max: 4 }, class: "Mllama" },
-    chats: [CHAT; 2],
+    chats: [chat; 2],
     evaluations: ["mllama", "mllama"],
     read,
 };
 
 /// The template of the published folders, with the day that it names where it is told none.
-const CHAT: ChatTemplate = ChatTemplate {
-    name: "mllama",
-    begin: "<|begin_of_text|>",
-    system_before: "<|start_header_id|>system<|end_header_id|>\n\n",
-    system_text_only: "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n",
-    system_after: "<|eot_id|>",
-    user_before: "<|start_header_id|>user<|end_header_id|>\n\n",
-    user_text_before: "",
-    user_after: "<|eot_id|>",
-    user_after_images: "<|eot_id|>",
-    answer_before: "<|start_header_id|>assistant<|end_header_id|>\n\n",
-    answer_text_before: "",
-    answer_after: "<|eot_id|>",
-    stop: &[],
-    reserved: &["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
-};
+fn chat() -> ChatTemplate {
+    ChatTemplate {
+        name: "mllama".into(),
+        begin: "<|begin_of_text|>".into(),
+        system_before: "<|start_header_id|>system<|end_header_id|>\n\n".into(),
+        system_text_only: "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n".into(),
+        system_after: "<|eot_id|>".into(),
+        user_before: "<|start_header_id|>user<|end_header_id|>\n\n".into(),
+        user_text_before: "".into(),
+        user_after: "<|eot_id|>".into(),
+        user_after_images: "<|eot_id|>".into(),
+        answer_before: "<|start_header_id|>assistant<|end_header_id|>\n\n".into(),
+        answer_text_before: "".into(),
+        answer_after: "<|eot_id|>".into(),
+        stop: Vec::new(),
+        reserved: ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+            .map(String::from)
+            .to_vec(),
+    }
+}
 
 /// Rows of the embedding behind the vocabulary: that of the image marker, and seven of no use. The output matrix has
 /// none of them.

@@ -58,7 +58,7 @@ pub struct Family {
     /// What its images go through.
     pub preprocessing: Preprocessing,
     /// How turns of a conversation become a prompt: where the tokenizer has no turns, and where it has.
-    pub chats: [ChatTemplate; 2],
+    pub chats: [fn() -> ChatTemplate; 2],
     /// The built-in templates of evaluations that fit it: where the tokenizer has no turns, and where it has.
     pub evaluations: [&'static str; 2],
     /// Reads a configuration, and the shapes that say what it leaves out.

@@ -43,21 +43,23 @@ pub(crate) static FAMILY: Family = Family {
     more_tokens: &[],
     tower: None,
     preprocessing: Preprocessing { crop: Crop::ShortestEdgeCentreCrop, class: "CLIP" },
-    chats: [CHAT; 2],
+    chats: [chat; 2],
     evaluations: ["openflamingo", "openflamingo"],
     read,
 };
 
 /// Questions and captions, as evaluations ask for them.
-const CHAT: ChatTemplate = ChatTemplate {
-    name: "openflamingo",
-    user_text_before: "Question:",
-    user_after: " Short answer:",
-    user_after_images: "Output:",
-    answer_after: END_OF_CHUNK,
-    reserved: &[END_OF_CHUNK],
-    ..ChatTemplate::RAW
-};
+fn chat() -> ChatTemplate {
+    ChatTemplate {
+        name: "openflamingo".into(),
+        user_text_before: "Question:".into(),
+        user_after: " Short answer:".into(),
+        user_after_images: "Output:".into(),
+        answer_after: END_OF_CHUNK.into(),
+        reserved: [END_OF_CHUNK].map(String::from).to_vec(),
+        ..ChatTemplate::default()
+    }
+}
 
 /// What those who trained models of this architecture call its parts.
 pub(super) struct Dialect {

@@ -18,21 +18,23 @@ pub(super) static OTTER: Family = Family {
     more_tokens: &["<answer>"],
     tower: None,
     preprocessing: Preprocessing { crop: Crop::RgbShortestEdgeCentreCrop, class: "CLIP" },
-    chats: [CHAT; 2],
+    chats: [chat; 2],
     evaluations: ["otter", "otter"],
     read,
 };
 
 /// The prompts of its demonstrations.
-const CHAT: ChatTemplate = ChatTemplate {
-    name: "otter",
-    user_text_before: "User: ",
-    user_after: " GPT:<answer>",
-    answer_text_before: " ",
-    answer_after: open_flamingo::END_OF_CHUNK,
-    reserved: &["<answer>", open_flamingo::END_OF_CHUNK],
-    ..ChatTemplate::RAW
-};
+fn chat() -> ChatTemplate {
+    ChatTemplate {
+        name: "otter".into(),
+        user_text_before: "User: ".into(),
+        user_after: " GPT:<answer>".into(),
+        answer_text_before: " ".into(),
+        answer_after: open_flamingo::END_OF_CHUNK.into(),
+        reserved: ["<answer>", open_flamingo::END_OF_CHUNK].map(String::from).to_vec(),
+        ..ChatTemplate::default()
+    }
+}
 
 /// OpenFlamingo under the same classes (`openflamingo-9b-hf`).
 pub(super) static FLAMINGO: Family = Family {

@@ -96,7 +96,7 @@ fn conversations_are_the_templates() {
     for chat in chats {
         let limits = PromptLimits::default();
         let prompt = Chat::from_json(&chat["turns"].to_string(), "chat.json", &folder, limits).unwrap();
-        let prompt = prompt.prompt(&family.chats[1]).unwrap();
+        let prompt = prompt.prompt(&family.chats[1]()).unwrap();
         let text = |part: &Part| match part {
             Part::Text(text) => text.clone(),
             _ => family.template.image.to_owned(),
