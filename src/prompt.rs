@@ -110,6 +110,21 @@ impl Part {
             Part::Video(video) => video.frames(),
         }
     }
+
+    /// Adds what it is to a hash, so that no other parts add the same.
+    pub(crate) fn hash_into(&self, hasher: &mut blake3::Hasher) {
+        let length = match self {
+            Part::Text(text) => text.len(),
+            media => media.frames().len(),
+        };
+        hasher.update(&[u8::from(matches!(self, Part::Text(_)))]).update(&(length as u64).to_le_bytes());
+        if let Part::Text(text) = self {
+            hasher.update(text.as_bytes());
+        }
+        for frame in self.frames() {
+            hasher.update(frame.content().as_bytes());
+        }
+    }
 }
 
 /// Text, images and videos in order.
@@ -143,6 +158,15 @@ impl Prompt {
     /// What its images hold and the model will not see, a line each; see [`Image::note`].
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// Names what stands before the last image or video: prompts of the same key begin alike, so whoever answers one of
+    /// them has computed much of the others. Where nothing stands there, it names all of it.
+    pub fn prefix_key(&self) -> String {
+        let last = self.parts.iter().rposition(|part| !matches!(part, Part::Text(_))).filter(|&last| last > 0);
+        let mut hasher = blake3::Hasher::new();
+        self.parts[..last.unwrap_or(self.parts.len())].iter().for_each(|part| part.hash_into(&mut hasher));
+        prefix_key(&hasher)
     }
 
     /// Adds text.
@@ -272,6 +296,17 @@ impl Prompt {
             prompt.json_part(item, &Place { source, folder, key: format!("part {index}") })
         })?;
         Ok(prompt)
+    }
+
+    /// Adds a part as [`Prompt::from_json`] reads it: `{"text": "..."}`, `{"image": "a.png"}` or `{"video": "a.mp4"}`.
+    /// `source` and `key` are named in errors.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn json(&mut self, part: &str, source: &str, key: &str, folder: &Path) -> Result<&mut Self> {
+        let item = parse::tree(source, key, part, part.len() + PART_BYTES_MAX)?;
+        self.json_part(item, &Place { source, folder, key: key.to_owned() })?;
+        Ok(self)
     }
 
     pub(crate) fn json_part(&mut self, item: Value, place: &Place) -> Result<()> {
@@ -503,6 +538,29 @@ impl Place<'_> {
             Err(error) => Err(Error::argument(format!("{}: {}: {error}", self.source, self.key))),
         }
     }
+}
+
+/// A key of what was hashed.
+pub(crate) fn prefix_key(hasher: &blake3::Hasher) -> String {
+    format!("b3:{}", &hasher.finalize().to_hex()[..32])
+}
+
+/// The bytes of a data URI under the key `name`, and of nothing else: no file is read and nothing is fetched.
+pub(crate) fn uri_bytes(text: &str, source: &str, name: &str, bytes_max: u64) -> Result<Vec<u8>> {
+    if data_uri::is_one(text) {
+        return data_uri::bytes(text, source, name, bytes_max);
+    }
+    let found = match text {
+        _ if text.contains("://") => "a URL (nothing is fetched)",
+        _ if data_uri::is_bare(text) => "base64 without data:image/...;base64, before it",
+        _ => "another text (no file is read)",
+    };
+    Err(Error::invalid(source, name, "a data URI", found))
+}
+
+/// The image in a data URI; see [`uri_bytes`].
+pub(crate) fn uri_image(text: &str, source: &str, name: &str, limits: &image::Limits) -> Result<Image> {
+    image::decode(&uri_bytes(text, source, name, limits.bytes_max)?, source, limits)
 }
 
 fn image_file(path: &Path, limits: &image::Limits) -> Result<Image> {

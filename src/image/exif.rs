@@ -4,7 +4,7 @@
 use std::io::Read as _;
 
 use super::input::png_chunks;
-use super::{Image, memory};
+use super::{Content, Image, memory};
 
 /// Bytes that a compressed text of a PNG may unpack to, and all of them together, as in Pillow. Those that are more are
 /// passed over.
@@ -234,6 +234,6 @@ impl Image {
                 pixels.extend_from_slice(&self.pixels[(from_y * self.width + from_x) * stride..][..stride]);
             }
         }
-        Image { width, height, pixels, ..self }
+        Image { width, height, pixels: pixels.into(), content: Content::default(), ..self }
     }
 }

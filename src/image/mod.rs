@@ -26,6 +26,7 @@ pub use preprocess::{CLIP_MEAN, CLIP_STD, Crop, Frames, Preprocessor};
 pub(crate) use tiles::ratios;
 
 use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
 
@@ -65,18 +66,31 @@ impl Mode {
 
 /// A decoded image: rows from the top, pixels from the left, channels last.
 ///
-/// Always has at least one pixel, and exactly `width * height * mode.bytes_per_pixel()` bytes.
+/// Always has at least one pixel, and exactly `width * height * mode.bytes_per_pixel()` bytes. Clones share them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
     width: usize,
     height: usize,
     mode: Mode,
-    pixels: Vec<u8>,
+    pixels: Arc<Vec<u8>>,
     /// Red, green, blue, alpha by index; all 256 of them for [`Mode::Palette`], empty otherwise.
     palette: Vec<[u8; 4]>,
     /// The level of a grey image that stands for "see-through" (tRNS of a PNG, the transparent index of a grey GIF).
     transparent_gray: Option<u8>,
+    content: Content,
 }
+
+/// What clones know of [`Image::content`], once one of them was asked. It is no matter of equality.
+#[derive(Clone, Debug, Default)]
+struct Content(Arc<OnceLock<blake3::Hash>>);
+
+impl PartialEq for Content {
+    fn eq(&self, _: &Content) -> bool {
+        true
+    }
+}
+
+impl Eq for Content {}
 
 impl Image {
     /// An image from raw pixels: `width * height * 3` bytes, red, green and blue of each pixel, rows from the top.
@@ -113,7 +127,8 @@ impl Image {
     /// An image without palette or transparent level.
     fn new(width: usize, height: usize, mode: Mode, pixels: Vec<u8>) -> Image {
         debug_assert_eq!(pixels.len(), width * height * mode.bytes_per_pixel());
-        Image { width, height, mode, pixels, palette: Vec::new(), transparent_gray: None }
+        let (pixels, content) = (Arc::new(pixels), Content::default());
+        Image { width, height, mode, pixels, palette: Vec::new(), transparent_gray: None, content }
     }
 
     /// Pixels in a row.
@@ -156,6 +171,10 @@ impl Image {
 
     /// A hash of everything that decides how the image looks to a model.
     pub(crate) fn content(&self) -> blake3::Hash {
+        *self.content.0.get_or_init(|| self.hash())
+    }
+
+    fn hash(&self) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();
         let number = |number: usize| (number as u64).to_le_bytes();
         hasher.update(&number(self.width)).update(&number(self.height)).update(&[self.mode as u8]);

@@ -99,6 +99,28 @@ impl Decoder {
         }
     }
 
+    /// The bytes that a token stands for within a text.
+    pub fn bytes(&self, token: &str) -> Vec<u8> {
+        match self {
+            Decoder::Spaced => format!(" {token}").into_bytes(),
+            Decoder::ByteLevel => {
+                let bytes = token.chars().map(byte_of).collect::<Option<Vec<u8>>>();
+                bytes.unwrap_or_else(|| token.as_bytes().to_vec())
+            }
+            Decoder::Metaspace { replacement, .. } => token.replace(*replacement, " ").into_bytes(),
+            Decoder::Chain(chain) => {
+                let mut token = token.to_owned();
+                for (from, to) in &chain.replaced {
+                    token = token.replace(from, to);
+                }
+                match byte_token(&token).filter(|_| chain.byte_fallback) {
+                    Some(byte) => vec![byte],
+                    None => token.into_bytes(),
+                }
+            }
+        }
+    }
+
     /// What is left when no more tokens come. The state begins anew.
     pub fn finish(&self, state: &mut State) -> String {
         let mut state = std::mem::take(state);

@@ -44,6 +44,7 @@ pub struct Tokenizer {
     pub end: Option<u32>,
     family: &'static Family,
     template: Template,
+    chat: ChatTemplate,
     /// Rows of the embedding.
     vocabulary: usize,
 }
@@ -126,12 +127,18 @@ impl Tokenizer {
             id(&begin)?;
         }
         let template = family.template;
-        Ok(Tokenizer { pipeline, media, fence, turn_end, begin, end, family, template, vocabulary })
+        let chat = family.chats[usize::from(turn_end.is_some())]();
+        Ok(Tokenizer { pipeline, media, fence, turn_end, begin, end, family, template, chat, vocabulary })
     }
 
     /// The same for a model whose configuration changes the family's template in what is no token.
     pub(crate) fn with_template(self, template: Template) -> Tokenizer {
         Tokenizer { template, ..self }
+    }
+
+    /// The same for a model whose conversations are not those of its family.
+    pub(crate) fn with_chat(self, chat: ChatTemplate) -> Tokenizer {
+        Tokenizer { chat, ..self }
     }
 
     /// Tokens of a whole prompt. Where its text has no begin, the tokenizer may add one.
@@ -187,6 +194,19 @@ impl Tokenizer {
         self.pipeline.encoder.id_to_token(id).unwrap_or_default()
     }
 
+    /// The bytes of text that a token stands for, a space before a word included; of a special token its name.
+    pub fn bytes(&self, id: u32) -> Vec<u8> {
+        match self.written(id) {
+            Some(token) => self.decoder().bytes(&token),
+            None => self.token(id).into_bytes(),
+        }
+    }
+
+    /// Whether no text is written for a token: it ends something, or stands for an image.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.written(id).is_none()
+    }
+
     /// The token as it is decoded; none if it is special, or no token.
     fn written(&self, id: u32) -> Option<String> {
         let encoder = &self.pipeline.encoder;
@@ -235,8 +255,8 @@ impl Tokenizer {
     }
 
     /// How turns of a conversation become a prompt.
-    pub fn chat(&self) -> &'static ChatTemplate {
-        &self.family.chats[usize::from(self.turn_end.is_some())]
+    pub fn chat(&self) -> &ChatTemplate {
+        &self.chat
     }
 
     /// The family whose prompts it writes.

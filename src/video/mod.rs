@@ -13,7 +13,9 @@ mod webp;
 
 pub use sampling::FrameSampling;
 
-use std::io::Read as _;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -138,10 +140,56 @@ impl Video {
         frames.finish()
     }
 
+    /// The frames taken from the bytes of an animation, or of an image, which is one frame. Video files are given to
+    /// `ffmpeg` if that is allowed.
+    pub(crate) fn decode(
+        bytes: &[u8],
+        source: &str,
+        sampling: &FrameSampling,
+        limits: &Limits,
+        frame_limits: &image::Limits,
+        ffmpeg_allowed: bool,
+    ) -> Result<Video> {
+        let mut frames = Frames::new(source, sampling, limits);
+        let by_ffmpeg = match Format::of(bytes) {
+            Some(Format::Png) => moves(bytes, &frames, frame_limits)?,
+            format => format.is_none(),
+        };
+        match Format::of(bytes) {
+            _ if by_ffmpeg && !ffmpeg_allowed => {
+                let expected = "an animated GIF or WebP (other videos need a server with --allow-ffmpeg)";
+                return Err(Error::invalid(source, "video", expected, "something else"));
+            }
+            _ if by_ffmpeg => {
+                let file = memory_file(bytes)?;
+                // The process has descriptors of its own.
+                let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+                ffmpeg::read(path.as_ref(), sampling, frame_limits, &mut frames)?
+            }
+            Some(Format::Gif) => gif::read(bytes, sampling, frame_limits, &mut frames)?,
+            Some(Format::WebP) => webp::read(bytes, sampling, frame_limits, &mut frames)?,
+            _ => frames.look(|source| image::decode(bytes, source, frame_limits))?,
+        }
+        frames.finish()
+    }
+
     /// The frames.
     pub fn frames(&self) -> &[Image] {
         &self.frames
     }
+}
+
+/// A file of these bytes that no folder has.
+#[cfg(target_os = "linux")]
+fn memory_file(bytes: &[u8]) -> Result<File> {
+    let made = rustix::fs::memfd_create("video", rustix::fs::MemfdFlags::CLOEXEC).map_err(std::io::Error::from);
+    let written = made.map(File::from).and_then(|mut file| file.write_all(bytes).map(|()| file));
+    written.map_err(|reason| Error::file("video", reason))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn memory_file(_: &[u8]) -> Result<File> {
+    Err(Error::argument("video: expected Linux for video files in requests, found another system"))
 }
 
 /// Frames as they are taken from a source, within the limits.

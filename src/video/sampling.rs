@@ -49,7 +49,10 @@ impl FrameSampling {
     }
 
     /// Those of `items` that are kept where there are no times.
-    pub(crate) fn thinned<T>(&self, items: Vec<T>) -> Vec<T> {
+    ///
+    /// # Panics
+    /// Settings that [`FrameSampling::check`] refuses.
+    pub fn thinned<T>(&self, items: Vec<T>) -> Vec<T> {
         let mut thinning = Thinning::new(self.frames_max);
         for item in items {
             thinning.offer(|| Ok(item)).expect("nothing here can fail");
