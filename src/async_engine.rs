@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -15,7 +16,9 @@ use std::thread;
 use async_channel::Receiver;
 use futures_core::Stream;
 
-use crate::engine::{Engine, EngineHandle, EventKind, PreparedRequest, Preparer, Request, RequestId, Stats};
+use crate::backend::Device;
+use crate::checkpoint::Dtype;
+use crate::engine::{Engine, EngineHandle, EventKind, Limits, PreparedRequest, Preparer, Request, RequestId, Stats};
 use crate::error::{Error, Result, said};
 use crate::image::Image;
 use crate::trace::event;
@@ -32,6 +35,10 @@ pub struct AsyncEngine {
 struct Inner {
     handle: EngineHandle,
     senders: Arc<Senders>,
+    device: Device,
+    dtype: Option<Dtype>,
+    folder: Option<PathBuf>,
+    limits: Limits,
 }
 
 impl Drop for Inner {
@@ -57,7 +64,14 @@ impl AsyncEngine {
     /// The system cannot start one.
     pub fn new(engine: Engine) -> Result<AsyncEngine> {
         let senders = Arc::<Senders>::default();
-        let inner = Inner { handle: engine.handle(), senders: senders.clone() };
+        let inner = Inner {
+            handle: engine.handle(),
+            senders: senders.clone(),
+            device: engine.device(),
+            dtype: engine.dtype(),
+            folder: engine.folder().map(Path::to_owned),
+            limits: engine.limits().clone(),
+        };
         thread::Builder::new()
             .name("flamant-engine".to_owned())
             .spawn(move || run(engine, &senders))
@@ -114,6 +128,26 @@ impl AsyncEngine {
     /// Prepares requests on any thread.
     pub fn preparer(&self) -> &Preparer {
         self.inner.handle.preparer()
+    }
+
+    /// Where it runs; see [`Engine::device`].
+    pub fn device(&self) -> Device {
+        self.inner.device
+    }
+
+    /// How its device was asked to store numbers; see [`Engine::dtype`].
+    pub fn dtype(&self) -> Option<Dtype> {
+        self.inner.dtype
+    }
+
+    /// The model's folder; see [`Engine::folder`].
+    pub fn folder(&self) -> Option<&Path> {
+        self.inner.folder.as_deref()
+    }
+
+    /// What bounds it; see [`Engine::limits`].
+    pub fn limits(&self) -> &Limits {
+        &self.inner.limits
     }
 
     /// Why the thread has ended while somebody wanted something of it.

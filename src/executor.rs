@@ -5,14 +5,14 @@ mod rows;
 
 use std::sync::Arc;
 
-use crate::backend::{self, Backend, BackendOptions, Batch, Capacity, KvConfig, PageCount, Request, Tiling};
+use crate::backend::{self, Backend, BackendOptions, Batch, Capacity, KvConfig, PageCount, Request, Sampled, Tiling};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::graph::{Counts, PlanKind, Plans, Seen, Tiled, Workload};
 use crate::kv::{ImagePages, PageCopy};
 use crate::model;
 use crate::weights::Weights;
-pub(crate) use rows::{RowRequest, RowResult};
+pub(crate) use rows::{RowAnswer, RowQuery, RowRequest, RowResult};
 
 /// A model on a device.
 pub(crate) struct Executor {
@@ -94,39 +94,53 @@ impl Executor {
         self.backend.fetch(0..pixels.len(), out)
     }
 
-    /// Runs tokens; what comes of the logits of each of `batch.outputs`, which has a request each, in order. None of
+    /// Runs tokens; what comes of the logits of each of `batch.outputs`, which has a query each, in order. None of
     /// `suppressed`, which ascends, is chosen.
-    pub fn step(&mut self, batch: &Batch, requests: &[RowRequest], suppressed: &[u32]) -> Result<Vec<RowResult>> {
+    pub fn step(&mut self, batch: &Batch, queries: &[RowQuery], suppressed: &[u32]) -> Result<Vec<RowAnswer>> {
         self.check(batch);
-        assert_eq!(requests.len(), batch.outputs.len());
+        assert_eq!(queries.len(), batch.outputs.len());
         let can_sample = self.backend.can_sample();
         let on_device: Vec<Option<Request>> =
-            requests.iter().map(|request| request.on_device().filter(|_| can_sample)).collect();
-        // Rows from which the device chooses come first.
-        let mut order: Vec<usize> = (0..requests.len()).collect();
-        order.sort_by_key(|&row| on_device[row].is_none());
+            queries.iter().map(|query| query.request.on_device().filter(|_| can_sample)).collect();
+        // Rows from which the device chooses come first, those of which it also lists tokens before the others.
+        let mut order: Vec<usize> = (0..queries.len()).collect();
+        order.sort_by_key(|&row| (on_device[row].is_none(), queries[row].top == 0));
         let outputs: Vec<u32> = order.iter().map(|&row| batch.outputs[row]).collect();
         self.backend.run(PlanKind::Text, &Batch { outputs: &outputs, ..*batch })?;
-        let mut results = vec![RowResult::NotFinite; requests.len()];
-        let on_device: Vec<Request> = on_device.into_iter().flatten().collect();
-        if !on_device.is_empty() {
-            let sampled = self.backend.sample(&on_device, suppressed)?;
-            self.bytes_fetched += on_device.iter().map(Request::bytes).sum::<u64>();
-            for (&row, sampled) in order.iter().zip(&sampled) {
-                results[row] = requests[row].found(sampled, suppressed);
-            }
+        let mut answers = vec![RowAnswer { result: RowResult::NotFinite, top: Vec::new() }; queries.len()];
+        let on_device: Vec<Request> = order.iter().filter_map(|&row| on_device[row].clone()).collect();
+        for (&row, sampled) in order.iter().zip(self.sample(&on_device, suppressed)?) {
+            answers[row].result = queries[row].request.found(&sampled, suppressed);
         }
-        let fetched = on_device.len()..requests.len();
+        let listed: Vec<Request> = order[..on_device.len()]
+            .iter()
+            .map(|&row| &queries[row])
+            .take_while(|query| query.top > 0)
+            .map(RowQuery::top_on_device)
+            .collect();
+        for (&row, sampled) in order.iter().zip(self.sample(&listed, &[])?) {
+            answers[row].top = queries[row].top_found(&sampled);
+        }
+        let fetched = on_device.len()..queries.len();
         if !fetched.is_empty() {
             let mut logits = Vec::new();
             self.backend.fetch(fetched.clone(), &mut logits)?;
             self.bytes_fetched += size_of_val(&logits[..]) as u64;
             let width = logits.len() / fetched.len();
             for (&row, logits) in order[fetched].iter().zip(logits.chunks_exact_mut(width)) {
-                results[row] = requests[row].find(logits, self.vocabulary, suppressed);
+                answers[row] = queries[row].find(logits, self.vocabulary, suppressed);
             }
         }
-        Ok(results)
+        Ok(answers)
+    }
+
+    /// What the device finds in the first rows of the last run.
+    fn sample(&mut self, requests: &[Request], suppressed: &[u32]) -> Result<Vec<Sampled>> {
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.bytes_fetched += requests.iter().map(Request::bytes).sum::<u64>();
+        self.backend.sample(requests, suppressed)
     }
 
     fn check(&self, batch: &Batch) {

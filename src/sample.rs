@@ -252,7 +252,11 @@ pub struct Likely {
 /// log-probability add up to in f32, lower tokens first among equals. What is `suppressed`, ascending, is
 /// minus infinitely likely.
 pub fn most_likely(logits: &[f32], suppressed: &[u32], score: f32, count: usize) -> Vec<Likely> {
-    let total = log_sum_exp(logits);
+    most_likely_of(logits, log_sum_exp(logits), suppressed, score, count)
+}
+
+/// [`most_likely`] of logits whose log-sum-exp is known.
+pub(crate) fn most_likely_of(logits: &[f32], total: f64, suppressed: &[u32], score: f32, count: usize) -> Vec<Likely> {
     let likely = |(token, &logit): (u32, &f32)| {
         let logprob = if suppressed.binary_search(&token).is_ok() {
             f32::NEG_INFINITY
@@ -269,6 +273,20 @@ pub fn most_likely(logits: &[f32], suppressed: &[u32], score: f32, count: usize)
     }
     all.sort_by(order);
     all.into_iter().map(|(_, likely)| likely).collect()
+}
+
+/// The `count` tokens of the largest logits, the largest first, lower tokens first among equals.
+pub(crate) fn likeliest(logits: impl Iterator<Item = (u32, f32)>, count: usize) -> Vec<(u32, f32)> {
+    let mut listed: Vec<(u32, f32)> = Vec::with_capacity(count + 1);
+    for (token, logit) in logits {
+        let before = |&(other, larger): &(u32, f32)| larger > logit || larger == logit && other < token;
+        if listed.len() == count && listed.last().is_none_or(before) {
+            continue;
+        }
+        listed.insert(listed.partition_point(before), (token, logit));
+        listed.truncate(count);
+    }
+    listed
 }
 
 /// The tokens, ascending, that would end a run of `size` tokens that has been there before: what transformers'

@@ -20,7 +20,7 @@ use crate::tokenizer::Tokenizer;
 
 /// A text that was written.
 pub fn answer(answer: &Answer) -> Value {
-    json!({
+    let mut value = json!({
         "text": answer.text,
         "token_ids": answer.ids,
         "logprobs": answer.logprobs,
@@ -30,7 +30,21 @@ pub fn answer(answer: &Answer) -> Value {
         },
         "usage": usage(&answer.usage),
         "timings": timings(&answer.timings),
-    })
+    });
+    add_top(&mut value, &answer.top);
+    value
+}
+
+/// The likeliest tokens in each place, where they were asked for.
+fn add_top(value: &mut Value, top: &[Vec<(u32, f64)>]) {
+    if top.is_empty() {
+        return;
+    }
+    let place = |place: &Vec<(u32, f64)>| {
+        let token = |(id, logprob): &(u32, f64)| json!({"token_id": id, "logprob": logprob});
+        Value::from(place.iter().map(token).collect::<Vec<_>>())
+    };
+    value["top_logprobs"] = top.iter().map(place).collect();
 }
 
 /// Choices that were weighed, the likeliest first, by the sum over an answer's tokens or by their mean; see [`ranked`].
@@ -39,7 +53,7 @@ pub fn classification(classification: &Classification, mean: bool) -> Value {
     let choices = ranked.iter().map(|(choice, share)| {
         json!({
             "choice": choice.text, "token_ids": choice.ids,
-            "sum": choice.sum, "mean": choice.mean, "probability": share,
+            "sum": choice.sum, "mean": choice.mean, "probability": share, "is_greedy": choice.greedy,
         })
     });
     json!({
@@ -52,13 +66,15 @@ pub fn classification(classification: &Classification, mean: bool) -> Value {
 
 /// A prompt that was scored.
 pub fn score(score: &Score, tokenizer: &Tokenizer) -> Value {
-    json!({
+    let mut value = json!({
         "token_ids": score.ids,
         "tokens": score.ids.iter().map(|&id| tokenizer.token(id)).collect::<Vec<_>>(),
         "logprobs": score.logprobs,
         "usage": usage(&score.usage),
         "timings": timings(&score.timings),
-    })
+    });
+    add_top(&mut value, &score.top);
+    value
 }
 
 /// A device of this machine.
@@ -167,7 +183,7 @@ fn timings(timings: &Timings) -> Value {
 const KEYS: &str = "id, prompt, task";
 /// Keys of a request that writes.
 const GENERATE_KEYS: &str = "max_new_tokens, num_beams, length_penalty, temperature, top_k, top_p, min_p, \
-                             repetition_penalty, no_repeat_ngram_size, seed, stop, ignore_eos";
+                             repetition_penalty, no_repeat_ngram_size, seed, stop, ignore_eos, top_logprobs";
 
 /// Keys of any request at most.
 const KEYS_MAX: usize = 64;
@@ -209,7 +225,11 @@ pub fn request(text: &[u8], place: &str, folder: &Path, limits: PromptLimits, la
             let choices = fields.take("choices", "an array of strings")?;
             Task::Classify { choices: choices.ok_or_else(|| fields.invalid("choices", "choices", "none"))? }
         }
-        "score" => Task::Score { logits: false },
+        "score" => {
+            let mut top_logprobs = 0;
+            fields.set_count("top_logprobs", &mut top_logprobs)?;
+            Task::Score { logits: false, top_logprobs }
+        }
         other => return Err(fields.invalid("task", "generate, classify or score", format!("{other:?}"))),
     };
     let prompt = fields.fields.remove("prompt").ok_or_else(|| fields.invalid("prompt", "a prompt", "none"))?;
@@ -217,16 +237,16 @@ pub fn request(text: &[u8], place: &str, folder: &Path, limits: PromptLimits, la
         let expected = match &task {
             Task::Generate(_) => format!("{KEYS}, {GENERATE_KEYS}"),
             Task::Classify { .. } => format!("{KEYS}, choices, mean"),
-            Task::Score { .. } => KEYS.to_owned(),
+            Task::Score { .. } => format!("{KEYS}, top_logprobs"),
         };
         return Err(fields.invalid("key", expected, format!("{key:?}")));
     }
     let prompt = Prompt::from_json(prompt.get(), place, folder, limits)?;
-    Ok(Request { prompt, task })
+    Ok(Request::new(prompt, task))
 }
 
 /// The entries of an object that are not read yet, if they are not many.
-struct Keys<'a>(BTreeMap<String, &'a RawValue>);
+pub(crate) struct Keys<'a>(pub BTreeMap<String, &'a RawValue>);
 
 impl<'de> Deserialize<'de> for Keys<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
@@ -257,7 +277,7 @@ impl<'de> Deserialize<'de> for Keys<'de> {
 const EXACT: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
 
 /// A whole number, however it is written: JSON has one kind of number, and tables of floats are written as `20.0`.
-struct Count(u64);
+pub(crate) struct Count(pub u64);
 
 impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
@@ -314,6 +334,7 @@ impl Fields<'_> {
         self.set_count("no_repeat_ngram_size", &mut generation.no_repeat_ngram_size)?;
         self.set("stop", "an array of strings", &mut generation.stop)?;
         self.set("ignore_eos", "true or false", &mut generation.ignore_eos)?;
+        self.set_count("top_logprobs", &mut generation.top_logprobs)?;
         Ok(generation)
     }
 

@@ -40,9 +40,10 @@ use crate::backend::{BackendOptions, Batch, Capacity, Device, Tiling};
 use crate::checkpoint::{Checkpoint, Dtype, Folder};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::executor::{Executor, RowResult};
-use crate::family::Model;
+use crate::executor::{Executor, RowAnswer, RowResult};
+use crate::family::{ChatTemplate, Model};
 use crate::generation_config::GenerationConfig;
+use crate::hub;
 use crate::image::Preprocessor;
 use crate::kv::ImagePages;
 use crate::preprocessor;
@@ -112,7 +113,7 @@ struct Opened {
     checkpoint: Arc<Checkpoint>,
     weights: Weights,
     /// Tokens that end an answer, and those that are never written.
-    special: [Vec<u32>; 2],
+    special: preparer::Special,
 }
 
 /// What the engine keeps of a request beside its numbers.
@@ -127,7 +128,8 @@ struct HostState {
 }
 
 impl Engine {
-    /// Opens a model folder: IDEFICS as transformers saves it, or OpenFlamingo as `flamant convert` writes it. Weights
+    /// Opens a model folder: IDEFICS as transformers saves it, or OpenFlamingo as `flamant convert` writes it; or one
+    /// that was downloaded from the Hub, by its name, see [`hub::resolve`](crate::hub::resolve). Weights
     /// stay mapped, unless [`Options::load`] says otherwise; on the processor, no answer is handed out that was
     /// computed after one of their files was written to or cut.
     ///
@@ -135,8 +137,9 @@ impl Engine {
     /// A file that is missing or malformed, a weight that is missing or misshapen, a device that is not there or has
     /// too little memory, limits out of range.
     pub fn open(folder: impl AsRef<Path>, options: &Options) -> Result<Self> {
-        let mut engine = Self::open_files(Folder::Disk(folder.as_ref()), options)?;
-        engine.folder = Some(folder.as_ref().to_owned());
+        let folder = hub::resolve(folder.as_ref())?;
+        let mut engine = Self::open_files(Folder::Disk(&folder), options)?;
+        engine.folder = Some(folder.into_owned());
         Ok(engine.opened())
     }
 
@@ -170,11 +173,15 @@ impl Engine {
         let checkpoint = Arc::new(folder.load(options.load)?);
         let model = Model::open(folder, &checkpoint)?;
         let vocabulary = model.config.decoder.vocabulary;
-        let tokenizer = Tokenizer::open(folder, model.family, vocabulary)?.with_template(model.template);
+        let mut tokenizer = Tokenizer::open(folder, model.family, vocabulary)?.with_template(model.template);
+        if let Folder::Embedded(_) = folder {
+            tokenizer = tokenizer.with_chat(ChatTemplate::demo());
+        }
         model.check_marker(folder, &tokenizer.media)?;
         let Model { family, config, names, .. } = model;
         let preprocessor = preprocessor::open(folder, family.preprocessing, &config.vision)?;
-        let special = GenerationConfig::read(folder, vocabulary)?.settle(folder, &tokenizer, vocabulary)?;
+        let generation = GenerationConfig::read(folder, vocabulary)?;
+        let special = (generation.settle(folder, &tokenizer, vocabulary)?, generation.defaults);
         let weights = Weights::new(checkpoint.clone(), names);
         Self::with(Opened { config, tokenizer, preprocessor, checkpoint, weights, special }, options)
     }
@@ -245,7 +252,7 @@ impl Engine {
         self.fallback.as_deref()
     }
 
-    /// The model's folder as it was given; none for the model in the program.
+    /// The model's folder as it was given, or where the model of that name is; none for the model in the program.
     pub fn folder(&self) -> Option<&Path> {
         self.folder.as_deref()
     }
@@ -338,7 +345,8 @@ impl Engine {
         let request = RequestState::new(id.number(), prompt, kind, wanted, max_new_tokens, host);
         self.waiting += 1;
         if nothing_to_write {
-            let ending = Ending::Written { text: String::new(), ids: vec![], logprobs: vec![], finish: Finish::Length };
+            let (ids, logprobs, top, finish) = (vec![], vec![], vec![], Finish::Length);
+            let ending = Ending::Written { text: String::new(), ids, logprobs, top, finish };
             let kind = self.finish(request, ending);
             self.handle.ended(id);
             self.events.push(Event { id, kind });
@@ -410,17 +418,20 @@ impl Engine {
         let mut step = std::mem::take(&mut self.step);
         self.scheduler.schedule(&mut step);
         self.stats.schedule_seconds += begun.elapsed().as_secs_f64();
+        self.stats.step_begun = (!step.ids.is_empty()).then_some(begun);
         self.publish(&events);
         if !step.ids.is_empty() {
             self.stats.steps += 1;
-            match self.run(&step, begun) {
+            match self.run(&step) {
                 Ok(rows) => {
                     let run = Instant::now();
+                    self.begin(&step, begun, &mut events);
                     self.commit(&step, rows, &mut events);
                     self.stats.commit_seconds += run.elapsed().as_secs_f64();
                 }
                 Err(error) => self.fail(&step, &error, &mut events),
             }
+            (self.stats.step_begun, self.stats.last_step) = (None, Some(Instant::now()));
             event!(
                 DEBUG,
                 number = self.stats.steps,
@@ -437,7 +448,7 @@ impl Engine {
     }
 
     /// Copies pages, encodes images, runs tokens; what came of each row that was wanted.
-    fn run(&mut self, step: &Step, begun: Instant) -> Result<Vec<RowResult>> {
+    fn run(&mut self, step: &Step) -> Result<Vec<RowAnswer>> {
         self.before_run.iter_mut().for_each(|work| work());
         for copy in &step.copies {
             self.executor.copy_text_page(*copy)?;
@@ -452,12 +463,12 @@ impl Engine {
         let running = &self.scheduler.running;
         let tables: Vec<&[u32]> =
             step.rows.iter().map(|rows| running[rows.request].sequences[rows.sequence].pages()).collect();
-        let (mut outputs, mut requests) = (Vec::new(), Vec::new());
+        let (mut outputs, mut queries) = (Vec::new(), Vec::new());
         for rows in &step.rows {
             let RequestState { prompt, sequences, work: host, .. } = &running[rows.request];
             for (row, place) in places(step, rows) {
                 outputs.push(row as u32);
-                requests.push(host.task.want(prompt, sequences, place));
+                queries.push(host.task.want(prompt, sequences, place));
             }
         }
         let seen_images: Vec<ImagePages> = step.images.iter().collect();
@@ -473,15 +484,24 @@ impl Engine {
         };
         let running = Instant::now();
         let suppressed = self.handle.preparer().surroundings().suppressed;
-        let results = self.executor.step(&batch, &requests, suppressed)?;
+        let results = self.executor.step(&batch, &queries, suppressed)?;
         self.check_weights()?;
         self.stats.text_seconds += running.elapsed().as_secs_f64();
         self.stats.tokens_computed += step.ids.len() as u64;
         self.stats.images_encoded += step.encode.len() as u64;
-        for rows in &step.rows {
-            self.scheduler.running[rows.request].work.begun.get_or_insert(begun);
-        }
         Ok(results)
+    }
+
+    /// Tells of requests whose first tokens were in a step.
+    fn begin(&mut self, step: &Step, begun: Instant, events: &mut Vec<Event>) {
+        for rows in &step.rows {
+            let RequestState { number, work: host, .. } = &mut self.scheduler.running[rows.request];
+            if host.begun.is_none() {
+                host.begun = Some(begun);
+                let kind = EventKind::Begun { queue: seconds(host.submitted, begun) };
+                events.push(Event { id: RequestId::from(*number), kind });
+            }
+        }
     }
 
     /// That what was computed was computed from the weights that were opened. Other devices have copies of them.
@@ -529,10 +549,10 @@ impl Engine {
     }
 
     /// Hands the rows to their tasks, and lets the sequences go on. A row that is not finite ends its own request.
-    fn commit(&mut self, step: &Step, results: Vec<RowResult>, events: &mut Vec<Event>) {
+    fn commit(&mut self, step: &Step, answers: Vec<RowAnswer>, events: &mut Vec<Event>) {
         let preparer = self.preparer().clone();
         let around = preparer.surroundings();
-        let mut results = results.into_iter();
+        let mut answers = answers.into_iter();
         let mut ended = Vec::new();
         for rows_of_job in step.rows.chunk_by(|a, b| a.request == b.request) {
             let wanted: Vec<Place> =
@@ -541,8 +561,8 @@ impl Engine {
                 continue;
             }
             let place = rows_of_job[0].request;
-            let found: Vec<RowResult> = results.by_ref().take(wanted.len()).collect();
-            if let Some(at) = found.iter().position(|result| *result == RowResult::NotFinite) {
+            let found: Vec<RowAnswer> = answers.by_ref().take(wanted.len()).collect();
+            if let Some(at) = found.iter().position(|answer| answer.result == RowResult::NotFinite) {
                 ended.push((place, Err(wanted[at].position)));
                 continue;
             }
@@ -550,8 +570,8 @@ impl Engine {
             let Scheduler { running, text, .. } = &mut self.scheduler;
             let RequestState { number, prompt, sequences, work: host, .. } = &mut running[place];
             let id = RequestId::from(*number);
-            for (row, result) in wanted.into_iter().zip(found) {
-                let kind = host.task.take(prompt, row, result, &around);
+            for (row, answer) in wanted.into_iter().zip(found) {
+                let kind = host.task.take(prompt, row, answer, &around);
                 events.extend(kind.map(|kind| Event { id, kind }));
             }
             host.read.get_or_insert_with(Instant::now);
@@ -587,7 +607,7 @@ impl Engine {
         let completion_tokens = match &ending {
             Ending::Written { ids, .. } => ids.len(),
             Ending::Classified { tokens, .. } => *tokens,
-            Ending::Scored(_) => 0,
+            Ending::Scored { .. } => 0,
         };
         let usage = Usage {
             prompt_tokens: prompt.ids.len(),
@@ -598,7 +618,6 @@ impl Engine {
         };
         let now = Instant::now();
         let (begun, read) = (host.begun.unwrap_or(now), host.read.unwrap_or(now));
-        let seconds = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs_f64();
         let timings = Timings {
             queue: seconds(host.submitted, begun),
             media: host.media_seconds,
@@ -623,11 +642,13 @@ impl Engine {
         self.stats.tokens_written += completion_tokens as u64;
         self.stats.images_cached += images.saturating_sub(images_encoded) as u64;
         match ending {
-            Ending::Written { text, ids, logprobs, finish } => {
-                EventKind::Written(Answer { text, ids, logprobs, finish, usage, timings })
+            Ending::Written { text, ids, logprobs, top, finish } => {
+                EventKind::Written(Answer { text, ids, logprobs, top, finish, usage, timings })
             }
             Ending::Classified { choices, .. } => EventKind::Classified(Classification { choices, usage, timings }),
-            Ending::Scored(logprobs) => EventKind::Scored(Score { ids: prompt.ids, logprobs, usage, timings }),
+            Ending::Scored { logprobs, top } => {
+                EventKind::Scored(Score { ids: prompt.ids, logprobs, top, usage, timings })
+            }
         }
     }
 
@@ -643,6 +664,11 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.handle.close(Error::device(self.device, "the engine was closed"));
     }
+}
+
+/// Between two times.
+fn seconds(from: Instant, to: Instant) -> f64 {
+    to.saturating_duration_since(from).as_secs_f64()
 }
 
 /// The rows of a step whose logits are wanted, of some rows of a sequence.

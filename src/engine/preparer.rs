@@ -6,9 +6,10 @@ use std::iter;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use blake3::Hash;
+use serde_json::{Map, Value};
 
-use super::request::{Request, Task as Asked};
-use super::scheduler::{PromptImage, SequenceKind, Tokens};
+use super::request::{Request, Task as Asked, check_top_logprobs};
+use super::scheduler::{PromptImage, Salt, SequenceKind, Tokens, hasher};
 use super::tasks::{Classifying, Scoring, Searching, Surroundings, Task, Writing};
 use crate::backend::Tiling;
 use crate::checkpoint::Checkpoint;
@@ -38,6 +39,9 @@ const CHOICE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of resized images that are kept for when they are seen again; an image of 224 by 224 has 150 kB.
 const IMAGES_KEPT_BYTES: usize = 64 << 20;
 
+/// Tokens that end an answer and tokens that are never written; settings of the folder.
+pub(super) type Special = ([Vec<u32>; 2], Map<String, Value>);
+
 /// What an open model has besides its device. Clones are one.
 #[derive(Clone)]
 pub struct Preparer {
@@ -53,6 +57,8 @@ struct Inner {
     ends: Vec<u32>,
     /// Tokens that are never written, ascending.
     suppressed: Vec<u32>,
+    /// What the folder would have requests say, if they say nothing.
+    defaults: Map<String, Value>,
     context_max: usize,
     /// Media pages of the device.
     media_pages: usize,
@@ -161,13 +167,23 @@ impl Preparer {
         tokenizer: Tokenizer,
         preprocessor: Preprocessor,
         checkpoint: Arc<Checkpoint>,
-        [ends, suppressed]: [Vec<u32>; 2],
+        ([ends, suppressed], defaults): Special,
         context_max: usize,
         media_pages: usize,
     ) -> Self {
         let kept = Mutex::default();
-        let inner =
-            Inner { config, tokenizer, preprocessor, checkpoint, ends, suppressed, context_max, media_pages, kept };
+        let inner = Inner {
+            config,
+            tokenizer,
+            preprocessor,
+            checkpoint,
+            ends,
+            suppressed,
+            defaults,
+            context_max,
+            media_pages,
+            kept,
+        };
         Preparer { inner: Arc::new(inner) }
     }
 
@@ -196,6 +212,11 @@ impl Preparer {
         self.inner.context_max
     }
 
+    /// Settings of `generation_config.json` that requests make for themselves; none of them is applied here.
+    pub fn defaults(&self) -> &Map<String, Value> {
+        &self.inner.defaults
+    }
+
     pub(super) fn surroundings(&self) -> Surroundings<'_> {
         let Inner { tokenizer, ends, suppressed, .. } = &*self.inner;
         Surroundings { tokenizer, ends, suppressed }
@@ -213,19 +234,25 @@ impl Preparer {
     /// than there are media pages for; settings out of range; choices that are missing, empty, too long or hold an
     /// image marker.
     pub fn prepare(&self, request: Request) -> Result<PreparedRequest> {
-        self.prepare_task(&request.prompt, request.task)
+        self.prepare_parts(&request.prompt, request.task, request.salt)
     }
 
     /// As [`Preparer::prepare`], of a prompt that stays the caller's.
     pub(crate) fn prepare_task(&self, prompt: &Prompt, task: Asked) -> Result<PreparedRequest> {
-        Error::catch("preparing a request", || self.read(prompt, task))
+        self.prepare_parts(prompt, task, None)
     }
 
-    fn read(&self, prompt: &Prompt, task: Asked) -> Result<PreparedRequest> {
+    fn prepare_parts(&self, prompt: &Prompt, task: Asked, salt: Option<Salt>) -> Result<PreparedRequest> {
+        Error::catch("preparing a request", || self.read(prompt, task, salt))
+    }
+
+    fn read(&self, prompt: &Prompt, task: Asked, salt: Option<Salt>) -> Result<PreparedRequest> {
         #[cfg(test)]
         assert!(!PANICS.get(), "on purpose");
-        if let Asked::Generate(generation) = &task {
-            generation.check()?;
+        match &task {
+            Asked::Generate(generation) => generation.check()?,
+            Asked::Score { top_logprobs, .. } => check_top_logprobs(*top_logprobs)?,
+            Asked::Classify { .. } => {}
         }
         let rendered = prompt.render(self.tokenizer())?;
         self.check_length(rendered.ids.len())?;
@@ -251,19 +278,22 @@ impl Preparer {
                 self.check_length(length + longest - 1)?;
                 (Task::Classify(Classifying::new(choices)), SequenceKind::Prefill, length - 1, length + longest - 1)
             }
-            Asked::Score { logits } => (Task::Score(Scoring::new(logits)), SequenceKind::Prefill, 0, length),
+            Asked::Score { logits, top_logprobs } => {
+                (Task::Score(Scoring::new(logits, top_logprobs)), SequenceKind::Prefill, 0, length)
+            }
         };
         let has_video = prompt.media().any(|frames| frames.len() > 1);
         if has_video && self.config().resampler.is_none() {
             let found = "found one without: give it the frames as images";
             return Err(Error::argument(format!("video: expected a model whose resampler takes all frames; {found}")));
         }
-        let pixels: Vec<Arc<Pixels>> = prompt.media().map(|frames| self.pixels(frames)).collect();
+        let pixels: Vec<Arc<Pixels>> = prompt.media().map(|frames| self.pixels(frames, salt.as_ref())).collect();
         let image = |pixels: &Arc<Pixels>| {
             let Pixels { content, count: frames, rows, .. } = **pixels;
             PromptImage { content, frames, rows }
         };
-        let prompt = Tokens::new(rendered.ids, rendered.media, pixels.iter().map(image).collect());
+        let images = pixels.iter().map(image).collect();
+        let prompt = Tokens::salted(rendered.ids, rendered.media, images, salt);
         self.check_media(prompt.media_pages())?;
         Ok(PreparedRequest { prompt, pixels, task, kind, wanted, max_new_tokens, preparer: self.clone() })
     }
@@ -315,15 +345,16 @@ impl Preparer {
             let expected = "features: expected images, or videos of at least one frame";
             return Err(Error::argument(format!("{expected}, found one of none")));
         }
-        Error::catch("preparing images", || Ok(media.iter().map(|frames| self.pixels(frames)).collect()))
+        Error::catch("preparing images", || Ok(media.iter().map(|frames| self.pixels(frames, None)).collect()))
     }
 
-    /// An image, or the frames of a video, at the encoder's size; what was made before, if it is there.
-    pub(super) fn pixels(&self, frames: &[Image]) -> Arc<Pixels> {
-        let content = match frames {
-            [image] => image.content(),
-            frames => {
-                let mut hasher = blake3::Hasher::new();
+    /// An image, or the frames of a video, at the encoder's size; what was made before for the same salt, if it is
+    /// there.
+    pub(super) fn pixels(&self, frames: &[Image], salt: Option<&Salt>) -> Arc<Pixels> {
+        let content = match (frames, salt) {
+            ([image], None) => image.content(),
+            (frames, salt) => {
+                let mut hasher = hasher(salt);
                 for frame in frames {
                     hasher.update(frame.content().as_bytes());
                 }

@@ -16,6 +16,8 @@ const STOPS_MAX: usize = 64;
 const STOP_BYTES_MAX: usize = 4096;
 /// Largest exponent of a length: 2^24 to this power is a number.
 const LENGTH_PENALTY_MAX: f32 = 5.0;
+/// Most of the likeliest tokens that are told in each place.
+const TOP_LOGPROBS_MAX: usize = 20;
 /// Longest run of tokens that is kept from occurring twice; longer ones hardly do.
 const NGRAM_MAX: usize = 1024;
 
@@ -27,6 +29,8 @@ pub struct Request {
     pub prompt: Prompt,
     /// What to do.
     pub task: Task,
+    /// See [`Request::salt`].
+    pub salt: Option<[u8; 32]>,
 }
 
 /// What to do with a prompt.
@@ -46,6 +50,8 @@ pub enum Task {
     Score {
         /// Whether every row of logits is wanted as an event.
         logits: bool,
+        /// How many of the likeliest tokens are told in the place of each; at most 20.
+        top_logprobs: usize,
     },
 }
 
@@ -57,14 +63,27 @@ impl Task {
 
     /// Weigh a prompt's own tokens; with `logits`, every row of them is an event.
     pub fn score(logits: bool) -> Task {
-        Task::Score { logits }
+        Task::Score { logits, top_logprobs: 0 }
+    }
+
+    /// Weigh a prompt's own tokens, and tell the `count` likeliest in the place of each; at most 20.
+    pub fn score_top(count: usize) -> Task {
+        Task::Score { logits: false, top_logprobs: count }
     }
 }
 
 impl Request {
     /// Do something with a prompt.
     pub fn new(prompt: Prompt, task: Task) -> Request {
-        Request { prompt, task }
+        Request { prompt, task, salt: None }
+    }
+
+    /// Finds pages of texts and images again only where requests of the same salt have put them, so that nobody else
+    /// can tell by the time of an answer, or by its count of cached tokens, what was asked before. No answer depends on
+    /// it.
+    pub fn salt(mut self, salt: Option<[u8; 32]>) -> Request {
+        self.salt = salt;
+        self
     }
 
     /// Write after a prompt.
@@ -101,6 +120,9 @@ pub struct Generation {
     pub stop: Vec<String>,
     /// Whether to go on past the family's stop tokens.
     pub ignore_eos: bool,
+    /// How many of the likeliest tokens are told in the place of each token written: at most 20, and none of a beam
+    /// search.
+    pub top_logprobs: usize,
 }
 
 impl Default for Generation {
@@ -113,6 +135,7 @@ impl Default for Generation {
             no_repeat_ngram_size: 0,
             stop: Vec::new(),
             ignore_eos: false,
+            top_logprobs: 0,
         }
     }
 }
@@ -125,6 +148,7 @@ setters!(Generation {
     no_repeat_ngram_size: usize,
     stop: Vec<String>,
     ignore_eos: bool,
+    top_logprobs: usize,
 });
 
 impl Generation {
@@ -149,6 +173,10 @@ impl Generation {
         if self.num_beams > 1 && self.sampling != (Sampling { seed: self.sampling.seed, ..Sampling::default() }) {
             return Err(Error::argument("num-beams: expected 1 with temperature, top-k, top-p, min-p or a penalty"));
         }
+        check_top_logprobs(self.top_logprobs)?;
+        if self.num_beams > 1 && self.top_logprobs > 0 {
+            return Err(Error::argument("num-beams: expected 1 with top-logprobs"));
+        }
         let bytes: usize = self.stop.iter().map(String::len).sum();
         if self.stop.len() > STOPS_MAX {
             return Err(Error::limit("stop texts", STOPS_MAX as u64, self.stop.len() as u64));
@@ -161,6 +189,11 @@ impl Generation {
         }
         Ok(())
     }
+}
+
+/// Whether so many of the likeliest tokens can be told.
+pub(super) fn check_top_logprobs(count: usize) -> Result<()> {
+    within("top-logprobs", count, 0, TOP_LOGPROBS_MAX)
 }
 
 /// Names a request; no two requests of a process have the same.
@@ -216,6 +249,15 @@ pub enum EventKind {
         logprob: f64,
         /// The text that is settled by it: whole characters, and nothing that may still become a stop text.
         text: String,
+        /// The likeliest tokens in its place, if [`Generation::top_logprobs`] asks for them; see [`Answer::top`].
+        top: Vec<(u32, f64)>,
+    },
+    /// The request has left the queue, and its first tokens have run. Once, before anything else of it; not of one
+    /// that ends without running any.
+    #[non_exhaustive]
+    Begun {
+        /// Seconds that it waited, as in [`Timings::queue`].
+        queue: f64,
     },
     /// A row of logits of a prompt that is scored.
     #[non_exhaustive]
@@ -240,7 +282,7 @@ pub enum EventKind {
 impl EventKind {
     /// Whether nothing more comes of the request.
     pub fn is_last(&self) -> bool {
-        !matches!(self, EventKind::Token { .. } | EventKind::Logits { .. })
+        !matches!(self, EventKind::Token { .. } | EventKind::Begun { .. } | EventKind::Logits { .. })
     }
 }
 
@@ -292,8 +334,12 @@ pub struct Answer {
     pub text: String,
     /// All tokens written, a stop token included.
     pub ids: Vec<u32>,
-    /// The log-probability of each.
+    /// The log-probability of each, as the model gives it: before temperature, penalties and cuts.
     pub logprobs: Vec<f64>,
+    /// For each the likeliest tokens in its place with their log-probabilities, likeliest first, lower tokens first
+    /// among equals: as many as [`Generation::top_logprobs`] asks for, or as are possible at all; tokens that are never
+    /// written included. Empty if it asks for none.
+    pub top: Vec<Vec<(u32, f64)>>,
     /// Why it ended.
     pub finish: Finish,
     /// What it took.
@@ -310,6 +356,9 @@ pub struct Score {
     pub ids: Vec<u32>,
     /// For each token its log-probability given all before it; none for the first.
     pub logprobs: Vec<Option<f64>>,
+    /// For each token the likeliest in its place, as in [`Answer::top`]; none for the first. Empty if the task asks for
+    /// none.
+    pub top: Vec<Vec<(u32, f64)>>,
     /// What it took.
     pub usage: Usage,
     /// Time spent.
@@ -328,6 +377,8 @@ pub struct Choice {
     pub sum: f64,
     /// Their mean: what OpenFlamingo's evaluation ranks by.
     pub mean: f64,
+    /// Whether each of them is the likeliest token after those before it: lm-eval's `is_greedy`.
+    pub greedy: bool,
 }
 
 /// Choices, weighed.

@@ -22,7 +22,7 @@ mod tokens;
 
 pub use request::{RequestState, Sequence, SequenceKind};
 pub use step::{Encode, Rows, Step};
-pub use tokens::{PromptImage, Tokens};
+pub use tokens::{PromptImage, Salt, Tokens, hasher};
 
 use std::collections::VecDeque;
 

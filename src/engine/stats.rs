@@ -1,5 +1,7 @@
 //! What an engine counts.
 
+use std::time::Instant;
+
 use crate::kv::PagePool;
 
 /// Counts since an engine was opened, and what it holds now.
@@ -48,6 +50,10 @@ pub struct Stats {
     pub commit_seconds: f64,
     /// Bytes of logits, and of what the device found in them, that were fetched from it.
     pub bytes_fetched: u64,
+    /// When the step under way began, seen from another thread; none between steps.
+    pub step_begun: Option<Instant>,
+    /// When the last step that ran tokens ended.
+    pub last_step: Option<Instant>,
 }
 
 /// The pages of a pool.

@@ -1,7 +1,5 @@
 //! From records to results: scores with their intervals, and some of the prompts as they were asked.
 
-use std::path::Path;
-
 use super::benchmark::Metric as Scored;
 use super::data::Task;
 use super::judge::{Answer, Judged};
@@ -15,6 +13,7 @@ use super::shots::Selection;
 use super::template::Template;
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::hub;
 use crate::prompt::Part;
 
 /// All that was found. Every question has a record.
@@ -100,8 +99,7 @@ fn notes(plan: &Plan) -> Vec<String> {
 }
 
 fn model_name(engine: &Engine) -> String {
-    let name = |folder: &Path| folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned();
-    engine.folder().map_or("the model in the box".to_owned(), name)
+    engine.folder().map_or("the model in the box".to_owned(), hub::model_name)
 }
 
 /// The family and the size.

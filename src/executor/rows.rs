@@ -1,9 +1,67 @@
 //! What is wanted of each row of logits, and what comes of it: on the device where it can, else on a fetched row.
 
 use crate::backend::{LISTED_MAX, Request, Sampled};
-use crate::sample::{Likely, Sampling, log_sum_exp, most_likely, uniform};
+use crate::sample::{Likely, Sampling, likeliest, log_sum_exp, most_likely_of, uniform};
+
+/// Tokens that a device lists beyond those wanted: its order is that of log-probabilities rounded to f32, in which
+/// tokens of different logits may be equal.
+const SPARE: usize = 4;
 
 /// What is wanted of one row of logits.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct RowQuery {
+    pub request: RowRequest,
+    /// How many of its likeliest tokens are wanted beside that.
+    pub top: usize,
+}
+
+/// What came of one row of logits.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct RowAnswer {
+    pub result: RowResult,
+    /// The likeliest tokens with their log-probabilities, likeliest first, lower tokens first among equals; those that
+    /// are never chosen included, those that are not possible left out.
+    pub top: Vec<(u32, f64)>,
+}
+
+impl RowQuery {
+    /// What a device is asked for the likeliest tokens; nothing of it is suppressed.
+    pub(super) fn top_on_device(&self) -> Request {
+        Request::TopK { count: self.top + SPARE, score: 0.0 }
+    }
+
+    /// What a device found for [`RowQuery::top_on_device`].
+    pub(super) fn top_found(&self, sampled: &Sampled) -> Vec<(u32, f64)> {
+        top(sampled.tokens.iter().copied(), sampled.log_sum_exp.into(), self.top)
+    }
+
+    /// What is found in a row of logits that was fetched, whose values may change. Tokens of the vocabulary that it has
+    /// no logit for are minus infinitely likely; none of `suppressed` is chosen.
+    pub(super) fn find(&self, logits: &mut [f32], vocabulary: usize, suppressed: &[u32]) -> RowAnswer {
+        if logits.len() < vocabulary {
+            let mut whole = logits.to_vec();
+            whole.resize(vocabulary, f32::NEG_INFINITY);
+            return self.find(&mut whole, vocabulary, suppressed);
+        }
+        let look = |(nan, most): (bool, f32), &logit: &f32| (nan | logit.is_nan(), most.max(logit));
+        let (nan, most) = logits.iter().fold((false, f32::NEG_INFINITY), look);
+        if nan || most.is_infinite() {
+            return RowAnswer { result: RowResult::NotFinite, top: Vec::new() };
+        }
+        let total = log_sum_exp(logits);
+        let top = top((0..).zip(logits.iter().copied()), total, self.top);
+        RowAnswer { result: self.request.find(logits, total, suppressed), top }
+    }
+}
+
+/// The most likely of some tokens, of which it is told the logits.
+fn top(logits: impl Iterator<Item = (u32, f32)>, log_sum_exp: f64, count: usize) -> Vec<(u32, f64)> {
+    let possible = logits.filter(|(_, logit)| *logit > f32::NEG_INFINITY);
+    let logprob = |(token, logit)| (token, f64::from(logit) - log_sum_exp);
+    likeliest(possible, count).into_iter().map(logprob).collect()
+}
+
+/// The one thing that is wanted of a row of logits.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum RowRequest {
     /// A token.
@@ -32,7 +90,7 @@ pub(crate) enum RowRequest {
     Full,
 }
 
-/// What came of one row of logits.
+/// What came of [`RowRequest`].
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum RowResult {
     /// A token, with its log-probability among all, those that are never chosen included.
@@ -86,22 +144,10 @@ impl RowRequest {
         }
     }
 
-    /// What is found in a row of logits that was fetched, whose values may change. Tokens of the vocabulary that it has
-    /// no logit for are minus infinitely likely; none of `suppressed` is chosen.
-    pub(super) fn find(&self, logits: &mut [f32], vocabulary: usize, suppressed: &[u32]) -> RowResult {
-        if logits.len() < vocabulary {
-            let mut whole = logits.to_vec();
-            whole.resize(vocabulary, f32::NEG_INFINITY);
-            return self.find(&mut whole, vocabulary, suppressed);
-        }
-        let look = |(nan, most): (bool, f32), &logit: &f32| (nan | logit.is_nan(), most.max(logit));
-        let (nan, most) = logits.iter().fold((false, f32::NEG_INFINITY), look);
-        if nan || most.is_infinite() {
-            return RowResult::NotFinite;
-        }
+    /// What is found in a finite row of this log-sum-exp.
+    fn find(&self, logits: &mut [f32], total: f64, suppressed: &[u32]) -> RowResult {
         match self {
             RowRequest::Sample { sampling, position, seen, banned } => {
-                let total = log_sum_exp(logits);
                 suppressed
                     .iter()
                     .chain(banned.iter().flatten())
@@ -110,17 +156,16 @@ impl RowRequest {
                 RowResult::Sampled { token, logprob: f64::from(logits[token as usize]) - total }
             }
             RowRequest::Targets(targets) => {
-                let total = log_sum_exp(logits);
                 let logprob = |target: &u32| f64::from(logits[*target as usize]) - total;
                 RowResult::Targets(targets.iter().map(logprob).collect())
             }
             RowRequest::TopK { count, score, banned: None } => {
-                RowResult::TopK(most_likely(logits, suppressed, *score, *count))
+                RowResult::TopK(most_likely_of(logits, total, suppressed, *score, *count))
             }
             RowRequest::TopK { count, score, banned: Some(banned) } => {
                 let mut never = [suppressed, banned].concat();
                 never.sort_unstable();
-                RowResult::TopK(most_likely(logits, &never, *score, *count))
+                RowResult::TopK(most_likely_of(logits, total, &never, *score, *count))
             }
             RowRequest::Full => RowResult::Full(logits.to_vec()),
         }
@@ -135,6 +180,10 @@ mod tests {
         RowRequest::Sample { sampling: Sampling::default(), position: 3, seen: Vec::new(), banned: None }
     }
 
+    fn find(request: RowRequest, row: &[f32], suppressed: &[u32]) -> RowResult {
+        RowQuery { request, top: 0 }.find(&mut row.to_vec(), 5, suppressed).result
+    }
+
     #[test]
     fn a_row_that_is_not_finite_is_found_out_on_either_side() {
         const LEAST: f32 = f32::NEG_INFINITY;
@@ -142,7 +191,9 @@ mod tests {
             let top = RowRequest::TopK { count: 2, score: -1.0, banned: None };
             let targets = [vec![0, 2], vec![]].map(RowRequest::Targets);
             for request in [sample(), top, RowRequest::Full].into_iter().chain(targets) {
-                assert_eq!(request.find(&mut row.clone(), 5, &[1]), RowResult::NotFinite, "{request:?} of {row:?}");
+                let found = RowQuery { request: request.clone(), top: 2 }.find(&mut row.clone(), 5, &[1]);
+                let want = RowAnswer { result: RowResult::NotFinite, top: Vec::new() };
+                assert_eq!(found, want, "{request:?} of {row:?}");
             }
         }
         for log_sum_exp in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
@@ -160,8 +211,8 @@ mod tests {
             let request = RowRequest::Sample { sampling, position: 3, seen: Vec::new(), banned: None };
             let Some(Request::Sample { temperature: asked, .. }) = request.on_device() else { panic!("{request:?}") };
             assert_eq!(asked, 0.0, "{request:?}");
-            let RowResult::Sampled { token, .. } = request.find(&mut row.clone(), 5, &[]) else { panic!("no token") };
-            assert_eq!(token, 1, "{request:?}");
+            let RowResult::Sampled { token, .. } = find(request, &row, &[]) else { panic!("no token") };
+            assert_eq!(token, 1, "{temperature} {top_p}");
         }
     }
 
@@ -169,14 +220,32 @@ mod tests {
     fn a_row_without_some_tokens_is_answered() {
         let row = [f32::NEG_INFINITY, 1.0, 3.0];
         let total = log_sum_exp(&row);
-        assert_eq!(sample().find(&mut row.clone(), 5, &[2]), RowResult::Sampled { token: 1, logprob: 1.0 - total });
-        let targets = RowRequest::Targets(vec![2, 4]).find(&mut row.clone(), 5, &[2]);
+        assert_eq!(find(sample(), &row, &[2]), RowResult::Sampled { token: 1, logprob: 1.0 - total });
+        let targets = find(RowRequest::Targets(vec![2, 4]), &row, &[2]);
         assert_eq!(targets, RowResult::Targets(vec![3.0 - total, f64::NEG_INFINITY]));
-        let top = RowRequest::TopK { count: 4, score: -2.0, banned: None }.find(&mut row.clone(), 5, &[2]);
+        let top = find(RowRequest::TopK { count: 4, score: -2.0, banned: None }, &row, &[2]);
         let never = |token| Likely { token, logprob: f32::NEG_INFINITY };
         let first = Likely { token: 1, logprob: (1.0 - total) as f32 };
         assert_eq!(top, RowResult::TopK(vec![first, never(0), never(2), never(3)]));
         let logits = [&row[..], &[f32::NEG_INFINITY; 2]].concat();
-        assert_eq!(RowRequest::Full.find(&mut row.clone(), 5, &[2]), RowResult::Full(logits));
+        assert_eq!(find(RowRequest::Full, &row, &[2]), RowResult::Full(logits));
+    }
+
+    /// Whatever else is asked, on either side: what is suppressed is listed, what is impossible is not.
+    #[test]
+    fn the_likeliest_tokens_are_listed_lower_ones_first() {
+        let row = [1.0, 3.0, f32::NEG_INFINITY, 3.0];
+        let total = log_sum_exp(&row);
+        let all = [(1, 3.0 - total), (3, 3.0 - total), (0, 1.0 - total)];
+        let sampled = Sampled { log_sum_exp: total as f32, tokens: vec![(3, 3.0), (0, 1.0), (1, 3.0)] };
+        for count in 0..6 {
+            let want = &all[..count.min(all.len())];
+            for request in [sample(), RowRequest::Targets(vec![0]), RowRequest::Full] {
+                let query = RowQuery { request, top: count };
+                assert_eq!(query.find(&mut row.clone(), 5, &[1]).top, want, "{query:?}");
+                let found: Vec<u32> = query.top_found(&sampled).into_iter().map(|(token, _)| token).collect();
+                assert_eq!(found, want.iter().map(|(token, _)| *token).collect::<Vec<_>>(), "{query:?}");
+            }
+        }
     }
 }

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use flamant::demo::{Episode, Random, Sheet};
 use flamant::image::Image;
 use flamant::{
-    AsyncEngine, Engine, Error, EventKind, Events, Flamingo, Generation, Limits, Options, Prompt, Request, RequestId,
-    Sampling, probe,
+    AsyncEngine, Engine, Error, EventKind, Events, Flamingo, Generation, Limits, Options, Prompt, PromptLimits,
+    Request, RequestId, Sampling, batch, probe,
 };
 use futures_core::Stream;
+use serde_json::{Value, json};
 
 fn start(limits: Limits) -> AsyncEngine {
     AsyncEngine::new(Engine::demo(&Options::default().limits(limits)).unwrap()).unwrap()
@@ -82,6 +83,8 @@ fn many_threads_get_the_answers_of_the_simple_face() {
             let Some((EventKind::Written(answer), tokens)) = events.split_last() else { panic!("{events:?}") };
             assert_eq!((&answer.text, &answer.ids), (&expected.text, &expected.ids), "request {number}");
             assert_eq!(answer.logprobs, expected.logprobs, "request {number}");
+            let Some((EventKind::Begun { queue, .. }, tokens)) = tokens.split_first() else { panic!("{tokens:?}") };
+            assert_eq!(*queue, answer.timings.queue, "request {number}");
             let written = tokens.iter().map(|event| match event {
                 EventKind::Token { text, .. } => text.as_str(),
                 other => panic!("{other:?}"),
@@ -99,6 +102,7 @@ fn many_threads_get_the_answers_of_the_simple_face() {
 fn what_is_dropped_is_cancelled_and_gives_its_pages_back() {
     let engine = start(Limits::default().max_sequences(4));
     let mut all: Vec<Events> = (0..6).map(|_| engine.submit(long()).unwrap()).collect();
+    assert!(matches!(all[0].wait(), Some(EventKind::Begun { .. })));
     assert!(matches!(all[0].wait(), Some(EventKind::Token { .. })));
     let held = engine.stats().unwrap();
     assert!(held.text_pages.held > 0 && held.requests_running > 0, "{held:?}");
@@ -124,7 +128,7 @@ fn a_request_can_be_cancelled_and_says_so() {
     events.cancel();
     drop(events);
     // One that is read to its end is not cancelled as it goes.
-    assert!(engine.submit(Request::generate(prompts(1).remove(0), generation(2))).unwrap().into_iter().count() == 3);
+    assert!(engine.submit(Request::generate(prompts(1).remove(0), generation(2))).unwrap().into_iter().count() == 4);
     assert_eq!(engine.stats().unwrap().requests_cancelled, 1);
 }
 
@@ -178,13 +182,14 @@ fn a_stream_gives_what_the_iterator_gives() {
     let request = || Request::generate(prompts(1).remove(0), generation(20));
     let without_time = |event: EventKind| match event {
         EventKind::Written(answer) => format!("{:?}", (answer.text, answer.ids, answer.logprobs, answer.finish)),
+        EventKind::Begun { .. } => "begun".to_owned(),
         other => format!("{other:?}"),
     };
     let waited: Vec<String> = engine.submit(request()).unwrap().into_iter().map(without_time).collect();
     let mut stream = engine.submit(request()).unwrap();
     let streamed: Vec<String> = std::iter::from_fn(|| next(&mut stream)).map(without_time).collect();
     assert_eq!(streamed, waited);
-    assert_eq!(streamed.len(), 21);
+    assert_eq!(streamed.len(), 22);
     assert_eq!(next(&mut stream), None, "nothing after the last");
 }
 
@@ -217,6 +222,7 @@ fn nobody_waits_for_a_step() {
     let stats = engine.stats().unwrap();
     assert_eq!((stats.requests_running, stats.requests_waiting, stats.requests_finished), (1, 0, 0));
     assert!(stats.text_pages.held > 0, "{stats:?}");
+    assert!(stats.step_begun.is_some() && stats.last_step.is_none(), "{stats:?}");
 
     all.push(engine.submit(request(1)).unwrap());
     all.push(engine.submit(request(2)).unwrap());
@@ -252,6 +258,8 @@ fn nobody_waits_for_a_step() {
     // What was refused is taken now.
     let last = engine.submit(request(4)).unwrap().into_iter().last();
     assert!(matches!(last, Some(EventKind::Written(_))));
+    eventually("the last step is over", || engine.stats().unwrap().step_begun.is_none());
+    assert!(engine.stats().unwrap().last_step.is_some());
 }
 
 /// Room is there as soon as a step has begun with those that waited, not only when it ends.
@@ -330,4 +338,49 @@ fn calls_for_features_have_a_budget_and_give_it_back() {
     drop((gate, running));
     assert_eq!(first.wait().unwrap()[1..], second.wait().unwrap());
     assert_eq!(engine.features(&images[2..]).unwrap().wait().unwrap().len(), 1);
+}
+
+/// Lines in any number, of all tasks, good and bad: each has its answer, that of a batch, in the order of the lines.
+#[test]
+fn lines_are_answered_as_a_batch_answers_them() {
+    let prompt = |number: u64| json!([{"text": "kep.mul."}, {"text": format!("{}.", number % 7)}]);
+    let lines: Vec<String> = (0..60)
+        .map(|number| match number % 6 {
+            0 => json!({"id": number, "prompt": prompt(number), "max_new_tokens": 5}).to_string(),
+            1 => json!({"task": "classify", "choices": ["kep", "mul"], "mean": true, "prompt": prompt(number)})
+                .to_string(),
+            2 => json!({"id": "a score", "task": "score", "prompt": prompt(number)}).to_string(),
+            3 => json!({"id": number, "prompt": prompt(number), "seeds": 4}).to_string(),
+            4 => "no JSON".to_owned(),
+            _ => json!({"prompt": [{"text": "kep.".repeat(5000)}]}).to_string(),
+        })
+        .collect();
+    // A queue that the lines overflow many times.
+    let limits = Limits::default().max_sequences(3).queue(4);
+    let answers = batch::answer_lines(&start(limits.clone()), lines.clone(), &PromptLimits::default()).unwrap();
+
+    let mut engine = Engine::demo(&Options::default().limits(limits)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("requests.jsonl"), folder.path().join("answers.jsonl"));
+    std::fs::write(&input, lines.join("\n")).unwrap();
+    batch::Batch::open(&input, &output).unwrap().run(&mut engine, |_| ()).unwrap();
+    let written = std::fs::read_to_string(&output).unwrap();
+    let mut expected: Vec<Value> = written.lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect();
+    expected.sort_by_key(|answer| answer["line"].as_u64());
+    assert_eq!((answers.len(), expected.len()), (60, 60));
+    for (answer, mut expected) in answers.iter().zip(expected) {
+        let mut answer: Value = serde_json::from_str(answer).unwrap();
+        let line = expected["line"].take();
+        // Only there do errors say which line of which file, and what ran beside it decides how long it took.
+        for answer in [&mut answer, &mut expected] {
+            let answer = answer.as_object_mut().unwrap();
+            for key in ["line", "request", "timings", "usage"] {
+                answer.remove(key);
+            }
+            if let Some(Value::String(error)) = answer.get_mut("error") {
+                *error = error.replace(&format!("{}: line {line}", input.display()), "request");
+            }
+        }
+        assert_eq!(answer, expected);
+    }
 }

@@ -16,19 +16,21 @@ use flamant::{
 /// What a request came to, without what depends on when it ran.
 #[derive(Debug, Clone, PartialEq)]
 enum Outcome {
-    Written { text: String, ids: Vec<u32>, logprobs: Vec<f64>, finish: Finish },
+    Written { text: String, ids: Vec<u32>, logprobs: Vec<f64>, top: Vec<Top>, finish: Finish },
     Classified(Vec<Choice>),
-    Scored(Vec<Option<f64>>),
+    Scored(Vec<Option<f64>>, Vec<Top>),
 }
+
+type Top = Vec<(u32, f64)>;
 
 fn outcome(last: EventKind) -> Outcome {
     match last {
         EventKind::Written(answer) => {
-            let (text, ids, logprobs) = (answer.text, answer.ids, answer.logprobs);
-            Outcome::Written { text, ids, logprobs, finish: answer.finish }
+            let (text, ids, logprobs, top) = (answer.text, answer.ids, answer.logprobs, answer.top);
+            Outcome::Written { text, ids, logprobs, top, finish: answer.finish }
         }
         EventKind::Classified(classification) => Outcome::Classified(classification.choices),
-        EventKind::Scored(score) => Outcome::Scored(score.logprobs),
+        EventKind::Scored(score) => Outcome::Scored(score.logprobs, score.top),
         other => panic!("{other:?} is no answer"),
     }
 }
@@ -42,7 +44,9 @@ fn alone(flamingo: &mut Flamingo, request: &Request) -> Outcome {
         Task::Classify { choices, .. } => {
             Outcome::Classified(flamingo.classify(&request.prompt, choices).unwrap().choices)
         }
-        Task::Score { .. } => Outcome::Scored(flamingo.score(&request.prompt).unwrap().logprobs),
+        Task::Score { top_logprobs, .. } => {
+            outcome(EventKind::Scored(flamingo.score_top(&request.prompt, *top_logprobs).unwrap()))
+        }
         other => panic!("{other:?} is not known here"),
     }
 }
@@ -64,11 +68,13 @@ fn requests(random: &mut Random, sheets: &[Sheet], count: usize, shown_max: usiz
             prompt.text(["a", "ba.", "ced", "f."][random.below(4)]).unwrap();
         }
         let max_new_tokens = random.below(24);
-        let greedy = Generation::default().max_new_tokens(max_new_tokens).ignore_eos(random.below(2) == 0);
+        let top_logprobs = random.below(3) * 7;
+        let plain = Generation::default().max_new_tokens(max_new_tokens).ignore_eos(random.below(2) == 0);
+        let greedy = plain.clone().top_logprobs(top_logprobs);
         let task = match random.below(6) {
             0 => Task::classify(episode.names.iter().map(|name| format!("{name}.")).collect()),
-            1 => Task::score(false),
-            2 => Task::Generate(greedy.num_beams(2 + random.below(3))),
+            1 => Task::score_top(top_logprobs),
+            2 => Task::Generate(plain.num_beams(2 + random.below(3))),
             3 => {
                 let sampling = Sampling::default()
                     .temperature(0.5 + random.below(3) as f32)
@@ -123,7 +129,9 @@ fn beams_and_choices_fetch_lists_of_tokens() {
             let of = |choice: &Choice| (from..=choice.ids.len() - less).map(|end| choice.ids[..end].to_vec()).collect();
             choices.iter().flat_map(|choice| -> Vec<Vec<u32>> { of(choice) }).collect::<BTreeSet<_>>().len()
         };
-        assert_eq!(bytes, (beginnings(0, 1) + beginnings(1, 0)) * TOKEN_BYTES, "{device}: choices");
+        // And the likeliest of all, among five.
+        let likeliest = beginnings(0, 1) * (1 + 1 + 4);
+        assert_eq!(bytes, (beginnings(0, 1) + beginnings(1, 0) + likeliest) * TOKEN_BYTES, "{device}: choices");
     }
 }
 
@@ -144,6 +152,7 @@ fn run(engine: &mut Engine, random: &mut Random, requests: &[Request]) -> BTreeM
     let mut ids: BTreeMap<RequestId, usize> = BTreeMap::new();
     let mut outcomes = BTreeMap::new();
     let mut pieces: BTreeMap<RequestId, String> = BTreeMap::new();
+    let mut begun: BTreeSet<RequestId> = BTreeSet::new();
     while !open.is_empty() || !engine.is_idle() {
         for _ in 0..random.below(4) {
             if let Some(index) = open.pop() {
@@ -159,6 +168,7 @@ fn run(engine: &mut Engine, random: &mut Random, requests: &[Request]) -> BTreeM
         for event in engine.step() {
             match event.kind {
                 EventKind::Cancelled => open.push(ids.remove(&event.id).expect("one last event for each request")),
+                EventKind::Begun { .. } => assert!(begun.insert(event.id) && !pieces.contains_key(&event.id)),
                 EventKind::Token { text, .. } => pieces.entry(event.id).or_default().push_str(&text),
                 last => {
                     assert!(last.is_last());
@@ -332,6 +342,31 @@ fn questions_behind_one_prefix_compute_their_own_tail_alone() {
         assert_eq!(again.usage.images_encoded, 0);
     }
     assert_eq!(engine.stats().images_encoded as usize, 6 + prompts.len());
+    assert_nothing_held(&engine);
+}
+
+/// Pages and images of one salt are found by that alone; answers are the same.
+#[test]
+fn a_salt_keeps_what_is_shared_apart() {
+    let prompt = few_shot(&Sheet::all().unwrap()[0]).remove(0);
+    let mut engine = Engine::demo(&Options::default()).unwrap();
+    let mut ask = |salt: Option<u8>| {
+        let salt = salt.map(|byte| [byte; 32]);
+        engine.submit(Request::generate(prompt.clone(), greedy(20)).salt(salt)).unwrap();
+        let mut last = None;
+        while !engine.is_idle() {
+            last = engine.step().pop().or(last);
+        }
+        let Some(EventKind::Written(answer)) = last.map(|event| event.kind) else { panic!("no answer") };
+        ((answer.ids, answer.logprobs), answer.usage.cached_tokens, answer.usage.images_encoded)
+    };
+    let (want, cached, encoded) = ask(None);
+    assert_eq!((cached, encoded), (0, 7));
+    for (salt, is_known) in [(Some(1), false), (Some(2), false), (None, true), (Some(1), true), (Some(2), true)] {
+        let (found, cached, encoded) = ask(salt);
+        assert_eq!(found, want, "{salt:?}");
+        assert_eq!((cached > 0, encoded == 0), (is_known, is_known), "{salt:?}: {cached} tokens, {encoded} images");
+    }
     assert_nothing_held(&engine);
 }
 
@@ -529,8 +564,10 @@ fn no_more_is_fetched_than_was_asked_for() {
         (Request::new(prompt(), Task::score(true)), 0, TOKENS, TOKENS),
         (generate(greedy(4).sampling(sampling)), 0, 4, 4),
         (generate(greedy(4).num_beams(3)), (1 + 3 * 3) * 56, 0, 1 + 3 * 3),
-        // Two rows, three targets.
-        (Request::classify(prompt(), vec!["ab".to_owned(), "ac".to_owned()]), (2 + 3) * 8, 0, 2),
+        // Two rows, three targets, and the likeliest of each row among five.
+        (Request::classify(prompt(), vec!["ab".to_owned(), "ac".to_owned()]), (2 + 3 + 2 * 6) * 8, 0, 2),
+        (generate(greedy(4).top_logprobs(3)), 4 * (2 + 1 + 3 + 4) * 8, 0, 4),
+        (Request::new(prompt(), Task::score_top(3)), (TOKENS - 1) * (2 + 1 + 3 + 4) * 8 + 8, 0, TOKENS),
     ];
     for device in with_kernels().into_iter().chain([Device::Cpu]) {
         let mut engine = Engine::demo(&options(device, None, Limits::default())).unwrap();

@@ -4,6 +4,7 @@ mod async_engine;
 mod changed;
 mod engine;
 mod failures;
+mod likeliest;
 #[path = "../support"]
 mod support {
     pub mod devices;

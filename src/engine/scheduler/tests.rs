@@ -200,7 +200,7 @@ fn tokens(random: &mut Random, shots: &[Shot], length_max: usize, prefix_caching
     }
     match prefix_caching {
         true => Tokens::new(ids, sees, images),
-        false => Tokens { ids, sees, images, pages: Vec::new() },
+        false => Tokens { ids, sees, images, ..Tokens::default() },
     }
 }
 

@@ -1,6 +1,6 @@
 //! A prompt in numbers.
 
-use blake3::Hash;
+use blake3::{Hash, Hasher};
 
 use crate::kv::{self, MediaSeen, PAGE_TOKENS};
 
@@ -34,12 +34,27 @@ pub struct Tokens {
     pub images: Vec<PromptImage>,
     /// Names of the full pages.
     pub pages: Vec<Hash>,
+    /// What goes into all names, if they are to be found only by prompts that have the same.
+    pub(super) salt: Option<Salt>,
+}
+
+/// Keeps names apart that are else the same.
+pub type Salt = [u8; 32];
+
+/// What makes names: of other names where the salt is another.
+pub fn hasher(salt: Option<&Salt>) -> Hasher {
+    salt.map_or_else(Hasher::new, Hasher::new_keyed)
 }
 
 impl Tokens {
     /// Names a prompt's pages: each by all tokens up to its end and the images they see.
     pub fn new(ids: Vec<u32>, sees: Vec<MediaSeen>, images: Vec<PromptImage>) -> Tokens {
-        let mut tokens = Tokens { ids, sees, images, pages: Vec::new() };
+        Tokens::salted(ids, sees, images, None)
+    }
+
+    /// As [`Tokens::new`], with names that are found by the same salt only.
+    pub fn salted(ids: Vec<u32>, sees: Vec<MediaSeen>, images: Vec<PromptImage>, salt: Option<Salt>) -> Tokens {
+        let mut tokens = Tokens { ids, sees, images, pages: Vec::new(), salt };
         while tokens.pages.len() < tokens.ids.len() / PAGE_TOKENS {
             tokens.hash_next(&[]);
         }
@@ -48,7 +63,7 @@ impl Tokens {
 
     /// Names the next page, which ends among the tokens of `suffix` after the prompt.
     pub(super) fn hash_next(&mut self, suffix: &[u32]) {
-        let mut hasher = blake3::Hasher::new();
+        let mut hasher = hasher(self.salt.as_ref());
         if let Some(before) = self.pages.last() {
             hasher.update(before.as_bytes());
         }

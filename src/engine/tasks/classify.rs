@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use super::{Ending, Place};
 use crate::engine::request::Choice;
 use crate::engine::scheduler::{Sequence, Tokens};
-use crate::executor::{RowRequest, RowResult};
+use crate::executor::{RowAnswer, RowQuery, RowRequest, RowResult};
 use crate::kv::PagePool;
 
 /// The prompt, from which all choices go on.
@@ -22,6 +22,8 @@ struct Node {
     next: Vec<usize>,
     /// Its log-likelihood, once that is known.
     likelihood: f64,
+    /// Whether each of its tokens is the likeliest after those before it, once that is known.
+    greedy: bool,
 }
 
 /// Choices that are being weighed.
@@ -47,7 +49,7 @@ struct Stretch {
 impl Classifying {
     /// Choices and their tokens, at least one of each.
     pub fn new(choices: Vec<(String, Vec<u32>)>) -> Self {
-        let mut nodes = vec![Node::default()];
+        let mut nodes = vec![Node { greedy: true, ..Node::default() }];
         let mut found = HashMap::new();
         let mut place = |ids: &[u32]| {
             ids.iter().fold(ROOT, |node, &token| {
@@ -63,7 +65,7 @@ impl Classifying {
             .into_iter()
             .map(|(text, ids)| {
                 let end = place(&ids);
-                (Choice { text, ids, sum: 0.0, mean: 0.0 }, end)
+                (Choice { text, ids, sum: 0.0, mean: 0.0, greedy: false }, end)
             })
             .collect();
         let stretches = vec![Stretch { nodes: vec![ROOT], length: 0, taken: 0 }];
@@ -71,23 +73,26 @@ impl Classifying {
         Classifying { nodes, choices, stretches, tokens }
     }
 
-    /// The likelihoods of the tokens that choices go on with.
-    pub fn want(&self, prompt: &Tokens, place: Place) -> RowRequest {
+    /// The likelihoods of the tokens that choices go on with, and the likeliest of all.
+    pub fn want(&self, prompt: &Tokens, place: Place) -> RowQuery {
         let Stretch { nodes, length, .. } = &self.stretches[place.sequence];
         let node = nodes[place.position + 1 - prompt.ids.len() - length];
-        RowRequest::Targets(self.nodes[node].next.iter().map(|&next| self.nodes[next].token).collect())
+        let targets = self.nodes[node].next.iter().map(|&next| self.nodes[next].token).collect();
+        RowQuery { request: RowRequest::Targets(targets), top: 1 }
     }
 
     /// Takes the next row of a sequence.
-    pub fn take(&mut self, place: Place, found: RowResult) {
+    pub fn take(&mut self, place: Place, found: RowAnswer) {
         let stretch = &mut self.stretches[place.sequence];
         let node = stretch.nodes[stretch.taken];
         stretch.taken += 1;
-        let RowResult::Targets(logprobs) = found else { unreachable!("choices want likelihoods") };
+        let RowResult::Targets(logprobs) = found.result else { unreachable!("choices want likelihoods") };
+        let likeliest = found.top[0].0;
         let next = self.nodes[node].next.clone();
         assert_eq!(next.len(), logprobs.len());
         for (next, logprob) in next.into_iter().zip(logprobs) {
             self.nodes[next].likelihood = self.nodes[node].likelihood + logprob;
+            self.nodes[next].greedy = self.nodes[node].greedy && self.nodes[next].token == likeliest;
         }
     }
 
@@ -117,8 +122,8 @@ impl Classifying {
             return None;
         }
         let ended = std::mem::take(&mut self.choices).into_iter().map(|(choice, end)| {
-            let sum = self.nodes[end].likelihood;
-            Choice { sum, mean: sum / choice.ids.len() as f64, ..choice }
+            let Node { likelihood: sum, greedy, .. } = self.nodes[end];
+            Choice { sum, mean: sum / choice.ids.len() as f64, greedy, ..choice }
         });
         Some(Ending::Classified { choices: ended.collect(), tokens: self.tokens })
     }

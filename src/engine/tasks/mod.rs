@@ -14,7 +14,7 @@ pub use write::Writing;
 
 use super::request::{Choice, EventKind, Finish};
 use super::scheduler::{Sequence, Tokens};
-use crate::executor::{RowRequest, RowResult};
+use crate::executor::{RowAnswer, RowQuery};
 use crate::kv::PagePool;
 use crate::tokenizer::Tokenizer;
 
@@ -40,6 +40,8 @@ pub enum Ending {
         ids: Vec<u32>,
         /// Their log-probabilities.
         logprobs: Vec<f64>,
+        /// For each the likeliest tokens in its place, if they were asked for.
+        top: Vec<Top>,
         /// Why it ended.
         finish: Finish,
     },
@@ -50,9 +52,17 @@ pub enum Ending {
         /// Tokens that had to be read.
         tokens: usize,
     },
-    /// Log-probabilities of the prompt's tokens.
-    Scored(Vec<Option<f64>>),
+    /// The prompt's tokens.
+    Scored {
+        /// Their log-probabilities.
+        logprobs: Vec<Option<f64>>,
+        /// For each the likeliest tokens in its place, if they were asked for.
+        top: Vec<Top>,
+    },
 }
+
+/// The likeliest tokens in a place, with their log-probabilities.
+type Top = Vec<(u32, f64)>;
 
 /// A row: the token whose successor it tells of.
 #[derive(Clone, Copy)]
@@ -75,7 +85,7 @@ pub struct Surroundings<'a> {
 
 impl Task {
     /// What is wanted of the row at a place.
-    pub fn want(&self, prompt: &Tokens, sequences: &[Sequence], place: Place) -> RowRequest {
+    pub fn want(&self, prompt: &Tokens, sequences: &[Sequence], place: Place) -> RowQuery {
         match self {
             Task::Write(writing) => writing.want(prompt, &sequences[0], place),
             Task::Search(searching) => searching.want(prompt, sequences, place),
@@ -89,7 +99,7 @@ impl Task {
         &mut self,
         prompt: &Tokens,
         place: Place,
-        found: RowResult,
+        found: RowAnswer,
         around: &Surroundings,
     ) -> Option<EventKind> {
         match self {

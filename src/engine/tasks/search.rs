@@ -4,7 +4,7 @@ use super::stop::Stops;
 use super::{Ending, Place, Surroundings};
 use crate::engine::request::{Finish, Generation};
 use crate::engine::scheduler::{Sequence, Tokens};
-use crate::executor::{RowRequest, RowResult};
+use crate::executor::{RowAnswer, RowQuery, RowRequest, RowResult};
 use crate::kv::PagePool;
 use crate::sample::Likely;
 use crate::search::{BeamSearch, Hypothesis, Search, Step};
@@ -30,14 +30,16 @@ impl Searching {
     }
 
     /// The tokens that may follow a sequence. After the prompt all beams are one.
-    pub fn want(&self, prompt: &Tokens, sequences: &[Sequence], place: Place) -> RowRequest {
+    pub fn want(&self, prompt: &Tokens, sequences: &[Sequence], place: Place) -> RowQuery {
         let banned = self.options.repeating(&prompt.ids, &sequences[place.sequence].suffix);
-        RowRequest::TopK { count: self.search.wanted(), score: self.search.score(place.sequence), banned }
+        let request =
+            RowRequest::TopK { count: self.search.wanted(), score: self.search.score(place.sequence), banned };
+        RowQuery { request, top: 0 }
     }
 
     /// Keeps the tokens that may follow a sequence.
-    pub fn take(&mut self, place: Place, found: RowResult) {
-        let RowResult::TopK(row) = found else { unreachable!("a search wants likely tokens") };
+    pub fn take(&mut self, place: Place, found: RowAnswer) {
+        let RowResult::TopK(row) = found.result else { unreachable!("a search wants likely tokens") };
         self.rows[place.sequence] = Some(row);
     }
 
@@ -81,6 +83,6 @@ impl Searching {
         }
         let finish = if found.stopped || cut.is_some() { Finish::Stop } else { Finish::Length };
         let logprobs = found.logprobs.iter().map(|&logprob| f64::from(logprob)).collect();
-        Ending::Written { text, ids: found.tokens, logprobs, finish }
+        Ending::Written { text, ids: found.tokens, logprobs, top: Vec::new(), finish }
     }
 }
