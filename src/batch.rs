@@ -22,7 +22,12 @@
 //! ```
 
 mod answers;
+#[cfg(feature = "async")]
+mod lines;
 mod requests;
+
+#[cfg(feature = "async")]
+pub use lines::answer_lines;
 
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -214,14 +219,21 @@ impl<E: FnMut(u64)> Load for Job<E> {
 
     fn happened(&mut self, ticket: &mut Ticket, event: EventKind) -> Result<()> {
         let report = match event {
-            EventKind::Written(answer) => json::answer(&answer),
-            EventKind::Classified(classification) => json::classification(&classification, ticket.labels.mean),
-            EventKind::Scored(score) => json::score(&score, self.preparer.tokenizer()),
             EventKind::Failed(error @ Error::NotFinite { .. }) => return self.fault(ticket, &error),
             // No fault of the request: it is left for the next start.
             EventKind::Failed(error) => return Err(error),
-            _ => return Ok(()),
+            event => report(&event, &ticket.labels, &self.preparer),
         };
-        self.write(ticket, &report)
+        report.map_or(Ok(()), |report| self.write(ticket, &report))
     }
+}
+
+/// The answer in an event; none where it holds none.
+fn report(event: &EventKind, labels: &json::Labels, preparer: &Preparer) -> Option<Value> {
+    Some(match event {
+        EventKind::Written(answer) => json::answer(answer),
+        EventKind::Classified(classification) => json::classification(classification, labels.mean),
+        EventKind::Scored(score) => json::score(score, preparer.tokenizer()),
+        _ => return None,
+    })
 }

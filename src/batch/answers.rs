@@ -134,6 +134,13 @@ impl Answers {
     }
 }
 
+/// What follows the labels of an answer: notes, the fields of the report, and the object's end.
+pub fn rest(notes: &[String], report: &Value) -> String {
+    let report = report.to_string();
+    let fields = report.strip_prefix('{').expect("reports are objects with fields");
+    if notes.is_empty() { fields.to_owned() } else { format!("\"notes\":{},{fields}", json!(notes)) }
+}
+
 /// An output that answers are written to.
 pub struct Begun {
     name: String,
@@ -148,10 +155,8 @@ impl Begun {
         if let Some(head) = self.head.take() {
             self.write(&json!({ "batch": head }).to_string())?;
         }
-        let (id, report) = (id.unwrap_or(&Value::Null), report.to_string());
-        let rest = report.strip_prefix('{').expect("reports are objects with fields");
-        let notes = if notes.is_empty() { String::new() } else { format!("\"notes\":{},", json!(notes)) };
-        self.write(&format!("{BEGIN}{line},\"id\":{id},\"request\":\"{digest:016x}\",{notes}{rest}"))
+        let (id, rest) = (id.unwrap_or(&Value::Null), rest(notes, report));
+        self.write(&format!("{BEGIN}{line},\"id\":{id},\"request\":\"{digest:016x}\",{rest}"))
     }
 
     fn write(&mut self, line: &str) -> Result<()> {
