@@ -110,11 +110,11 @@ pub(super) fn request(asked: &RequestOptions) -> Result<Asked> {
     let task = match asked.task {
         GENERATE => Task::Generate(generation(asked)?),
         CLASSIFY => Task::Classify { choices: texts("choices", "choice", asked.choices, asked.choice_count)? },
-        SCORE => Task::Score { logits: flag("logits", asked.logits)? },
+        SCORE => Task::score(flag("logits", asked.logits)?),
         FEATURES => return Ok(Asked::Features(prompt(asked, false)?)),
         other => return Err(Error::argument(format!("task: expected one of FLAMANT_GENERATE, ..., found {other}"))),
     };
-    Ok(Asked::Request(Request { prompt: prompt(asked, true)?, task }))
+    Ok(Asked::Request(Request::new(prompt(asked, true)?, task)))
 }
 
 fn prompt(asked: &RequestOptions, texts: bool) -> Result<Prompt> {
@@ -147,6 +147,7 @@ fn generation(asked: &RequestOptions) -> Result<Generation> {
         no_repeat_ngram_size: asked.no_repeat_ngram_size,
         stop: texts("stop texts", "stop", asked.stop, asked.stop_count)?,
         ignore_eos: flag("ignore_eos", asked.ignore_eos)?,
+        ..Generation::default()
     })
 }
 

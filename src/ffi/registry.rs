@@ -169,7 +169,7 @@ pub(super) fn step(handle: Handle) -> Result<(Status, usize), Failure> {
     visit(handle, |slot, engine| {
         let idle = engine.is_idle();
         if !idle {
-            slot.post(engine.step().into_iter().map(Told::from));
+            slot.post(engine.step().into_iter().filter_map(Told::of));
         }
         Ok((if idle { Status::Idle } else { Status::Ok }, lock(&slot.outbox).events.len()))
     })
@@ -188,7 +188,7 @@ pub(super) fn run(handle: Handle, mut stop: impl FnMut(&EventView) -> bool) -> O
             if engine.is_idle() {
                 return Ok(Status::Ok);
             }
-            slot.post(engine.step().into_iter().map(Told::from));
+            slot.post(engine.step().into_iter().filter_map(Told::of));
         }
     })
 }

@@ -16,9 +16,10 @@ pub(super) enum Told {
     Features(RequestId, Result<Vec<Vec<f32>>>),
 }
 
-impl From<Event> for Told {
-    fn from(event: Event) -> Told {
-        Told::Event(event)
+impl Told {
+    /// An event, if C has a word for it.
+    pub(super) fn of(event: Event) -> Option<Told> {
+        (!matches!(event.kind, EventKind::Begun { .. })).then_some(Told::Event(event))
     }
 }
 
@@ -38,8 +39,7 @@ pub(super) struct Shown {
 unsafe impl Send for Shown {}
 
 impl Shown {
-    pub(super) fn new(told: impl Into<Told>) -> Box<Shown> {
-        let told = told.into();
+    pub(super) fn new(told: Told) -> Box<Shown> {
         let (id, is_last) = match &told {
             Told::Event(event) => (event.id, event.kind.is_last()),
             Told::Features(id, _) => (*id, true),
@@ -73,10 +73,11 @@ impl Shown {
 
     fn take(&mut self, kind: EventKind) {
         match kind {
-            EventKind::Token { id, logprob, text } => {
+            EventKind::Token { id, logprob, text, .. } => {
                 (self.view.kind, self.view.token, self.view.logprob) = (EVENT_TOKEN, id, logprob);
                 self.take_text(text);
             }
+            EventKind::Begun { .. } => unreachable!("C is not told of it"),
             EventKind::Logits { position, logits } => {
                 (self.view.kind, self.view.position, self.logits) = (EVENT_LOGITS, position, logits);
                 (self.view.logits, self.view.logit_count) = (self.logits.as_ptr(), self.logits.len());

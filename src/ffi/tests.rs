@@ -427,7 +427,7 @@ fn a_panic_while_preparing_leaves_the_engine_whole() {
 fn a_request_that_is_not_finite_has_a_status_of_its_own() {
     let error = Error::NotFinite { request: 7, token: 3 };
     let event = Event { id: 7.into(), kind: EventKind::Failed(error.clone()) };
-    let shown = show::Shown::new(event);
+    let shown = show::Shown::new(show::Told::of(event).unwrap());
     let view = shown.view();
     assert_eq!((view.request, view.kind, view.is_last), (7, EVENT_FAILED, 1));
     assert_eq!((view.failure, view.text.length), (Status::NotFinite as i32, error.to_string().len()));

@@ -77,7 +77,7 @@ fn the_example_in_c_names_what_it_is_shown() {
 #[test]
 fn the_example_in_python_names_the_same() {
     let mut python = Command::new("python3");
-    python.arg(format!("{ROOT}/examples/python/flamant.py")).env("FLAMANT_LIBRARY", &libraries()[0]);
+    python.arg(format!("{ROOT}/examples/python/ctypes_demo.py")).env("FLAMANT_LIBRARY", &libraries()[0]);
     let said = output(&mut python);
     let mut lines = said.lines();
     assert_eq!(lines.next(), Some("A smaller cross is a mul"));
@@ -91,7 +91,7 @@ fn the_example_in_python_names_the_same() {
 
 /// A program that uses the module of the example.
 const PYTHON: &str = r#"
-import math, flamant
+import math, ctypes_demo as flamant
 with flamant.Engine(threads=1, device="cpu") as engine:
     whole = "".join(engine.generate(["kep."], max_new_tokens=9, ignore_eos=1))
     for count in range(1, 4):
