@@ -28,6 +28,7 @@
 //! | feature | what it adds |
 //! |---|---|
 //! | `cli` (on by default) | the program `flamant`; turns `eval` on |
+//! | `serve` (on by default) | [`serve`]: an OpenAI-compatible HTTP server, and its routes for servers of one's own |
 //! | `eval` | [`eval`]: few-shot evaluation on published sets or one's own |
 //! | `async` | [`AsyncEngine`]: an engine on a thread of its own, for many threads or tasks |
 //! | `capi` | the C interface of `include/flamant.h`; cargo-c turns it on |
@@ -45,16 +46,21 @@
 
 pub mod batch;
 pub mod checkpoint;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod convert;
 pub mod demo;
 #[cfg(feature = "eval")]
 pub mod eval;
 pub mod files;
+pub mod hub;
 pub mod image;
 #[cfg(feature = "unstable-probe")]
 pub mod probe;
 pub mod sample;
 pub mod search;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod video;
 
 #[cfg(feature = "async")]

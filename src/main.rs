@@ -1,9 +1,9 @@
-//! The `flamant` command line: parses, calls the library, prints. Results go to standard output, all else to standard
-//! error. Exit codes: 0 done, 1 something from outside is wrong (one line says what), 2 usage, 3 some requests of
-//! a batch have errors.
+//! The program `flamant`; see [`flamant::cli`].
 
-mod cli;
+use std::ffi::OsString;
+use std::process::ExitCode;
 
-fn main() -> std::process::ExitCode {
-    cli::main()
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    ExitCode::from(flamant::cli::main(&arguments))
 }

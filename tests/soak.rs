@@ -39,6 +39,7 @@ struct Open {
     /// What it is one of, and which.
     kind: Kind,
     cancelled: bool,
+    begun: bool,
     tokens: usize,
     rows: usize,
 }
@@ -193,7 +194,7 @@ impl Soak {
         let waiting = self.engine.stats().requests_waiting;
         match self.engine.submit(request) {
             Ok(id) => {
-                let open = Open { kind, cancelled: false, tokens: 0, rows: 0 };
+                let open = Open { kind, cancelled: false, begun: false, tokens: 0, rows: 0 };
                 assert!(self.open.insert(id, open).is_none(), "the id {id} is given twice");
                 self.order.push(id);
                 self.accepted += 1;
@@ -232,6 +233,7 @@ impl Soak {
             let open = self.open.get_mut(&id).unwrap_or_else(|| panic!("request {id} is over, and then {event:?}"));
             assert!(!open.cancelled || event.is_last(), "request {id} is cancelled, and then {event:?}");
             match (open.kind, &event) {
+                (_, EventKind::Begun { .. }) => assert!(!std::mem::replace(&mut open.begun, true), "begun twice"),
                 (Kind::Write { .. } | Kind::Canary(0 | 1), EventKind::Token { .. }) => open.tokens += 1,
                 (Kind::Score { logits: true }, EventKind::Logits { position, .. }) => {
                     assert_eq!(*position, open.rows, "rows of logits in order");

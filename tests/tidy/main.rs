@@ -16,7 +16,7 @@ const STEPS: &[&[&str]] = &[
     &["error"],
     &["files", "parse", "setters", "trace"],
     &["checkpoint", "graph"],
-    &["model::config", "image", "kv", "sample", "weights"],
+    &["hub", "model::config", "image", "kv", "sample", "weights"],
     &["family", "search", "video"],
     &["tokenizer", "preprocessor"],
     &["prompt", "generation_config"],
@@ -25,9 +25,10 @@ const STEPS: &[&[&str]] = &[
     &["model", "backend"],
     &["executor", "inspect"],
     &["engine"],
-    &["async_engine", "flamingo", "convert", "probe", "ffi", "batch"],
-    &["demo"],
+    &["async_engine", "flamingo", "convert", "probe", "ffi"],
+    &["demo", "batch"],
     &["eval"],
+    &["serve"],
     &["lib", "main", "cli"],
 ];
 
