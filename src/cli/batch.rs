@@ -4,9 +4,9 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::batch::{self, Input, Output, Summary};
+use crate::{Error, Stats};
 use clap::Args;
-use flamant::batch::{self, Input, Output, Summary};
-use flamant::{Error, Stats};
 use indicatif::ProgressBar;
 
 use super::input::{LimitArguments, ModelArguments, PixelArguments};

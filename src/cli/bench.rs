@@ -5,10 +5,10 @@ mod synthetic;
 
 use std::time::Instant;
 
+use crate::runner::{self, Load, Supply, Workers};
+use crate::{Engine, Error, EventKind, PRESETS};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use flamant::runner::{self, Load, Supply, Workers};
-use flamant::{Engine, Error, EventKind, PRESETS};
 
 use super::input::{DeviceArguments, LimitArguments, ModelOrDemo};
 use super::{Failure, Outcome, Run, print_json};

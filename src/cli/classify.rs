@@ -2,9 +2,9 @@
 
 use std::io::Write as _;
 
+use crate::{Error, Limits, json};
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
-use flamant::{Error, Limits, json};
 
 use super::input::{ModelArguments, PromptArguments};
 use super::{Outcome, Run, output, print_json};

@@ -1,11 +1,13 @@
 //! `flamant convert`: three sources of an OpenFlamingo to one folder; a model with what is merged into it to another.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
+use crate::MediaMask;
+use crate::convert::{ConvertOptions, MergeOptions, convert, merge};
+use crate::hub;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
-use flamant::MediaMask;
-use flamant::convert::{ConvertOptions, MergeOptions, convert, merge};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Outcome, Run, say};
@@ -69,7 +71,9 @@ impl Run for Convert {
         };
         let Convert { adapter, media_mask, output, tokenizer, cross_attn_every, .. } = self;
         let written = output.clone();
-        match (self.model, self.checkpoint, self.language_model, self.vision_model) {
+        let found = |path: Option<PathBuf>| path.map(|path| hub::resolve(&path).map(Cow::into_owned)).transpose();
+        let [model, language_model, adapter] = [found(self.model)?, found(self.language_model)?, found(adapter)?];
+        match (model, self.checkpoint, language_model, self.vision_model) {
             (Some(model), _, _, vision_model) => {
                 let options = MergeOptions::new(model, output)
                     .adapter(adapter)

@@ -7,10 +7,10 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use crate::demo::{ALPHABETS, Episode, Random, Sheet};
+use crate::{Error, Flamingo, Limits, files};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use flamant::demo::{ALPHABETS, Episode, Random, Sheet};
-use flamant::{Error, Flamingo, Limits, files};
 use serde_json::json;
 
 use super::input::DeviceArguments;

@@ -2,8 +2,8 @@
 
 use std::io::Write as _;
 
+use crate::json;
 use clap::Args;
-use flamant::json;
 
 use super::{Outcome, Run, output, print_json};
 
@@ -19,7 +19,7 @@ pub struct Devices {
 
 impl Run for Devices {
     fn run(self) -> Outcome {
-        let devices = flamant::devices();
+        let devices = crate::devices();
         if self.json {
             return print_json(&devices.iter().map(json::device).collect());
         }

@@ -4,14 +4,14 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::eval::benchmark::{OWN, PUBLISHED};
+use crate::eval::data::{Source, Task};
+use crate::eval::results::{Point, Results};
+use crate::eval::shots::Selection;
+use crate::eval::{Evaluation, PERMUTATIONS_MAX, Progress, Report, SHOTS_MAX, Settings, Subject};
+use crate::{Error, Stats};
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser};
 use clap::{Args, ValueEnum};
-use flamant::eval::benchmark::{OWN, PUBLISHED};
-use flamant::eval::data::{Source, Task};
-use flamant::eval::results::{Point, Results};
-use flamant::eval::shots::Selection;
-use flamant::eval::{Evaluation, PERMUTATIONS_MAX, Progress, Report, SHOTS_MAX, Settings, Subject};
-use flamant::{Error, Stats};
 use indicatif::ProgressBar;
 
 use super::input::{DeviceArguments, LimitArguments, ModelOrDemo, PixelArguments, VideoArguments};
@@ -280,7 +280,6 @@ impl Terminal {
                 self.advance(true, done, total, "{bar:40} {pos}/{len} answers, {eta} left");
             }
             Progress::Note(note) => say(note),
-            _ => {}
         }
     }
 

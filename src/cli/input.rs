@@ -3,14 +3,14 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use crate::image;
+use crate::video::FrameSampling;
+use crate::{
+    Chat, ChatTemplate, Device, Dtype, Engine, Error, Flamingo, Inspection, Limits, Load, Options, PRESETS, Prompt,
+    PromptLimits, Role, Tokenizer,
+};
 use clap::builder::PossibleValuesParser;
 use clap::{ArgMatches, Args, FromArgMatches};
-use flamant::image;
-use flamant::video::FrameSampling;
-use flamant::{
-    Chat, Device, Dtype, Engine, Error, Flamingo, Inspection, Limits, Load, Options, PRESETS, Prompt, PromptLimits,
-    Role, Tokenizer,
-};
 
 use super::{say, streams};
 
@@ -113,7 +113,8 @@ impl LimitArguments {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub struct ModelFolder {
-    /// Model folder: IDEFICS, Llama 3.2 Vision, Otter or flamingo-mini as published, or what `flamant convert` made
+    /// Model folder: IDEFICS, Llama 3.2 Vision, Otter or flamingo-mini as published, or what `flamant convert` made; or
+    /// the name of a downloaded one: OWNER/NAME[@REVISION]
     #[arg(value_name = "MODEL", help_heading = None::<&str>)]
     folder: Option<PathBuf>,
     /// The same as an option
@@ -132,7 +133,8 @@ impl ModelFolder {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub struct FolderOrPreset {
-    /// Model folder: IDEFICS, Llama 3.2 Vision, Otter or flamingo-mini as published, or what `flamant convert` made
+    /// Model folder: IDEFICS, Llama 3.2 Vision, Otter or flamingo-mini as published, or what `flamant convert` made; or
+    /// the name of a downloaded one: OWNER/NAME[@REVISION]
     #[arg(value_name = "MODEL", help_heading = None::<&str>)]
     folder: Option<PathBuf>,
     /// The same as an option
@@ -158,7 +160,8 @@ impl FolderOrPreset {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub struct ModelOrDemo {
-    /// Model folder: IDEFICS, Llama 3.2 Vision, Otter or flamingo-mini as published, or what `flamant convert` made
+    /// Model folder: IDEFICS, Llama 3.2 Vision, Otter or flamingo-mini as published, or what `flamant convert` made; or
+    /// the name of a downloaded one: OWNER/NAME[@REVISION]
     #[arg(value_name = "MODEL", help_heading = None::<&str>)]
     folder: Option<PathBuf>,
     /// The same as an option
@@ -170,12 +173,25 @@ pub struct ModelOrDemo {
 }
 
 impl ModelOrDemo {
+    /// Opens the model.
+    pub fn open(&self, device: &DeviceArguments) -> Result<Flamingo, Error> {
+        device.open(|options| match self.folder.as_ref().or(self.model.as_ref()) {
+            Some(folder) => Flamingo::open(folder, options),
+            None => Flamingo::demo(options),
+        })
+    }
+
     /// Opens an engine of the model.
     pub fn engine(&self, device: &DeviceArguments, limits: &LimitArguments) -> Result<Engine, Error> {
-        device.engine(limits, |options| match self.folder.as_ref().or(self.model.as_ref()) {
+        device.engine(limits, |options| self.engine_with(options))
+    }
+
+    /// Opens an engine of the model with all its options.
+    pub fn engine_with(&self, options: &Options) -> Result<Engine, Error> {
+        match self.folder.as_ref().or(self.model.as_ref()) {
             Some(folder) => Engine::open(folder, options),
             None => Engine::demo(options),
-        })
+        }
     }
 }
 
@@ -228,6 +244,7 @@ pub struct PromptArguments {
     file: Option<PathBuf>,
     parts: Vec<Given>,
     chat: bool,
+    chat_template: Option<String>,
     system: Option<String>,
     sampling: FrameSampling,
     limits: PromptLimits,
@@ -261,6 +278,10 @@ struct Flags {
     /// videos are one turn of the user
     #[arg(help_heading = "Prompt", long)]
     chat: bool,
+    /// How turns are written, in place of the family's way: a template's name (idefics, idefics-instruct, openflamingo,
+    /// mllama, otter, flamingo-mini, demo, raw), or a JSON file of its texts
+    #[arg(help_heading = "Prompt", long, value_name = "FILE|NAME", requires = "chat")]
+    chat_template: Option<String>,
     /// What the system tells the model before the conversation
     #[arg(
         help_heading = "Prompt",
@@ -314,6 +335,7 @@ impl FromArgMatches for PromptArguments {
             file: flags.prompt,
             parts: parts.into_iter().map(|(_, part)| part).collect(),
             chat: flags.chat,
+            chat_template: flags.chat_template,
             system: flags.system,
             sampling: VideoArguments::from_arg_matches(matches)?.sampling(),
             limits: PixelArguments::from_arg_matches(matches)?.limits(),
@@ -334,7 +356,12 @@ impl PromptArguments {
 
     /// Reads and decodes the prompt.
     pub fn read(&self) -> Result<Asked, Error> {
-        let asked = if self.chat { Asked::Chat(self.conversation()?) } else { Asked::Prompt(self.decoded()?) };
+        let asked = if self.chat {
+            let template = self.chat_template.as_deref().map(ChatTemplate::open).transpose()?.map(Box::new);
+            Asked::Chat(self.conversation()?, template)
+        } else {
+            Asked::Prompt(self.decoded()?)
+        };
         asked.notes().iter().for_each(say);
         Ok(asked)
     }
@@ -390,22 +417,27 @@ fn standard_input(limits: &PromptLimits) -> Result<String, Error> {
 /// What is asked of a model, whose family writes conversations in its own way.
 pub enum Asked {
     Prompt(Prompt),
-    Chat(Chat),
+    /// In the words of a template, if not in the family's.
+    Chat(Chat, Option<Box<ChatTemplate>>),
 }
 
 impl Asked {
     fn notes(&self) -> &[String] {
         match self {
             Asked::Prompt(prompt) => prompt.notes(),
-            Asked::Chat(chat) => chat.notes(),
+            Asked::Chat(chat, _) => chat.notes(),
         }
     }
 
     /// The prompt, and texts that end an answer to it.
-    pub fn prompt(self, tokenizer: &Tokenizer) -> Result<(Prompt, &'static [&'static str]), Error> {
+    pub fn prompt(self, tokenizer: &Tokenizer) -> Result<(Prompt, Vec<String>), Error> {
         match self {
-            Asked::Prompt(prompt) => Ok((prompt, &[])),
-            Asked::Chat(chat) => Ok((chat.prompt(tokenizer.chat())?, tokenizer.chat().stop)),
+            Asked::Prompt(prompt) => Ok((prompt, Vec::new())),
+            Asked::Chat(chat, template) => {
+                let template = template.map(|template| template.reserving(tokenizer.chat()));
+                let template = template.as_ref().unwrap_or(tokenizer.chat());
+                Ok((chat.prompt(template)?, template.stop.clone()))
+            }
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::io::Write;
 
+use crate::config::ModelConfig;
+use crate::{Device, GenerationConfig, Inspection, Limits, MediaMask, Memory};
 use clap::Args;
-use flamant::config::ModelConfig;
-use flamant::{Device, GenerationConfig, Inspection, Limits, MediaMask, Memory};
 use serde_json::json;
 
 use super::input::FolderOrPreset;
@@ -146,7 +146,11 @@ fn show_generation(out: &mut impl Write, generation: &GenerationConfig) -> Outco
         settings.iter().map(|(key, value)| format!("{key} {value}")).collect::<Vec<_>>().join(", ")
     };
     if !generation.defaults.is_empty() {
-        writeln!(out, "            not applied unless a request asks: {}", settings(&generation.defaults))?;
+        writeln!(
+            out,
+            "            applied where a request asks, and sampling and penalties by serve: {}",
+            settings(&generation.defaults)
+        )?;
     }
     if !generation.unsupported.is_empty() {
         writeln!(out, "            not supported: {}", settings(&generation.unsupported))?;
@@ -190,7 +194,7 @@ fn report(inspection: &Inspection) -> serde_json::Value {
     let steps = steps().into_iter().map(|(device, tokens, images)| {
         (device.to_owned(), json!({"max_batched_tokens": tokens, "max_batched_images": images}))
     });
-    let mut report = flamant::json::config(&inspection.config);
+    let mut report = crate::json::config(&inspection.config);
     let more = json!({
         "family": inspection.family.name,
         "language_model": inspection.language_model,

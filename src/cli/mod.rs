@@ -1,7 +1,10 @@
-//! The commands, one file each.
+//! The `flamant` command line: parses, calls the library, prints. Results go to standard output, all else to standard
+//! error. The commands have a file each.
 
 mod batch;
 mod bench;
+#[cfg(unix)]
+mod chat;
 mod classify;
 mod convert;
 #[cfg(target_os = "linux")]
@@ -10,18 +13,23 @@ mod demo;
 mod devices;
 mod eval;
 mod generate;
+#[cfg(feature = "serve")]
+mod health;
 mod input;
 mod inspect;
+mod sampling;
 mod score;
+#[cfg(feature = "serve")]
+mod serve;
 mod streams;
 
 use std::borrow::Cow;
+use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
-use std::process::ExitCode;
 
+use crate::Error;
 use clap::error::ErrorKind;
 use clap::{Arg, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use flamant::Error;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use streams::{escaped, output, say};
@@ -46,11 +54,17 @@ enum Command {
     Generate(generate::Generate),
     Score(score::Score),
     Classify(classify::Classify),
+    #[cfg(unix)]
+    Chat(Box<chat::Chat>),
     Batch(batch::Batch),
     Bench(bench::Bench),
     Eval(Box<eval::Eval>),
     Inspect(inspect::Inspect),
     Devices(devices::Devices),
+    #[cfg(feature = "serve")]
+    Serve(Box<serve::Serve>),
+    #[cfg(feature = "serve")]
+    Health(health::Health),
     Convert(convert::Convert),
 }
 
@@ -91,14 +105,17 @@ trait Run {
     fn run(self) -> Outcome;
 }
 
-/// Parses the arguments and runs the command.
-pub fn main() -> ExitCode {
+/// Parses arguments, the program's name first, and runs the command. The exit code: 0 done, 1 something from outside is
+/// wrong (one line says what), 2 usage, 3 some requests of a batch have errors.
+///
+/// It is for a process of its own: it sets signals and the hook of panics.
+pub fn main(arguments: &[OsString]) -> u8 {
     #[cfg(target_os = "linux")]
     cut::name_cut_files();
     Error::hide_caught_panics();
-    let arguments = match parse() {
-        Ok(arguments) => arguments,
-        Err(error) => return ended(tell(&with_usage(error))),
+    let arguments = match parse(arguments) {
+        Ok(parsed) => parsed,
+        Err(error) => return ended(tell(&with_usage(error, arguments.get(1)))),
     };
     // A conversion that the system ends, by this signal as by any other, begins anew; others keep what they have.
     #[cfg(target_os = "linux")]
@@ -110,21 +127,27 @@ pub fn main() -> ExitCode {
         Command::Generate(command) => run("generate", command),
         Command::Score(command) => run("score", command),
         Command::Classify(command) => run("classify", command),
+        #[cfg(unix)]
+        Command::Chat(command) => run("chat", *command),
         Command::Batch(command) => run("batch", command),
         Command::Bench(command) => run("bench", command),
         Command::Eval(command) => run("eval", *command),
         Command::Inspect(command) => run("inspect", command),
         Command::Devices(command) => run("devices", command),
+        #[cfg(feature = "serve")]
+        Command::Serve(command) => run("serve", *command),
+        #[cfg(feature = "serve")]
+        Command::Health(command) => run("health", command),
         Command::Convert(command) => run("convert", command),
     };
     ended(match outcome {
         Err(Failure::Usage(error)) => tell(&error),
-        other => other.map(|()| ExitCode::SUCCESS),
+        other => other.map(|()| 0),
     })
 }
 
 /// The arguments; a variable of the environment that is empty counts as one that is not set.
-fn parse() -> Result<Arguments, clap::Error> {
+fn parse(arguments: &[OsString]) -> Result<Arguments, clap::Error> {
     let unset = |argument: Arg| match argument.get_env() {
         Some(name) if std::env::var_os(name).is_some_and(|value| value.is_empty()) => argument.env(None::<&str>),
         _ => argument,
@@ -134,30 +157,30 @@ fn parse() -> Result<Arguments, clap::Error> {
     for name in names {
         command = command.mut_subcommand(name, |command| command.mut_args(unset));
     }
-    let mut matches = command.clone().try_get_matches()?;
+    let mut matches = command.clone().try_get_matches_from(arguments)?;
     Arguments::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
 }
 
 /// The exit code of what came of a command, told in one line where it is a fault.
-fn ended(outcome: Result<ExitCode, Failure>) -> ExitCode {
+fn ended(outcome: Result<u8, Failure>) -> u8 {
     match outcome {
         Ok(code) => return code,
-        Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
+        Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => return 0,
         Err(Failure::Output(error)) => say(format_args!("standard output: {error}")),
-        Err(Failure::Requests { some: true }) => return ExitCode::from(3),
+        Err(Failure::Requests { some: true }) => return 3,
         Err(Failure::Requests { some: false }) => {}
         Err(Failure::Error(error)) => say(error),
         Err(Failure::Usage(error)) => say(error.render()),
     }
-    ExitCode::from(1)
+    1
 }
 
 /// What the parser has to say: help on standard output, all else on standard error.
-fn tell(error: &clap::Error) -> Result<ExitCode, Failure> {
+fn tell(error: &clap::Error) -> Result<u8, Failure> {
     if !error.use_stderr() {
         output()?.flush()?;
         error.print()?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(0);
     }
     let text = error.render().to_string();
     // It quotes what it was given; with colours where it may.
@@ -165,7 +188,7 @@ fn tell(error: &clap::Error) -> Result<ExitCode, Failure> {
         Cow::Borrowed(_) => error.print(),
         Cow::Owned(text) => std::io::stderr().write_all(text.as_bytes()),
     };
-    Ok(ExitCode::from(error.exit_code() as u8))
+    Ok(error.exit_code() as u8)
 }
 
 /// Runs a command if its arguments can be.
@@ -179,14 +202,13 @@ fn run(name: &'static str, command: impl Run) -> Outcome {
 const MESSAGE_CHARACTERS_MAX: usize = 1000;
 
 /// What the parser says, with the usage of the command that was meant, which it leaves out where a value is wrong.
-fn with_usage(error: clap::Error) -> clap::Error {
+fn with_usage(error: clap::Error, named: Option<&OsString>) -> clap::Error {
     let text = error.render().to_string();
-    let named = std::env::args_os().nth(1).unwrap_or_default();
     match text.strip_prefix("error: ").filter(|text| !text.contains("\nUsage: ")) {
         Some(text) => {
             let message = text.split("\n\nFor more information").next().unwrap_or(text).trim_end();
             misused(
-                &named.to_string_lossy(),
+                &named.map_or(Cow::default(), |name| name.to_string_lossy()),
                 error.kind(),
                 &message.chars().take(MESSAGE_CHARACTERS_MAX).collect::<String>(),
             )

@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use crate::files::Output;
+use crate::{Error, Limits, json};
 use clap::Args;
-use flamant::files::Output;
-use flamant::{Error, Limits, json};
 
 use super::input::{ModelArguments, PromptArguments};
 use super::{Outcome, Run, output, print_json};
@@ -26,6 +26,9 @@ pub struct Score {
     /// Write all logits (tokens, vocabulary) as float32
     #[arg(long, value_name = "FILE.safetensors")]
     logits: Option<PathBuf>,
+    /// With --json, tell the N likeliest tokens in the place of each, at most 20
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "json", conflicts_with = "logits")]
+    top_logprobs: usize,
     /// Print one line of JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -51,7 +54,7 @@ impl Run for Score {
         };
         let score = match &mut file {
             Some(file) => flamingo.score_with_logits(&prompt, |_, logits| file.add(logits))?,
-            None => flamingo.score(&prompt)?,
+            None => flamingo.score_top(&prompt, self.top_logprobs)?,
         };
         if let (Some(file), Some(path)) = (file, &self.logits) {
             file.finish(path)?;

@@ -10,7 +10,7 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Stdin, Stdout, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use flamant::Error;
+use crate::Error;
 
 use super::Failure;
 

@@ -338,7 +338,10 @@ fn bad_lines_are_recorded_and_stop_nothing() {
             &json!({"prompt": text, "task": "classify", "choices": vec!["a"; 70_000]}).to_string(),
             "choices: 70000 is over",
         ),
-        (&json!({"prompt": text, "task": "score", "seed": 1}).to_string(), "key: expected id, prompt, task, found"),
+        (
+            &json!({"prompt": text, "task": "score", "seed": 1}).to_string(),
+            "key: expected id, prompt, task, top_logprobs, found",
+        ),
         (&json!({"prompt": text, "task": "score", "choices": []}).to_string(), "found \"choices\""),
         (&json!({"prompt": [{"text": "<image>"}]}).to_string(), "prompt: expected text without image markers"),
         (&json!({"prompt": [{"text": "k".repeat(100_000)}]}).to_string(), "tokens of a sequence"),

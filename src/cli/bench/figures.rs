@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use flamant::{Answer, PagesNow, Stats};
+use crate::{Answer, PagesNow, Stats};
 use serde_json::{Value, json};
 
 use crate::cli::{Outcome, output};

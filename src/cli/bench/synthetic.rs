@@ -1,8 +1,8 @@
 //! Requests that are made up: images of noise, texts of the tokenizer's own words. A seed repeats them.
 
-use flamant::demo::Random;
-use flamant::image::Image;
-use flamant::{Engine, Error, Generation, Prompt, Request};
+use crate::demo::Random;
+use crate::image::Image;
+use crate::{Engine, Error, Generation, Prompt, Request};
 
 /// What the requests are like.
 #[derive(Clone, Copy)]

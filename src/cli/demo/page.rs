@@ -1,8 +1,8 @@
 //! The demo as one HTML page that needs nothing else.
 
+use crate::demo::{Drawing, Sheet};
+use crate::{Error, Flamingo};
 use base64::Engine as _;
-use flamant::demo::{Drawing, Sheet};
-use flamant::{Error, Flamingo};
 
 use super::{ALPHABETS, CONTROL_WAYS, Report, SHOT_WAYS, SHOTS, SHOWN, Shown, Tally, WAYS, figure, mean};
 

@@ -2,8 +2,8 @@
 
 use std::io::Write as _;
 
-use flamant::Flamingo;
-use flamant::demo::{Drawing, Sheet};
+use crate::Flamingo;
+use crate::demo::{Drawing, Sheet};
 
 use super::super::output;
 use super::{ALPHABETS, CONTROL_WAYS, Outcome, Report, SHOT_WAYS, SHOTS, SHOWN, Shown, Tally, WAYS, figure, mean};
