@@ -2,7 +2,7 @@
 
 As a program it names signs it has never seen, then tells how likely each name is, with the model in the library:
 
-    FLAMANT_LIBRARY=/usr/local/lib/libflamant.so python3 flamant.py
+    FLAMANT_LIBRARY=/usr/local/lib/libflamant.so python3 ctypes_demo.py
 """
 
 import ctypes
