@@ -1,9 +1,9 @@
-"""Times transformers on the CPU on the model of `benches/cpu.rs`: a prompt of 4 pictures and 128 tokens, then single tokens.
+"""Times transformers on the CPU on the model of `benches/cpu.rs`: a prompt of 4 images and 128 tokens, then single tokens.
 
     PYTHON=path/to/python benches/cpu.sh        # both sides in one run
 
 Needs torch, transformers, safetensors. Prints one line of JSON; float32, all cores, key/value cache on, as `generate` does.
-The picture embeddings are kept from the prompt on, so a token pays for the projection of the pictures and not for the tower.
+The image embeddings are kept from the prompt on, so a token pays for the projection of the images and not for the tower.
 """
 import json
 import sys
@@ -16,13 +16,13 @@ folder, steps = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 8
 model = IdeficsForVisionText2Text.from_pretrained(folder, dtype=torch.float32).eval()
 prompt = json.load(open(f"{folder}/prompt_ids.json"))
 ids = torch.tensor([prompt["ids"]])
-pictures = prompt["pictures"]
+images = prompt["images"]
 side = model.config.vision_config.image_size
-pixels = torch.rand(1, pictures, 3, side, side)
-seen = torch.zeros(1, ids.shape[1], pictures, dtype=torch.long)
-for token, picture in enumerate(prompt["media"]):
-    if picture is not None:
-        seen[0, token, picture] = 1
+pixels = torch.rand(1, images, 3, side, side)
+seen = torch.zeros(1, ids.shape[1], images, dtype=torch.long)
+for token, image in enumerate(prompt["media"]):
+    if image is not None:
+        seen[0, token, image] = 1
 
 
 @torch.inference_mode()

@@ -1,8 +1,8 @@
-"""Times transformers on the CPU on the queries of `benches/engine.rs`: 8 shots, one more picture, a few tokens written.
+"""Times transformers on the CPU on the queries of `benches/engine.rs`: 8 shots, one more image, a few tokens written.
 
     PYTHON=path/to/python benches/engine.sh     # both sides in one run
 
-Each query is run as `generate` runs it: the whole prompt with all its pictures, then token after token with the cache.
+Each query is run as `generate` runs it: the whole prompt with all its images, then token after token with the cache.
 Needs torch, transformers, safetensors. Prints one line of JSON; float32, all cores, the median of the queries timed.
 """
 import json
@@ -21,12 +21,12 @@ side = model.config.vision_config.image_size
 @torch.inference_mode()
 def run(query):
     ids = torch.tensor([query["ids"]])
-    pictures, length = query["pictures"], ids.shape[1]
-    pixels = torch.rand(1, pictures, 3, side, side)
-    seen = torch.zeros(1, length, pictures, dtype=torch.long)
-    for token, picture in enumerate(query["media"]):
-        if picture is not None:
-            seen[0, token, picture] = 1
+    images, length = query["images"], ids.shape[1]
+    pixels = torch.rand(1, images, 3, side, side)
+    seen = torch.zeros(1, length, images, dtype=torch.long)
+    for token, image in enumerate(query["media"]):
+        if image is not None:
+            seen[0, token, image] = 1
     start = time.perf_counter()
     out = model(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels, image_attention_mask=seen, use_cache=True)
     for _ in range(prompts["answer"] - 1):
