@@ -51,3 +51,11 @@ gpu-pack:
 # The fixtures of models that an environment can make; tools/golden.py says which two there are
 fixtures PYTHON:
     {{ PYTHON }} tools/golden.py --output tests/data
+
+# The Python package: one wheel, its tests, the page in a browser, Ray; or some of wheel, package, page, ray, lmms
+python *PARTS:
+    tools/test_python.sh {{ PARTS }}
+
+# What a release is made of, in target/dist; or some of archive, wheel, crate
+release *PARTS:
+    tools/release.sh {{ PARTS }}
