@@ -128,6 +128,7 @@ typedef struct flamant_engine_options {
     const char *model;        /* folder of a model, UTF-8, zero-terminated; null: the small one in the library */
     const char *device;       /* "cpu", "cuda", "cuda:N", "emulated" or "auto"; null: "cpu" */
     const char *dtype;        /* "f32" on cpu; where kernels run "bf16" or "f16"; null: what suits the weights */
+    const char *kv_dtype;     /* how keys and values are stored: "auto", as all numbers, or "int8"; null: "auto" */
     size_t threads;           /* workers on the processor; 0: one for each core */
     size_t context_max;       /* tokens of a sequence at most, prompt and answer; 0: what the model was made for */
     size_t max_sequences;     /* requests that run at a time at most; the others wait */
@@ -359,7 +360,7 @@ flamant_status flamant_engine_open(const flamant_engine_options *options, flaman
    allowed and does nothing. */
 flamant_status flamant_engine_free(flamant_engine *engine);
 
-/* Gives what was opened as a JSON object: "family", "folder", "device", "dtype", "config" (layers, widths, heads,
+/* Gives what was opened as a JSON object: "family", "folder", "device", "dtype", "kv_dtype", "config" (layers, widths, heads,
    vocabulary, image size), "context_max", "limits" and what memory made of them, among others. The text is valid until
    the next call on this thread of a function that gives one. */
 flamant_status flamant_engine_info_json(flamant_engine *engine, const char **json);

@@ -21,6 +21,7 @@ use crate::checkpoint::Dtype;
 use crate::engine::{Engine, EngineHandle, EventKind, Limits, PreparedRequest, Preparer, Request, RequestId, Stats};
 use crate::error::{Error, Result, said};
 use crate::image::Image;
+use crate::kv::KvDtype;
 use crate::trace::event;
 
 /// A handle to an engine that runs on a thread of its own; clones are handles to the same engine.
@@ -37,6 +38,7 @@ struct Inner {
     senders: Arc<Senders>,
     device: Device,
     dtype: Option<Dtype>,
+    kv_dtype: KvDtype,
     folder: Option<PathBuf>,
     limits: Limits,
 }
@@ -69,6 +71,7 @@ impl AsyncEngine {
             senders: senders.clone(),
             device: engine.device(),
             dtype: engine.dtype(),
+            kv_dtype: engine.kv_dtype(),
             folder: engine.folder().map(Path::to_owned),
             limits: engine.limits().clone(),
         };
@@ -138,6 +141,11 @@ impl AsyncEngine {
     /// How its device was asked to store numbers; see [`Engine::dtype`].
     pub fn dtype(&self) -> Option<Dtype> {
         self.inner.dtype
+    }
+
+    /// How its pages store keys and values; see [`Engine::kv_dtype`].
+    pub fn kv_dtype(&self) -> KvDtype {
+        self.inner.kv_dtype
     }
 
     /// The model's folder; see [`Engine::folder`].

@@ -13,7 +13,7 @@ use crate::family::{Family, Model, Template};
 use crate::generation_config::GenerationConfig;
 use crate::graph::{Counts, Plan, Plans};
 use crate::hub;
-use crate::kv;
+use crate::kv::{self, KvDtype};
 use crate::model;
 use crate::preprocessor;
 use crate::weights::{Kind, Stored, Weights};
@@ -54,6 +54,10 @@ pub struct Memory {
     pub token: u64,
     /// Keys and values of an image of the most rows, all gated blocks, in whole pages.
     pub image: u64,
+    /// Keys and values of a token in 8 bits, see [`KvDtype::Int8`].
+    pub token_int8: u64,
+    /// Those of an image.
+    pub image_int8: u64,
 }
 
 impl Memory {
@@ -68,22 +72,35 @@ impl Memory {
             let bytes = plan.slots.iter().map(|slot| (slot.size * counts.units(slot.axis)) as u64 * number);
             bytes.sum::<u64>()
         };
-        let row = |kv_heads: usize, head_width: usize| 2 * (kv_heads * head_width) as u64 * number;
         let ModelConfig { decoder, gated, .. } = config;
-        let rows = (kv::media_pages(config.media_tokens_max()) * kv::MEDIA_PAGE_ROWS) as u64;
+        let token = |kv_dtype: KvDtype| {
+            let row = kv_dtype.row_bytes(decoder.kv_heads, decoder.head_width(), number as usize);
+            (decoder.layers * 2 * row) as u64
+        };
+        let image = |kv_dtype: KvDtype| {
+            let rows = kv::media_pages(config.media_tokens_max()) * kv::MEDIA_PAGE_ROWS;
+            let row = kv_dtype.row_bytes(gated.kv_heads, gated.head_width, number as usize);
+            (config.gated_blocks() * rows * 2 * row) as u64
+        };
         Memory {
             weights: weights.list().iter().map(bytes).sum(),
             activations: slots(&plans.media).max(slots(&plans.text)),
-            token: decoder.layers as u64 * row(decoder.kv_heads, decoder.head_width()),
-            image: config.gated_blocks() as u64 * rows * row(gated.kv_heads, gated.head_width),
+            token: token(KvDtype::Auto),
+            image: image(KvDtype::Auto),
+            token_int8: token(KvDtype::Int8),
+            image_int8: image(KvDtype::Int8),
         }
     }
 
     /// Tokens, or else images, that there is room for in so many bytes beside weights and activations; none if these do
     /// not fit.
-    pub fn fits(&self, bytes: u64) -> Option<[u64; 2]> {
+    pub fn fits(&self, bytes: u64, kv_dtype: KvDtype) -> Option<[u64; 2]> {
         let left = bytes.checked_sub(self.weights + self.activations)?;
-        Some([left / self.token.max(1), left / self.image.max(1)])
+        let each = match kv_dtype {
+            KvDtype::Auto => [self.token, self.image],
+            KvDtype::Int8 => [self.token_int8, self.image_int8],
+        };
+        Some(each.map(|each| left / each.max(1)))
     }
 }
 

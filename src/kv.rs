@@ -5,6 +5,11 @@
 //! stays findable after its last holder has gone, until its room is needed: the least recently used goes first, an
 //! image with all of its pages.
 
+mod dtype;
+
+pub use dtype::KvDtype;
+pub(crate) use dtype::{quantise, widen};
+
 use std::collections::HashMap;
 use std::ops::Range;
 

@@ -102,7 +102,7 @@ pub use family::{Begin, ChatTemplate, Family, MediaMask, Preprocessing, Template
 pub use flamingo::Flamingo;
 pub use generation_config::GenerationConfig;
 pub use inspect::{Gate, Inspection, Memory, Part as InspectedPart};
-pub use kv::MediaSeen;
+pub use kv::{KvDtype, MediaSeen};
 pub use model::config;
 pub use prompt::{Part, Prompt, PromptLimits, Rendered};
 pub use sample::Sampling;

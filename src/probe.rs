@@ -28,7 +28,7 @@ pub use crate::graph::{
     Axis, Cost, Counts, Epilogue, Graph, Index, KvLayer, KvSource, KvSpace, Mask, Op, Plan, PlanKind, Plans, Tensor,
     Weight, Workload,
 };
-pub use crate::kv::{ImagePages, MEDIA_PAGE_ROWS, MediaSeen, PAGE_TOKENS, PageCopy};
+pub use crate::kv::{ImagePages, KvDtype, MEDIA_PAGE_ROWS, MediaSeen, PAGE_TOKENS, PageCopy};
 pub use crate::weights::{Kind, Values};
 
 /// Weights of a graph under construction: each gets its numbers when it is asked for.
@@ -146,6 +146,8 @@ pub struct Place {
     pub device: Device,
     /// Storage on devices that run kernels.
     pub dtype: Option<Dtype>,
+    /// Storage of keys and values.
+    pub kv_dtype: KvDtype,
     /// Worker threads on the processor.
     pub threads: usize,
     /// What the emulator does besides.
@@ -159,6 +161,7 @@ impl Place {
         Place {
             device,
             dtype,
+            kv_dtype: KvDtype::Auto,
             threads: 0,
             #[cfg(feature = "emulated")]
             emulated: emulated::Settings::default(),
@@ -222,6 +225,7 @@ impl Probe {
             device: place.device,
             threads: place.threads,
             dtype: place.dtype,
+            kv_dtype: place.kv_dtype,
             capacity,
             capacity_least: capacity,
             #[cfg(feature = "emulated")]

@@ -37,7 +37,7 @@ class Part(Structure):
 
 class EngineOptions(Structure):
     _fields_ = [
-        ("struct_size", c_size_t), ("model", c_char_p), ("device", c_char_p), ("dtype", c_char_p),
+        ("struct_size", c_size_t), ("model", c_char_p), ("device", c_char_p), ("dtype", c_char_p), ("kv_dtype", c_char_p),
         ("threads", c_size_t), ("context_max", c_size_t), ("max_sequences", c_size_t), ("max_batched_tokens", c_size_t),
         ("max_batched_images", c_size_t), ("text_pages", c_size_t), ("media_pages", c_size_t), ("queue", c_size_t),
         ("queue_bytes", c_uint64), ("prefix_caching", c_uint32), ("load", c_uint32),

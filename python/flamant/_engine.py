@@ -29,7 +29,7 @@ class Engine:
     small model in the package. Nothing is ever fetched but with ``download``, by ``huggingface_hub``.
 
     The other settings are those of the command line. ``device`` is ``cpu``, ``cuda``, ``cuda:N`` or ``auto``; ``dtype``
-    is ``bf16`` or ``f16`` on a GPU; ``threads`` 0 is one a core; ``load`` is ``map`` (opens at once; the files must
+    is ``bf16`` or ``f16`` on a GPU; ``kv_dtype`` ``int8`` keeps keys and values in 8 bits; ``threads`` 0 is one a core; ``load`` is ``map`` (opens at once; the files must
     stay as they are) or ``read``. ``max_sequences`` requests run at a time, ``queue`` more may wait; a step has at most
     ``max_batched_tokens`` tokens and ``max_batched_images`` images; ``text_pages`` and ``media_pages`` size the caches.
     ``chat_template`` is the name of a template of conversations or a file with one, in place of the family's.
@@ -45,6 +45,7 @@ class Engine:
         download: bool = False,
         device: str = "cpu",
         dtype: Literal["bf16", "f16"] | None = None,
+        kv_dtype: Literal["auto", "int8"] = "auto",
         threads: int = 0,
         load: Literal["map", "read"] = "map",
         context_max: int | None = None,
@@ -62,6 +63,7 @@ class Engine:
             "download": download,
             "device": device,
             "dtype": dtype,
+            "kv_dtype": kv_dtype,
             "threads": threads,
             "load": load,
             "context_max": context_max,

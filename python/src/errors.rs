@@ -43,7 +43,8 @@ pub fn from(error: &Error, doing: Doing) -> PyErr {
 
 /// An argument that does not suit the model: a setting, or the model's own name.
 fn opening(error: &Error) -> PyErr {
-    const SETTINGS: [&str; 5] = ["context: ", "text-pages: ", "media-pages: ", "chat-template: ", "dtype: "];
+    const SETTINGS: [&str; 6] =
+        ["context: ", "text-pages: ", "media-pages: ", "chat-template: ", "dtype: ", "kv-dtype: "];
     match SETTINGS.iter().any(|name| error.to_string().starts_with(name)) {
         true => setting(error),
         false => raise("ModelError", &error.to_string(), Some("model")),

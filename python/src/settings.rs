@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use flamant::serve::{self, Keys, Log};
-use flamant::{Device, Dtype, Generation, Limits, Load, Options, Sampling, Task};
+use flamant::{Device, Dtype, Generation, KvDtype, Limits, Load, Options, Sampling, Task};
 use pyo3::conversion::FromPyObjectOwned;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -97,11 +97,14 @@ pub fn engine(settings: &Bound<'_, PyDict>) -> PyResult<EngineSettings> {
     let device: Device = device.parse().map_err(|error| parsed("device", error))?;
     let dtype: Option<String> = entry(settings, "dtype")?;
     let dtype: Option<Dtype> = dtype.map(|dtype| dtype.parse()).transpose().map_err(|error| parsed("dtype", error))?;
+    let kv_dtype: String = entry(settings, "kv_dtype")?;
+    let kv_dtype: KvDtype = kv_dtype.parse().map_err(|error| parsed("kv_dtype", error))?;
     let load: String = entry(settings, "load")?;
     let load: Load = load.parse().map_err(|error| parsed("load", error))?;
     let options = Options::default()
         .device(device)
         .dtype(dtype)
+        .kv_dtype(kv_dtype)
         .threads(entry(settings, "threads")?)
         .load(load)
         .context_max(entry(settings, "context_max")?)

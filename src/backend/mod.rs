@@ -29,7 +29,7 @@ use crate::config::ModelConfig;
 use crate::error::Error;
 use crate::error::Result;
 use crate::graph::{Appended, Counts, PlanKind, Plans, Seen, Tiled, Workload};
-use crate::kv::{ImagePages, MediaSeen, PAGE_TOKENS, PageCopy};
+use crate::kv::{ImagePages, KvDtype, MediaSeen, PAGE_TOKENS, PageCopy};
 use crate::weights::Weights;
 
 /// Shapes of the page pools, fixed when a model is opened.
@@ -354,6 +354,8 @@ pub(crate) struct BackendOptions {
     pub threads: usize,
     /// Storage on devices that run kernels; none: as the checkpoint suggests.
     pub dtype: Option<Dtype>,
+    /// Storage of keys and values.
+    pub kv_dtype: KvDtype,
     /// See [`Capacity`].
     pub capacity: Capacity,
     /// Where that does not fit, the device may make room for less; this is the least.
@@ -374,6 +376,7 @@ pub(crate) fn open(
     plans: Arc<Plans>,
 ) -> Result<Box<dyn Backend>> {
     device::check_dtype(options.device, options.dtype)?;
+    device::check_kv_dtype(options.device, options.kv_dtype)?;
     Ok(match options.device {
         Device::Auto => unreachable!("resolved before anything is opened"),
         Device::Cpu => Box::new(cpu::Cpu::open(options, weights, kv_config, plans)?),

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::image;
 use crate::video::FrameSampling;
 use crate::{
-    Chat, ChatTemplate, Device, Dtype, Engine, Error, Flamingo, Inspection, Limits, Load, Options, PRESETS, Prompt,
-    PromptLimits, Role, Tokenizer,
+    Chat, ChatTemplate, Device, Dtype, Engine, Error, Flamingo, Inspection, KvDtype, Limits, Load, Options, PRESETS,
+    Prompt, PromptLimits, Role, Tokenizer,
 };
 use clap::builder::PossibleValuesParser;
 use clap::{ArgMatches, Args, FromArgMatches};
@@ -24,6 +24,10 @@ pub struct DeviceArguments {
     /// are, else bf16
     #[arg(help_heading = "Device", long, env = "FLAMANT_DTYPE", value_parser = |text: &str| text.parse::<Dtype>())]
     dtype: Option<Dtype>,
+    /// How keys and values are stored: auto (as all numbers), or int8 (half the bytes of bf16 or a quarter of f32, for
+    /// answers that differ within rounding)
+    #[arg(help_heading = "Device", long, default_value_t, env = "FLAMANT_KV_DTYPE", value_parser = |text: &str| text.parse::<KvDtype>())]
+    kv_dtype: KvDtype,
     /// Worker threads on the processor; 0 for one a core
     #[arg(help_heading = "Device", long, default_value_t = 0, env = "FLAMANT_THREADS")]
     threads: usize,
@@ -66,6 +70,7 @@ impl DeviceArguments {
         Options::default()
             .device(device)
             .dtype(self.dtype)
+            .kv_dtype(self.kv_dtype)
             .threads(self.threads)
             .limits(limits)
             .load(self.load)

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use crate::config::ModelConfig;
-use crate::{Device, GenerationConfig, Inspection, Limits, MediaMask, Memory};
+use crate::{Device, GenerationConfig, Inspection, KvDtype, Limits, MediaMask, Memory};
 use clap::Args;
 use serde_json::json;
 
@@ -120,12 +120,16 @@ fn show_memory(out: &mut impl Write, inspection: &Inspection) -> Outcome {
         let Memory { weights, activations, token, image, .. } = memory;
         writeln!(out, "{name:12} {weights:>15} {activations:>15} {token:>15} {image:>15}")?;
     }
+    let Memory { token_int8, image_int8, .. } = inspection.memory[0];
+    writeln!(out, "{:12} {:>15} {:>15} {token_int8:>15} {image_int8:>15}", "int8 cache", "", "")?;
     for card in CARDS {
-        match inspection.memory[0].fits(card * 1_000_000_000) {
-            Some([tokens, images]) => {
-                writeln!(out, "{card:>3} GB       in bf16 beside it {tokens} tokens, or {images} images")?
+        let fits = |kv_dtype| inspection.memory[0].fits(card * 1_000_000_000, kv_dtype);
+        match (fits(KvDtype::Auto), fits(KvDtype::Int8)) {
+            (Some([tokens, images]), Some([more_tokens, more_images])) => {
+                writeln!(out, "{card:>3} GB       in bf16 beside it {tokens} tokens, or {images} images")?;
+                writeln!(out, "             with an int8 cache {more_tokens} tokens, or {more_images} images")?;
             }
-            None => writeln!(out, "{card:>3} GB       too small in bf16")?,
+            _ => writeln!(out, "{card:>3} GB       too small in bf16")?,
         }
     }
     Ok(())
@@ -169,16 +173,24 @@ fn steps() -> [(&'static str, usize, usize); 2] {
 /// Bytes by format; what cards hold.
 fn memory(inspection: &Inspection) -> serde_json::Value {
     let bytes = |memory: &Memory| {
-        let Memory { weights, activations, token, image, .. } = memory;
-        json!({"weights": weights, "activations": activations, "token": token, "image": image})
+        let Memory { weights, activations, token, image, token_int8, image_int8, .. } = memory;
+        json!({
+            "weights": weights, "activations": activations, "token": token, "image": image,
+            "token_int8": token_int8, "image_int8": image_int8,
+        })
     };
     let [half, single] = &inspection.memory;
-    let fits = CARDS.map(|card| {
-        let fits = half.fits(card * 1_000_000_000).map(|[tokens, images]| json!({"tokens": tokens, "images": images}));
-        (format!("{card} GB"), json!(fits))
-    });
-    let fits = fits.into_iter().collect::<serde_json::Map<_, _>>();
-    json!({"bf16": bytes(half), "f16": bytes(half), "f32": bytes(single), "bf16_fits": fits})
+    let fits = |kv_dtype| {
+        let fits = CARDS.map(|card| {
+            let fits = half.fits(card * 1_000_000_000, kv_dtype);
+            (format!("{card} GB"), json!(fits.map(|[tokens, images]| json!({"tokens": tokens, "images": images}))))
+        });
+        fits.into_iter().collect::<serde_json::Map<_, _>>()
+    };
+    json!({
+        "bf16": bytes(half), "f16": bytes(half), "f32": bytes(single),
+        "bf16_fits": fits(KvDtype::Auto), "bf16_int8_cache_fits": fits(KvDtype::Int8),
+    })
 }
 
 fn report(inspection: &Inspection) -> serde_json::Value {

@@ -14,6 +14,7 @@ use super::built_in::MODEL;
 use crate::backend::Device;
 use crate::checkpoint::{Checkpoint, Folder, read_bounded};
 use crate::error::{Error, Result};
+use crate::kv::KvDtype;
 
 /// The files that decide, beside the weights; some may be missing.
 const FILES: [&str; 6] = [
@@ -59,6 +60,9 @@ impl Engine {
         identity.insert("device".to_owned(), device);
         let dtype = self.dtype().map_or("default".to_owned(), |dtype| dtype.to_string());
         identity.insert("dtype".to_owned(), dtype);
+        if self.kv_dtype() != KvDtype::Auto {
+            identity.insert("kv_dtype".to_owned(), self.kv_dtype().to_string());
+        }
         Ok(identity)
     }
 }

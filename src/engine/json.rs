@@ -130,6 +130,7 @@ pub fn engine(engine: &Engine) -> Value {
         "context_max": preparer.context_max(),
         "device": engine.device().to_string(),
         "dtype": engine.dtype().map(|dtype| dtype.to_string()),
+        "kv_dtype": engine.kv_dtype().to_string(),
         "fallback": engine.fallback(),
         "limits": {
             "max_sequences": limits.max_sequences,

@@ -5,7 +5,7 @@ use crate::checkpoint::Dtype;
 use crate::checkpoint::Load;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::kv::{PAGE_TOKENS, media_pages};
+use crate::kv::{KvDtype, PAGE_TOKENS, media_pages};
 use crate::setters::setters;
 
 /// What an engine may use; checked when it is opened. Whatever would pass a limit waits or is refused.
@@ -143,6 +143,9 @@ pub struct Options {
     /// How the device stores numbers. Kernels have bf16 or f16; none: f16 where all weights are, else bf16. The
     /// processor has f32.
     pub dtype: Option<Dtype>,
+    /// How pages store keys and values, of text and of images. In 8 bits more of them fit, and answers are others
+    /// within rounding: what was computed in one format is not gone on with in another.
+    pub kv_dtype: KvDtype,
     /// Worker threads on the processor; 0: one for each core.
     pub threads: usize,
     /// Most tokens of a sequence, prompt and answer; none: what the model was made for, or fewer, but at least 8192,
@@ -198,6 +201,7 @@ setters!(Limits {
 setters!(Options {
     device: Device,
     dtype: Option<Dtype>,
+    kv_dtype: KvDtype,
     threads: usize,
     context_max: Option<usize>,
     limits: Limits,

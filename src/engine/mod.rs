@@ -45,7 +45,7 @@ use crate::family::{ChatTemplate, Model};
 use crate::generation_config::GenerationConfig;
 use crate::hub;
 use crate::image::Preprocessor;
-use crate::kv::ImagePages;
+use crate::kv::{ImagePages, KvDtype};
 use crate::preprocessor;
 use crate::tokenizer::Tokenizer;
 use crate::trace::event;
@@ -86,6 +86,7 @@ pub struct Engine {
     executor: Executor,
     folder: Option<PathBuf>,
     dtype: Option<Dtype>,
+    kv_dtype: KvDtype,
     device: Device,
     fallback: Option<String>,
     limits: Limits,
@@ -196,6 +197,7 @@ impl Engine {
             device,
             threads: options.threads,
             dtype: options.dtype,
+            kv_dtype: options.kv_dtype,
             capacity: limits.steps(device.capacity()),
             capacity_least: limits.steps(Capacity::LEAST),
             #[cfg(feature = "emulated")]
@@ -221,6 +223,7 @@ impl Engine {
             executor,
             folder: None,
             dtype: options.dtype,
+            kv_dtype: options.kv_dtype,
             device,
             fallback,
             limits,
@@ -260,6 +263,11 @@ impl Engine {
     /// How its device was asked to store numbers; see [`Options::dtype`].
     pub fn dtype(&self) -> Option<Dtype> {
         self.dtype
+    }
+
+    /// How its pages store keys and values; see [`Options::kv_dtype`].
+    pub fn kv_dtype(&self) -> KvDtype {
+        self.kv_dtype
     }
 
     /// What bounds it, with the pages there are and what a step holds at most.

@@ -23,6 +23,7 @@ pub(super) fn default_options() -> EngineOptions {
         model: ptr::null(),
         device: ptr::null(),
         dtype: ptr::null(),
+        kv_dtype: ptr::null(),
         threads,
         context_max: context_max.unwrap_or(0),
         max_sequences: limits.max_sequences,
@@ -72,6 +73,7 @@ pub(super) fn options<'a>(asked: &EngineOptions) -> Result<(Option<&'a str>, Opt
     let given = |count: usize| (count > 0).then_some(count);
     let device = string("device", asked.device)?.map(str::parse).transpose()?;
     let dtype = string("dtype", asked.dtype)?.map(str::parse).transpose()?;
+    let kv_dtype = string("kv_dtype", asked.kv_dtype)?.map(str::parse).transpose()?;
     let limits = Limits {
         max_sequences: asked.max_sequences,
         max_batched_tokens: given(asked.max_batched_tokens),
@@ -85,6 +87,7 @@ pub(super) fn options<'a>(asked: &EngineOptions) -> Result<(Option<&'a str>, Opt
     let options = Options {
         device: device.unwrap_or_default(),
         dtype,
+        kv_dtype: kv_dtype.unwrap_or_default(),
         threads: asked.threads,
         context_max: given(asked.context_max),
         limits,

@@ -116,6 +116,7 @@ pub(super) struct EngineOptions {
     pub model: *const c_char,
     pub device: *const c_char,
     pub dtype: *const c_char,
+    pub kv_dtype: *const c_char,
     pub threads: usize,
     pub context_max: usize,
     pub max_sequences: usize,

@@ -124,8 +124,8 @@ fn claims() -> String {
         Text flamant_text { data length }
         Part flamant_part { kind width height unused data length stride }
         EngineOptions flamant_engine_options {
-            struct_size model device dtype threads context_max max_sequences max_batched_tokens max_batched_images
-            text_pages media_pages queue queue_bytes prefix_caching load
+            struct_size model device dtype kv_dtype threads context_max max_sequences max_batched_tokens
+            max_batched_images text_pages media_pages queue queue_bytes prefix_caching load
         }
         RequestOptions flamant_request {
             struct_size parts part_count task logits max_new_tokens num_beams length_penalty

@@ -260,7 +260,8 @@ fn fingerprint(engine: &AsyncEngine) -> String {
         Device::Cuda(_) => "cuda".to_owned(),
         other => other.to_string(),
     };
-    hasher.update(format!("{} {device} {:?};", env!("CARGO_PKG_VERSION"), engine.dtype()).as_bytes());
+    let (version, dtype) = (env!("CARGO_PKG_VERSION"), engine.dtype());
+    hasher.update(format!("{version} {device} {dtype:?} {};", engine.kv_dtype()).as_bytes());
     for name in names {
         let (dtype, shape) = (checkpoint.dtype(name), checkpoint.shape(name));
         hasher.update(format!("{name:?} {dtype:?} {shape:?};").as_bytes());

@@ -73,6 +73,7 @@ pub(super) async fn info(State(server): Shared) -> Result<Response, Problem> {
         "defaults": wire::default_settings(preparer.defaults()),
         "device": opened.engine.device().to_string(),
         "dtype": opened.dtype(),
+        "kv_dtype": opened.engine.kv_dtype().to_string(),
         // Whether it is the model in the program, whose symbols the page shows.
         "demo": opened.engine.folder().is_none(),
         "limits": {

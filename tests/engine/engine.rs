@@ -9,7 +9,7 @@ use safetensors::tensor::{SafeTensors, TensorView, serialize_to_file};
 use crate::support::devices::{DTYPES, on_all_cores, with_kernels};
 use flamant::demo::{Episode, Random, Sheet};
 use flamant::{
-    Choice, Device, Dtype, Engine, EventKind, Finish, Flamingo, Generation, Limits, Options, Prompt, Request,
+    Choice, Device, Dtype, Engine, EventKind, Finish, Flamingo, Generation, KvDtype, Limits, Options, Prompt, Request,
     RequestId, Sampling, Task,
 };
 
@@ -200,12 +200,18 @@ fn scheduling_never_changes_an_answer_on_the_processor() {
         let mut random = Random::new(seed);
         let requests = requests(&mut random, &sheets, 24, 6);
         let unshared = Limits::default().prefix_caching(false);
-        let mut flamingo = Flamingo::demo(&options(Device::Cpu, None, unshared)).unwrap();
+        let kv_dtype = if seed % 3 == 0 { KvDtype::Int8 } else { KvDtype::Auto };
+        let options = |limits| options(Device::Cpu, None, limits).kv_dtype(kv_dtype);
+        let mut flamingo = Flamingo::demo(&options(unshared)).unwrap();
         let want: Vec<Outcome> = requests.iter().map(|request| alone(&mut flamingo, request)).collect();
         let limits = random_limits(&mut random, 1);
-        let mut engine = Engine::demo(&options(Device::Cpu, None, limits.clone())).unwrap();
+        let mut engine = Engine::demo(&options(limits.clone())).unwrap();
         for (index, found) in run(&mut engine, &mut random, &requests) {
-            assert_eq!(found, want[index], "seed {seed}, request {index} of {:?}, {limits:?}", requests[index].task);
+            assert_eq!(
+                found, want[index],
+                "seed {seed}, {kv_dtype}, request {index} of {:?}, {limits:?}",
+                requests[index].task
+            );
         }
         assert_nothing_held(&engine);
         let stats = engine.stats();

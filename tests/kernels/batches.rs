@@ -2,8 +2,8 @@
 //! tokens, images that several sequences see, heads that share keys. Every row has the bits that it has alone.
 
 use flamant::probe::{
-    Axis, Batch, Capacity, Device, Graph, ImagePages, KvConfig, KvLayer, KvSource, KvSpace, MEDIA_PAGE_ROWS, Mask,
-    MediaSeen, Numbers, PAGE_TOKENS, PageCount, Place, PlanKind, Plans, PoolShape, Probe,
+    Axis, Batch, Capacity, Device, Graph, ImagePages, KvConfig, KvDtype, KvLayer, KvSource, KvSpace, MEDIA_PAGE_ROWS,
+    Mask, MediaSeen, Numbers, PAGE_TOKENS, PageCount, Place, PlanKind, Plans, PoolShape, Probe,
 };
 
 /// Text pages and media pages, all filled beforehand.
@@ -51,7 +51,7 @@ fn images(shape: Shape, pages: &[u32]) -> Vec<ImagePages<'_>> {
 }
 
 /// Opens attention under a mask over pages with numbers of their own.
-fn open(shape: Shape, mask: Mask, threads: usize) -> Probe {
+fn open(shape: Shape, mask: Mask, kv_dtype: KvDtype, threads: usize) -> Probe {
     let Shape { heads, kv_heads, head_width, latents, .. } = shape;
     let width = kv_heads * head_width;
     let mut filler = Graph::new();
@@ -69,7 +69,7 @@ fn open(shape: Shape, mask: Mask, threads: usize) -> Probe {
     let plans = Plans { media: media_plan, text: text_plan, features: None, tiles: None };
     let pool = |pages| PoolShape { layers: 1, kv_heads, head_width, pages: PageCount { least: pages, most: pages } };
     let kv_config = KvConfig { text: pool(PAGES), media: pool(IMAGES * shape.image_pages()) };
-    let place = Place { threads, ..Place::new(Device::Cpu, None) };
+    let place = Place { threads, kv_dtype, ..Place::new(Device::Cpu, None) };
     let mut probe =
         Probe::open(&place, Numbers::default(), plans, kv_config, Capacity { images: 1, tokens: 64 }).unwrap();
 
@@ -152,12 +152,12 @@ fn tokens(random: &mut Random, tables: &[Vec<u32>], width: usize) -> Vec<Token> 
     tokens
 }
 
-fn assert_rows_are_as_alone(shape: Shape, mask: &Mask) {
+fn assert_rows_are_as_alone(shape: Shape, mask: &Mask, kv_dtype: KvDtype) {
     let width = shape.heads * shape.head_width;
     let mut random = Random(shape.head_width as u64);
-    let mut alone = open(shape, mask.clone(), 1);
+    let mut alone = open(shape, mask.clone(), kv_dtype, 1);
     for threads in [1, 3] {
-        let mut together = open(shape, mask.clone(), threads);
+        let mut together = open(shape, mask.clone(), kv_dtype, threads);
         for count in [2, 3, 5, 9, 20, 20, 40] {
             let tables = forks(&mut random, count);
             let tokens = tokens(&mut random, &tables, width);
@@ -183,13 +183,17 @@ const SHAPES: [Shape; 4] = [
 fn tokens_attend_to_pages_as_they_do_alone() {
     for shape in SHAPES {
         let slopes = shape.alibi.then(|| (1..=shape.heads).map(|head| 0.5 / head as f32).collect());
-        assert_rows_are_as_alone(shape, &Mask::Causal { slopes });
+        for kv_dtype in [KvDtype::Auto, KvDtype::Int8] {
+            assert_rows_are_as_alone(shape, &Mask::Causal { slopes: slopes.clone() }, kv_dtype);
+        }
     }
 }
 
 #[test]
 fn tokens_attend_to_images_as_they_do_alone() {
     for shape in SHAPES {
-        assert_rows_are_as_alone(shape, &Mask::Media);
+        for kv_dtype in [KvDtype::Auto, KvDtype::Int8] {
+            assert_rows_are_as_alone(shape, &Mask::Media, kv_dtype);
+        }
     }
 }

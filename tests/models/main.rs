@@ -3,6 +3,7 @@
 mod demo;
 mod devices;
 mod grouped;
+mod int8_cache;
 mod mllama;
 mod parity;
 mod semantics;

@@ -24,6 +24,7 @@ fn the_server_says_what_it_is() {
     let info = server.get("/info").json();
     let limits = &info["limits"];
     assert_eq!((&info["model"], &info["device"], &info["dtype"]), (&json!("me"), &json!("cpu"), &json!("f32")));
+    assert_eq!(info["kv_dtype"], "auto");
     assert_eq!(
         [&limits["queue"], &limits["sequences"], &limits["body_bytes"]],
         [&json!(7), &json!(3), &json!(1 << 20)]

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::graph::{
     Axis, Counts, Epilogue, Index, KvLayer, KvSource, KvSpace, Mask, Op, PlanKind, Plans, Tensor, Weight,
 };
-use crate::kv::{MEDIA_PAGE_ROWS, PAGE_TOKENS, PageCopy};
+use crate::kv::{KvDtype, MEDIA_PAGE_ROWS, PAGE_TOKENS, PageCopy};
 use crate::weights::{Kind, Layout, Weights};
 use attention::{Rows, Strip};
 #[cfg(feature = "eval")]
@@ -90,7 +90,7 @@ struct Memory {
 impl Cpu {
     /// Opens the device.
     pub fn open(options: &BackendOptions, weights: Weights, kv_config: KvConfig, plans: Arc<Plans>) -> Result<Self> {
-        let BackendOptions { threads, capacity, .. } = *options;
+        let BackendOptions { threads, capacity, kv_dtype, .. } = *options;
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build()
@@ -107,8 +107,8 @@ impl Cpu {
             let stays = stored.kind == Kind::Matrix && stored.layout == Layout::Rows && mapped;
             owned.push(if stays { None } else { Some(weights.values(stored.weight)?) });
         }
-        let pages = page_counts(&kv_config, memory_available())?;
-        let layers = |rows, shape: &PoolShape| (0..shape.layers).map(|_| Pool::new(rows, shape)).collect();
+        let pages = page_counts(&kv_config, kv_dtype, memory_available())?;
+        let layers = |rows, shape: &PoolShape| (0..shape.layers).map(|_| Pool::new(rows, shape, kv_dtype)).collect();
         let (text, media) = (layers(PAGE_TOKENS, &kv_config.text), layers(MEDIA_PAGE_ROWS, &kv_config.media));
         let memory = Memory { weights, owned, text, media };
         Ok(Cpu {
@@ -126,9 +126,11 @@ impl Cpu {
 
 /// How many text pages and media pages there may be. Where memory decides, half of what is available goes to pages: a
 /// quarter of that to images, the rest to text, as far as either is of use.
-fn page_counts(kv_config: &KvConfig, available: Option<u64>) -> Result<(usize, usize)> {
-    let bytes =
-        |rows: usize, shape: &PoolShape| (shape.layers * rows * shape.width() * 2 * size_of::<f32>()).max(1) as u64;
+fn page_counts(kv_config: &KvConfig, kv_dtype: KvDtype, available: Option<u64>) -> Result<(usize, usize)> {
+    let bytes = |rows: usize, shape: &PoolShape| {
+        let row = kv_dtype.row_bytes(shape.kv_heads, shape.head_width, size_of::<f32>());
+        (shape.layers * rows * 2 * row).max(1) as u64
+    };
     let (text, media) = (bytes(PAGE_TOKENS, &kv_config.text), bytes(MEDIA_PAGE_ROWS, &kv_config.media));
     let (text_pages, media_pages) = (kv_config.text.pages, kv_config.media.pages);
     let least = text_pages.least as u64 * text + media_pages.least as u64 * media;
@@ -229,7 +231,7 @@ fn strip<'a>(
 ) -> Strip<'a> {
     let rows = |tensor: &Tensor| {
         let start = tensor.start(units.start * tensor.rows) + columns.start;
-        Rows { values: &slots[tensor.buffer][start..], stride: tensor.stride }
+        Rows::Plain { values: &slots[tensor.buffer][start..], stride: tensor.stride }
     };
     Strip { keys: rows(key), values: rows(value), count: units.len() * key.rows }
 }

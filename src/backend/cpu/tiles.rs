@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::attention::{Attend, QUERIES_MAX, Strip};
+use super::attention::{Attend, QUERIES_MAX, Scratch, Strip};
 use crate::backend::Batch;
 use crate::backend::shared::shared_prefixes;
 use crate::kv::{ImagePages, PAGE_TOKENS};
@@ -170,7 +170,7 @@ impl<'a> Tiles<'a> {
                 }
             }
         }
-        let run = |(found, scores): &mut (Vec<Strip<'k>>, Vec<f32>), pass: Pass| {
+        let run = |(found, scratch): &mut (Vec<Strip<'k>>, Scratch), pass: Pass| {
             let Pass { kv_head, queries, shared, .. } = pass;
             found.clear();
             strips(&queries[0].row, kv_head, 0..shared, found);
@@ -179,7 +179,7 @@ impl<'a> Tiles<'a> {
                 strips(row, kv_head, shared..row.keys, found);
                 ends[place + 1] = found.len();
             }
-            let found = Found { strips: found, ends, scores };
+            let found = Found { strips: found, ends, scratch };
             let query = |of: &Query| &query(of.row.index)[of.head * heads.width..(of.head + 1) * heads.width];
             match queries.len() {
                 1 => pass.attend::<1>(heads, query, found),
@@ -218,13 +218,13 @@ struct Pass<'t, 'a, 'o> {
     out: [&'o mut [f32]; QUERIES_MAX],
 }
 
-/// The keys of a pass, and memory for their scores.
+/// The keys of a pass, and memory for what is made of them.
 struct Found<'k, 'f> {
     /// The shared ones, then each query's own.
     strips: &'f [Strip<'k>],
     /// Where the shared ones end, and each query's.
     ends: [usize; QUERIES_MAX + 1],
-    scores: &'f mut Vec<f32>,
+    scratch: &'f mut Scratch,
 }
 
 impl<'a> Pass<'_, 'a, '_> {
@@ -233,7 +233,7 @@ impl<'a> Pass<'_, 'a, '_> {
         mut self,
         heads: Heads,
         query: impl Fn(&Query<'a>) -> &'k [f32],
-        Found { strips, ends, scores }: Found<'k, '_>,
+        Found { strips, ends, scratch }: Found<'k, '_>,
     ) {
         Attend::<R> {
             queries: std::array::from_fn(|r| query(&self.queries[r])),
@@ -242,7 +242,7 @@ impl<'a> Pass<'_, 'a, '_> {
             own: std::array::from_fn(|r| &strips[ends[r]..ends[r + 1]]),
             scale: heads.scale,
             slopes: std::array::from_fn(|r| heads.slopes.map_or(0.0, |slopes| slopes[self.queries[r].head])),
-            scores,
+            scratch,
             out: std::array::from_fn(|r| std::mem::take(&mut self.out[r])),
         }
         .run();

@@ -16,8 +16,7 @@ use crate::checkpoint::Folder;
 use crate::error::{Error, Result};
 use crate::family::Model;
 use crate::image::{Crop, Preprocessor};
-use crate::kv::PageCopy;
-use crate::kv::{ImagePages, MediaSeen};
+use crate::kv::{ImagePages, KvDtype, MediaSeen, PageCopy};
 use crate::model;
 use crate::weights::Weights;
 
@@ -222,6 +221,7 @@ fn open(setting: Setting) -> (Arc<Calls>, Result<Gpu>) {
         device: Device::Emulated,
         threads: 1,
         dtype: Some(Dtype::Bf16),
+        kv_dtype: KvDtype::Auto,
         capacity,
         capacity_least,
         emulated: settings.clone(),
