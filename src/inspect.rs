@@ -151,9 +151,9 @@ impl Inspection {
             let part = parts.entry(part_of(&stored.name)).or_default();
             part.parameters += (stored.weight.rows * stored.weight.columns) as u64;
             // Tensors of one weight may be of several formats.
-            for tensor in weights.tensors(stored.weight)? {
-                part.bytes += tensor.bytes.len() as u64;
-                *part.dtypes.entry(tensor.dtype.to_string()).or_default() += 1;
+            for (bytes, format) in weights.part_formats(stored)? {
+                part.bytes += bytes;
+                *part.dtypes.entry(format.to_string()).or_default() += 1;
             }
             if let Some((block, which)) = gate_of(&stored.name) {
                 let values = weights.values(stored.weight)?;

@@ -23,6 +23,7 @@ pub use crate::backend::{
     Batch, Capacity, Device, KvConfig, PageCount, PoolShape, Request, Sampled, Tiling, report, tuning,
 };
 pub use crate::checkpoint::Dtype;
+pub use crate::checkpoint::quantised::{Codes, Owned, OwnedCodes, Quantised};
 pub use crate::engine::scheduler::{Bounds, PromptImage, RequestState, Scheduler, SequenceKind, Step, Tokens};
 pub use crate::graph::{
     Axis, Cost, Counts, Epilogue, Graph, Index, KvLayer, KvSource, KvSpace, Mask, Op, Plan, PlanKind, Plans, Tensor,
@@ -48,7 +49,14 @@ impl Numbers {
     pub fn weight(&mut self, kind: Kind, rows: usize, columns: usize, values: Vec<f32>) -> Weight {
         assert_eq!(values.len(), rows * columns);
         let weight = self.ask(kind, rows, columns);
-        self.tensors.insert(self.asked[weight.id].0.clone(), Values { shape: vec![rows, columns], values });
+        self.tensors.insert(self.asked[weight.id].0.clone(), Values::plain(vec![rows, columns], values));
+        weight
+    }
+
+    /// A matrix in few bits.
+    pub fn quantised(&mut self, matrix: Owned) -> Weight {
+        let weight = self.ask(Kind::Matrix, matrix.rows, matrix.columns);
+        self.tensors.insert(self.asked[weight.id].0.clone(), Values::quantised(matrix));
         weight
     }
 

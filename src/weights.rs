@@ -12,46 +12,11 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use crate::checkpoint::Format;
+use crate::checkpoint::quantised::{Owned, Quantised};
 use crate::checkpoint::{Checkpoint, Dtype, Tensor};
 use crate::error::{Error, Result};
 use crate::graph::Weight;
-
-/// How the numbers of one weight are kept, in a file or on a device. Activations have a format of their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// IEEE single precision.
-    F32,
-    /// IEEE half precision.
-    F16,
-    /// The upper half of a single.
-    Bf16,
-}
-
-impl Format {
-    /// Bytes of a matrix.
-    pub fn bytes(self, rows: usize, columns: usize) -> u64 {
-        let number = match self {
-            Format::F32 => 4,
-            Format::F16 | Format::Bf16 => 2,
-        };
-        (rows * columns) as u64 * number
-    }
-
-    /// The one that has the numbers of both.
-    fn common(self, other: Format) -> Format {
-        if self == other { self } else { Format::F32 }
-    }
-}
-
-impl From<Dtype> for Format {
-    fn from(dtype: Dtype) -> Format {
-        match dtype {
-            Dtype::F32 => Format::F32,
-            Dtype::F16 => Format::F16,
-            Dtype::Bf16 => Format::Bf16,
-        }
-    }
-}
 
 /// What a weight is to those who read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,11 +151,90 @@ enum Source {
 
 /// A tensor in memory.
 #[derive(Debug, Clone)]
-pub struct Values {
-    /// Outermost dimension first.
-    pub shape: Vec<usize>,
-    /// As many numbers.
-    pub values: Vec<f32>,
+pub enum Values {
+    /// Numbers.
+    Plain {
+        /// Outermost dimension first.
+        shape: Vec<usize>,
+        /// As many numbers.
+        values: Vec<f32>,
+    },
+    /// A matrix in few bits: its shape, and all that it has.
+    Quantised([usize; 2], Owned),
+}
+
+impl Values {
+    /// Numbers of a shape, outermost dimension first.
+    pub fn plain(shape: Vec<usize>, values: Vec<f32>) -> Values {
+        Values::Plain { shape, values }
+    }
+
+    /// A matrix in few bits, with codes of its own.
+    ///
+    /// # Panics
+    /// Parts of it that do not fit each other.
+    pub fn quantised(matrix: Owned) -> Values {
+        matrix.view(&[]).check();
+        Values::Quantised([matrix.rows, matrix.columns], matrix)
+    }
+
+    fn shape(&self) -> &[usize] {
+        match self {
+            Values::Plain { shape, .. } => shape,
+            Values::Quantised(shape, _) => shape,
+        }
+    }
+
+    fn format(&self) -> Format {
+        match self {
+            Values::Plain { .. } => Format::F32,
+            Values::Quantised(_, matrix) => matrix.view(&[]).format(),
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        match self {
+            Values::Plain { values, .. } => size_of_val(values.as_slice()) as u64,
+            Values::Quantised([rows, columns], _) => self.format().bytes(*rows, *columns),
+        }
+    }
+
+    fn part(&self) -> PartValues<'_> {
+        match self {
+            Values::Plain { shape, values } => {
+                let bytes = Cow::Borrowed(bytemuck::cast_slice(values));
+                PartValues::Plain(Tensor { dtype: Dtype::F32, shape, bytes })
+            }
+            Values::Quantised(_, matrix) => PartValues::Quantised(matrix.view(&[])),
+        }
+    }
+}
+
+/// A part of a weight: rows of it, as they lie in memory.
+#[derive(Debug, Clone)]
+pub enum PartValues<'a> {
+    /// Numbers.
+    Plain(Tensor<'a>),
+    /// Codes, with what makes numbers of them.
+    Quantised(Quantised<'a>),
+}
+
+impl PartValues<'_> {
+    /// Rows of a part of a matrix.
+    pub fn rows(&self) -> usize {
+        match self {
+            PartValues::Plain(tensor) => tensor.shape[0],
+            PartValues::Quantised(matrix) => matrix.rows,
+        }
+    }
+
+    /// All its numbers as f32.
+    fn to_f32(&self) -> Vec<f32> {
+        match self {
+            PartValues::Plain(tensor) => to_f32(tensor).collect(),
+            PartValues::Quantised(matrix) => matrix.values(),
+        }
+    }
 }
 
 /// How many rows a matrix is to have, or values a vector.
@@ -236,7 +280,7 @@ impl Weights {
         match &self.source {
             Source::Checkpoint(checkpoint) => checkpoint.bytes(),
             Source::Random => 0,
-            Source::Values(values) => values.values().map(|tensor| 4 * tensor.values.len() as u64).sum(),
+            Source::Values(values) => values.values().map(Values::bytes).sum(),
         }
     }
 
@@ -484,7 +528,7 @@ impl Weights {
         match &self.source {
             Source::Checkpoint(checkpoint) => checkpoint.format(part).map(Format::from),
             Source::Random => Ok(Format::Bf16),
-            Source::Values(_) => Ok(Format::F32),
+            Source::Values(values) => Ok(values[part].format()),
         }
     }
 
@@ -497,7 +541,7 @@ impl Weights {
             Source::Random => Ok(&[]),
             Source::Values(values) => {
                 let tensor = values.get(part).ok_or_else(|| Error::invalid("memory", part, "a tensor", "none"))?;
-                Ok(&tensor.shape)
+                Ok(tensor.shape())
             }
         }
     }
@@ -510,29 +554,42 @@ impl Weights {
         }
     }
 
-    /// The tensors of a weight, in order; mapped, not copied, where the file allows.
-    pub fn tensors(&self, weight: Weight) -> Result<Vec<Tensor<'_>>> {
-        let tensor = |part: &String| match &self.source {
-            Source::Checkpoint(checkpoint) => checkpoint.tensor(part),
+    /// The parts of a weight as they stand in the file, in order; mapped, not copied, where the file allows. Those of a
+    /// matrix of [`Layout::Rows`] are its rows, from the first to the last.
+    ///
+    /// # Errors
+    /// Numbers that the engine cannot read: file, tensor, expected, found.
+    pub fn parts(&self, weight: Weight) -> Result<Vec<PartValues<'_>>> {
+        let part = |part: &String| match &self.source {
+            Source::Checkpoint(checkpoint) => checkpoint.tensor(part).map(PartValues::Plain),
             Source::Random => unreachable!("what is made up is never read"),
-            Source::Values(values) => {
-                let Values { shape, values } = &values[part];
-                let bytes = Cow::Borrowed(bytemuck::cast_slice(values));
-                Ok(Tensor { dtype: Dtype::F32, shape, bytes })
-            }
+            Source::Values(values) => Ok(values[part].part()),
         };
-        self.get(weight).parts.iter().map(tensor).collect()
+        self.get(weight).parts.iter().map(part).collect()
+    }
+
+    /// Bytes and format of each part of a weight in the file.
+    ///
+    /// # Errors
+    /// As for [`Weights::parts`].
+    pub fn part_formats(&self, stored: &Stored) -> Result<Vec<(u64, Format)>> {
+        let bytes = |part: &String| match &self.source {
+            Source::Checkpoint(checkpoint) => checkpoint.tensor_bytes(part),
+            Source::Random => 0,
+            Source::Values(values) => values[part].bytes(),
+        };
+        stored.parts.iter().map(|part| Ok((bytes(part), self.format(part)?))).collect()
     }
 
     /// All values of a weight as f32, rows in the order the model wants.
     pub fn values(&self, weight: Weight) -> Result<Vec<f32>> {
-        let tensors = self.tensors(weight)?;
+        let parts = self.parts(weight)?;
         let stacked = || {
             let mut values = Vec::with_capacity(weight.rows * weight.columns);
-            tensors.iter().for_each(|tensor| values.extend(to_f32(tensor)));
+            parts.iter().for_each(|part| values.extend(part.to_f32()));
             values
         };
-        let part = |index: usize| to_f32(&tensors[index]).collect::<Vec<f32>>();
+        let part = |index: usize| parts[index].to_f32();
         Ok(match self.get(weight).layout {
             Layout::Rows => stacked(),
             Layout::Interleaved(heads) => uninterleaved(&stacked(), heads, weight.rows * weight.columns / (3 * heads)),
@@ -540,11 +597,9 @@ impl Weights {
             Layout::AlternatingColumns(blocks) => in_blocks(stacked(), weight.columns, blocks),
             Layout::Gated => {
                 let gate = part(1)[0].tanh();
-                to_f32(&tensors[0]).map(|value| gate * value).collect()
+                part(0).into_iter().map(|value| gate * value).collect()
             }
-            Layout::TilePositions(tokens) => {
-                tile_positions(&std::array::from_fn(part), to_f32(&tensors[3]), tokens, weight.columns)
-            }
+            Layout::TilePositions(tokens) => tile_positions(&std::array::from_fn(part), tokens, weight.columns),
         })
     }
 }
@@ -577,10 +632,10 @@ fn in_blocks(mut values: Vec<f32>, columns: usize, blocks: usize) -> Vec<f32> {
 }
 
 /// See [`Layout::TilePositions`].
-fn tile_positions(parts: &[Vec<f32>; 6], tiles: impl Iterator<Item = f32>, tokens: usize, width: usize) -> Vec<f32> {
-    let [class, position, gate, _, embedding, embedding_gate] = parts;
+fn tile_positions(parts: &[Vec<f32>; 6], tokens: usize, width: usize) -> Vec<f32> {
+    let [class, position, gate, tiles, embedding, embedding_gate] = parts;
     let (gate, embedding_gate) = (gate[0].tanh(), embedding_gate[0].tanh());
-    let at = |(index, tile): (usize, f32)| {
+    let at = |(index, tile): (usize, &f32)| {
         let (row, column) = (index / width, index % width);
         let (tile_of, token) = (row / tokens, row % tokens);
         let added = match token {
@@ -589,7 +644,7 @@ fn tile_positions(parts: &[Vec<f32>; 6], tiles: impl Iterator<Item = f32>, token
         };
         added + (1.0 - gate) * position[token * width + column] + gate * tile
     };
-    tiles.enumerate().map(at).collect()
+    tiles.iter().enumerate().map(at).collect()
 }
 
 /// (head, q/k/v, entries) to (q/k/v, head, entries); `entries` values for each pair.
@@ -607,6 +662,7 @@ fn uninterleaved(values: &[f32], heads: usize, entries: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::quantised::OwnedCodes;
 
     /// A matrix in three tensors, with its bias; whatever else is asked for is one tensor.
     #[derive(Debug)]
@@ -630,7 +686,10 @@ mod tests {
 
     /// Rows of two columns, and as many biases: 8 of queries, 4 of keys and of values; and all of them in one tensor.
     fn grouped() -> Weights {
-        let tensor = |shape: Vec<usize>, value: f32| Values { values: vec![value; shape.iter().product()], shape };
+        let tensor = |shape: Vec<usize>, value: f32| {
+            let values = vec![value; shape.iter().product()];
+            Values::plain(shape, values)
+        };
         let mut tensors = BTreeMap::from([("fused".to_owned(), tensor(vec![16, 2], 4.0))]);
         for (name, rows, value) in [("q", 8, 1.0), ("k", 4, 2.0), ("v", 4, 3.0)] {
             tensors.insert(name.to_owned(), tensor(vec![rows, 2], value));
@@ -681,9 +740,29 @@ mod tests {
     }
 
     #[test]
-    fn a_format_says_what_its_numbers_take() {
-        assert_eq!([Format::F32, Format::F16, Format::Bf16].map(|format| format.bytes(3, 5)), [60, 30, 30]);
-        assert_eq!(Format::F16.common(Format::F16), Format::F16);
-        assert_eq!(Format::F16.common(Format::Bf16), Format::F32, "neither has the numbers of the other");
+    fn a_stack_mixes_formats() {
+        let matrix = Owned {
+            rows: 2,
+            columns: 2,
+            codes: OwnedCodes::Int8,
+            bytes: Some(vec![1, 2, 3, 0xfc]),
+            group: 2,
+            scales: vec![0.5, 2.0],
+            zeros: None,
+            order: None,
+        };
+        let plain = |rows: usize, value: f32| Values::plain(vec![rows, 2], vec![value; 2 * rows]);
+        let tensors = [("q", plain(1, 7.0)), ("k", Values::quantised(matrix)), ("v", plain(1, 9.0))];
+        let tensors = tensors.map(|(name, values)| (name.to_owned(), values));
+        let mut weights = Weights::of(Source::Values(tensors.into()), Box::new(Parts));
+        let stack = weights.stacked("qkv", &[1, 2, 1], 2).unwrap();
+        assert_eq!(weights.values(stack).unwrap(), [7.0, 7.0, 0.5, 1.0, 6.0, -8.0, 9.0, 9.0]);
+        let parts = weights.parts(stack).unwrap();
+        assert!(matches!(parts[..], [PartValues::Plain(_), PartValues::Quantised(_), PartValues::Plain(_)]));
+        assert_eq!(parts.iter().map(PartValues::rows).collect::<Vec<_>>(), [1, 2, 1]);
+        let int8 = Format::Int8 { group: None };
+        let formats = weights.part_formats(weights.get(stack)).unwrap();
+        assert_eq!(formats, [(8, Format::F32), (12, int8), (8, Format::F32)]);
+        assert_eq!(weights.bytes(), 28);
     }
 }

@@ -6,15 +6,18 @@
 
 mod folder;
 mod foreign;
+mod format;
 mod mapped;
 mod names;
 pub mod pickle;
+pub mod quantised;
 pub mod safetensors;
 pub mod torch;
 pub mod zip;
 
 pub(crate) use crate::parse::kind;
 pub use folder::Folder;
+pub use format::Format;
 pub use mapped::Load;
 
 use crate::error::{Error, Result};
@@ -110,8 +113,37 @@ pub struct Tensor<'a> {
 pub enum Element {
     /// A format that the engine reads.
     Float(Dtype),
+    /// Codes or counts: bytes that a quantised weight is made of, no numbers by themselves.
+    Stored(Stored),
     /// A format that is listed but refused when its bytes are asked for.
     Other(String),
+}
+
+/// What the parts of a quantised weight may be stored as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stored {
+    /// Signed bytes.
+    I8,
+    /// Bytes.
+    U8,
+    /// Signed words of 4 bytes.
+    I32,
+    /// Signed words of 8 bytes.
+    I64,
+    /// Floats of a byte: 4 bits of exponent, 3 of fraction, no infinities.
+    F8E4M3,
+}
+
+impl fmt::Display for Stored {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Stored::I8 => "I8",
+            Stored::U8 => "U8",
+            Stored::I32 => "I32",
+            Stored::I64 => "I64",
+            Stored::F8E4M3 => "F8_E4M3",
+        })
+    }
 }
 
 /// Where a tensor lies in its file. A parser hands it out only after checking that all of it is inside the file.
@@ -287,6 +319,11 @@ impl Checkpoint {
         self.tensors.get(name).map_or(&self.path, |place| self.files[place.file].path())
     }
 
+    /// Bytes that a tensor has in its file; none if there is none of this name.
+    pub(crate) fn tensor_bytes(&self, name: &str) -> u64 {
+        self.tensors.get(name).map_or(0, |place| place.layout.length as u64)
+    }
+
     /// Bytes of all tensors together.
     pub fn bytes(&self) -> u64 {
         self.tensors.values().map(|place| place.layout.length as u64).sum()
@@ -323,10 +360,13 @@ impl Checkpoint {
     pub(crate) fn format(&self, name: &str) -> Result<Dtype> {
         match &self.place(name)?.layout.element {
             Element::Float(dtype) => Ok(*dtype),
-            Element::Other(found) => {
-                Err(Error::invalid(self.file_of(name), name, "numbers in F32, F16 or BF16", found))
-            }
+            Element::Stored(found) => Err(self.not_numbers(name, found)),
+            Element::Other(found) => Err(self.not_numbers(name, found)),
         }
+    }
+
+    fn not_numbers(&self, name: &str, found: impl fmt::Display) -> Error {
+        Error::invalid(self.file_of(name), name, "numbers in F32, F16 or BF16", found)
     }
 
     fn place(&self, name: &str) -> Result<&Place> {

@@ -4,7 +4,7 @@
 //! cover the rest of the file exactly, without gap or overlap, as the format demands; so a truncated or padded file
 //! never opens.
 
-use super::{Dtype, ELEMENTS_MAX, Element, Layout, RANK_MAX, TENSORS_MAX, Table, elements};
+use super::{Dtype, ELEMENTS_MAX, Element, Layout, RANK_MAX, Stored, TENSORS_MAX, Table, elements};
 use crate::error::{Error, Result};
 use ::safetensors::Dtype as Format;
 use serde::de::{DeserializeOwned, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -87,6 +87,11 @@ impl Entry {
             Format::F32 => Element::Float(Dtype::F32),
             Format::F16 => Element::Float(Dtype::F16),
             Format::BF16 => Element::Float(Dtype::Bf16),
+            Format::I8 => Element::Stored(Stored::I8),
+            Format::U8 => Element::Stored(Stored::U8),
+            Format::I32 => Element::Stored(Stored::I32),
+            Format::I64 => Element::Stored(Stored::I64),
+            Format::F8_E4M3 => Element::Stored(Stored::F8E4M3),
             other => Element::Other(other.to_string()),
         };
         Ok(Layout { element, shape: self.shape.0, strides: None, start: data_start + start, length: stop - start })

@@ -23,7 +23,7 @@ use crate::graph::{
     Axis, Counts, Epilogue, Index, KvLayer, KvSource, KvSpace, Mask, Op, PlanKind, Plans, Tensor, Weight,
 };
 use crate::kv::{KvDtype, MEDIA_PAGE_ROWS, PAGE_TOKENS, PageCopy};
-use crate::weights::{Kind, Layout, Weights};
+use crate::weights::{Kind, Layout, PartValues, Weights};
 use attention::{Rows, Strip};
 #[cfg(feature = "eval")]
 pub(crate) use matrix::dot_products;
@@ -98,8 +98,8 @@ impl Cpu {
         let small = weights.bytes() <= WIDENED_BYTES_MAX;
         let mut owned = Vec::with_capacity(weights.list().len());
         for stored in weights.list() {
-            let tensors = weights.tensors(stored.weight)?;
-            let mapped = tensors.iter().all(|tensor| match in_place(tensor) {
+            let parts = weights.parts(stored.weight)?;
+            let mapped = parts.iter().all(|part| match in_place(part) {
                 Some(Values::F32(_)) => true,
                 Some(Values::Pairs(_) | Values::Bytes(..)) => !small,
                 None => false,
@@ -196,8 +196,8 @@ impl Backend for Cpu {
 }
 
 /// The values of a tensor where they lie, if they are in the map.
-fn in_place<'a>(tensor: &Stored<'a>) -> Option<Values<'a>> {
-    let Cow::Borrowed(bytes) = tensor.bytes else { return None };
+fn in_place<'a>(part: &PartValues<'a>) -> Option<Values<'a>> {
+    let PartValues::Plain(tensor @ Stored { bytes: Cow::Borrowed(bytes), .. }) = part else { return None };
     let columns: usize = tensor.shape.iter().skip(1).product();
     let aligned = match tensor.dtype {
         Dtype::F32 => bytemuck::try_cast_slice(bytes).ok().map(Values::F32),
@@ -245,10 +245,10 @@ impl Memory {
         let parts = match &self.owned[weight.id] {
             Some(values) => vec![(weight.rows, Values::F32(values))],
             None => {
-                let tensors = self.weights.tensors(weight)?;
-                let in_place = tensors.iter().map(|tensor| {
-                    (tensor.shape[0], in_place(tensor).expect("what is not in place was loaded at start"))
-                });
+                let parts = self.weights.parts(weight)?;
+                let in_place = parts
+                    .iter()
+                    .map(|part| (part.rows(), in_place(part).expect("what is not in place was loaded at start")));
                 in_place.collect()
             }
         };

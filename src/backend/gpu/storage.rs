@@ -43,6 +43,9 @@ pub fn store_rows(format: Format, dtype: Dtype, source: &[u8], columns: usize, p
             (Format::F32, Dtype::Bf16) => {
                 each(row, values, |bytes| (bf16::from_le_bytes(bytes).to_f32().to_le_bytes(), true))
             }
+            (Format::Int8 { .. } | Format::Fp8 { .. } | Format::Int4 { .. }, _) => {
+                unreachable!("codes are made numbers before they are stored")
+            }
         }
     };
     let rows = out.par_chunks_exact_mut(pitch).zip(source.par_chunks_exact(row_bytes));

@@ -6,7 +6,7 @@ use super::storage::{padded, store_rows};
 use crate::checkpoint::Dtype;
 use crate::error::{Error, Result};
 use crate::graph::Weight;
-use crate::weights::{Format, Kind, Layout, Stored, Weights};
+use crate::weights::{Format, Kind, Layout, PartValues, Stored, Weights};
 
 /// Allocations start at multiples of it.
 pub const ALIGNMENT: u64 = 256;
@@ -48,9 +48,10 @@ pub fn allocate(driver: &mut dyn Driver, sizes: &[u64]) -> Result<(Vec<Address>,
     Ok((vec![whole], starts.into_iter().map(|start| whole.plus(start)).collect()))
 }
 
-/// f16 where the checkpoint is in f16 throughout, else bf16: its range is that of f32.
+/// f16 where all numbers of the checkpoint are in f16, else bf16: its range is that of f32.
 pub fn suggested(weights: &Weights) -> Dtype {
-    let all_f16 = weights.list().iter().all(|stored| stored.format == Format::F16);
+    let mut plain = weights.list().iter().filter(|stored| !stored.format.is_quantised());
+    let all_f16 = plain.all(|stored| stored.format == Format::F16);
     if all_f16 { Dtype::F16 } else { Dtype::Bf16 }
 }
 
@@ -136,8 +137,11 @@ fn send_matrix(
         let values = weights.values(stored.weight)?;
         return send(Dtype::F32, bytemuck::cast_slice(&values), &stored.parts[0]);
     }
-    for (tensor, part) in weights.tensors(stored.weight)?.iter().zip(&stored.parts) {
-        send(tensor.dtype, &tensor.bytes, part)?;
+    for (values, part) in weights.parts(stored.weight)?.iter().zip(&stored.parts) {
+        match values {
+            PartValues::Plain(tensor) => send(tensor.dtype, &tensor.bytes, part)?,
+            PartValues::Quantised(matrix) => send(Dtype::F32, bytemuck::cast_slice(&matrix.values()), part)?,
+        }
     }
     Ok(())
 }
