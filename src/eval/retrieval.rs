@@ -233,7 +233,7 @@ pub fn nearest(
     let dimension = support.dimension;
     let mut found: Vec<BinaryHeap<Neighbour>> = Vec::new();
     found.resize_with(queries.count(), || BinaryHeap::with_capacity(k.min(support.count())));
-    let (mut panels, mut similarities) = (Vec::new(), Vec::new());
+    let mut similarities = Vec::new();
     let (asks, present) = (queries.present(), support.present());
     for (batch, found) in found.chunks_mut(QUERIES).enumerate() {
         let first = batch * QUERIES;
@@ -241,15 +241,12 @@ pub fn nearest(
         let block = SIMILARITIES / queries.len();
         for (number, rows) in support.values.chunks(block * dimension).enumerate() {
             similarities.resize(rows.len() / dimension * queries.len(), 0.0);
-            dot_products(&queries, rows, &mut panels, &mut similarities);
-            // Similarities of 16 queries with one row are a cache line.
-            found.par_chunks_mut(16).enumerate().for_each(|(part, found)| {
-                for (row, similarities) in (number * block..).zip(similarities.chunks_exact(queries.len())) {
-                    for (query, found) in (part * 16..).zip(found.iter_mut()) {
-                        let candidate = Neighbour { row, similarity: similarities[query] };
-                        let allowed = || asks[first + query] && present[row] && allowed(first + query, row);
-                        pick(found, k, candidate, allowed);
-                    }
+            dot_products(&queries, rows, &mut similarities);
+            let of_query = similarities.par_chunks_exact(rows.len() / dimension);
+            found.par_iter_mut().zip(of_query).enumerate().for_each(|(query, (found, similarities))| {
+                for (row, &similarity) in (number * block..).zip(similarities) {
+                    let allowed = || asks[first + query] && present[row] && allowed(first + query, row);
+                    pick(found, k, Neighbour { row, similarity }, allowed);
                 }
             });
         }

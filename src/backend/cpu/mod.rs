@@ -2,10 +2,15 @@
 //! checkpoint in the type they have; nothing is copied but vectors, layouts that differ, and models that are small.
 
 mod attention;
+mod formats;
 mod frames;
+mod linear;
+mod machine;
 mod matrix;
+mod panels;
 mod pointwise;
 mod pool;
+mod product;
 mod simd;
 mod tiles;
 
@@ -19,26 +24,22 @@ use super::devices::memory_available;
 use super::{Backend, BackendOptions, Batch, Capacity, KvConfig, PageCount, PoolShape, Tiling};
 use crate::checkpoint::{Dtype, Tensor as Stored};
 use crate::error::{Error, Result};
-use crate::graph::{
-    Axis, Counts, Epilogue, Index, KvLayer, KvSource, KvSpace, Mask, Op, PlanKind, Plans, Tensor, Weight,
-};
+use crate::graph::{Axis, Counts, Index, KvLayer, KvSource, KvSpace, Mask, Op, PlanKind, Plans, Tensor, Weight};
 use crate::kv::{KvDtype, MEDIA_PAGE_ROWS, PAGE_TOKENS, PageCopy};
 use crate::weights::{Kind, Layout, PartValues, Weights};
 use attention::{Rows, Strip};
-#[cfg(feature = "eval")]
-pub(crate) use matrix::dot_products;
-use matrix::{Matrix, Values, product};
-use pointwise::{add, finish, normalise, rotate};
+use matrix::{Matrix, Values};
+use panels::Strips;
+use pointwise::{normalise, rotate};
 use pool::Pool;
+#[cfg(feature = "eval")]
+pub(crate) use product::dot_products;
 use tiles::{Heads, Row, Tiles};
 
 /// Most worker threads.
 pub const THREADS_MAX: usize = 1024;
 /// Models of fewer bytes are widened to f32 once, when they are opened, instead of at each use.
 const WIDENED_BYTES_MAX: u64 = 64 << 20;
-/// Rows and columns of a transposed product that are finished at a time.
-const ROWS: usize = 16;
-const COLUMNS: usize = 64;
 /// Elementwise work on fewer values stays on one thread.
 const PARALLEL_MIN: usize = 1 << 15;
 
@@ -61,9 +62,7 @@ pub(super) struct Cpu {
 #[derive(Default)]
 struct Scratch {
     /// The left operand, rearranged.
-    panels: Vec<f32>,
-    /// The product, transposed.
-    product: Vec<f32>,
+    strips: Strips,
 }
 
 /// Who attends to what in a batch.
@@ -100,8 +99,8 @@ impl Cpu {
         for stored in weights.list() {
             let parts = weights.parts(stored.weight)?;
             let mapped = parts.iter().all(|part| match in_place(part) {
-                Some(Values::F32(_)) => true,
-                Some(Values::Pairs(_) | Values::Bytes(..)) => !small,
+                Some(Values::Plain(dtype, _)) => dtype == Dtype::F32 || !small,
+                Some(Values::Quantised(_)) => true,
                 None => false,
             });
             let stays = stored.kind == Kind::Matrix && stored.layout == Layout::Rows && mapped;
@@ -195,16 +194,13 @@ impl Backend for Cpu {
     }
 }
 
-/// The values of a tensor where they lie, if they are in the map.
+/// The values of a part where they lie, if they are in the map.
 fn in_place<'a>(part: &PartValues<'a>) -> Option<Values<'a>> {
-    let PartValues::Plain(tensor @ Stored { bytes: Cow::Borrowed(bytes), .. }) = part else { return None };
-    let columns: usize = tensor.shape.iter().skip(1).product();
-    let aligned = match tensor.dtype {
-        Dtype::F32 => bytemuck::try_cast_slice(bytes).ok().map(Values::F32),
-        Dtype::Bf16 if columns.is_multiple_of(2) => bytemuck::try_cast_slice(bytes).ok().map(Values::Pairs),
-        Dtype::Bf16 | Dtype::F16 => None,
-    };
-    Some(aligned.unwrap_or(Values::Bytes(tensor.dtype, bytes)))
+    match part {
+        PartValues::Plain(Stored { dtype, bytes: Cow::Borrowed(bytes), .. }) => Some(Values::Plain(*dtype, bytes)),
+        PartValues::Plain(_) => None,
+        PartValues::Quantised(matrix) => Some(Values::Quantised(*matrix)),
+    }
 }
 
 /// One row of activations.
@@ -243,7 +239,7 @@ impl Memory {
 
     fn matrix(&self, weight: Weight) -> Result<Matrix<'_>> {
         let parts = match &self.owned[weight.id] {
-            Some(values) => vec![(weight.rows, Values::F32(values))],
+            Some(values) => vec![(weight.rows, Values::of_f32(values))],
             None => {
                 let parts = self.weights.parts(weight)?;
                 let in_place = parts
@@ -324,78 +320,6 @@ impl Memory {
         };
         slots[written.buffer] = taken;
         result
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "an operation's operands, taken apart once")]
-    fn linear(
-        &self,
-        x: &[&[f32]],
-        weight: Weight,
-        bias: Option<Weight>,
-        epilogue: &Epilogue,
-        batch: &Batch,
-        written: &Tensor,
-        out: &mut [f32],
-        slots: &[Vec<f32>],
-        scratch: &mut Scratch,
-    ) -> Result<()> {
-        let (rows, width) = (x.len(), written.width);
-        let weight_rows = epilogue.weight_rows(width);
-        scratch.product.resize(scratch.product.len().max(rows * weight_rows), 0.0);
-        let product_of = &mut scratch.product[..rows * weight_rows];
-        product(x, &self.matrix(weight)?, weight_rows, &mut scratch.panels, product_of);
-        let product_of = &*product_of;
-        let bias = bias.map(|bias| self.vector(bias));
-        let gate = epilogue.gate.map(|gate| self.vector(gate));
-        let finish_rows = |(tile, out): (usize, &mut [f32])| {
-            let first = tile * ROWS;
-            let mut block = [[0f32; COLUMNS]; ROWS];
-            let mut second = [[0f32; COLUMNS]; ROWS];
-            let transpose = |block: &mut [[f32; COLUMNS]; ROWS], columns: Range<usize>, count: usize| {
-                for (place, column) in columns.enumerate() {
-                    let values = &product_of[column * rows + first..][..count];
-                    values.iter().enumerate().for_each(|(r, &value)| block[r][place] = value);
-                }
-            };
-            for from in (0..width).step_by(COLUMNS) {
-                let columns = from..(from + COLUMNS).min(width);
-                let beyond = width + columns.start..width + columns.end;
-                transpose(&mut block, columns.clone(), out.len() / width);
-                if epilogue.paired {
-                    transpose(&mut second, beyond.clone(), out.len() / width);
-                }
-                for (r, out) in out.chunks_exact_mut(width).enumerate() {
-                    let (values, factors) = (&mut block[r][..columns.len()], &mut second[r][..columns.len()]);
-                    let out = &mut out[columns.clone()];
-                    if let Some(bias) = bias {
-                        add(values, &bias[columns.clone()]);
-                    }
-                    if let (Some(bias), true) = (bias, epilogue.paired) {
-                        add(factors, &bias[beyond.clone()]);
-                    }
-                    finish(values, epilogue.paired.then_some(&*factors), gate, &columns, epilogue);
-                    if epilogue.seeing_only && batch.media[first + r].images == 0 {
-                        // The residual as it is: -0 plus 0 would be another number.
-                        values.fill(-0.0);
-                    }
-                    match &epilogue.residual {
-                        Some(residual) if residual.buffer != written.buffer => {
-                            let residual = &row(slots, residual, first + r)[columns.clone()];
-                            out.iter_mut().zip(residual).for_each(|(out, residual)| *out = *residual);
-                            add(out, values);
-                        }
-                        Some(_) => add(out, values),
-                        None => out.copy_from_slice(values),
-                    }
-                }
-            }
-        };
-        if out.len() < PARALLEL_MIN {
-            out.chunks_mut(ROWS * width).enumerate().for_each(finish_rows);
-        } else {
-            out.par_chunks_mut(ROWS * width).enumerate().for_each(finish_rows);
-        }
-        Ok(())
     }
 
     fn attention<'s>(
@@ -514,7 +438,7 @@ impl Memory {
             };
             out.copy_from_slice(matrix.row(entry, &mut scratch));
             if let Some(tensor) = add {
-                self::add(out, row(slots, tensor, token));
+                pointwise::add(out, row(slots, tensor, token));
             }
         }
         Ok(())
