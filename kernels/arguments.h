@@ -13,12 +13,17 @@ struct Rows {
     uint32_t unused;
 };
 
-/// Pages of keys and values: row r of page p starts at keys + (p * page_rows + r) * width.
+/// Pages of keys and values. In T: row r of page p starts at keys + (p * page_rows + r) * width. In 8 bits rows come in
+/// stripes of 16, a stripe head by head: codes (16, head_width), then the scales of the 16 rows in bf16. So the stripe
+/// of row r, a multiple of 16, starts at byte (p * page_rows + r) * row_bytes. A code stands for its product with the
+/// scale of its row and head (src/kv/dtype.rs).
 struct Pages {
     void* keys;
     void* values;
-    uint32_t page_rows;
-    uint32_t width;  // all heads
+    uint32_t page_rows;  // a multiple of 16
+    uint32_t width;      // all heads
+    uint32_t row_bytes;  // in 8 bits: of a row with its scales; 0: pages are in T
+    uint32_t unused;
 };
 
 enum class Activation : uint32_t { None, Gelu, GeluTanh, QuickGelu, Relu, Silu, SquaredRelu };
@@ -194,7 +199,7 @@ struct GatedCrossAttentionArguments {
     Rows out;  // may be x
     NormArguments norm;  // only weight, bias, layer, epsilon are read
     HeadNorm query_norm;
-    Pages pages;
+    Pages pages;  // in T
     const uint32_t* tables;
     const uint32_t* order;
     const MediaTile* tiles;
@@ -326,10 +331,10 @@ struct AppendArguments {
 
 /// pointwise.cu: whole pages of all layers copied: `from` and `to` are page numbers.
 struct CopyPageArguments {
-    void* keys;    // (layers, pages, page_rows, width) T
+    void* keys;    // (layers, pages), in any format
     void* values;
-    uint64_t layer_pitch;  // elements of one layer
-    uint64_t page_size;    // elements of one page
+    uint64_t layer_pitch;  // 16-bit words of one layer
+    uint64_t page_size;    // 16-bit words of one page
     uint32_t from;
     uint32_t to;
     uint32_t layers;

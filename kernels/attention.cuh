@@ -8,7 +8,8 @@
 //
 // Scores and outputs go through mma.m16n8k16. A tile costs as many steps of 16 keys as it has keys; the steps left out
 // would have added exact zeros. WIDTH is the padded head width (64, 80, 96 or 128); a head's width is a multiple of 16
-// up to it, and the columns beyond are zeros in shared memory.
+// up to it, and the columns beyond are zeros in shared memory. Keys and values of pages in 8 bits arrive as codes and
+// become numbers of T where they are, so that all that follows is the same.
 //
 // In mma fragments a lane holds two rows, lane / 4 and lane / 4 + 8, at columns 2 (lane % 4) and one after; arrays of
 // two are over those rows. fmaf is written out so that the compiler cannot round one form otherwise than another.
@@ -18,6 +19,7 @@
 constexpr uint32_t KEYS = 64;                 // keys of a tile
 constexpr uint32_t STRIPE = 16;               // query rows of a warp; keys of a step
 constexpr uint32_t STRIPES = KEYS / STRIPE;   // of a tile of keys, and of a block's queries
+constexpr uint32_t CODES = 16;                // of a vector in 8 bits
 constexpr uint32_t QUERIES = 64;              // query rows of a block whose warps have one stripe each
 constexpr uint32_t ATTENTION_THREADS = 128;
 constexpr float LOG2_E = 1.4426950408889634f;
@@ -43,6 +45,7 @@ struct KeySource {
     uint32_t count;         // keys; of images those of their pages if all were full
     const uint32_t* table;  // text: page numbers; images: of each page its number and its rows; null: keys in order
     uint32_t page_rows;     // text: a multiple of 16, less than KEYS; images: KEYS
+    uint32_t row_bytes;     // as in Pages; where it is not 0, keys and values are this head's codes of row 0
 };
 
 /// A tile of keys: how many it has, and in lanes 0 to 3 the row where that stripe of it starts.
@@ -172,6 +175,57 @@ DEVICE void copy_stripe(HeadRow<T, WIDTH>* stripe, const T* from, uint32_t strid
     }
 }
 
+/// Starts copying such rows in 8 bits to where widen_tile wants them: codes to the second half of each row's columns,
+/// the stripe's scales behind the columns of its first two rows.
+template <typename T, uint32_t WIDTH>
+DEVICE void copy_codes(HeadRow<T, WIDTH>* stripe, const char* from, uint32_t rows, uint32_t head_width) {
+    const uint32_t lane = threadIdx.x % LANES;
+#pragma unroll 1  // addresses for each turn would be kept in registers that the sums need
+    for (uint32_t vector = lane; vector < STRIPE * WIDTH / CODES; vector += LANES) {
+        const uint32_t row = vector / (WIDTH / CODES), column = vector % (WIDTH / CODES) * CODES;
+        copy_async_16(&stripe[row][(WIDTH + column) / sizeof(T)], from + row * head_width + column,
+                      column < head_width && row < rows);
+    }
+    if (lane < 2) copy_async_16(&stripe[lane][WIDTH], from + STRIPE * head_width + lane * sizeof(Word4), true);
+}
+
+/// Four codes times a scale. A code with its sign bit turned is code + 128, and as the last byte of 2^23 a float.
+template <typename T>
+DEVICE Word2 widen(uint32_t codes, float scale) {
+    const uint32_t turned = codes ^ 0x80808080u;
+    float value[4];
+#pragma unroll
+    for (uint32_t i = 0; i < 4; ++i) {
+        value[i] = (float_of_bits(0x4b000000u | (turned >> 8 * i & 0xffu)) - (0x1p23f + 128.0f)) * scale;
+    }
+    return {pack<T>(value[0], value[1]), pack<T>(value[2], value[3])};
+}
+
+/// Turns a tile of `keys` keys in 8 bits, which has arrived, into numbers of T where it is; rows behind them in their
+/// stripe become zeros. `threads` threads take a row each, from the left: numbers end before the codes that are left.
+template <typename T, uint32_t WIDTH>
+DEVICE void widen_tile(KeyTile<T, WIDTH>& tile, uint32_t keys, uint32_t thread, uint32_t threads) {
+    const uint32_t filled = divide_up(keys, STRIPE) * STRIPE;
+#pragma unroll 1
+    for (; thread < 2 * KEYS; thread += threads) {
+        HeadRow<T, WIDTH>* const rows = thread < KEYS ? tile.keys : tile.values;
+        const uint32_t row = thread % KEYS, in_stripe = row % STRIPE;
+        if (row >= filled) continue;
+        const T* scales = rows[row - in_stripe + in_stripe / VECTOR] + WIDTH;
+        const bf16* scale_at = reinterpret_cast<const bf16*>(scales) + in_stripe % VECTOR;
+        const float scale = row < keys ? to_float(load_shared(scale_at)) : 0.0f;
+        Word4* const words = reinterpret_cast<Word4*>(rows[row]);
+#pragma unroll
+        for (uint32_t vector = 0; vector < WIDTH / CODES; ++vector) {
+            const Word4 codes = load_shared(words + WIDTH / CODES + vector);
+            const Word2 first = widen<T>(codes.x, scale), second = widen<T>(codes.y, scale);
+            const Word2 third = widen<T>(codes.z, scale), last = widen<T>(codes.w, scale);
+            store_shared(words + 2 * vector, Word4{first.x, first.y, second.x, second.y});
+            store_shared(words + 2 * vector + 1, Word4{third.x, third.y, last.x, last.y});
+        }
+    }
+}
+
 /// The tile at key `first` of a source. A page of an image is a tile, whether full or not.
 template <typename T>
 DEVICE TilePlace tile_place(const KeySource<T>& source, uint32_t first) {
@@ -198,8 +252,14 @@ DEVICE void load_parts(KeyTile<T, WIDTH>& tile, const KeySource<T>& source, cons
         if (rows == 0) continue;
         const bool keys = part < STRIPES;
         const uint32_t stride = keys ? source.key_stride : source.value_stride;
-        const T* from = (keys ? source.keys : source.values) + start * stride;
-        copy_stripe<T, WIDTH>((keys ? tile.keys : tile.values) + row, from, stride, rows, head_width);
+        HeadRow<T, WIDTH>* const to = (keys ? tile.keys : tile.values) + row;
+        const T* from = keys ? source.keys : source.values;
+        if (source.row_bytes == 0) {
+            copy_stripe<T, WIDTH>(to, from + start * stride, stride, rows, head_width);
+        } else {
+            const char* codes = reinterpret_cast<const char*>(from) + start * source.row_bytes;
+            copy_codes<T, WIDTH>(to, codes, rows, head_width);
+        }
     }
 }
 
@@ -457,6 +517,10 @@ DEVICE void walk(Accumulator<WIDTH, N>& attended, const Rows& view, const HeadNo
         block_barrier();
         const uint32_t next = first + KEYS, present = keys;
         if (next < source.count) keys = load_tile(tiles[next / KEYS % 2], source, next, head_width);
+        if (source.row_bytes != 0) {
+            widen_tile(tiles[first / KEYS % 2], present, threadIdx.x, blockDim.x);
+            block_barrier();
+        }
         const Visible<N> seen = sight_of_tile(source, sight, first, present);
         if (rows > 0) attend(attended, queries, tiles[first / KEYS % 2], first, seen, scoring);
     }
@@ -484,14 +548,18 @@ DEVICE void store_rows(const Accumulator<WIDTH, N>& attended, const Rows& out, c
 
 /// The first `count` keys of pages, for one head of keys; `table` and `count` as in KeySource.
 template <typename T>
-DEVICE KeySource<T> page_keys(const Pages& pages, const uint32_t* table, uint32_t count, uint32_t column) {
-    return {static_cast<const T*>(pages.keys) + column,
-            static_cast<const T*>(pages.values) + column,
+DEVICE KeySource<T> page_keys(const Pages& pages, const uint32_t* table, uint32_t count, uint32_t head,
+                              uint32_t head_width) {
+    const uint32_t column_bytes = head_width * sizeof(T), stripe_bytes = STRIPE * (head_width + sizeof(bf16));
+    const uint32_t skipped = head * (pages.row_bytes == 0 ? column_bytes : stripe_bytes);
+    return {reinterpret_cast<const T*>(static_cast<const char*>(pages.keys) + skipped),
+            reinterpret_cast<const T*>(static_cast<const char*>(pages.values) + skipped),
             pages.width,
             pages.width,
             count,
             table,
-            pages.page_rows};
+            pages.page_rows,
+            pages.row_bytes};
 }
 
 /// The keys of image `image` in source `which`, for one head; in frames, those of all of its frames.
@@ -511,5 +579,6 @@ DEVICE KeySource<T> image_keys(const ImageAttentionArguments& arguments, uint32_
             value.stride,
             units * arguments.key_rows[which],
             nullptr,
+            0,
             0};
 }

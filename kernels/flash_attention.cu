@@ -59,7 +59,7 @@ DEVICE void flash_attention_causal(const CausalAttentionArguments& arguments) {
     const QueryRow query = {tile.first + index / heads.count, heads.first + index % heads.count};
     const uint32_t* table = arguments.tables + tile.table;
     const KeySource<T> source =
-        page_keys<T>(arguments.pages, table, tile.position + tile.count, heads.kv * head_width);
+        page_keys<T>(arguments.pages, table, tile.position + tile.count, heads.kv, head_width);
     const uint32_t seen = tile.position + 1;
     const Visible<> sight = {seen + skipped / heads.count,
                              seen + (skipped + larger(rows, 1u) - 1) / heads.count,
@@ -112,6 +112,12 @@ DEVICE void attend_alone(Accumulator<WIDTH>& attended, const Rows& view, const H
         normalise_stripe<T, WIDTH>(mine.queries, norm, head_width);
         warp_barrier();
     }
+    if (source.row_bytes != 0) {
+        copy_async_wait<0>();
+        warp_barrier();
+        widen_tile(mine.tile, place.keys, threadIdx.x % LANES, LANES);
+        warp_barrier();
+    }
     queries.take(mine.queries);
     const Visible<> seen = sight_of_tile(source, sight, first, place.keys);
     attend<T, WIDTH, true>(attended, queries, mine.tile, first, seen, scoring);
@@ -143,7 +149,7 @@ DEVICE void flash_attention_split(const SplitAttentionArguments& arguments) {
     const Scoring<> scoring = causal_scoring(arguments.scale, arguments.slopes, shuffle(head, lane / 4),
                                              shuffle(head, lane / 4 + 8));
     const KeySource<T> source =
-        page_keys<T>(arguments.pages, arguments.tables + item.table, item.keys, heads.kv * head_width);
+        page_keys<T>(arguments.pages, arguments.tables + item.table, item.keys, heads.kv, head_width);
     Accumulator<WIDTH> attended;
     if (walks) {
         walk<T>(attended, arguments.query, arguments.query_norm, query, rows, source, head_width, sight, scoring);

@@ -20,6 +20,7 @@
 // gated_cross_attention_<bf16|f16>_<64|80|96|128>, by the padded head width. Cooperative launch; grid: as many blocks
 // as the device holds at once, any number from 1 on; 256 threads.
 //   shared bytes max(2 * count * stride + 5120, 512 * (WIDTH + 8)), stride = (width + 31) / 64 * 64 + 32.
+// Pages are in T: with those in 8 bits too, registers do not hold the sums of heads 128 wide. Four launches read them.
 #include "linear_rows.cuh"
 #include "masked_image_attention.cuh"
 #include "norm.cuh"
@@ -158,6 +159,7 @@ DEVICE void gated_cross_attention(const GatedCrossAttentionArguments& arguments)
     attention.query = query;
     attention.out = attended;
     attention.pages = arguments.pages;
+    attention.pages.row_bytes = 0;
     attention.tables = arguments.tables;
     attention.order = arguments.order;
     attention.query_norm = arguments.query_norm;

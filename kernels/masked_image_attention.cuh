@@ -18,7 +18,7 @@ DEVICE void masked_image_attention_tile(const MaskedImageAttentionArguments& arg
         return {number, heads.first + index % heads.count};
     };
     const KeySource<T> source =
-        page_keys<T>(arguments.pages, arguments.tables + tile.table, tile.pages * KEYS, heads.kv * head_width);
+        page_keys<T>(arguments.pages, arguments.tables + tile.table, tile.pages * KEYS, heads.kv, head_width);
     const Scoring<> scoring = {arguments.scale * LOG2_E, {0.0f, 0.0f}};
     Accumulator<WIDTH> attended;
     walk<T>(attended, arguments.query, arguments.query_norm, query_row(), rows, source, head_width,

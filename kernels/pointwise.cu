@@ -280,12 +280,47 @@ DEVICE void rotate_row(const AppendArguments& arguments, T* query, const T* key,
         if (column < query_heads * head_width) rotate<WIDTH>(query + column, query + column, half, cosine, sine);
         if (column < arguments.width) rotate<WIDTH>(page + column, key + column, half, cosine, sine);
     }
-    const uint32_t rest = head_width - 2 * half;
+    const uint32_t rest = page == key ? 0 : head_width - 2 * half;
     for (uint32_t unit = threadIdx.x; unit < heads * (rest / WIDTH); unit += blockDim.x) {
         const uint32_t column = unit / (rest / WIDTH) * head_width + 2 * half + unit % (rest / WIDTH) * WIDTH;
         float value[WIDTH];
         read(value, key + column);
         write(page + column, value);
+    }
+}
+
+/// A row of keys or values in 8 bits to its place among all rows of `pages`: half a warp takes a head, a lane 8 of it.
+template <typename T>
+DEVICE void append_codes(const AppendArguments& arguments, void* pages, uint64_t place, const T* from) {
+    constexpr uint32_t SHARE = LANES / 2, STRIPE = 16;
+    const uint32_t head_width = arguments.head_width, heads = arguments.width / head_width;
+    const uint32_t row = place % STRIPE, in_head = threadIdx.x % SHARE * VECTOR;
+    char* const stripe = static_cast<char*>(pages) + (place - row) * arguments.pages.row_bytes;
+    for (uint32_t first = 0; first < heads; first += blockDim.x / SHARE) {
+        const uint32_t head = first + threadIdx.x / SHARE;
+        const bool inside = head < heads && in_head < head_width;
+        float value[VECTOR] = {};
+        if (inside) read(value, from + head * head_width + in_head);
+        // The order of bits is that of absolute values, and NaN is above all.
+        uint32_t largest = 0;
+#pragma unroll
+        for (uint32_t i = 0; i < VECTOR; ++i) largest = larger(largest, bits_of_float(value[i]) & 0x7fffffffu);
+#pragma unroll
+        for (uint32_t distance = SHARE / 2; distance > 0; distance /= 2) {
+            largest = larger(largest, shuffle_xor(largest, distance));
+        }
+        const bf16 scale = from_float<bf16>(float_of_bits(largest) / 127.0f);
+        const float divisor = to_float(scale);
+        const bool normal = divisor >= 0x1p-126f && divisor < INFINITY;
+        uint32_t codes[2] = {};
+#pragma unroll
+        for (uint32_t i = 0; i < VECTOR; ++i) {
+            const int32_t code = normal ? static_cast<int32_t>(rintf(value[i] / divisor)) : 0;
+            codes[i / 4] |= (static_cast<uint32_t>(code) & 0xffu) << 8 * (i % 4);
+        }
+        char* const own = stripe + head * STRIPE * (head_width + sizeof(bf16));
+        if (inside) store_global(reinterpret_cast<Word2*>(own + row * head_width + in_head), Word2{codes[0], codes[1]});
+        if (inside && in_head == 0) store_global(reinterpret_cast<bf16*>(own + STRIPE * head_width) + row, scale);
     }
 }
 
@@ -314,9 +349,7 @@ DEVICE void append(const AppendArguments& arguments) {
         page_row = image_row % arguments.pages.page_rows;
         if (page_row >= load_for_warp(arguments.tables + place + 1)) return;
     }
-    const uint64_t offset = (uint64_t(page) * arguments.pages.page_rows + page_row) * arguments.pages.width;
-    T* key_page = static_cast<T*>(arguments.pages.keys) + offset;
-    T* value_page = static_cast<T*>(arguments.pages.values) + offset;
+    const uint64_t place = uint64_t(page) * arguments.pages.page_rows + page_row;
 
     // One token's queries and keys turn by the same angles in all heads.
     const uint32_t half = arguments.rotary_width / 2;
@@ -329,13 +362,23 @@ DEVICE void append(const AppendArguments& arguments) {
     block_barrier();
 
     T* query = arguments.query.data != nullptr ? row_of<T>(arguments.query, row) : nullptr;
-    const T* key = row_of<T>(arguments.key, row);
+    // In 8 bits a head is turned as a whole before it is stored: in place.
+    const bool int8 = arguments.pages.row_bytes != 0;
+    T* key = row_of<T>(arguments.key, row);
+    T* key_page = int8 ? key : static_cast<T*>(arguments.pages.keys) + place * arguments.pages.width;
     if (half % VECTOR == 0) {
         rotate_row<VECTOR>(arguments, query, key, key_page, cosines);
     } else {
         rotate_row<1>(arguments, query, key, key_page, cosines);
     }
     const T* value = row_of<T>(arguments.value, row);
+    if (int8) {
+        block_barrier();
+        append_codes(arguments, arguments.pages.keys, place, key);
+        append_codes(arguments, arguments.pages.values, place, value);
+        return;
+    }
+    T* value_page = static_cast<T*>(arguments.pages.values) + place * arguments.pages.width;
     for (uint32_t column = threadIdx.x * VECTOR; column < arguments.width; column += blockDim.x * VECTOR) {
         store_vector(value_page + column, load_vector(value + column));
     }

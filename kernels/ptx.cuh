@@ -43,6 +43,12 @@ template <> constexpr bool IS_BF16<bf16> = true;
 
 // ---- Conversions ---------------------------------------------------------------------------------------------------
 
+/// The same bits as another type.
+DEVICE float float_of_bits(uint32_t bits) { return EITHER(__uint_as_float(bits), emulator::bits_as<float>(bits)); }
+DEVICE uint32_t bits_of_float(float value) {
+    return EITHER(__float_as_uint(value), emulator::bits_as<uint32_t>(value));
+}
+
 DEVICE float to_float(bf16 value) { return EITHER(__bfloat162float(value), emulator::to_float(value)); }
 DEVICE float to_float(f16 value) { return EITHER(__half2float(value), emulator::to_float(value)); }
 template <typename T> DEVICE T from_float(float value);

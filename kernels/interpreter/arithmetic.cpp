@@ -63,6 +63,16 @@ uint64_t max_u64(uint64_t a, uint64_t b) { return a > b ? a : b; }
 
 // ---- Bits -----------------------------------------------------------------------------------------------------------
 
+/// Four bytes of eight, those of a and then of b: a nibble picks each, or with its highest bit eight times its sign.
+uint32_t prmt_b32(uint32_t a, uint32_t b, uint32_t selection) {
+    const uint64_t bytes = uint64_t(b) << 32 | a;
+    uint32_t picked = 0;
+    for (uint32_t i = 0; i < 4; ++i) {
+        const uint32_t nibble = selection >> 4 * i & 15, byte = bytes >> 8 * (nibble & 7) & 255;
+        picked |= (nibble < 8 ? byte : byte >> 7 ? 255 : 0) << 8 * i;
+    }
+    return picked;
+}
 uint16_t and_b16(uint16_t a, uint16_t b) { return a & b; }
 uint16_t or_b16(uint16_t a, uint16_t b) { return a | b; }
 uint32_t and_b32(uint32_t a, uint32_t b) { return a & b; }
@@ -281,6 +291,7 @@ std::vector<Opcode> arithmetic_opcodes() {
         elementwise<max_u32>("max.u32"),
         elementwise<max_u64>("max.u64"),
 
+        elementwise<prmt_b32>("prmt.b32"),
         elementwise<and_b16>("and.b16"),
         elementwise<or_b16>("or.b16"),
         elementwise<and_b32>("and.b32"),

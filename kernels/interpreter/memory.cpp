@@ -203,6 +203,7 @@ std::vector<Opcode> memory_opcodes() {
         {"ld.global.v4.f32", FOUR, load<GLOBAL, u32, 4>},
         {"ld.global.nc.L1::no_allocate.L2::128B.v4.u32", FOUR, load<Space::Constant, u32, 4>},
         {"ld.acquire.gpu.global.u32", "D32, [A64]", load<GLOBAL, u32>},
+        {"ld.shared.u16", "D16, [A32]", load<SHARED, u16>},
         {"ld.shared.f32", "D32, [A32]", load<SHARED, u32>},
         {"ld.shared.v2.u64", "{D64, D64}, [A32]", load<SHARED, u64, 2>},
         {"ld.shared.v2.f32", "{D32, D32}, [A32]", load<SHARED, u32, 2>},

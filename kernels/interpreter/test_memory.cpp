@@ -109,6 +109,15 @@ const std::vector<Access>& accesses() {
 	st.global.v4.u32 	[%d1], {%r8, %r9, %r10, %r11};
 	st.global.v4.u32 	[%d1+16], {%r12, %r13, %r14, %r18};)",
          {4, 6, 7, 4, 0x3f800000, 6, 7, NONE}},
+        {"shared_u16",
+         R"(
+	mov.u32 	%r3, shared;
+	mov.b64 	%d4, 0x123456789abcdef0;
+	st.shared.u64 	[%r3+16], %d4;
+	ld.shared.u16 	%h1, [%r3+18];
+	cvt.u32.u16 	%r4, %h1;
+	st.global.u32 	[%d1], %r4;)",
+         {0x9abc}},
         {"shared_u64",
          R"(
 	mov.u32 	%r3, shared;

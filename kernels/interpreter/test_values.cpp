@@ -212,6 +212,13 @@ std::vector<Opcode> integer_opcodes() {
 
 std::vector<Opcode> bit_opcodes() {
     return {
+        // A nibble from 8 on is the sign of a byte, eight times; nibbles beyond the fourth are nothing.
+        {"prmt.b32",
+         "wwww",
+         {{0x33221180, 0x77665544, 0x3210, 0x33221180},
+          {0x33221180, 0x77665544, 0x0347, 0x80334477},
+          {0x33221180, 0x77665544, 0x9810, 0x00ff1180},
+          {0x33221180, 0x77e65544, 0xffffe654, 0xffe65544}}},
         {"and.b16", "hhh", {{0xff0f, 0x1234, 0x1204}, {0xffff, 0x8000, 0x8000}}},
         {"or.b16", "hhh", {{0xff00, 0x1234, 0xff34}, {0, 0, 0}}},
         {"and.b32", "www", {{0xff00ff00, 0x12345678, 0x12005600}, {0xffffffff, 0x80000001, 0x80000001}}},

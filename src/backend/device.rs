@@ -6,7 +6,6 @@ use std::str::FromStr;
 use super::Capacity;
 use crate::checkpoint::Dtype;
 use crate::error::{Error, Result};
-use crate::kv::KvDtype;
 
 /// Which device to run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
@@ -69,14 +68,6 @@ pub(super) fn check_dtype(device: Device, dtype: Option<Dtype>) -> Result<()> {
         (Device::Cpu, Some(found)) => Err(Error::argument(format!("dtype: expected f32 on cpu, found {found}"))),
         (_, Some(Dtype::F32)) => Err(Error::argument(format!("dtype: expected bf16 or f16 on {device}, found f32"))),
         (_, Some(Dtype::Bf16 | Dtype::F16)) => Ok(()),
-    }
-}
-
-/// Whether a device has pages of keys and values as was asked.
-pub(super) fn check_kv_dtype(device: Device, kv_dtype: KvDtype) -> Result<()> {
-    match (device, kv_dtype) {
-        (Device::Cpu, _) | (_, KvDtype::Auto) => Ok(()),
-        (_, found) => Err(Error::argument(format!("kv-dtype: expected auto on {device}, found {found}"))),
     }
 }
 

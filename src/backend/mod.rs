@@ -376,7 +376,6 @@ pub(crate) fn open(
     plans: Arc<Plans>,
 ) -> Result<Box<dyn Backend>> {
     device::check_dtype(options.device, options.dtype)?;
-    device::check_kv_dtype(options.device, options.kv_dtype)?;
     Ok(match options.device {
         Device::Auto => unreachable!("resolved before anything is opened"),
         Device::Cpu => Box::new(cpu::Cpu::open(options, weights, kv_config, plans)?),

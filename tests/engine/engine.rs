@@ -226,18 +226,20 @@ fn scheduling_never_changes_an_answer_of_the_kernels() {
     let sheets = Sheet::all().unwrap();
     let mut all = Vec::new();
     for device in with_kernels() {
-        all.extend(DTYPES.map(|dtype| (device, dtype)));
+        all.extend(DTYPES.map(|dtype| (device, dtype, KvDtype::Auto)));
+        all.push((device, Dtype::Bf16, KvDtype::Int8));
     }
-    on_all_cores(&all, |&(device, dtype)| {
+    on_all_cores(&all, |&(device, dtype, kv_dtype)| {
+        let options = |limits| options(device, Some(dtype), limits).kv_dtype(kv_dtype);
         let mut random = Random::new(3);
         let requests = requests(&mut random, &sheets, 8, 2);
         let unshared = Limits::default().prefix_caching(false);
-        let mut flamingo = Flamingo::demo(&options(device, Some(dtype), unshared)).unwrap();
+        let mut flamingo = Flamingo::demo(&options(unshared)).unwrap();
         let want: Vec<Outcome> = requests.iter().map(|request| alone(&mut flamingo, request)).collect();
         let limits = Limits::default().text_pages(Some(12));
-        let mut engine = Engine::demo(&options(device, Some(dtype), limits)).unwrap();
+        let mut engine = Engine::demo(&options(limits)).unwrap();
         for (index, found) in run(&mut engine, &mut random, &requests) {
-            assert_eq!(found, want[index], "{dtype} on {device}, {:?}", requests[index].task);
+            assert_eq!(found, want[index], "{dtype}, {kv_dtype} on {device}, {:?}", requests[index].task);
         }
         assert_nothing_held(&engine);
     });

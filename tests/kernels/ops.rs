@@ -237,6 +237,11 @@ fn images_and_tokens_are_the_same_alone_and_together() {
 }
 
 #[test]
+fn keys_and_values_in_8_bits_are_as_alone_and_as_the_numbers_they_stand_for() {
+    hold(equalities::keys_and_values_in_8_bits);
+}
+
+#[test]
 fn a_step_replayed_is_the_step_launched() {
     hold(equalities::replayed_steps);
 }

@@ -323,6 +323,29 @@ pub const MUTANTS: &[Mutant] = &[
         "store_vector(keys + to, load_vector(keys + from));",
         "store_vector(keys + to, load_vector(values + from));",
     ),
+    // ---- keys and values in 8 bits ----------------------------------------------------------------------------------
+    mutant(
+        "codes: the largest of a lane for that of a head",
+        POINTWISE,
+        &["int8/"],
+        "for (uint32_t distance = SHARE / 2;",
+        "for (uint32_t distance = 0;",
+    ),
+    mutant("codes are cut, not rounded", POINTWISE, &["int8/"], "rintf(value[i] / divisor)", "(value[i] / divisor)"),
+    mutant(
+        "codes: keys are used before all are widened",
+        IN_MASKED,
+        &["int8/masked"],
+        "            block_barrier();\n        }\n        const Visible<N> seen",
+        "        }\n        const Visible<N> seen",
+    ),
+    mutant(
+        "codes: what nobody has appended has a scale",
+        IN_MASKED,
+        &["int8/masked"],
+        "row < keys ? to_float(load_shared(scale_at)) : 0.0f",
+        "to_float(load_shared(scale_at))",
+    ),
     mutant("positions without their offset", POINTWISE, &["gather/"], " + arguments.offset;", ";"),
     mutant("pixels beyond the channels", POINTWISE, &["patches/"], "channel < 3)", "channel < 4)"),
     mutant(

@@ -9,6 +9,7 @@
 
 mod build;
 mod copies;
+mod int8;
 #[path = "naive.rs"]
 mod naive;
 mod numbers;
@@ -18,8 +19,8 @@ use std::sync::{Arc, Mutex};
 
 use flamant::config::{Activation, Norm};
 use flamant::probe::{
-    Axis, Batch, Capacity, Counts, Dtype, ImagePages, Kind, KvConfig, MediaSeen, Numbers, Op, PageCopy, Place, Plan,
-    PlanKind, Plans, Probe, Tiling, Weight, Workload,
+    Axis, Batch, Capacity, Counts, Dtype, ImagePages, Kind, KvConfig, KvDtype, MediaSeen, Numbers, Op, PageCopy, Place,
+    Plan, PlanKind, Plans, Probe, Tiling, Weight, Workload,
 };
 
 pub use build::*;
@@ -52,6 +53,10 @@ pub struct Case {
     exact_without_image: bool,
     /// Keys and values are those of so few heads, each repeated for its group.
     repeats: Option<Heads>,
+    /// How pages store keys and values.
+    kv_dtype: KvDtype,
+    /// Inputs are numbers that 8 bits hold exactly, in heads of this width.
+    codes: Option<usize>,
     /// The plan's last operation is there only to fetch what the one before it stored.
     fetches: bool,
     /// What the emulator claims to be, if it matters.
@@ -159,6 +164,7 @@ impl Case {
         let capacity = Capacity { images: most(|run| run.counts().frames), tokens: most(|run| run.tokens()).max(64) };
         let mut place = place.clone();
         place.emulated.shared_bytes = self.shared_bytes;
+        place.kv_dtype = self.kv_dtype;
         Ok(Opened { case: self, probe: Probe::open(&place, numbers, plans, self.kv_config, capacity)? })
     }
 
@@ -177,7 +183,7 @@ impl Case {
             columns: recipe.columns,
             values: self.values(index).into_iter().map(f64::from).collect(),
         };
-        let mut oracle = Naive::new(self.weights.iter().enumerate().map(weight).collect());
+        let mut oracle = Naive::new(self.weights.iter().enumerate().map(weight).collect(), self.kv_dtype);
         let mut found = Vec::new();
         for step in &self.steps {
             match step {
@@ -222,7 +228,11 @@ impl Case {
                 }
             }
         }
-        similar(found, want, width, dtype.into())
+        let tolerance = match self.kv_dtype {
+            KvDtype::Int8 => similar::tolerance_int8(dtype.into()),
+            _ => similar::tolerance(dtype.into()),
+        };
+        similar::within(found, want, width, tolerance)
     }
 
     /// Whether last bits of `tanhf` show in the result, which are others in C's library than in CUDA's: in an output of
@@ -371,6 +381,9 @@ impl Case {
                     // What no sum with zero is.
                     values[start..].iter_mut().step_by(13).for_each(|value| *value = -0.0);
                 }
+            }
+            if let Some(head_width) = self.codes.filter(|head_width| input.width.is_multiple_of(*head_width)) {
+                values.chunks_exact_mut(head_width).for_each(int8::make_codes);
             }
             if let Some(heads) = self.repeats {
                 values = values.chunks_exact(width).flat_map(|row| heads.repeat(row, queries)).collect();
@@ -535,6 +548,7 @@ pub fn small() -> Vec<Case> {
     cases.extend(small_tiles());
     cases.extend(small_grouped());
     cases.extend(small_media());
+    cases.extend(int8::small());
     cases
 }
 

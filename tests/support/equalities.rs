@@ -14,7 +14,7 @@ use flamant::probe::{
 pub type Equality = fn(&[Place]) -> Vec<String>;
 
 /// All of them, by name.
-pub const ALL: [(&str, Equality); 9] = [
+pub const ALL: [(&str, Equality); 10] = [
     ("rows of linear layers", rows_of_linear_layers),
     ("chunks of a prompt", chunks_of_a_prompt),
     ("sequences", sequences),
@@ -22,6 +22,7 @@ pub const ALL: [(&str, Equality); 9] = [
     ("gated blocks", gated_blocks),
     ("grouped heads", grouped_heads),
     ("images and tokens", images_and_tokens),
+    ("keys and values in 8 bits", keys_and_values_in_8_bits),
     ("replayed steps", replayed_steps),
     ("choices", choices),
 ];
@@ -230,6 +231,40 @@ pub fn images_and_tokens(places: &[Place]) -> Vec<String> {
         [70, 3].map(|count| cases::norm(Small, Norm::Rms, false, count, 4112)),
         [33, 1].map(|count| cases::norm_heads(Small, Norm::Layer, true, count, 3, 48)),
     ];
+    let failures = on_all_cores(&pairs, |[batch, alone]| other_rows(places, batch, &[(alone.clone(), 0)]));
+    failures.concat()
+}
+
+/// In 8 bits as in others, rows tell nothing of their batch; and where 8 bits hold all numbers exactly, they are those
+/// of pages in the device's own storage.
+pub fn keys_and_values_in_8_bits(places: &[Place]) -> Vec<String> {
+    use Size::Small;
+    let (rotary, alibi) = (cases::heads(2, 64), cases::grouped(12, 4, 80));
+    let whole = |what, runs: &[&[(usize, u32)]]| cases::causal(Small, what, rotary, Order::Rotary(64), &[0], runs);
+    let media = Seen::Neighbours.list(40, 3);
+    let gated = |count: usize| {
+        let heads = cases::grouped(6, 2, 32);
+        cases::gated(Small, Family::Llama, 112, heads, &[66; 3], &Seen::Mixed.list(40, 3)[..count])
+    };
+    let filled = [130, 3, 64, 20];
+    let decoded =
+        |what, order| cases::causal(Small, what, alibi, order, &filled, &[&[(0, 1), (1, 1), (2, 5), (3, 40)]]);
+    let masked = |count: usize| cases::masked(Small, cases::grouped(6, 2, 48), &[330, 200, 65], &media[..count], true);
+    let alike: Vec<[Case; 2]> = vec![
+        [whole("whole", &[&[(0, 100)]]), whole("chunked", &[&[(0, 17)], &[(0, 66)], &[(0, 1)], &[(0, 16)]])],
+        [true, false].map(|in_common| cases::forked_few(alibi, Order::Alibi, in_common)),
+        [masked(40), masked(7)],
+        [gated(40), gated(7)],
+    ];
+    let mut pairs: Vec<[Case; 2]> = alike.into_iter().map(|pair| pair.map(Case::int8)).collect();
+    let exact = [
+        decoded("codes", Order::Alibi).of_codes(80),
+        cases::causal(Small, "codes", cases::heads(1, 128), Order::None, &[0], &[&[(0, 70)]]).of_codes(128),
+        masked(40).of_codes(48),
+        masked(7).of_codes(48),
+        gated(7).of_codes(32),
+    ];
+    pairs.extend(exact.map(|case| [case.clone(), case.int8()]));
     let failures = on_all_cores(&pairs, |[batch, alone]| other_rows(places, batch, &[(alone.clone(), 0)]));
     failures.concat()
 }

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use flamant::config::{Activation, Norm};
 use flamant::probe::{
-    Axis, Batch, Epilogue, ImagePages, Index, KvLayer, KvSource, KvSpace, MEDIA_PAGE_ROWS, Mask, Op, PAGE_TOKENS,
-    PageCopy, Plan, Tensor, Weight as Handle,
+    Axis, Batch, Epilogue, ImagePages, Index, KvDtype, KvLayer, KvSource, KvSpace, MEDIA_PAGE_ROWS, Mask, Op,
+    PAGE_TOKENS, PageCopy, Plan, Tensor, Weight as Handle,
 };
 
 /// A weight: rows one after the other.
@@ -33,6 +33,8 @@ struct Stored {
     text: BTreeMap<(usize, u32, usize), Pair>,
     /// By block, page and row.
     media: BTreeMap<(usize, u32, usize), Pair>,
+    /// Whether numbers are those that 8 bits hold.
+    int8: bool,
 }
 
 /// A run under way.
@@ -44,9 +46,9 @@ struct Running<'a> {
 }
 
 impl Naive {
-    pub fn new(weights: Vec<Weight>) -> Naive {
+    pub fn new(weights: Vec<Weight>, kv_dtype: KvDtype) -> Naive {
         assert!(weights.iter().all(|weight| weight.values.len() == weight.rows * weight.columns));
-        Naive { weights, stored: Stored::default() }
+        Naive { weights, stored: Stored { int8: kv_dtype == KvDtype::Int8, ..Stored::default() } }
     }
 
     pub fn copy_text_page(&mut self, copy: PageCopy) {
@@ -94,7 +96,11 @@ impl Stored {
     fn append(&mut self, running: &Running, key: &Tensor, value: &Tensor, layer: &KvLayer) {
         let batch = running.batch;
         for index in 0..running.count(key) {
-            let pair = (running.row(key, index), running.row(value, index));
+            let stored = |tensor| match running.row(tensor, index) {
+                row if self.int8 => row.chunks(layer.head_width).flat_map(in_8_bits).collect(),
+                row => row,
+            };
+            let pair = (stored(key), stored(value));
             match layer.space {
                 KvSpace::Text => {
                     let (page, row) = place_of(batch, index, batch.positions[index] as usize);
@@ -401,6 +407,14 @@ impl Running<'_> {
         }
         value + residual
     }
+}
+
+/// A head of a row as codes of up to 127 times a scale of 8 significant bits.
+fn in_8_bits(head: &[f64]) -> Vec<f64> {
+    let largest = head.iter().fold(0f64, |most, x| most.max(x.abs()));
+    let (scale, unit) = (largest / 127.0, (largest / 127.0).log2().floor() - 7.0);
+    let scale = (scale / unit.exp2()).round_ties_even() * unit.exp2();
+    head.iter().map(|x| if largest > 0.0 { (x / scale).round_ties_even() * scale } else { 0.0 }).collect()
 }
 
 /// Rotary embedding of a head: entry i turned with entry i + half, for each of so many frequencies.

@@ -537,13 +537,13 @@ impl Launcher<'_> {
     }
 
     /// The whole attention half of a gated block in one launch, where blocks may wait for each other, its rows fit a
-    /// block's shared memory, and no images' pages are split.
+    /// block's shared memory, and images' pages are neither split nor in 8 bits.
     fn gated(&self, gated: &Gated) -> Option<Launch> {
         let (attention, layer) = (&gated.attention, &gated.layer);
         let count = self.count(&gated.x);
         let (width, inner) = (gated.x.width as u32, attention.query.width as u32);
-        let split = self.shape.media_split_rows > 0;
-        if !self.cooperative || count == 0 || count > args::GATED_TOKENS_MAX || split {
+        let others = self.shape.media_split_rows > 0 || self.memory.media.int8;
+        if !self.cooperative || count == 0 || count > args::GATED_TOKENS_MAX || others {
             return None;
         }
         let shared_bytes = gated_shared(count, width, compiled_width(layer.head_width));

@@ -14,7 +14,7 @@ use crate::backend::{BackendOptions, Capacity, KvConfig, LISTED_MAX, PageCount, 
 use crate::checkpoint::Dtype;
 use crate::error::{Error, Result};
 use crate::graph::{Axis, Counts, Index, KvLayer, KvSource, KvSpace, Mask, Op, Plan, PlanKind, Plans, Tensor, Weight};
-use crate::kv::{MEDIA_PAGE_ROWS, PAGE_TOKENS, media_pages};
+use crate::kv::{KvDtype, MEDIA_PAGE_ROWS, PAGE_TOKENS, media_pages};
 use crate::sample::SUPPRESSED_MAX;
 use crate::weights::{Format, Weights};
 
@@ -45,21 +45,26 @@ pub struct Pool {
     pub reserved: usize,
     pub page_rows: usize,
     pub width: usize,
+    /// Bytes of a row of keys, or of values.
+    row_bytes: usize,
+    /// Whether they are in 8 bits.
+    pub int8: bool,
 }
 
 impl Pool {
     /// The fewest pages that are of use, and `reserved` more, in no memory yet.
-    fn new(page_rows: usize, shape: &PoolShape, reserved: usize) -> Pool {
-        let &PoolShape { layers, pages: PageCount { least: pages, .. }, .. } = shape;
-        Pool { layers, pages, reserved, page_rows, width: shape.width(), ..Pool::default() }
+    fn new(page_rows: usize, shape: &PoolShape, kv_dtype: KvDtype, reserved: usize) -> Pool {
+        let &PoolShape { layers, kv_heads, head_width, pages: PageCount { least: pages, .. } } = shape;
+        let (row_bytes, int8) = (kv_dtype.row_bytes(kv_heads, head_width, BYTES), kv_dtype == KvDtype::Int8);
+        Pool { layers, pages, reserved, page_rows, width: shape.width(), row_bytes, int8, ..Pool::default() }
     }
 
-    /// Numbers of one page of one layer.
+    /// 16-bit words of one page of one layer.
     pub fn page_size(&self) -> usize {
-        self.page_rows * self.width
+        self.page_rows * self.row_bytes / BYTES
     }
 
-    /// Numbers of all pages of one layer.
+    /// 16-bit words of all pages of one layer.
     pub fn layer_size(&self) -> usize {
         (self.pages + self.reserved) * self.page_size()
     }
@@ -94,6 +99,8 @@ impl Pool {
             values: self.values.plus(start),
             page_rows: self.page_rows as u32,
             width: self.width as u32,
+            row_bytes: if self.int8 { self.row_bytes as u32 } else { 0 },
+            unused: 0,
         }
     }
 }
@@ -292,8 +299,8 @@ impl Memory {
     ) -> Result<Memory> {
         let dtype = options.dtype.unwrap_or_else(|| upload::suggested(weights));
         let shapes = ActivationShapes::new(plans);
-        let mut text = Pool::new(PAGE_TOKENS, &kv_config.text, 1);
-        let mut media = Pool::new(MEDIA_PAGE_ROWS, &kv_config.media, 0);
+        let mut text = Pool::new(PAGE_TOKENS, &kv_config.text, options.kv_dtype, 1);
+        let mut media = Pool::new(MEDIA_PAGE_ROWS, &kv_config.media, options.kv_dtype, 0);
         let properties = driver.properties().clone();
         let reserve = if properties.guarded { 0 } else { RESERVE_BYTES };
         let free = properties.memory_free;

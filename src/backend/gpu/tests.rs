@@ -186,6 +186,7 @@ struct Setting {
     capacity: Capacity,
     capacity_least: Capacity,
     text_pages: PageCount,
+    kv_dtype: KvDtype,
     emulated: Settings,
 }
 
@@ -200,14 +201,15 @@ impl Default for Setting {
             capacity: FEW,
             capacity_least: FEW,
             text_pages: PageCount { least: 8, most: 8 },
+            kv_dtype: KvDtype::Auto,
             emulated: Settings::default(),
         }
     }
 }
 
 fn open(setting: Setting) -> (Arc<Calls>, Result<Gpu>) {
-    let Setting { trouble, idle, memory_free, multiprocessors, capacity, capacity_least, text_pages, emulated } =
-        setting;
+    let Setting { trouble, idle, memory_free, multiprocessors, .. } = setting;
+    let Setting { capacity, capacity_least, text_pages, kv_dtype, emulated, .. } = setting;
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cases/idefics-80-kernels/model");
     let folder = Folder::Disk(&path);
     let checkpoint = Arc::new(folder.checkpoint().unwrap());
@@ -221,7 +223,7 @@ fn open(setting: Setting) -> (Arc<Calls>, Result<Gpu>) {
         device: Device::Emulated,
         threads: 1,
         dtype: Some(Dtype::Bf16),
-        kv_dtype: KvDtype::Auto,
+        kv_dtype,
         capacity,
         capacity_least,
         emulated: settings.clone(),
@@ -307,6 +309,18 @@ fn steps_are_smaller_where_memory_is_short() {
     let (_, asked) =
         open(Setting { memory_free: memory_free * 8 / 7, capacity, capacity_least: capacity, ..Setting::default() });
     assert!(asked.is_err(), "steps that were asked for are not made smaller");
+}
+
+/// Heads of 64 columns: 66 bytes instead of 128.
+#[test]
+fn memory_holds_more_pages_in_8_bits() {
+    let pages = |kv_dtype| {
+        let text_pages = PageCount { least: 8, most: 1 << 20 };
+        let setting = Setting { idle: true, memory_free: 1 << 26, text_pages, kv_dtype, ..Setting::default() };
+        open(setting).1.unwrap().pages().0 as f64
+    };
+    let more = pages(KvDtype::Int8) / pages(KvDtype::Auto);
+    assert!((more - 128.0 / 66.0).abs() < 0.01, "{more} times the pages");
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use flamant::config::{Activation, Norm};
 use flamant::probe::{
-    Axis, Epilogue, Graph, Index, Kind, KvConfig, KvLayer, KvSource, KvSpace, MEDIA_PAGE_ROWS, Mask, MediaSeen, Op,
-    PAGE_TOKENS, PageCopy, PageCount, Plan, PlanKind, PoolShape, Tensor, Tiling, Weight,
+    Axis, Epilogue, Graph, Index, Kind, KvConfig, KvDtype, KvLayer, KvSource, KvSpace, MEDIA_PAGE_ROWS, Mask,
+    MediaSeen, Op, PAGE_TOKENS, PageCopy, PageCount, Plan, PlanKind, PoolShape, Tensor, Tiling, Weight,
 };
 
 use super::numbers::fill;
@@ -76,6 +76,8 @@ impl Draft {
             steps,
             exact_without_image: false,
             repeats: None,
+            kv_dtype: KvDtype::Auto,
+            codes: None,
             fetches: false,
             shared_bytes: None,
         }
