@@ -127,7 +127,7 @@ typedef struct flamant_engine_options {
     size_t struct_size;
     const char *model;        /* folder of a model, UTF-8, zero-terminated; null: the small one in the library */
     const char *device;       /* "cpu", "cuda", "cuda:N", "emulated" or "auto"; null: "cpu" */
-    const char *dtype;        /* "f32" on cpu; where kernels run "bf16" or "f16"; null: what suits the weights */
+    const char *dtype;        /* "f32" on cpu, or "bf16" for products; where kernels run "bf16" or "f16"; null: what suits the weights */
     const char *kv_dtype;     /* how keys and values are stored: "auto", as all numbers, or "int8"; null: "auto" */
     size_t threads;           /* workers on the processor; 0: one for each core */
     size_t context_max;       /* tokens of a sequence at most, prompt and answer; 0: what the model was made for */

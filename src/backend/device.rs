@@ -61,11 +61,14 @@ impl fmt::Display for Device {
     }
 }
 
-/// Whether a device stores numbers as was asked: the processor in f32, kernels in 16 bits with sums in f32.
+/// Whether a device stores numbers as was asked: the processor in f32, whose products may be in bf16, kernels in 16
+/// bits with sums in f32.
 pub(super) fn check_dtype(device: Device, dtype: Option<Dtype>) -> Result<()> {
     match (device, dtype) {
-        (_, None) | (Device::Cpu, Some(Dtype::F32)) => Ok(()),
-        (Device::Cpu, Some(found)) => Err(Error::argument(format!("dtype: expected f32 on cpu, found {found}"))),
+        (_, None) | (Device::Cpu, Some(Dtype::F32 | Dtype::Bf16)) => Ok(()),
+        (Device::Cpu, Some(found)) => {
+            Err(Error::argument(format!("dtype: expected f32 or bf16 on cpu, found {found}")))
+        }
         (_, Some(Dtype::F32)) => Err(Error::argument(format!("dtype: expected bf16 or f16 on {device}, found f32"))),
         (_, Some(Dtype::Bf16 | Dtype::F16)) => Ok(()),
     }

@@ -352,7 +352,8 @@ pub(crate) struct BackendOptions {
     pub device: Device,
     /// Worker threads on the processor; 0: one for each core.
     pub threads: usize,
-    /// Storage on devices that run kernels; none: as the checkpoint suggests.
+    /// Storage on devices that run kernels, none: as the checkpoint suggests; on the processor, how weights in bf16 are
+    /// multiplied.
     pub dtype: Option<Dtype>,
     /// Storage of keys and values.
     pub kv_dtype: KvDtype,

@@ -20,8 +20,9 @@ pub struct DeviceArguments {
     /// Where to run: cpu, cuda, cuda:N, emulated, or auto (a usable GPU if there is one, else cpu)
     #[arg(help_heading = "Device", long, default_value = "cpu", env = "FLAMANT_DEVICE", value_parser = |text: &str| text.parse::<Device>())]
     device: Device,
-    /// How the device stores numbers: f32 on cpu; bf16 or f16 on cuda and emulated, if not given f16 where all weights
-    /// are, else bf16
+    /// How the device stores numbers: f32 on cpu, or bf16 for products of weights in bf16 with activations rounded to
+    /// it, which is faster; bf16 or f16 on cuda and emulated, if not given
+    /// f16 where all weights are, else bf16
     #[arg(help_heading = "Device", long, env = "FLAMANT_DTYPE", value_parser = |text: &str| text.parse::<Dtype>())]
     dtype: Option<Dtype>,
     /// How keys and values are stored: auto (as all numbers), or int8 (half the bytes of bf16 or a quarter of f32, for

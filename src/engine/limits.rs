@@ -141,7 +141,7 @@ pub struct Options {
     /// Where it runs.
     pub device: Device,
     /// How the device stores numbers. Kernels have bf16 or f16; none: f16 where all weights are, else bf16. The
-    /// processor has f32.
+    /// processor has f32; bf16 has it multiply weights in bf16 with activations rounded to bf16, which is faster.
     pub dtype: Option<Dtype>,
     /// How pages store keys and values, of text and of images. In 8 bits more of them fit, and answers are others
     /// within rounding: what was computed in one format is not gone on with in another.

@@ -195,7 +195,7 @@ fn what_a_device_cannot_do_is_said_in_a_line() {
         assert!(!line.contains('\n'), "{line}");
         line
     };
-    assert_eq!(refusal(Device::Cpu, Some(Dtype::F16)), "dtype: expected f32 on cpu, found f16");
+    assert_eq!(refusal(Device::Cpu, Some(Dtype::F16)), "dtype: expected f32 or bf16 on cpu, found f16");
     let line = refusal(Device::Emulated, Some(Dtype::F32));
     assert_eq!(line, "dtype: expected bf16 or f16 on emulated, found f32");
     let mut absent = vec![Device::Cuda(99)];

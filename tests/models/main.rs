@@ -1,7 +1,9 @@
 //! Whole models: against the references, on every device.
 
+mod bf16;
 mod demo;
 mod devices;
+mod drift;
 mod grouped;
 mod int8_cache;
 mod mllama;

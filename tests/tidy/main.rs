@@ -34,6 +34,7 @@ const STEPS: &[&[&str]] = &[
 
 /// Files that may hold `unsafe`, each use with its reason.
 const UNSAFE: &[&str] = &[
+    "src/backend/cpu/machine/x86.rs",
     "src/backend/gpu/cuda/context.rs",
     "src/backend/gpu/cuda/functions.rs",
     "src/backend/gpu/cuda/mod.rs",

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::machine::Kind;
-use super::pointwise::{add, finish};
+use super::pointwise::{self, add};
 use super::product::Product;
 use super::{Memory, Scratch, row};
 use crate::backend::Batch;
@@ -35,7 +35,7 @@ impl Memory {
                 if let (Some(bias), true) = (bias, epilogue.paired) {
                     add(factors, &bias[width + columns.start..width + columns.end]);
                 }
-                finish(values, epilogue.paired.then_some(&*factors), gate, &columns, epilogue);
+                pointwise::finish(values, epilogue.paired.then_some(&*factors), gate, &columns, epilogue);
                 if epilogue.seeing_only && batch.media[index].images == 0 {
                     // The residual as it is: -0 plus 0 would be another number.
                     values.fill(-0.0);
@@ -49,9 +49,13 @@ impl Memory {
                     None => out.copy_from_slice(values),
                 }
             };
-        let weight = self.matrix(weight)?;
-        let product = Product { weight: &weight, width, paired: epilogue.paired, finish: &finish_row };
-        product.run(Kind::best(), x, &mut scratch.strips, out);
+        let matrix = self.matrix(weight)?;
+        let (paired, finish, strips) = (epilogue.paired, &finish_row, &mut scratch.strips);
+        let pairs = if self.rounded.contains(&weight.id) { matrix.pairs() } else { None };
+        match pairs {
+            Some(weight) => Product { weight: &weight, width, paired, finish }.run_pairs(Kind::best(), x, strips, out),
+            None => Product { weight: &matrix, width, paired, finish }.run(Kind::best(), x, strips, out),
+        }
         Ok(())
     }
 }

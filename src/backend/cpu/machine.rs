@@ -60,6 +60,44 @@ pub(super) trait Machine: Copy + Send + Sync {
     /// Adds to each sum of row r and feature c the products `x[k][r] * panel[k][c]`, k ascending, each fused with its
     /// addition. `panel` has lines of [`PANEL`], `x` of `R`, as many of them.
     fn multiply_panel<const R: usize>(self, panel: &[f32], x: &[f32], sums: &mut Sums);
+
+    /// The same where each of the 32 bits of `panel` and `x` are a pair of bf16: of each pair first the product of the
+    /// upper halves is added, then that of the lower ones. Numbers and sums below the smallest normal f32 are zero.
+    #[inline(always)]
+    fn multiply_pairs<const R: usize>(self, panel: &[f32], x: &[f32], sums: &mut Sums) {
+        multiply_pairs::<R>(panel, x, sums);
+    }
+}
+
+/// See [`Machine::multiply_pairs`].
+#[inline(always)]
+fn multiply_pairs<const R: usize>(panel: &[f32], x: &[f32], sums: &mut Sums) {
+    for (line, x) in panel.as_chunks::<PANEL>().0.iter().zip(x.as_chunks::<R>().0) {
+        for (sums, &x) in sums.0.iter_mut().zip(x) {
+            for (sum, &w) in sums.iter_mut().zip(line) {
+                *sum = flushed(upper(x).mul_add(upper(w), *sum));
+                *sum = flushed(lower(x).mul_add(lower(w), *sum));
+            }
+        }
+    }
+}
+
+/// The bf16 in the upper half of these 32 bits.
+#[inline(always)]
+fn upper(bits: f32) -> f32 {
+    flushed(f32::from_bits(bits.to_bits() & 0xffff_0000))
+}
+
+/// The bf16 in the lower half.
+#[inline(always)]
+fn lower(bits: f32) -> f32 {
+    flushed(f32::from_bits(bits.to_bits() << 16))
+}
+
+/// What is below the smallest normal number as zero, with its sign.
+#[inline(always)]
+fn flushed(x: f32) -> f32 {
+    if x.abs() < f32::MIN_POSITIVE { f32::from_bits(x.to_bits() & 0x8000_0000) } else { x }
 }
 
 /// Plain Rust, for machines without a kernel of their own.

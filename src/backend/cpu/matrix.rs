@@ -81,6 +81,16 @@ impl<'a> Matrix<'a> {
         scratch
     }
 
+    /// The same matrix with words of two columns each, if all of it is bf16 and there are pairs of columns.
+    pub fn pairs(&self) -> Option<Matrix<'a>> {
+        let words = |&(rows, values): &(usize, Values<'a>)| match values {
+            Values::Plain(Dtype::Bf16, bytes) => Some((rows, Values::Plain(Dtype::F32, bytes))),
+            _ => None,
+        };
+        let parts = self.parts.iter().map(words).collect::<Option<Vec<_>>>()?;
+        self.columns.is_multiple_of(2).then_some(Matrix { parts, columns: self.columns / 2 })
+    }
+
     /// Where these rows are: within one part.
     pub fn source(&self, rows: Range<usize>) -> Source<'a> {
         let mut start = 0;

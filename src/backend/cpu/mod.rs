@@ -15,6 +15,7 @@ mod simd;
 mod tiles;
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -80,6 +81,8 @@ struct Memory {
     weights: Weights,
     /// For each weight, its values where they could not stay in the map.
     owned: Vec<Option<Vec<f32>>>,
+    /// The weights that are multiplied in bf16 if they are bf16 themselves.
+    rounded: BTreeSet<usize>,
     /// Keys and values of each decoder layer.
     text: Vec<Pool>,
     /// Keys and values of each gated block.
@@ -89,12 +92,13 @@ struct Memory {
 impl Cpu {
     /// Opens the device.
     pub fn open(options: &BackendOptions, weights: Weights, kv_config: KvConfig, plans: Arc<Plans>) -> Result<Self> {
-        let BackendOptions { threads, capacity, kv_dtype, .. } = *options;
+        let BackendOptions { threads, capacity, kv_dtype, dtype, .. } = *options;
+        let in_bf16 = dtype == Some(Dtype::Bf16);
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build()
             .map_err(|error| Error::argument(format!("threads: {error}")))?;
-        let small = weights.bytes() <= WIDENED_BYTES_MAX;
+        let small = weights.bytes() <= WIDENED_BYTES_MAX && !in_bf16;
         let mut owned = Vec::with_capacity(weights.list().len());
         for stored in weights.list() {
             let parts = weights.parts(stored.weight)?;
@@ -109,7 +113,8 @@ impl Cpu {
         let pages = page_counts(&kv_config, kv_dtype, memory_available())?;
         let layers = |rows, shape: &PoolShape| (0..shape.layers).map(|_| Pool::new(rows, shape, kv_dtype)).collect();
         let (text, media) = (layers(PAGE_TOKENS, &kv_config.text), layers(MEDIA_PAGE_ROWS, &kv_config.media));
-        let memory = Memory { weights, owned, text, media };
+        let rounded = if in_bf16 { rounded(&plans) } else { BTreeSet::new() };
+        let memory = Memory { weights, owned, rounded, text, media };
         Ok(Cpu {
             threads,
             plans,
@@ -121,6 +126,27 @@ impl Cpu {
             capacity,
         })
     }
+}
+
+/// All weights of linear layers but those of patches: pixels that are rounded cost more than all else that is.
+fn rounded(plans: &Plans) -> BTreeSet<usize> {
+    let mut rounded = BTreeSet::new();
+    for (_, plan) in plans.all() {
+        let mut patches = BTreeSet::new();
+        for op in &plan.ops {
+            if let Op::Linear { x, weight, .. } = op
+                && !patches.contains(&x.buffer)
+            {
+                rounded.insert(weight.id);
+            }
+            if let Op::Patches { out, .. } = op {
+                patches.insert(out.buffer);
+            } else if let Some(written) = op.writes() {
+                patches.remove(&written.buffer);
+            }
+        }
+    }
+    rounded
 }
 
 /// How many text pages and media pages there may be. Where memory decides, half of what is available goes to pages: a

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::machine::{Machine, STRIP};
+use super::simd::vectorised;
 
 /// Rows of `x`, strip by strip. A strip has a line of [`STRIP`] values for each column; the last one has shorter lines
 /// if a power of two holds the rows that are left. What is no row is zero.
@@ -51,6 +52,39 @@ impl Strips {
         let line = line(self.rows(strip));
         (line, &self.values[strip * STRIP * self.columns..][columns.start * line..columns.end * line])
     }
+}
+
+/// Rows rounded to bf16 in pairs, to the nearest, ties to even: of two columns the second one is the upper half of the
+/// 32 bits. Numbers too small for normal ones are zero.
+pub(super) fn pairs(x: &[&[f32]], parallel: bool) -> Vec<f32> {
+    let words = x[0].len() / 2;
+    let mut out = vec![0.0; x.len() * words];
+    let round = |(row, out): (&&[f32], &mut [f32])| {
+        vectorised(
+            #[inline(always)]
+            || {
+                for (out, pair) in out.iter_mut().zip(row.as_chunks::<2>().0) {
+                    *out = f32::from_bits(rounded(pair[0]) >> 16 | rounded(pair[1]));
+                }
+            },
+        );
+    };
+    if parallel {
+        x.par_iter().zip(out.par_chunks_exact_mut(words)).for_each(round);
+    } else {
+        x.iter().zip(out.chunks_exact_mut(words)).for_each(round);
+    }
+    out
+}
+
+/// The f32 with the bits of the nearest bf16.
+#[inline(always)]
+fn rounded(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000;
+    // A fraction that would be lost, or make an infinity of it, keeps NaN what it is.
+    let nearest = if x.is_nan() { bits & 0xffff_0000 | 0x0040_0000 } else { nearest };
+    if nearest & 0x7f80_0000 == 0 { nearest & 0x8000_0000 } else { nearest }
 }
 
 /// One strip of up to [`STRIP`] rows.

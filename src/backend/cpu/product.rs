@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::formats::{is_packed_in_place, pack};
 use super::machine::{Kind, Machine, PANEL, STRIP, Sums, on};
 use super::matrix::{Matrix, Source, Values};
-use super::panels::Strips;
+use super::panels::{Strips, pairs};
 use crate::checkpoint::Dtype;
 
 /// Columns of a block.
@@ -71,16 +71,25 @@ thread_local! {
 impl Product<'_> {
     /// The product with `x`, finished to `out` (rows of x, width). `strips` is memory kept between calls.
     pub fn run(&self, kind: Kind, x: &[&[f32]], strips: &mut Strips, out: &mut [f32]) {
-        on!(kind, machine => self.run_on(machine, x, strips, out));
+        on!(kind, machine => self.run_on(machine, false, x, strips, out));
     }
 
-    fn run_on<M: Machine>(&self, machine: M, x: &[&[f32]], strips: &mut Strips, out: &mut [f32]) {
+    /// The product of a matrix of [`Matrix::pairs`] with `x`, rounded to bf16: blocks are as many columns as ever, and
+    /// of a pair the second column is added first.
+    pub fn run_pairs(&self, kind: Kind, x: &[&[f32]], strips: &mut Strips, out: &mut [f32]) {
+        let words = self.weight.columns;
+        let rounded = pairs(x, x.len() * words >= PARALLEL_MIN);
+        let x: Vec<&[f32]> = rounded.chunks_exact(words).collect();
+        on!(kind, machine => self.run_on(machine, true, &x, strips, out));
+    }
+
+    fn run_on<M: Machine>(&self, machine: M, pairs: bool, x: &[&[f32]], strips: &mut Strips, out: &mut [f32]) {
         let columns = self.weight.columns;
         assert_eq!(out.len(), x.len() * self.width);
         let parallel = out.len() * columns >= PARALLEL_MIN;
         strips.fill(machine, x, columns, parallel);
         let strips = &*strips;
-        let task = |task: Task| SCRATCH.with_borrow_mut(|scratch| self.run_task(machine, strips, task, scratch));
+        let task = |task: Task| SCRATCH.with_borrow_mut(|scratch| self.run_task(machine, pairs, strips, task, scratch));
         let threads = if parallel { rayon::current_num_threads() } else { 1 };
         let tasks = self.tasks(strips.count(), threads, out);
         if parallel {
@@ -135,7 +144,7 @@ impl Product<'_> {
         cuts
     }
 
-    fn run_task<M: Machine>(&self, machine: M, strips: &Strips, task: Task, scratch: &mut Scratch) {
+    fn run_task<M: Machine>(&self, machine: M, pairs: bool, strips: &Strips, task: Task, scratch: &mut Scratch) {
         let Task { strips: own, columns, mut out } = task;
         let Scratch { panel, sums, widened } = scratch;
         panel.resize(BLOCK * PANEL / 16, Line([0.0; 16]));
@@ -143,7 +152,7 @@ impl Product<'_> {
         let halves = if self.paired { 2 } else { 1 };
         sums.resize(sums.len().max(halves * own.len()), Sums::ZERO);
         let (first, second) = sums[..halves * own.len()].split_at_mut(own.len());
-        let multiply = Multiply { machine, strips, own: own.clone() };
+        let multiply = Multiply { machine, pairs, strips, own: own.clone() };
         let mut finish = |index: usize, first: &mut Sums, second: &mut Sums| {
             let row = (own.start + index) * STRIP;
             let out = out[index * STRIP..].iter_mut().take(STRIP);
@@ -195,6 +204,8 @@ fn widen<'a>(source: Source<'a>, scratch: &'a mut Vec<f32>) -> Source<'a> {
 /// Some strips, which are multiplied with one panel of weight rows after the other.
 struct Multiply<'a, M> {
     machine: M,
+    /// Whether columns are pairs of bf16.
+    pairs: bool,
     strips: &'a Strips,
     own: Range<usize>,
 }
@@ -203,25 +214,26 @@ impl<M: Machine> Multiply<'_, M> {
     /// The sums of each strip with these weight rows. `done` has each when it is whole.
     fn run(&self, source: &Source, panel: &mut [f32], sums: &mut [Sums], mut done: impl FnMut(usize, &mut Sums)) {
         // With one strip the sums of a block go on from panel to panel; else a panel is a whole block.
-        let together = if self.own.len() == 1 { FEW_COLUMNS } else { BLOCK };
+        let block = if self.pairs { BLOCK / 2 } else { BLOCK };
+        let together = if self.own.len() == 1 { FEW_COLUMNS } else { block };
         let mut of_block = Sums::ZERO;
         for from in (0..source.columns).step_by(together) {
             let columns = from..source.columns.min(from + together);
             let panel = &mut panel[..columns.len() * PANEL];
             pack(self.machine, source, columns.clone(), panel);
-            let ends_block = columns.end == source.columns || columns.end.is_multiple_of(BLOCK);
+            let ends_block = columns.end == source.columns || columns.end.is_multiple_of(block);
             for (index, total) in sums.iter_mut().enumerate() {
-                if from.is_multiple_of(BLOCK) {
+                if from.is_multiple_of(block) {
                     of_block = Sums::ZERO;
                 }
                 let (line, x) = self.strips.lines(self.own.start + index, &columns);
                 match line {
-                    1 => multiply::<M, 1>(self.machine, panel, x, &mut of_block),
-                    2 => multiply::<M, 2>(self.machine, panel, x, &mut of_block),
-                    4 => multiply::<M, 4>(self.machine, panel, x, &mut of_block),
-                    _ => multiply::<M, STRIP>(self.machine, panel, x, &mut of_block),
+                    1 => self.multiply::<1>(panel, x, &mut of_block),
+                    2 => self.multiply::<2>(panel, x, &mut of_block),
+                    4 => self.multiply::<4>(panel, x, &mut of_block),
+                    _ => self.multiply::<STRIP>(panel, x, &mut of_block),
                 }
-                if ends_block && from < BLOCK {
+                if ends_block && from < block {
                     total.clone_from(&of_block);
                 } else if ends_block {
                     add(total, &of_block);
@@ -232,13 +244,17 @@ impl<M: Machine> Multiply<'_, M> {
             }
         }
     }
-}
 
-fn multiply<M: Machine, const R: usize>(machine: M, panel: &[f32], x: &[f32], sums: &mut Sums) {
-    machine.run(
-        #[inline(always)]
-        || machine.multiply_panel::<R>(panel, x, sums),
-    );
+    fn multiply<const R: usize>(&self, panel: &[f32], x: &[f32], sums: &mut Sums) {
+        let Multiply { machine, pairs, .. } = *self;
+        machine.run(
+            #[inline(always)]
+            || match pairs {
+                true => machine.multiply_pairs::<R>(panel, x, sums),
+                false => machine.multiply_panel::<R>(panel, x, sums),
+            },
+        );
+    }
 }
 
 fn add(total: &mut Sums, sums: &Sums) {

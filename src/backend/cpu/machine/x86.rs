@@ -1,5 +1,9 @@
 //! x86-64 with AVX2 and FMA, and with AVX-512, through pulp's safe intrinsics. Both turn and widen weights in 256 bits:
-//! sixteen rows at a distance of whole pages would not fit a set of the first-level cache.
+//! sixteen rows at a distance of whole pages would not fit a set of the first-level cache. Pairs of bf16 are multiplied
+//! by `vdpbf16ps` where there is one, which pulp has no word for.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::{__m512, __m512bh, _mm512_dpbf16_ps, _mm512_set1_ps, _mm512_setzero_ps};
 
 use pulp::x86::{V3, V4};
 use pulp::{NullaryFnOnce, Simd, f32x8, u32x8};
@@ -71,6 +75,38 @@ fn multiply_vectors<S: Simd, const L: usize, const R: usize, const V: usize>(
     }
     for (totals, sums) in totals.iter().zip(&mut sums.0[row..row + R]) {
         S::as_mut_simd_f32s(sums).0[vector..vector + V].copy_from_slice(totals);
+    }
+}
+
+/// See [`Machine::multiply_pairs`]: the instruction is that, to the bit.
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn multiply_pairs<const R: usize>(panel: &[f32], x: &[f32], sums: &mut Sums) {
+    let pairs = |vector: __m512| -> __m512bh {
+        // SAFETY: both are 512 bits, of which any are valid.
+        unsafe { std::mem::transmute(vector) }
+    };
+    let mut totals = [[_mm512_setzero_ps(); PANEL / 16]; R];
+    for (totals, sums) in totals.iter_mut().zip(&sums.0) {
+        for (total, sums) in totals.iter_mut().zip(sums.as_chunks::<16>().0) {
+            *total = pulp::cast(*sums);
+        }
+    }
+    for (line, x) in panel.as_chunks::<PANEL>().0.iter().zip(x.as_chunks::<R>().0) {
+        let mut w = [_mm512_setzero_ps(); PANEL / 16];
+        for (w, line) in w.iter_mut().zip(line.as_chunks::<16>().0) {
+            *w = pulp::cast(*line);
+        }
+        for (totals, &x) in totals.iter_mut().zip(x) {
+            let x = pairs(_mm512_set1_ps(x));
+            for (total, &w) in totals.iter_mut().zip(&w) {
+                *total = _mm512_dpbf16_ps(*total, x, pairs(w));
+            }
+        }
+    }
+    for (totals, sums) in totals.iter().zip(&mut sums.0) {
+        for (total, sums) in totals.iter().zip(sums.as_chunks_mut::<16>().0) {
+            *sums = pulp::cast(*total);
+        }
     }
 }
 
@@ -207,5 +243,15 @@ impl Machine for V4 {
     #[inline(always)]
     fn multiply_panel<const R: usize>(self, panel: &[f32], x: &[f32], sums: &mut Sums) {
         multiply_vectors::<V4, R, R, 3>(self, panel, x, (0, 0), sums);
+    }
+
+    #[inline(always)]
+    fn multiply_pairs<const R: usize>(self, panel: &[f32], x: &[f32], sums: &mut Sums) {
+        if is_x86_feature_detected!("avx512bf16") {
+            // SAFETY: the machine has both features, one by the type and one as just found.
+            unsafe { multiply_pairs::<R>(panel, x, sums) }
+        } else {
+            super::multiply_pairs::<R>(panel, x, sums);
+        }
     }
 }

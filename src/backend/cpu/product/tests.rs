@@ -25,6 +25,10 @@ fn sum_in_order(x: &[f32], w: &[f32]) -> f32 {
 
 /// (rows of x, width), and the second half behind it where the weight is paired.
 fn run(kind: Kind, x: &[&[f32]], weight: &Matrix, width: usize, paired: bool) -> Vec<f32> {
+    run_by(false, kind, x, weight, width, paired)
+}
+
+fn run_by(pairs: bool, kind: Kind, x: &[&[f32]], weight: &Matrix, width: usize, paired: bool) -> Vec<f32> {
     let out = std::sync::Mutex::new(vec![f32::NAN; x.len() * width * 2]);
     let finish = |row: usize, columns: Range<usize>, first: &mut [f32], second: &mut [f32], _: &mut [f32]| {
         let mut out = out.lock().unwrap();
@@ -33,7 +37,12 @@ fn run(kind: Kind, x: &[&[f32]], weight: &Matrix, width: usize, paired: bool) ->
         }
     };
     let mut written = vec![0.0; x.len() * width];
-    Product { weight, width, paired, finish: &finish }.run(kind, x, &mut Strips::default(), &mut written);
+    let product = Product { weight, width, paired, finish: &finish };
+    let mut strips = Strips::default();
+    match pairs {
+        true => product.run_pairs(kind, x, &mut strips, &mut written),
+        false => product.run(kind, x, &mut strips, &mut written),
+    }
     let mut out = out.into_inner().unwrap();
     out.truncate(x.len() * width * if paired { 2 } else { 1 });
     out
@@ -167,6 +176,62 @@ fn quantised_weights_are_the_matrices_that_they_stand_for() {
             part.check();
             let matrix = Matrix { parts: vec![(width, Values::Quantised(part))], columns };
             assert_in_order(&x, &widened(&matrix, width), &matrix, false);
+        }
+    }
+}
+
+/// What the order of sums is with both operands in bf16.
+fn sum_of_pairs(x: &[f32], w: &[half::bf16]) -> f32 {
+    let flushed = |x: f32| if x.is_subnormal() { 0f32.copysign(x) } else { x };
+    let block = |(x, w): (&[f32], &[half::bf16])| {
+        let pairs = x.as_chunks::<2>().0.iter().zip(w.as_chunks::<2>().0);
+        pairs.fold(0f32, |sum, (x, w)| {
+            let product = |sum: f32, i: usize| {
+                let x = flushed(half::bf16::from_f32(x[i]).to_f32());
+                flushed(x.mul_add(flushed(w[i].to_f32()), sum))
+            };
+            product(product(sum, 1), 0)
+        })
+    };
+    x.chunks(256).zip(w.chunks(256)).map(block).reduce(|total, sum| total + sum).unwrap()
+}
+
+#[test]
+fn products_in_bf16_have_the_order_of_sums_on_every_machine() {
+    let shapes = [(1, 6, 3), (2, 16, 8), (7, 334, 21), (9, 64, 130), (3, 1000, 70), (40, 514, 55)];
+    for (rows, columns, width) in shapes {
+        let x = noise(rows * columns, 1);
+        let w: Vec<half::bf16> = noise(width * columns, 2).into_iter().map(half::bf16::from_f32).collect();
+        assert_pairs_in_order(&x, &w, columns);
+    }
+}
+
+/// Random bits of all exponents, infinities and NaN among them: the instruction is its portable twin.
+#[test]
+fn products_in_bf16_agree_on_numbers_of_any_size() {
+    for seed in 0..200 {
+        let words = |count: usize, seed: u32| noise(count, seed).into_iter().zip(noise(count, seed + 7777));
+        let bits = |(a, b): (f32, f32)| (((a + 1.0) * 32768.0) as u32) << 16 | ((b + 1.0) * 32767.0) as u32;
+        let x: Vec<f32> = words(3 * 8, seed).map(|pair| f32::from_bits(bits(pair))).collect();
+        let w: Vec<half::bf16> =
+            words(50 * 8, seed + 500).map(|pair| half::bf16::from_bits((bits(pair) >> 16) as u16)).collect();
+        assert_pairs_in_order(&x, &w, 8);
+    }
+}
+
+fn assert_pairs_in_order(x: &[f32], w: &[half::bf16], columns: usize) {
+    let width = w.len() / columns;
+    let rows: Vec<&[f32]> = x.chunks_exact(columns).collect();
+    let parts = vec![(width, Values::Plain(Dtype::Bf16, bytemuck::cast_slice(w)))];
+    let words = Matrix { parts, columns }.pairs().unwrap();
+    for kind in Kind::all() {
+        let found = run_by(true, kind, &rows, &words, width, false);
+        for (x, found) in rows.iter().zip(found.chunks_exact(width)) {
+            for (w, found) in w.chunks_exact(columns).zip(found) {
+                let want = sum_of_pairs(x, w);
+                let same = found.to_bits() == want.to_bits() || found.is_nan() && want.is_nan();
+                assert!(same, "{kind:?}: {found:e} is not {want:e}");
+            }
         }
     }
 }
