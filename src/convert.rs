@@ -15,7 +15,7 @@ mod tests;
 mod tokenizer;
 mod vision;
 
-use crate::checkpoint::{Checkpoint, Dtype, Folder, safetensors};
+use crate::checkpoint::{Checkpoint, Dtype, Element, Folder, safetensors};
 use crate::error::{Error, Result};
 use crate::family::{CONFIG_BYTES_MAX, MEDIA_MASK_KEY, MediaMask, open_flamingo::FAMILY};
 use crate::image::{CLIP_MEAN, CLIP_STD};
@@ -254,7 +254,8 @@ impl<'a> Plan<'a> {
     fn write(&mut self, file: &mut dyn Write, path: &Path, written: &mut dyn FnMut(u64)) -> Result<()> {
         let failed = |reason: std::io::Error| Error::file(path, reason);
         self.items.sort_by(|a, b| (Reverse(a.dtype.size()), &a.name).cmp(&(Reverse(b.dtype.size()), &b.name)));
-        let headers = self.items.iter().map(|item| (item.name.as_str(), item.dtype, item.shape.as_slice()));
+        let headers =
+            self.items.iter().map(|item| (item.name.as_str(), Element::Float(item.dtype), item.shape.as_slice()));
         safetensors::write_header(file, headers).map_err(failed)?;
         for item in &self.items {
             let tensor = item.source.tensor(&item.key)?;

@@ -366,8 +366,16 @@ impl Weights {
     fn check_equal(&self, parts: &[String], others: &[String]) -> Result<()> {
         let Source::Checkpoint(checkpoint) = &self.source else { return Ok(()) };
         for (part, other) in parts.iter().zip(others) {
-            let (found, wanted) = (checkpoint.tensor(part)?, checkpoint.tensor(other)?);
-            if (found.dtype, &found.shape) == (wanted.dtype, &wanted.shape) && found.bytes != wanted.bytes {
+            let differ = match (part_of(checkpoint, part)?, part_of(checkpoint, other)?) {
+                (PartValues::Plain(found), PartValues::Plain(wanted)) => {
+                    (found.dtype, &found.shape) == (wanted.dtype, &wanted.shape) && found.bytes != wanted.bytes
+                }
+                (PartValues::Quantised(found), PartValues::Quantised(wanted)) => {
+                    found.format() == wanted.format() && found != wanted
+                }
+                _ => false,
+            };
+            if differ {
                 let expected = format!("the numbers of {other}, to which the configuration ties it");
                 return Err(Error::invalid(checkpoint.file_of(part), part, expected, "others"));
             }
@@ -526,7 +534,7 @@ impl Weights {
 
     fn format(&self, part: &str) -> Result<Format> {
         match &self.source {
-            Source::Checkpoint(checkpoint) => checkpoint.format(part).map(Format::from),
+            Source::Checkpoint(checkpoint) => checkpoint.kept(part),
             Source::Random => Ok(Format::Bf16),
             Source::Values(values) => Ok(values[part].format()),
         }
@@ -535,7 +543,7 @@ impl Weights {
     fn shape(&self, part: &str) -> Result<&[usize]> {
         match &self.source {
             Source::Checkpoint(checkpoint) => {
-                checkpoint.format(part)?;
+                checkpoint.kept(part)?;
                 Ok(checkpoint.shape(part).expect("a tensor that has a format has a shape"))
             }
             Source::Random => Ok(&[]),
@@ -561,7 +569,7 @@ impl Weights {
     /// Numbers that the engine cannot read: file, tensor, expected, found.
     pub fn parts(&self, weight: Weight) -> Result<Vec<PartValues<'_>>> {
         let part = |part: &String| match &self.source {
-            Source::Checkpoint(checkpoint) => checkpoint.tensor(part).map(PartValues::Plain),
+            Source::Checkpoint(checkpoint) => part_of(checkpoint, part),
             Source::Random => unreachable!("what is made up is never read"),
             Source::Values(values) => Ok(values[part].part()),
         };
@@ -601,6 +609,14 @@ impl Weights {
             }
             Layout::TilePositions(tokens) => tile_positions(&std::array::from_fn(part), tokens, weight.columns),
         })
+    }
+}
+
+/// What a checkpoint has under a name.
+fn part_of<'a>(checkpoint: &'a Checkpoint, name: &str) -> Result<PartValues<'a>> {
+    match checkpoint.quantised(name)? {
+        Some(matrix) => Ok(PartValues::Quantised(matrix)),
+        None => checkpoint.tensor(name).map(PartValues::Plain),
     }
 }
 

@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 use super::{Checkpoint, Load, foreign, is_there, kind, parse_json, read_bounded, read_json};
 use crate::error::{Error, Result};
 
+/// Largest configuration file that is read.
+pub(crate) const CONFIG_BYTES_MAX: u64 = 4 << 20;
+const CONFIG: &str = "config.json";
+
 /// Where the files of a model are.
 #[derive(Debug, Clone, Copy)]
 pub enum Folder<'a> {
@@ -71,15 +75,20 @@ impl Folder<'_> {
     /// The weights, mapped or read; see [`Checkpoint::load`].
     ///
     /// # Errors
-    /// As for [`Checkpoint::load`]; a file in the place of the folder; weights of an adapter, or quantised ones.
+    /// As for [`Checkpoint::load`]; a file in the place of the folder; weights of an adapter; weights that are
+    /// quantised in a format that is not read, or do not fit each other.
     pub fn load(&self, load: Load) -> Result<Checkpoint> {
         match self {
             Folder::Disk(folder) => {
-                foreign::refuse_beside(folder)?;
-                let checkpoint = Checkpoint::load(folder, load)?;
+                let quantisation = self.quantisation()?;
+                foreign::refuse_beside(folder, quantisation.is_some())?;
+                let mut checkpoint = Checkpoint::load(folder, load)?;
                 if checkpoint.path() == *folder {
                     let expected = "the folder of a model";
                     return Err(Error::invalid(folder, "model", expected, "a file: name the folder that it is in"));
+                }
+                if let Some(quantisation) = quantisation {
+                    checkpoint.join(&self.path(CONFIG), &quantisation)?;
                 }
                 Ok(checkpoint)
             }
@@ -88,6 +97,16 @@ impl Folder<'_> {
                 Checkpoint::embedded(&self.path(name), self.expect(name)?)
             }
         }
+    }
+
+    /// What `config.json` says of how weights were quantised.
+    fn quantisation(&self) -> Result<Option<serde_json::Value>> {
+        let mut config = match self.has(CONFIG) {
+            true => self.json(CONFIG, CONFIG_BYTES_MAX)?,
+            false => return Ok(None),
+        };
+        let found = config.get_mut("quantization_config").map(serde_json::Value::take);
+        Ok(found.filter(|found| !found.is_null()))
     }
 
     fn embedded(&self, name: &str) -> Option<&'static [u8]> {

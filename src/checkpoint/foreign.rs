@@ -71,21 +71,20 @@ const MARKS: &[(Mark, &str, &str)] = &[
 const ADAPTER: &str = "an adapter of PEFT";
 const MERGE: &str = "merge it into its model with `flamant convert --model MODEL --adapter FOLDER`";
 
-/// Files beside weights that make something else of them.
-const BESIDE: [(&str, &str, &str); 4] = [
-    ("adapter_config.json", ADAPTER, MERGE),
-    (
-        "quantize_config.json",
-        "quantised weights (GPTQ)",
-        "they are not read yet: take the model before it was quantised",
-    ),
-    ("quant_config.json", "quantised weights (AWQ)", "they are not read yet: take the model before it was quantised"),
+/// Files beside weights that make something else of them, and whether `quantization_config` of `config.json` says all
+/// that they do.
+const BESIDE: [(&str, &str, &str, bool); 4] = [
+    ("adapter_config.json", ADAPTER, MERGE, false),
+    ("quantize_config.json", "quantised weights (GPTQ)", SAY_SO, true),
+    ("quant_config.json", "quantised weights (AWQ)", SAY_SO, true),
     (
         "hf_quant_config.json",
         "quantised weights (ModelOpt)",
-        "they are not read yet: take the model before it was quantised",
+        "they are not read: take the model before it was quantised",
+        false,
     ),
 ];
+const SAY_SO: &str = "config.json must have what it says as quantization_config";
 
 /// What a folder without weights that are read has instead.
 pub(super) fn folder(path: &Path) -> String {
@@ -109,14 +108,15 @@ pub(super) fn folder(path: &Path) -> String {
     }
 }
 
-/// Refuses a folder with a file in it that makes something else of the weights.
+/// Refuses a folder with a file in it that makes something else of the weights than is said of them.
 ///
 /// # Errors
 /// The file, with what it means and what to do.
-pub(super) fn refuse_beside(folder: &Path) -> Result<()> {
-    match BESIDE.iter().find(|(name, ..)| is_there(&folder.join(name))) {
+pub(super) fn refuse_beside(folder: &Path, quantisation_is_said: bool) -> Result<()> {
+    let matters = |(.., said_twice): &&(&str, &str, &str, bool)| !(quantisation_is_said && *said_twice);
+    match BESIDE.iter().filter(matters).find(|(name, ..)| is_there(&folder.join(name))) {
         None => Ok(()),
-        Some((name, what, advice)) => {
+        Some((name, what, advice, _)) => {
             Err(Error::invalid(folder.join(name), "weights", "those of a whole model", format!("{what}: {advice}")))
         }
     }

@@ -8,6 +8,7 @@ mod folder;
 mod foreign;
 mod format;
 mod mapped;
+mod modules;
 mod names;
 pub mod pickle;
 pub mod quantised;
@@ -16,6 +17,7 @@ pub mod torch;
 pub mod zip;
 
 pub(crate) use crate::parse::kind;
+pub(crate) use folder::CONFIG_BYTES_MAX;
 pub use folder::Folder;
 pub use format::Format;
 pub use mapped::Load;
@@ -23,6 +25,8 @@ pub use mapped::Load;
 use crate::error::{Error, Result};
 use crate::parse;
 use mapped::ModelFile;
+use modules::{Entry, Raw};
+use quantised::Quantised;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -119,6 +123,30 @@ pub enum Element {
     Other(String),
 }
 
+impl Element {
+    /// Bytes of one number; none of a format that is not read.
+    fn size(&self) -> usize {
+        match self {
+            Element::Float(dtype) => dtype.size(),
+            Element::Stored(Stored::I8 | Stored::U8 | Stored::F8E4M3) => 1,
+            Element::Stored(Stored::I32) => 4,
+            Element::Stored(Stored::I64) => 8,
+            Element::Other(_) => 0,
+        }
+    }
+}
+
+/// As safetensors has it.
+impl fmt::Display for Element {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Element::Float(dtype) => formatter.write_str(&dtype.to_string().to_uppercase()),
+            Element::Stored(stored) => stored.fmt(formatter),
+            Element::Other(name) => formatter.write_str(name),
+        }
+    }
+}
+
 /// What the parts of a quantised weight may be stored as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stored {
@@ -169,7 +197,7 @@ pub type Table = BTreeMap<String, Layout>;
 pub struct Checkpoint {
     path: PathBuf,
     files: Vec<ModelFile>,
-    tensors: BTreeMap<String, Place>,
+    tensors: BTreeMap<String, Entry>,
 }
 
 #[derive(Debug)]
@@ -219,8 +247,10 @@ impl Checkpoint {
 
     fn of_file(file: ModelFile) -> Result<Self> {
         let path = file.path().to_owned();
-        let tensors =
-            parse(&file, &path)?.into_iter().map(|(name, layout)| (name, Place { file: 0, layout })).collect();
+        let tensors = parse(&file, &path)?
+            .into_iter()
+            .map(|(name, layout)| (name, Entry::Plain(Place { file: 0, layout })))
+            .collect();
         Ok(Checkpoint { path, files: vec![file], tensors })
     }
 
@@ -241,7 +271,7 @@ impl Checkpoint {
             let Some(layout) = table.remove(&name) else {
                 return Err(Error::invalid(path, name, "the tensor that the index names here", "none"));
             };
-            self.tensors.insert(name, Place { file: self.files.len(), layout });
+            self.tensors.insert(name, Entry::Plain(Place { file: self.files.len(), layout }));
         }
         self.files.push(shard);
         Ok(())
@@ -306,7 +336,7 @@ impl Checkpoint {
 
     /// The shape of a tensor, if there is one of this name.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.tensors.get(name).map(|place| place.layout.shape.as_slice())
+        self.tensors.get(name).map(Entry::shape)
     }
 
     /// The number format of a tensor; `None` if there is no such tensor or the engine cannot read its format.
@@ -316,17 +346,46 @@ impl Checkpoint {
 
     /// The file that holds a tensor; for a name that is nowhere the file that was opened, so that an error can name it.
     pub fn file_of(&self, name: &str) -> &Path {
-        self.tensors.get(name).map_or(&self.path, |place| self.files[place.file].path())
+        self.tensors.get(name).map_or(&self.path, |entry| self.files[entry.file()].path())
     }
 
     /// Bytes that a tensor has in its file; none if there is none of this name.
     pub(crate) fn tensor_bytes(&self, name: &str) -> u64 {
-        self.tensors.get(name).map_or(0, |place| place.layout.length as u64)
+        self.tensors.get(name).map_or(0, Entry::bytes)
     }
 
     /// Bytes of all tensors together.
     pub fn bytes(&self) -> u64 {
-        self.tensors.values().map(|place| place.layout.length as u64).sum()
+        self.tensors.values().map(Entry::bytes).sum()
+    }
+
+    /// Puts matrices in few bits in the place of the tensors that make them, as `quantization_config` of a file says.
+    ///
+    /// # Errors
+    /// A format that is not read, by its name; tensors that do not fit each other: file, tensor, expected, found.
+    pub(crate) fn join(&mut self, file: &Path, config: &serde_json::Value) -> Result<()> {
+        modules::join(file, config, &self.files, &mut self.tensors)
+    }
+
+    /// The matrix in few bits of a name; none if there is a tensor of this name.
+    ///
+    /// # Errors
+    /// No such name; scales that are not finite or too large, codes that are no numbers, and whatever else is found out
+    /// when it is first asked for: file, tensor, expected, found.
+    pub fn quantised(&self, name: &str) -> Result<Option<Quantised<'_>>> {
+        match self.entry(name)? {
+            Entry::Plain(_) => Ok(None),
+            Entry::Matrix(module) => module.view(&self.files).map(Some),
+        }
+    }
+
+    /// All tensors that make the matrix of a name; none if it is a tensor itself.
+    pub(crate) fn raw(&self, name: &str) -> impl Iterator<Item = Raw<'_>> {
+        let module = match self.tensors.get(name) {
+            Some(Entry::Matrix(module)) => Some(module),
+            _ => None,
+        };
+        module.into_iter().flat_map(|module| module.all(&self.files))
     }
 
     /// A tensor by name.
@@ -358,10 +417,18 @@ impl Checkpoint {
 
     /// The number format of a tensor that must be there and readable.
     pub(crate) fn format(&self, name: &str) -> Result<Dtype> {
-        match &self.place(name)?.layout.element {
-            Element::Float(dtype) => Ok(*dtype),
-            Element::Stored(found) => Err(self.not_numbers(name, found)),
-            Element::Other(found) => Err(self.not_numbers(name, found)),
+        match self.entry(name)? {
+            Entry::Plain(Place { layout: Layout { element: Element::Float(dtype), .. }, .. }) => Ok(*dtype),
+            Entry::Plain(place) => Err(self.not_numbers(name, &place.layout.element)),
+            Entry::Matrix(module) => Err(self.not_numbers(name, module.format)),
+        }
+    }
+
+    /// How the numbers of a tensor or a matrix are kept.
+    pub(crate) fn kept(&self, name: &str) -> Result<Format> {
+        match self.entry(name)? {
+            Entry::Plain(_) => self.format(name).map(Format::from),
+            Entry::Matrix(module) => Ok(module.format),
         }
     }
 
@@ -370,6 +437,13 @@ impl Checkpoint {
     }
 
     fn place(&self, name: &str) -> Result<&Place> {
+        match self.entry(name)? {
+            Entry::Plain(place) => Ok(place),
+            Entry::Matrix(module) => Err(self.not_numbers(name, module.format)),
+        }
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry> {
         self.tensors.get(name).ok_or_else(|| Error::invalid(&self.path, name, "a tensor of this name", "none"))
     }
 }

@@ -186,15 +186,14 @@ impl<'de, V: DeserializeOwned> serde::Deserialize<'de> for UniqueMap<V> {
 /// should come with the widest format first, which keeps all of them aligned.
 pub fn write_header<'a>(
     file: &mut dyn Write,
-    tensors: impl IntoIterator<Item = (&'a str, Dtype, &'a [usize])>,
+    tensors: impl IntoIterator<Item = (&'a str, Element, &'a [usize])>,
 ) -> io::Result<()> {
     let mut header = String::from(r#"{"__metadata__":{"format":"pt"}"#);
     let mut start = 0;
-    for (name, dtype, shape) in tensors {
-        let stop = start + shape.iter().product::<usize>() * dtype.size();
+    for (name, element, shape) in tensors {
+        let stop = start + shape.iter().product::<usize>() * element.size();
         let name = serde_json::Value::from(name);
-        let dtype = dtype.to_string().to_uppercase();
-        header += &format!(r#",{name}:{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":[{start},{stop}]}}"#);
+        header += &format!(r#",{name}:{{"dtype":"{element}","shape":{shape:?},"data_offsets":[{start},{stop}]}}"#);
         start = stop;
     }
     header.push('}');

@@ -382,13 +382,13 @@ fn bytes(values: &[f32], dtype: Dtype) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::safetensors;
+    use crate::checkpoint::{Element, safetensors};
 
     /// A file of these matrices, each counting up from its number.
     fn file(folder: &Path, matrices: &[(&str, [usize; 2], f32)]) -> Checkpoint {
         let path = folder.join("tensors.safetensors");
         let mut content = Vec::new();
-        let headers = matrices.iter().map(|(name, shape, _)| (*name, Dtype::F32, shape.as_slice()));
+        let headers = matrices.iter().map(|(name, shape, _)| (*name, Element::Float(Dtype::F32), shape.as_slice()));
         safetensors::write_header(&mut content, headers).unwrap();
         for (_, [rows, columns], first) in matrices {
             content.extend((0..rows * columns).flat_map(|at| (first + at as f32).to_le_bytes()));

@@ -88,10 +88,17 @@ pub fn check(file: &Path, what: &str, found: &Identity, wanted: &Identity) -> Re
 
 /// Of all numbers that an engine may read, and how they are stored.
 fn weights(checkpoint: &Checkpoint) -> Result<String> {
-    let names: Vec<&str> = checkpoint.names().filter(|name| checkpoint.dtype(name).is_some()).collect();
+    let is_read = |name: &&str| checkpoint.kept(name).is_ok();
+    let names: Vec<&str> = checkpoint.names().filter(is_read).collect();
     let digests = names.into_par_iter().map(|name| {
-        let tensor = checkpoint.tensor(name)?;
         let mut hasher = blake3::Hasher::new();
+        if checkpoint.kept(name)?.is_quantised() {
+            for raw in checkpoint.raw(name) {
+                hasher.update(format!("{:?} {} {:?};", raw.name, raw.element, raw.shape).as_bytes()).update(raw.bytes);
+            }
+            return Ok(hasher.finalize());
+        }
+        let tensor = checkpoint.tensor(name)?;
         hasher.update(format!("{name:?} {} {:?};", tensor.dtype, tensor.shape).as_bytes()).update(&tensor.bytes);
         Ok(hasher.finalize())
     });

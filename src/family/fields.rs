@@ -202,11 +202,21 @@ impl<'a> Fields<'a> {
         Err(self.invalid(key, "heads of even width", format!("{heads} heads of {}", width / heads)))
     }
 
+    /// That nothing is said of how weights were quantised but in the key that opening them heeds.
+    pub fn refuse_other_quantisation(&self) -> Result<()> {
+        self.refuse_quantisation(&["quantization", "compression_config"])
+    }
+
     /// That weights are numbers: what is said of how they were quantised must be absent or null.
     pub fn refuse_quantised(&self) -> Result<()> {
-        for key in ["quantization_config", "quantization", "compression_config"] {
+        self.refuse_quantisation(&["quantization_config"])?;
+        self.refuse_other_quantisation()
+    }
+
+    fn refuse_quantisation(&self, keys: &[&str]) -> Result<()> {
+        for key in keys {
             if let Some(found) = self.get(key) {
-                let expected = "none: quantised weights are not read yet; take the model before it was quantised";
+                let expected = "none: weights quantised so are not read; take the model before it was quantised";
                 let method = found.get("quant_method").and_then(Value::as_str);
                 return Err(self.invalid(key, expected, method.map_or_else(|| found.to_string(), quoted)));
             }

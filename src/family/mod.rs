@@ -28,8 +28,7 @@ pub(crate) use fields::{Fields, quoted};
 pub(crate) use template::MEDIA_MASK_KEY;
 pub use template::{Begin, MediaMask, Template};
 
-/// Largest configuration file that is read.
-pub(crate) const CONFIG_BYTES_MAX: u64 = 4 << 20;
+pub(crate) use crate::checkpoint::CONFIG_BYTES_MAX;
 
 /// Every family there is.
 const FAMILIES: &[&Family] = &[
@@ -112,7 +111,7 @@ impl Model {
         let root = folder.json("config.json", CONFIG_BYTES_MAX)?;
         let fields = Fields::new(&file, &root)?;
         let family = Family::of(&fields)?;
-        fields.refuse_quantised()?;
+        fields.refuse_other_quantisation()?;
         let Parts { config, template, language_model, names, marker } = (family.read)(&fields, checkpoint)?;
         let template = template.masked_as(&fields)?;
         Ok(Model { family, language_model, config, template, names, marker })

@@ -2,5 +2,6 @@
 
 mod checkpoint;
 mod images;
+mod quantised;
 mod suites;
 mod video;

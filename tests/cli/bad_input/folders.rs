@@ -158,17 +158,22 @@ fn quantised_folders_are_named() {
         (
             "GPTQ",
             |folder| folder.set("quantization_config", json!({"quant_method": "gptq", "bits": 4})),
-            &["config.json: quantization_config: expected none: quantised weights are not read yet", r#"found "gptq""#],
+            &["config.json: quantization_config: expected weights of gptq, found none in the files"],
         ),
         (
             "bitsandbytes without a method",
             |folder| folder.set("quantization_config", json!({"load_in_8bit": true})),
-            &["config.json: quantization_config: ", r#"found {"load_in_8bit":true}"#],
+            &["config.json: quantization_config: expected weights of bitsandbytes, found none in the files"],
         ),
         (
             "MLX",
             |folder| folder.set("quantization", json!({"group_size": 64, "bits": 4})),
-            &["config.json: quantization: expected none: quantised weights are not read yet"],
+            &["config.json: quantization: expected none: weights quantised so are not read"],
+        ),
+        (
+            "HQQ",
+            |folder| folder.set("quantization_config", json!({"quant_method": "hqq"})),
+            &["config.json: quantization_config.quant_method: expected one of compressed-tensors", r#"found "hqq""#],
         ),
         (
             "AutoGPTQ's own file",

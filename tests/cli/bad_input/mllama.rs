@@ -130,7 +130,11 @@ fn keys_of_the_vision_tower() {
             json!(15),
             "patch_size: expected a divisor of the image size 42, found 15".to_owned(),
         ),
-        ("quantization_config", json!({"quant_method": "bitsandbytes"}), "found \"bitsandbytes\"".to_owned()),
+        (
+            "quantization_config",
+            json!({"quant_method": "bitsandbytes"}),
+            "expected weights of bitsandbytes, found none".to_owned(),
+        ),
     ]);
 }
 

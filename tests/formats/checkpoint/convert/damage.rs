@@ -88,7 +88,7 @@ fn parts_of_another_kind() {
         (
             "a quantised language model",
             |s| s.config["quantization_config"] = json!({"quant_method": "gptq", "bits": 4}),
-            r#"config.json: quantization_config: expected none: quantised weights are not read yet; take the model before"#,
+            r#"config.json: quantization_config: expected none: weights quantised so are not read; take the model before"#,
         ),
         (
             "an adapter",
