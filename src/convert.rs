@@ -9,7 +9,7 @@ mod adapter;
 mod flamingo;
 mod language;
 mod merge;
-mod output;
+pub(crate) mod output;
 #[cfg(test)]
 mod tests;
 mod tokenizer;

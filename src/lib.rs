@@ -57,6 +57,7 @@ pub mod hub;
 pub mod image;
 #[cfg(feature = "unstable-probe")]
 pub mod probe;
+pub mod quantize;
 pub mod sample;
 pub mod search;
 #[cfg(feature = "serve")]

@@ -630,6 +630,11 @@ fn to_f32<'a>(tensor: &'a Tensor<'_>) -> Box<dyn Iterator<Item = f32> + 'a> {
     }
 }
 
+/// The numbers of a tensor as f32.
+pub(crate) fn widened(tensor: &Tensor) -> Vec<f32> {
+    to_f32(tensor).collect()
+}
+
 /// (columns, rows) to (rows, columns).
 fn transposed(values: &[f32], rows: usize) -> Vec<f32> {
     (0..rows).flat_map(|row| values.iter().skip(row).step_by(rows)).copied().collect()

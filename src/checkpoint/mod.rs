@@ -125,7 +125,7 @@ pub enum Element {
 
 impl Element {
     /// Bytes of one number; none of a format that is not read.
-    fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         match self {
             Element::Float(dtype) => dtype.size(),
             Element::Stored(Stored::I8 | Stored::U8 | Stored::F8E4M3) => 1,

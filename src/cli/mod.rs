@@ -17,6 +17,7 @@ mod generate;
 mod health;
 mod input;
 mod inspect;
+mod quantize;
 mod sampling;
 mod score;
 #[cfg(feature = "serve")]
@@ -66,6 +67,7 @@ enum Command {
     #[cfg(feature = "serve")]
     Health(health::Health),
     Convert(convert::Convert),
+    Quantize(quantize::Quantize),
 }
 
 /// What a command can fail with.
@@ -119,7 +121,7 @@ pub fn main(arguments: &[OsString]) -> u8 {
     };
     // A conversion that the system ends, by this signal as by any other, begins anew; others keep what they have.
     #[cfg(target_os = "linux")]
-    if !matches!(arguments.command, Command::Convert(_)) {
+    if !matches!(arguments.command, Command::Convert(_) | Command::Quantize(_)) {
         cut::outlive_limits_of_files();
     }
     let outcome = match arguments.command {
@@ -139,6 +141,7 @@ pub fn main(arguments: &[OsString]) -> u8 {
         #[cfg(feature = "serve")]
         Command::Health(command) => run("health", command),
         Command::Convert(command) => run("convert", command),
+        Command::Quantize(command) => run("quantize", command),
     };
     ended(match outcome {
         Err(Failure::Usage(error)) => tell(&error),

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 const MARKER: &str = "convert.partial";
 const MARKER_TEXT: &str = "`flamant convert` is writing this folder, or was ended before it was done.\n";
 /// Files of a model that stand beside its weights and its configuration.
-pub(super) const BESIDE: [&str; 8] = [
+pub(crate) const BESIDE: [&str; 8] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -31,7 +31,7 @@ fn files() -> impl Iterator<Item = &'static str> {
 }
 
 /// The folder. Unless it is kept, it is taken away again.
-pub(super) struct Output {
+pub(crate) struct Output {
     folder: PathBuf,
     /// Whether the folder itself is ours.
     created: bool,

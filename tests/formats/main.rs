@@ -3,5 +3,6 @@
 mod checkpoint;
 mod images;
 mod quantised;
+mod quantize;
 mod suites;
 mod video;

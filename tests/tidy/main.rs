@@ -26,7 +26,7 @@ const STEPS: &[&[&str]] = &[
     &["executor", "inspect"],
     &["engine"],
     &["async_engine", "flamingo", "convert", "probe", "ffi"],
-    &["demo", "batch"],
+    &["demo", "batch", "quantize"],
     &["eval"],
     &["serve"],
     &["lib", "main", "cli"],
