@@ -120,7 +120,7 @@ fn to_e4m3(value: f32) -> u8 {
     let step = f32::from_bits(((exponent - 3 + 127) as u32) << 23);
     let steps = (magnitude / step).round_ties_even() as u32;
     // Eight steps of the lowest exponent begin the next, whose code follows; so it is with sixteen of the others.
-    (sign | (((exponent + 6) as u32) << 3) + steps) as u8
+    (sign | ((((exponent + 6) as u32) << 3) + steps)) as u8
 }
 
 #[cfg(test)]

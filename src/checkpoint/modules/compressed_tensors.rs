@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::super::quantised::{Owned, OwnedCodes};
 use super::super::{Format, ModelFile, Stored};
 use super::keys::Keys;
-use super::{Module, Role, Tensors, fp8, group_of, repack};
+use super::{Make, Module, Role, Tensors, fp8, group_of, repack};
 use crate::error::Result;
 
 /// What is written in the key `format`, of the whole or of a group.
@@ -102,7 +102,7 @@ fn packed(stem: &str, ordered: bool, tensors: &mut Tensors) -> Result<()> {
         }
     };
     let scaled = group_of(group, columns);
-    let (format, make): (_, fn(&Module, &[ModelFile]) -> Result<Owned>) = match bits {
+    let (format, make): (Format, Make) = match bits {
         4 => (Format::Int4 { group: scaled, zeros: has_zeros }, make_int4),
         _ => (Format::Int8 { group: scaled }, make_packed_int8),
     };

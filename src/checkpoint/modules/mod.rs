@@ -57,6 +57,9 @@ impl Entry {
     }
 }
 
+/// Makes a matrix of the tensors of its module.
+type Make = fn(&Module, &[ModelFile]) -> Result<Owned>;
+
 /// A matrix, and the tensors that it is made of.
 #[derive(Debug)]
 pub(super) struct Module {
@@ -65,7 +68,7 @@ pub(super) struct Module {
     /// Numbers of the publisher's that share a scale, in the order in which they lie there.
     block: [usize; 2],
     tensors: Vec<(Role, String, Place)>,
-    make: fn(&Module, &[ModelFile]) -> Result<Owned>,
+    make: Make,
     made: OnceLock<Owned>,
 }
 
@@ -150,7 +153,7 @@ impl<'a> Raw<'a> {
 
     /// That scales are such as devices can multiply.
     fn check_scales(&self, scales: &[f32]) -> Result<()> {
-        match scales.iter().find(|scale| !(scale.abs() < SCALE_LIMIT)) {
+        match scales.iter().find(|scale| scale.is_nan() || scale.abs() >= SCALE_LIMIT) {
             None => Ok(()),
             Some(scale) => Err(self.invalid(format!("scales below {SCALE_LIMIT}"), scale)),
         }
@@ -254,7 +257,7 @@ impl Tensors<'_> {
         stem: &str,
         (shape, format, block): ([usize; 2], Format, [usize; 2]),
         tensors: &[(Role, &str)],
-        make: fn(&Module, &[ModelFile]) -> Result<Owned>,
+        make: Make,
     ) {
         let mut taken = Vec::new();
         for (role, ending) in tensors {
