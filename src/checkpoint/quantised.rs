@@ -34,7 +34,7 @@ pub struct Quantised<'a> {
     pub scales: &'a [f32],
     /// (rows, columns / group), 0..=15; with `Codes::Int4` only.
     pub zeros: Option<&'a [u8]>,
-    /// Activation order of GPTQ: column i of the codes multiplies x[order[i]]. A permutation.
+    /// Activation order of GPTQ: column i of the codes multiplies `x[order[i]]`. A permutation.
     pub order: Option<&'a [u32]>,
 }
 

@@ -14,7 +14,7 @@ pub enum KvDtype {
     /// As the device stores activations: f32 on the processor, bf16 or f16 where kernels run.
     #[default]
     Auto,
-    /// A byte each, and a scale in bf16 for each row and head: see [`quantise`]. A row has a scale of its own because a
+    /// A byte each, and a scale in bf16 for each row and head (`docs/kv-cache.md`). A row has a scale of its own as a
     /// page fills token by token: with one a page, what a token's keys become would depend on what came with it.
     Int8,
 }
