@@ -19,9 +19,12 @@ const TEXT_BYTES_MAX: u64 = 1 << 20;
 
 /// Write a model anew with its large matrices in 8 or 4 bits, as compressed-tensors (vLLM) reads them too
 #[derive(Args)]
-#[command(after_help = "\
+#[command(
+    next_help_heading = "Rounding",
+    after_help = "\
 Examples:\n  flamant quantize idefics-9b --weights int8 -o idefics-9b-int8
-  flamant quantize idefics-9b --weights int4 --group 64 --keep layers.0. -o idefics-9b-int4")]
+  flamant quantize idefics-9b --weights int4 --group 64 --keep layers.0. -o idefics-9b-int4"
+)]
 pub struct Quantize {
     /// Model folder, or the name of a downloaded one: OWNER/NAME[@REVISION]
     #[arg(value_name = "MODEL")]
@@ -46,10 +49,10 @@ pub struct Quantize {
     #[arg(long)]
     symmetric: bool,
     /// Text with which the two models are compared in the end; one of the program's own if none is given
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = "Files", long, value_name = "FILE")]
     text: Option<PathBuf>,
     /// Folder to make
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(help_heading = "Files", short, long, value_name = "DIR")]
     output: PathBuf,
 }
 
