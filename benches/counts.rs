@@ -183,10 +183,7 @@ impl Trial {
         let capacity =
             Capacity { images: most(|lists| lists.images.len()), tokens: most(|lists| lists.positions.len()) };
         let workload = batch(&self.plan, &self.lists, |batch| batch.workload());
-        let least = Cost {
-            bytes: self.plan.bytes(&workload, &|weight| (STORED * weight.rows * weight.columns) as u64),
-            flops: self.plan.flops(&workload),
-        };
+        let least = Cost { bytes: self.plan.bytes(&workload), flops: self.plan.flops(&workload) };
         let plans = Plans {
             media: media.clone(),
             text: self.plan.clone(),

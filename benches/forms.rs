@@ -6,8 +6,8 @@
 #[allow(dead_code, reason = "only the models are wanted")]
 mod real;
 
+use flamant::probe::linear_layers;
 use flamant::probe::tuning::{LinearShape, Machine, linear_form};
-use flamant::probe::{Format, linear_layers};
 
 const ROWS: [u32; 14] = [1, 2, 4, 8, 16, 24, 32, 64, 128, 256, 512, 1024, 2048, 4096];
 /// What the best library is reckoned to get of an H200's matrix units, operations a second.
@@ -57,10 +57,7 @@ fn main() {
             println!("{COLUMNS}");
             for rows in ROWS {
                 let (columns, width) = (layer.columns as u32, layer.width as u32);
-                println!(
-                    "{}",
-                    line(&machine, &LinearShape { rows, columns, width, paired: layer.paired, format: Format::Bf16 })
-                );
+                println!("{}", line(&machine, &LinearShape { rows, columns, width, paired: layer.paired }));
             }
         }
     }

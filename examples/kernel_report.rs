@@ -20,19 +20,10 @@ const FAMILIES: &[Family] = &[
         name: "linear_rows",
         variants: &["_16x8", "_32x8", "_16x16", "_32x16", "_64x16", "_128x16", "_32x32", "_32x64"],
         threads: 256,
-        shared_bytes: partial_sums,
+        shared_bytes: |form| 32 * numbers(form)[1] * (numbers(form)[0] + 4),
     },
     Family { name: "linear_tile", variants: &["_64x64x3", "_64x64x6", "_128x64x4"], threads: 128, shared_bytes: ring },
     Family { name: "linear_tile", variants: &["_128x128x3"], threads: 256, shared_bytes: ring },
-    Family { name: "linear_rows_i8", variants: &["_32x8", "_64x16"], threads: 256, shared_bytes: partial_sums },
-    Family { name: "linear_tile_i8", variants: &["_64x64x3"], threads: 128, shared_bytes: ring_of_bytes },
-    Family { name: "linear_tile_i8", variants: &["_128x128x3"], threads: 256, shared_bytes: ring_of_bytes },
-    Family { name: "linear_rows_e4m3", variants: &["_32x8", "_64x16"], threads: 256, shared_bytes: partial_sums },
-    Family { name: "linear_tile_e4m3", variants: &["_64x64x3"], threads: 128, shared_bytes: ring_of_bytes },
-    Family { name: "linear_tile_e4m3", variants: &["_128x128x3"], threads: 256, shared_bytes: ring_of_bytes },
-    Family { name: "linear_rows_i4", variants: &["_32x8", "_64x16"], threads: 256, shared_bytes: partial_sums },
-    Family { name: "linear_tile_i4", variants: &["_64x64x3"], threads: 128, shared_bytes: ring_of_nibbles },
-    Family { name: "linear_tile_i4", variants: &["_128x128x2"], threads: 256, shared_bytes: ring_of_nibbles },
     Family { name: "norm", variants: &["_1", "_2", "_4", "_8"], threads: 256, shared_bytes: |_| 32 },
     Family { name: "norm_heads", variants: ONE, threads: 256, shared_bytes: |_| 0 },
     Family { name: "flash_attention_causal", variants: WIDTHS, threads: 128, shared_bytes: two_tiles },
@@ -73,23 +64,6 @@ fn two_tiles(width: &str) -> u32 {
 fn tiles_and_queries(width: &str) -> u32 {
     let queries = if numbers(width)[0] <= 80 { 128 } else { 0 };
     two_tiles(width) + 2 * queries * (numbers(width)[0] + 8)
-}
-
-/// Sums of 8 segments of a linear layer.
-fn partial_sums(form: &str) -> u32 {
-    32 * numbers(form)[1] * (numbers(form)[0] + 4)
-}
-
-/// All stages of a tile of a linear layer whose weight is in codes of a byte, and what segments come to.
-fn ring_of_bytes(form: &str) -> u32 {
-    let [tokens, features, stages] = numbers(form)[..] else { panic!("{form}: three numbers") };
-    stages * 64 * (2 * tokens + features) + 4 * tokens * features
-}
-
-/// The same in codes of half a byte.
-fn ring_of_nibbles(form: &str) -> u32 {
-    let [tokens, features, stages] = numbers(form)[..] else { panic!("{form}: three numbers") };
-    stages * 64 * (4 * tokens + features) + 4 * tokens * features
 }
 
 /// All stages of a tile of a linear layer.

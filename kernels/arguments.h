@@ -48,16 +48,6 @@ struct LinearArguments {
     float clip;        // bound on the absolute value; infinity for none
 };
 
-/// linear_quantised.cu: the same of a weight in codes, in the layout of quantised.cuh: row i of its codes begins at
-/// linear.weight + i * pitch.
-struct LinearQuantisedArguments {
-    LinearArguments linear;
-    const float* scales;   // (columns / group, weight rows), or (weight rows)
-    const uint8_t* zeros;  // (columns / group, weight rows), with groups; or null: 8 for each
-    uint32_t group;        // columns that share a scale: a multiple of 32; 0: all of a row
-    uint32_t pitch;        // bytes of a row
-};
-
 /// norm.cu: each `group` consecutive columns of a row normalised by themselves; out may be x.
 struct NormArguments {
     Rows x;

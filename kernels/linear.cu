@@ -22,7 +22,6 @@
 //   grid (ceil(count / TOKENS) * ceil(width / FEATURES)), paired FEATURES / 2; threads 2 * FEATURES;
 //   shared bytes STAGES * (TOKENS + FEATURES) * 128.
 #include "linear_rows.cuh"
-#include "linear_tile.cuh"
 
 namespace linear {
 
@@ -32,15 +31,57 @@ DEVICE void rows_form(const LinearArguments& arguments) {
     rows_block<T, FEATURES, TOKENS>(arguments, tokens, blockIdx.x, reinterpret_cast<float*>(shared_memory()));
 }
 
-/// A stage holds 64 columns: 128 bytes of each row of x and of the weight.
+/// Which tile a block computes. Blocks that run at the same time should share rows of x and of the weight through L2:
+/// the tiles are walked in bands of 8 tiles of tokens, and within a band feature tile by feature tile.
+struct TilePlace {
+    uint32_t token_tile;
+    uint32_t feature_tile;
+
+    DEVICE TilePlace(uint32_t block, uint32_t token_tiles, uint32_t feature_tiles) {
+        constexpr uint32_t BAND = 8;
+        const uint32_t band = block / (BAND * feature_tiles) * BAND;
+        const uint32_t height = smaller(BAND, token_tiles - band);
+        const uint32_t within = block % (BAND * feature_tiles);
+        token_tile = band + within % height;
+        feature_tile = within / height;
+    }
+};
+
+/// A stage holds 64 columns: 128 bytes of each row of x and of the weight. Its eight 16-byte words change places by the
+/// row, so that two neighbouring rows' halves (32 columns), which eight lanes read at once, lie in different banks.
 constexpr uint32_t STAGE_COLUMNS = 64;
-constexpr uint32_t STAGE_WORDS = 8;
-constexpr uint32_t ROW_BYTES = 16 * STAGE_WORDS;
+constexpr uint32_t ROW_BYTES = 128;
+DEVICE uint32_t swizzle(uint32_t row, uint32_t word) { return row * ROW_BYTES + (word ^ row % 2 * 4) * 16; }
+
+/// The rows that one thread copies, 16 bytes of each a stage; null: zeros.
+template <typename T, uint32_t COPIES>
+struct Source {
+    const T* row[COPIES];
+
+    /// Copies the columns of a stage that start at `column`; `rows_apart` rows lie between two copies of a thread.
+    DEVICE void copy(char* stage, uint32_t rows_apart, uint32_t column, uint32_t columns, const void* readable) const {
+        const uint32_t own = column + threadIdx.x % 8 * 8;
+#pragma unroll
+        for (uint32_t i = 0; i < COPIES; ++i) {
+            const bool valid = row[i] && own < columns;
+            const uint32_t stage_row = threadIdx.x / 8 + i * rows_apart;
+            copy_async_16(stage + swizzle(stage_row, threadIdx.x % 8), valid ? row[i] + own : readable, valid);
+        }
+    }
+};
+
+/// Which feature of a warp's 32 stands in row `row` of its part of the stage. The n operand of the matrix units gives
+/// lane (g, t) the features 2t and 2t + 1 of each tile of 8; rows are placed so that over the four tiles those are the
+/// 8 consecutive features from 8t on or, paired, 4 from 4t on of the first half (here 0-15) and of the second (16-31).
+DEVICE uint32_t feature_of(uint32_t row, bool paired) {
+    const uint32_t tile = row / 2 % 4, t = row / 8;
+    return paired ? tile / 2 * 16 + t * 4 + tile % 2 * 2 + row % 2 : row;
+}
 
 template <typename T, uint32_t TOKENS, uint32_t FEATURES, uint32_t STAGES>
 DEVICE void tile_form(const LinearArguments& arguments) {
     constexpr uint32_t THREADS = FEATURES * 2;  // two rows of warps, each warp with 32 features
-    constexpr uint32_t ROWS_APART = THREADS / STAGE_WORDS;
+    constexpr uint32_t ROWS_APART = THREADS / 8;
     constexpr uint32_t TOKEN_TILES = TOKENS / 2 / 16;
     constexpr uint32_t STAGE_BYTES = (TOKENS + FEATURES) * ROW_BYTES;
     const uint32_t lane = threadIdx.x % LANES, g = lane / 4, t = lane % 4;
@@ -53,18 +94,22 @@ DEVICE void tile_form(const LinearArguments& arguments) {
     const uint32_t first_token = place.token_tile * TOKENS;
     const uint32_t first_feature = place.feature_tile * features;
 
-    Source<T, TOKENS / ROWS_APART, STAGE_WORDS> x;
+    Source<T, TOKENS / ROWS_APART> x;
 #pragma unroll
     for (uint32_t i = 0; i < TOKENS / ROWS_APART; ++i) {
-        const uint32_t token = first_token + threadIdx.x / STAGE_WORDS + i * ROWS_APART;
+        const uint32_t token = first_token + threadIdx.x / 8 + i * ROWS_APART;
         x.row[i] = token < arguments.count ? row_of<const T>(arguments.x, token) : nullptr;
     }
-    Source<T, FEATURES / ROWS_APART, STAGE_WORDS> weight;
+    Source<T, FEATURES / ROWS_APART> weight;
 #pragma unroll
     for (uint32_t i = 0; i < FEATURES / ROWS_APART; ++i) {
-        const uint32_t row = weight_row(arguments, first_feature, threadIdx.x / STAGE_WORDS + i * ROWS_APART);
-        weight.row[i] =
-            row != UINT32_MAX ? static_cast<const T*>(arguments.weight) + uint64_t(row) * columns : nullptr;
+        const uint32_t stage_row = threadIdx.x / 8 + i * ROWS_APART;
+        const uint32_t in_warp = feature_of(stage_row % 32, arguments.paired);
+        const uint32_t half = arguments.paired ? in_warp / 16 : 0;
+        const uint32_t feature =
+            first_feature + (arguments.paired ? stage_row / 32 * 16 + in_warp % 16 : stage_row / 32 * 32 + in_warp);
+        const T* row = static_cast<const T*>(arguments.weight) + (uint64_t(half) * arguments.width + feature) * columns;
+        weight.row[i] = feature < arguments.width ? row : nullptr;
     }
     auto copy_stage = [&](uint32_t stage) {
         char* to = shared_memory() + stage % STAGES * STAGE_BYTES;
@@ -90,19 +135,18 @@ DEVICE void tile_form(const LinearArguments& arguments) {
         for (uint32_t half = 0; half < 2; ++half) {
             const uint32_t chunk = 2 * stage + half;
             if (chunk >= chunks) break;
-            const auto word = [&](const char* rows, uint32_t row) {
-                return load_shared(reinterpret_cast<const Word4*>(rows + swizzle<STAGE_WORDS>(row, half * 4 + t)));
-            };
             Word4 w[4];
 #pragma unroll
             for (uint32_t j = 0; j < 4; ++j) {
                 const uint32_t row = g / 2 * 8 + j * 2 + g % 2;
-                w[j] = word(weight_rows, row);
+                w[j] = load_shared(reinterpret_cast<const Word4*>(weight_rows + swizzle(row, half * 4 + t)));
             }
 #pragma unroll
             for (uint32_t i = 0; i < TOKEN_TILES; ++i) {
-                const Word4 upper = word(x_rows, i * 16 + g);
-                const Word4 lower = word(x_rows, i * 16 + g + 8);
+                const Word4 upper =
+                    load_shared(reinterpret_cast<const Word4*>(x_rows + swizzle(i * 16 + g, half * 4 + t)));
+                const Word4 lower =
+                    load_shared(reinterpret_cast<const Word4*>(x_rows + swizzle(i * 16 + g + 8, half * 4 + t)));
 #pragma unroll
                 for (uint32_t j = 0; j < 4; ++j) {
                     multiply_accumulate<T>(sum[i][j], {upper.x, lower.x, upper.y, lower.y}, {w[j].x, w[j].y});

@@ -238,14 +238,17 @@ DEVICE void segment_sums(const LinearArguments& arguments, const Tokens& tokens,
     }
 }
 
-/// Adds the sums of a block's 8 warps, one segment each, in order, and finishes its rows: of the weight from `first`
-/// on. `partial` is shared memory, free again after the next barrier.
-template <typename T, uint32_t FEATURES, uint32_t TOKENS>
-DEVICE void add_segments(const LinearArguments& arguments, uint32_t first,
-                         const float (&sum)[FEATURES / 16][TOKENS / 8][4], float* partial) {
+/// Rows block * FEATURES .. of the weight (paired: FEATURES / 2 of each half) for up to TOKENS tokens, by a block of 8
+/// warps. `partial` is shared memory, free again after the next barrier.
+template <typename T, uint32_t FEATURES, uint32_t TOKENS, typename Tokens>
+DEVICE void rows_block(const LinearArguments& arguments, const Tokens& tokens, uint32_t block, float* partial) {
     constexpr uint32_t STRIDE = PARTIAL_STRIDE<FEATURES>;
     const uint32_t lane = threadIdx.x % LANES;
     const uint32_t segment = threadIdx.x / LANES;
+    const uint32_t first = block * (arguments.paired ? FEATURES / 2 : FEATURES);
+
+    float sum[FEATURES / 16][TOKENS / 8][4] = {};
+    segment_sums<T, FEATURES, TOKENS>(arguments, tokens, first, segment, sum);
 #pragma unroll
     for (uint32_t i = 0; i < FEATURES / 16; ++i) {
 #pragma unroll
@@ -284,16 +287,6 @@ DEVICE void add_segments(const LinearArguments& arguments, uint32_t first,
         }
         epilogue(token, total);
     }
-}
-
-/// Rows block * FEATURES .. of the weight (paired: FEATURES / 2 of each half) for up to TOKENS tokens, by a block of 8
-/// warps. `partial` is shared memory, free again after the next barrier.
-template <typename T, uint32_t FEATURES, uint32_t TOKENS, typename Tokens>
-DEVICE void rows_block(const LinearArguments& arguments, const Tokens& tokens, uint32_t block, float* partial) {
-    const uint32_t first = block * (arguments.paired ? FEATURES / 2 : FEATURES);
-    float sum[FEATURES / 16][TOKENS / 8][4] = {};
-    segment_sums<T, FEATURES, TOKENS>(arguments, tokens, first, threadIdx.x / LANES, sum);
-    add_segments<T, FEATURES, TOKENS>(arguments, first, sum, partial);
 }
 
 }  // namespace linear

@@ -269,22 +269,6 @@ DEVICE void relax(SITE) { EITHER(__nanosleep(32), emulator::relax(site)); }
 
 // ---- Arithmetic ----------------------------------------------------------------------------------------------------
 
-/// a b + c of both halves of words of T, each rounded once.
-template <typename T> DEVICE uint32_t multiply_add_pairs(uint32_t a, uint32_t b, uint32_t c) {
-#ifdef __CUDACC__
-    uint32_t d;
-    if constexpr (IS_BF16<T>) {
-        asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
-    } else {
-        asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
-    }
-    return d;
-#else
-    // Kernels ask for what f32 holds exactly.
-    return pack<T>(fmaf(low<T>(a), low<T>(b), low<T>(c)), fmaf(high<T>(a), high<T>(b), high<T>(c)));
-#endif
-}
-
 /// 2^x, relative error 2^-22; 2^-infinity is 0.
 DEVICE float exponential_2(float x) {
 #ifdef __CUDACC__

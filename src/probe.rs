@@ -22,8 +22,8 @@ pub use crate::backend::emulated;
 pub use crate::backend::{
     Batch, Capacity, Device, KvConfig, PageCount, PoolShape, Request, Sampled, Tiling, report, tuning,
 };
+pub use crate::checkpoint::Dtype;
 pub use crate::checkpoint::quantised::{Codes, Owned, OwnedCodes, Quantised};
-pub use crate::checkpoint::{Dtype, Format};
 pub use crate::engine::scheduler::{Bounds, PromptImage, RequestState, Scheduler, SequenceKind, Step, Tokens};
 pub use crate::graph::{
     Axis, Cost, Counts, Epilogue, Graph, Index, KvLayer, KvSource, KvSpace, Mask, Op, Plan, PlanKind, Plans, Tensor,

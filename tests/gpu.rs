@@ -10,7 +10,7 @@ use std::process::Command;
 
 use first::{BRIEF, LINES, Line, Measured, Unit, Verdict, Work};
 use flamant::probe::tuning::{LinearShape, Machine, linear_form};
-use flamant::probe::{Device, Dtype, Format, Place};
+use flamant::probe::{Device, Dtype, Place};
 
 /// Lines of call, stage, step and seconds.
 fn plan(arguments: &[&str]) -> Vec<(String, String, String, u32)> {
@@ -153,13 +153,7 @@ fn ranges_of_linear_layers_hold_what_is_reckoned() {
     let machine = Machine::new(H200.0, H200.1);
     for line in &LINES {
         let Work::Linear { rows, columns, width, .. } = line.work else { continue };
-        let shape = LinearShape {
-            rows: rows as u32,
-            columns: columns as u32,
-            width: width as u32,
-            paired: false,
-            format: Format::Bf16,
-        };
+        let shape = LinearShape { rows: rows as u32, columns: columns as u32, width: width as u32, paired: false };
         let form = linear_form(&machine, &shape);
         let value = line.value(form.seconds(&machine, &shape));
         assert_eq!(line.verdict(value), Verdict::AsExpected, "{}: {value:.2}", line.name);

@@ -142,27 +142,6 @@ uint16_t cvt_rn_f16_f32(float a) {
 /// The first operand becomes the upper half.
 uint32_t cvt_rn_bf16x2_f32(float a, float b) { return uint32_t(cvt_rn_bf16_f32(a)) << 16 | cvt_rn_bf16_f32(b); }
 uint32_t cvt_rn_f16x2_f32(float a, float b) { return uint32_t(cvt_rn_f16_f32(a)) << 16 | cvt_rn_f16_f32(b); }
-/// What rounding to fewer bits makes the same of as of the exact a b + c, and to so few that no f32 beyond needs it: an
-/// f32 whose last bit is set if anything was lost.
-float fma_to_odd(float a, float b, float c) {
-    const double product = double(a) * double(b);  // exact, of factors of 11 bits
-    const double sum = product + double(c);
-    const double other = sum - product;
-    const double lost = (product - (sum - other)) + (double(c) - other);
-    float kept = float(sum);
-    const double left = (sum - double(kept)) + lost;
-    if (left == 0 || !(fabsf(kept) < INFINITY)) return kept;
-    // Toward zero, then odd.
-    if ((left < 0) != (kept < 0 || (kept == 0 && sum < 0))) kept = nextafterf(kept, 0.0f);
-    return bits_as<float>(bits_as<uint32_t>(kept) | 1);
-}
-template <float WIDEN(uint16_t), uint16_t ROUND(float)>
-uint32_t fma_pairs(uint32_t a, uint32_t b, uint32_t c) {
-    const auto half = [&](uint32_t down) {
-        return ROUND(fma_to_odd(WIDEN(uint16_t(a >> down)), WIDEN(uint16_t(b >> down)), WIDEN(uint16_t(c >> down))));
-    };
-    return uint32_t(half(16)) << 16 | half(0);
-}
 float cvt_rn_f32_s32(uint32_t a) { return float(int32_t(a)); }
 float cvt_rn_f32_u32(uint32_t a) { return float(a); }
 float cvt_rni_f32_f32(float a) { return canonical(nearbyintf(a)); }
@@ -285,8 +264,6 @@ std::vector<Opcode> arithmetic_opcodes() {
         elementwise<mul_rn_f32>("mul.rn.f32"),
         elementwise<div_rn_f32>("div.rn.f32"),
         elementwise<fma_rn_f32>("fma.rn.f32"),
-        elementwise<fma_pairs<cvt_f32_bf16, cvt_rn_bf16_f32>>("fma.rn.bf16x2"),
-        elementwise<fma_pairs<cvt_f32_f16, cvt_rn_f16_f32>>("fma.rn.f16x2"),
         elementwise<max_f32>("max.f32"),
         elementwise<abs_f32>("abs.f32"),
         elementwise<neg_f32>("neg.f32"),

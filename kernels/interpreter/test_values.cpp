@@ -87,18 +87,6 @@ std::vector<Opcode> float_opcodes() {
           {MINUS_ONE, 0, 0, 0},
           {ONE, ONE, MINUS_ONE, 0},
           {SIGNALLING, ONE, ONE, NOT_A_NUMBER}}},
-        {"fma.rn.bf16x2",
-         "wwww",
-         {{0x3f803f80, 0x430f4300, 0xc308c308, 0x40e0c100},
-          {0x3f8140e0, 0x3f814214, 0xbf82ab80, 0x38804381},  // u^2; 259 - 2^-40, nearer to 258 than to 260
-          {0x00017b80, 0x7b808001, 0, 0x3900b900},           // subnormal factors
-          {0x7f7f7fc1, 0x40003f80, 0x3f803f80, 0x7f807fff}}},
-        {"fma.rn.f16x2",
-         "wwww",
-         {{0x3c003c00, 0x640f6400, 0xe408e408, 0x4700c800},
-          {0x42004200, 0x61566156, 0x00010000, 0x68016800},  // 2049 + 2^-24, and 2049, a tie
-          {0x00015c00, 0x5c008001, 0, 0x01008100},
-          {0x7bff7e01, 0x40003c00, 0x3c003c00, 0x7c007fff}}},
         {"max.f32",
          "www",
          {{ONE, TWO, TWO},

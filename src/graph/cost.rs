@@ -1,7 +1,7 @@
 //! What operations and plans cost at least, whoever runs them: floating-point operations of matrix products, and bytes
 //! that must come from memory or go there if each is moved once.
 
-use super::{Axis, Counts, KvLayer, KvSource, KvSpace, Mask, Op, Plan, Tensor, Weight};
+use super::{Axis, Counts, KvLayer, KvSource, KvSpace, Mask, Op, Plan, Tensor};
 
 /// Bytes of a stored number.
 const STORED: usize = 2;
@@ -74,8 +74,8 @@ pub struct Cost {
 impl Op {
     /// Its matrix products, and its bytes besides activations: weights, pixels, keys and values in pages, and lists.
     /// What of activations must be moved depends on the operations around it ([`Plan::bytes`]). A gate counts as one
-    /// number, a matrix of weights as many bytes as `weight_bytes` says.
-    pub fn cost(&self, workload: &Workload, weight_bytes: &dyn Fn(Weight) -> u64) -> Cost {
+    /// number.
+    pub fn cost(&self, workload: &Workload) -> Cost {
         let size = |tensor: &Tensor| tensor.row_count(&workload.counts) * tensor.width;
         let rows = |tensor: &Tensor| tensor.row_count(&workload.counts);
         let (bytes, flops) = match self {
@@ -91,10 +91,10 @@ impl Op {
             Op::Gather { out, .. } => (STORED * size(out) + WORD * rows(out), 0),
             Op::Select { out, .. } => (WORD * rows(out), 0),
             Op::Norm { bias, group, .. } => (WORD * group * (1 + usize::from(bias.is_some())), 0),
-            Op::Linear { x, weight, bias, epilogue, out } => {
+            Op::Linear { x, bias, epilogue, out, .. } => {
                 let weight_rows = epilogue.weight_rows(out.width);
                 let vectors = bias.map_or(0, |_| weight_rows) + usize::from(epilogue.gate.is_some());
-                (weight_bytes(*weight) as usize + WORD * vectors, 2 * x.width * weight_rows * rows(out))
+                (STORED * x.width * weight_rows + WORD * vectors, 2 * x.width * weight_rows * rows(out))
             }
             // Of a token its position and page, of an image its pages.
             Op::Append { key, layer, .. } => match layer.space {
@@ -139,12 +139,12 @@ enum State {
 impl Plan {
     /// Floating-point operations ([`Cost::flops`]).
     pub fn flops(&self, workload: &Workload) -> u64 {
-        self.ops.iter().map(|op| op.cost(workload, &|_| 0).flops).sum()
+        self.ops.iter().map(|op| op.cost(workload).flops).sum()
     }
 
     /// Bytes that a run must move: those of [`Op::cost`], what operations read of the inputs, and what they write that
     /// none of them reads. What goes from one to the next costs nothing: they might be fused.
-    pub fn bytes(&self, workload: &Workload, weight_bytes: &dyn Fn(Weight) -> u64) -> u64 {
+    pub fn bytes(&self, workload: &Workload) -> u64 {
         let mut bytes = 0;
         let mut states: Vec<Vec<State>> = self.slots.iter().map(|slot| vec![State::Outside; slot.size]).collect();
         for op in &self.ops {
@@ -168,7 +168,7 @@ impl Plan {
             }
         }
         let left = states.iter().flatten().map(|state| if let State::Left(left) = state { *left } else { 0 });
-        let operands: u64 = self.ops.iter().map(|op| op.cost(workload, weight_bytes).bytes).sum();
+        let operands: u64 = self.ops.iter().map(|op| op.cost(workload).bytes).sum();
         operands + (bytes + left.sum::<usize>()) as u64
     }
 }
@@ -182,10 +182,6 @@ fn numbers(tensor: &Tensor) -> impl Iterator<Item = usize> {
 mod tests {
     use super::super::{Epilogue, Graph, Weight};
     use super::*;
-
-    fn in_16_bits(weight: Weight) -> u64 {
-        (STORED * weight.rows * weight.columns) as u64
-    }
 
     const TOKENS: usize = 3;
 
@@ -220,7 +216,7 @@ mod tests {
         let plan = graph.plan(&[x], Some(logits));
         // x once, the matrices, the bias, which row is wanted, the logits.
         let bytes = 2 * (TOKENS * 8 + 8 * 32 + 32 * 8 + 8 * 100) + 4 * (100 + 1 + 100);
-        assert_eq!(plan.bytes(&workload(), &in_16_bits), bytes as u64);
+        assert_eq!(plan.bytes(&workload()), bytes as u64);
         assert_eq!(plan.flops(&workload()), (2 * (TOKENS * 2 * 8 * 32 + 8 * 100)) as u64);
     }
 
@@ -235,14 +231,14 @@ mod tests {
         let stored = graph.plan(&[all], None);
         // Keys and values from rows and to pages, which turned keys go to from there; of each token position and page;
         // the frequencies.
-        assert_eq!(stored.bytes(&workload(), &in_16_bits), (TOKENS * (2 * 4 * 16 + 2 * 4) + 4 * 8) as u64);
+        assert_eq!(stored.bytes(&workload()), (TOKENS * (2 * 4 * 16 + 2 * 4) + 4 * 8) as u64);
 
         let mut graph = Graph::new();
         let query = graph.input(Axis::Tokens, 1, 3 * 16);
         graph.attention(query, KvSource::Pages(layer, Mask::Causal { slopes: None }), 3, 1.0);
         let attended = graph.plan(&[query], None);
         // Queries and results of three heads, keys and values of one.
-        assert_eq!(attended.bytes(&workload(), &in_16_bits), (2 * 16 * (2 * 3 * TOKENS + 2 * 10)) as u64);
+        assert_eq!(attended.bytes(&workload()), (2 * 16 * (2 * 3 * TOKENS + 2 * 10)) as u64);
         assert_eq!(attended.flops(&workload()), 4 * 3 * 16 * 27);
     }
 }

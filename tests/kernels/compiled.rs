@@ -12,14 +12,6 @@ use flamant::probe::tuning::{LINEAR_FORMS, Machine};
 const ARCHITECTURES: [&str; 4] = ["sm_80", "sm_90a", "sm_100", "sm_120"];
 /// Most shared memory of a block on the smallest of them.
 const SHARED_BYTES_MAX: u32 = 99 * 1024;
-/// Kernels for the larger ones alone, from 163 KB on: beside these, forms of 64x64 serve any shape.
-const FOR_LARGE: [&str; 3] = ["linear_tile_i8_", "linear_tile_e4m3_", "linear_tile_i4_"];
-const LARGE_SHARED_BYTES: u32 = 163 * 1024;
-
-fn shared_bytes_max(kernel: &str) -> u32 {
-    let large = FOR_LARGE.iter().any(|name| kernel.starts_with(name)) && kernel.contains("_128x128x");
-    if large { LARGE_SHARED_BYTES } else { SHARED_BYTES_MAX }
-}
 
 /// What the compiler said; none in a program that was built without one, which is named.
 fn report() -> Option<Vec<Compiled>> {
@@ -52,7 +44,7 @@ fn every_kernel_is_there_for_every_architecture_and_can_start() {
     assert_eq!(expected.len(), starts.len(), "each kernel has a name of its own");
     for start in &starts {
         assert!(
-            start.shared_bytes <= shared_bytes_max(&start.name),
+            start.shared_bytes <= SHARED_BYTES_MAX,
             "{}: {} bytes of shared memory",
             start.name,
             start.shared_bytes
@@ -74,8 +66,7 @@ fn every_kernel_is_there_for_every_architecture_and_can_start() {
         for kernel in here {
             let start = starts.iter().find(|start| start.name == kernel.name).expect("no name is unknown");
             let blocks = multiprocessor.blocks(start, kernel);
-            let left_out = architecture == "sm_120" && shared_bytes_max(&kernel.name) > SHARED_BYTES_MAX;
-            assert!(left_out || blocks > 0, "{} does not start on {architecture}", kernel.name);
+            assert!(blocks > 0, "{} does not start on {architecture}", kernel.name);
         }
     }
 }

@@ -7,16 +7,10 @@ mod real;
 use std::collections::BTreeSet;
 
 use crate::kernel_report;
+use flamant::probe::linear_layers;
 use flamant::probe::tuning::{LINEAR_FORMS, LinearForm, LinearShape, Machine, linear_form};
-use flamant::probe::{Format, linear_layers};
 
 const ROWS_MAX: u32 = 4096;
-const FORMATS: [Format; 4] = [
-    Format::Bf16,
-    Format::Int8 { group: None },
-    Format::Fp8 { group: None },
-    Format::Int4 { group: Some(128), zeros: true },
-];
 /// A chosen form takes at most so many times the least reckoned time.
 const OVER_BEST_MAX: f64 = 1.15;
 
@@ -47,10 +41,9 @@ fn chosen_forms_are_near_the_best_for_all_layers_of_the_real_models() {
     let mut chosen = BTreeSet::new();
     for (multiprocessors, shared_bytes_max) in MACHINES {
         let machine = Machine::new(multiprocessors, shared_bytes_max);
-        for (&(columns, width, paired), format) in layers.iter().flat_map(|layer| FORMATS.map(|format| (layer, format)))
-        {
-            for rows in (1..=ROWS_MAX).filter(|rows| !format.is_quantised() || *rows <= 64 || rows % 64 == 0) {
-                let shape = LinearShape { rows, columns: columns as u32, width: width as u32, paired, format };
+        for &(columns, width, paired) in &layers {
+            for rows in 1..=ROWS_MAX {
+                let shape = LinearShape { rows, columns: columns as u32, width: width as u32, paired };
                 let form = linear_form(&machine, &shape);
                 let serving = forms.iter().filter(|form| form.serves(&machine, &shape));
                 let best = serving.map(|form| form.seconds(&machine, &shape)).fold(f64::INFINITY, f64::min);

@@ -10,7 +10,7 @@ use crate::support::equalities::{self, ATTENTION, Equality, LINEAR_BATCHES, bits
 use flamant::config::Norm;
 use flamant::probe::emulated::{Schedule, Settings};
 use flamant::probe::tuning::{LINEAR_FORMS, LinearShape};
-use flamant::probe::{Device, Dtype, Format, Place};
+use flamant::probe::{Device, Dtype, Place};
 
 /// A device; the emulator on one thread, since cases run side by side.
 fn place(device: Device, dtype: Dtype, settings: Settings) -> Place {
@@ -173,50 +173,34 @@ fn rows_of_linear_layers_are_the_same_in_any_batch() {
     hold(equalities::rows_of_linear_layers);
 }
 
-#[test]
-fn rows_of_layers_in_codes_are_the_same_in_any_batch() {
-    hold(equalities::rows_of_layers_in_codes);
-}
-
 /// Each form asks for the bytes that it is reckoned to ask for.
 #[test]
 fn linear_forms_ask_for_what_is_reckoned() {
     let counted = Arc::new(Mutex::new(Vec::new()));
     let settings = Settings { counted: Some(counted.clone()), ..Settings::default() };
     let place = place(Device::Emulated, Dtype::Bf16, settings);
-    let mut layers = Vec::new();
-    for (batch, columns, width, workload) in LINEAR_BATCHES {
-        layers.extend(workload.iter().chain([&batch]).map(|&count| (count, columns, width, Format::Bf16)));
-    }
-    for (columns, format) in [
-        (1040, Format::Int8 { group: None }),
-        (1152, Format::Fp8 { group: Some(64) }),
-        (272, Format::Fp8 { group: None }),
-        (1280, Format::Int4 { group: Some(128), zeros: true }),
-        (272, Format::Int4 { group: None, zeros: false }),
-    ] {
-        layers.extend([1, 8, 16, 17, 70, 260].map(|count| (count, columns, 70, format)));
-    }
     let mut started = BTreeSet::new();
-    for (count, columns, width, format) in layers {
+    for (batch, columns, width, workload) in LINEAR_BATCHES {
         for paired in [false, true] {
-            let weight = if format.is_quantised() { format } else { PLAIN.format };
-            let besides = Besides { paired, format: weight, ..PLAIN };
-            cases::linear(Size::Small, count, columns, width, besides).on_hopper().run(&place).unwrap();
-            let launches = std::mem::take(&mut *counted.lock().unwrap());
-            let linear = launches.iter().filter(|(kernel, _)| kernel.starts_with("linear"));
-            let [(kernel, counters)] = linear.collect::<Vec<_>>()[..] else { panic!("{launches:?}") };
-            let form = LINEAR_FORMS.into_iter().find(|form| {
-                let (name, variant) = form.name();
-                format!("{name}_bf16_{variant}") == *kernel
-            });
-            let form = form.unwrap_or_else(|| panic!("what is {kernel}?"));
-            // A step of few tokens of each sequence is filled up with rows of nobody (`batch.rs`).
-            let filled = [1, 2, 4, 8, 12, 16].into_iter().find(|&filled| count <= filled).unwrap_or(count);
-            let (rows, columns, width) = (filled as u32, columns as u32, width as u32);
-            let shape = LinearShape { rows, columns, width, paired, format };
-            assert_eq!(counters.global_load_bytes as f64, form.asked_bytes(&shape), "{kernel}, {shape:?}");
-            started.insert(form.name());
+            for &count in workload.iter().chain([&batch]) {
+                cases::linear(Size::Small, count, columns, width, Besides { paired, ..PLAIN })
+                    .on_hopper()
+                    .run(&place)
+                    .unwrap();
+                let launches = std::mem::take(&mut *counted.lock().unwrap());
+                let linear = launches.iter().filter(|(kernel, _)| kernel.starts_with("linear"));
+                let [(kernel, counters)] = linear.collect::<Vec<_>>()[..] else { panic!("{launches:?}") };
+                let form = LINEAR_FORMS.into_iter().find(|form| {
+                    let (name, variant) = form.name();
+                    format!("{name}_bf16_{variant}") == *kernel
+                });
+                let form = form.unwrap_or_else(|| panic!("what is {kernel}?"));
+                // A step of few tokens of each sequence is filled up with rows of nobody (`batch.rs`).
+                let filled = [1, 2, 4, 8, 12, 16].into_iter().find(|&filled| count <= filled).unwrap_or(count);
+                let shape = LinearShape { rows: filled as u32, columns: columns as u32, width: width as u32, paired };
+                assert_eq!(counters.global_load_bytes as f64, form.asked_bytes(&shape), "{kernel}, {shape:?}");
+                started.insert(form.name());
+            }
         }
     }
     assert_eq!(started.len(), LINEAR_FORMS.len(), "no batch takes some forms: {started:?}");

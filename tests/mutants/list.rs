@@ -52,7 +52,6 @@ impl Mutant {
 
 const ROWS: [&str; 2] = ["linear_rows.cuh", "linear"];
 const TILE: [&str; 2] = ["linear.cu", "linear"];
-const TILES: [&str; 2] = ["linear_tile.cuh", "linear"];
 const NORM: [&str; 2] = ["norm.cuh", "norm"];
 const HEADS: [&str; 2] = ["norm.cu", "norm"];
 const POINTWISE: [&str; 2] = ["pointwise.cu", "pointwise"];
@@ -197,7 +196,7 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "columns beyond the row are not zeros",
-        TILES,
+        TILE,
         &["linear/17x48"],
         "valid ? row[i] + own : readable, valid)",
         "valid ? row[i] + own : readable, true)",
@@ -206,8 +205,8 @@ pub const MUTANTS: &[Mutant] = &[
         "a weight read without its swizzle",
         TILE,
         &["linear/17x48"],
-        "word(weight_rows, row)",
-        "load_shared(reinterpret_cast<const Word4*>(weight_rows + row * ROW_BYTES + (half * 4 + t) * 16))",
+        "weight_rows + swizzle(row, half * 4 + t)",
+        "weight_rows + row * ROW_BYTES + (half * 4 + t) * 16",
     ),
     mutant(
         "the last segment folded too early",
@@ -225,7 +224,7 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "a band of tiles of the wrong height",
-        TILES,
+        TILE,
         &["linear/130x144"],
         "const uint32_t height = smaller(BAND, token_tiles - band);",
         "const uint32_t height = BAND;",

@@ -8,7 +8,6 @@
 #![allow(dead_code, unused_imports, reason = "each program that includes the table uses a part of it")]
 
 mod build;
-mod codes;
 mod copies;
 mod int8;
 #[path = "naive.rs"]
@@ -20,8 +19,8 @@ use std::sync::{Arc, Mutex};
 
 use flamant::config::{Activation, Norm};
 use flamant::probe::{
-    Axis, Batch, Capacity, Counts, Dtype, Format, ImagePages, Kind, KvConfig, KvDtype, MediaSeen, Numbers, Op, Owned,
-    PageCopy, Place, Plan, PlanKind, Plans, Probe, Tiling, Weight, Workload,
+    Axis, Batch, Capacity, Counts, Dtype, ImagePages, Kind, KvConfig, KvDtype, MediaSeen, Numbers, Op, PageCopy, Place,
+    Plan, PlanKind, Plans, Probe, Tiling, Weight, Workload,
 };
 
 pub use build::*;
@@ -72,8 +71,6 @@ struct Recipe {
     columns: usize,
     mean: f32,
     deviation: f32,
-    /// Codes, or else F32.
-    format: Format,
 }
 
 /// What a case does, one after the other.
@@ -159,11 +156,7 @@ impl Case {
     pub fn open(&self, place: &Place) -> flamant::Result<Opened<'_>> {
         let mut numbers = Numbers::default();
         for (index, Recipe { kind, rows, columns, .. }) in self.weights.iter().enumerate() {
-            let weight = match self.codes(index) {
-                Some(matrix) => numbers.quantised(matrix),
-                None => numbers.weight(*kind, *rows, *columns, self.values(index)),
-            };
-            assert_eq!(weight.id, index);
+            assert_eq!(numbers.weight(*kind, *rows, *columns, self.values(index)).id, index);
         }
         let (media, text) = (self.media.clone(), self.text.clone());
         let plans = Plans { media, text, features: None, tiles: self.tiles() };
@@ -207,18 +200,9 @@ impl Case {
     /// Numbers of a weight.
     fn values(&self, index: usize) -> Vec<f32> {
         let Recipe { rows, columns, mean, deviation, .. } = self.weights[index];
-        if let Some(matrix) = self.codes(index) {
-            return matrix.view(&[]).values();
-        }
         let mut values = Vec::with_capacity(rows * columns);
         fill(&mut values, rows * columns, seed_of([1, index as u64, 0, 0]), mean, deviation);
         values
-    }
-
-    /// A weight in codes.
-    fn codes(&self, index: usize) -> Option<Owned> {
-        let Recipe { rows, columns, deviation, format, .. } = self.weights[index];
-        codes::matrix(format, [rows, columns], deviation, seed_of([5, index as u64, 0, 0]))
     }
 
     fn plan(&self, which: PlanKind) -> &Plan {
@@ -271,11 +255,7 @@ impl Case {
             measured.ops.pop();
             measured.output = None;
         }
-        let weight_bytes = |weight: Weight| match self.weights[weight.id].format {
-            Format::F32 => Format::Bf16.bytes(weight.rows, weight.columns),
-            format => format.bytes(weight.rows, weight.columns),
-        };
-        measured.bytes(&self.workload(), &weight_bytes)
+        measured.bytes(&self.workload())
     }
 
     /// Floating-point operations of the matrix products of the last run.
@@ -564,7 +544,6 @@ pub fn small() -> Vec<Case> {
         norm_heads(Small, Norm::Rms, false, 2, 2, 272),
     ]);
     cases.extend(small_linear());
-    cases.extend(codes::small());
     cases.extend(small_attention());
     cases.extend(small_tiles());
     cases.extend(small_grouped());
@@ -628,7 +607,6 @@ fn small_linear() -> Vec<Case> {
             residual: true,
             seeing_only: true,
             logits: true,
-            format: Format::F32,
         },
         Besides { gate: Gated::Scalar, residual: true, seeing_only: true, ..PLAIN },
         Besides { bias: true, gate: Gated::Vector, residual: true, seeing_only: true, ..PLAIN },

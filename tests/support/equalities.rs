@@ -7,16 +7,15 @@ use crate::support::cases::{self, Besides, Case, Family, Gated, Heads, Order, PL
 use crate::support::devices::on_all_cores;
 use flamant::config::{Activation, Norm};
 use flamant::probe::{
-    Axis, Batch, Capacity, Device, Epilogue, Format, Graph, KvConfig, MediaSeen, Numbers, Place, Plans, Probe, Request,
+    Axis, Batch, Capacity, Device, Epilogue, Graph, KvConfig, MediaSeen, Numbers, Place, Plans, Probe, Request,
 };
 
 /// Holds devices to an equality; what fails.
 pub type Equality = fn(&[Place]) -> Vec<String>;
 
 /// All of them, by name.
-pub const ALL: [(&str, Equality); 11] = [
+pub const ALL: [(&str, Equality); 10] = [
     ("rows of linear layers", rows_of_linear_layers),
-    ("rows of layers in codes", rows_of_layers_in_codes),
     ("chunks of a prompt", chunks_of_a_prompt),
     ("sequences", sequences),
     ("keys in common", keys_in_common),
@@ -89,31 +88,6 @@ pub fn rows_of_linear_layers(places: &[Place]) -> Vec<String> {
             other_rows(places, &of(batch, columns, width, besides), &alone.collect::<Vec<_>>())
         });
         each.collect::<Vec<_>>()
-    });
-    failures.concat()
-}
-
-/// The same of weights in codes, whose forms are those of their kernels.
-pub fn rows_of_layers_in_codes(places: &[Place]) -> Vec<String> {
-    let kinds = [
-        (1040, Format::Int8 { group: None }),
-        (1152, Format::Int8 { group: Some(32) }),
-        (1040, Format::Fp8 { group: None }),
-        (1280, Format::Fp8 { group: Some(128) }),
-        (1056, Format::Int4 { group: Some(32), zeros: true }),
-        (1280, Format::Int4 { group: Some(128), zeros: true }),
-        (1024, Format::Int4 { group: Some(256), zeros: false }),
-        (272, Format::Int4 { group: None, zeros: true }),
-    ];
-    let failures = on_all_cores(&kinds, |&(columns, format)| {
-        let plain = Besides { format, logits: true, ..PLAIN };
-        let paired = Besides { bias: true, activation: Some(Activation::Silu), paired: true, format, ..PLAIN };
-        let each = [plain, paired].map(|besides| {
-            let of = |count| cases::linear(Size::Small, count, columns, 70, besides).on_hopper();
-            let alone = [1, 2, 8, 9, 16, 17, 65].map(|count| (of(count), 0));
-            other_rows(places, &of(260), &alone)
-        });
-        each.concat()
     });
     failures.concat()
 }

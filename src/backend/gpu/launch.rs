@@ -11,14 +11,12 @@ use super::memory::{Memory, SAMPLED_ROWS};
 use super::split::TILE_KEYS;
 use super::storage::{BYTES, padded};
 use super::tuning::{LinearShape, Machine, block_heads, linear_form};
-use super::upload::Kept;
 use crate::backend::Request;
 use crate::checkpoint::Dtype;
 use crate::graph::{
     Activation, Axis, Counts, Index, KvLayer, KvSource, KvSpace, Mask, Norm, Op, Plan, PlanKind, Tensor, Weight,
 };
 use crate::kv::PageCopy;
-use crate::weights::Format;
 
 /// Threads of a block of most kernels.
 const THREADS: u32 = 256;
@@ -331,7 +329,7 @@ impl Launcher<'_> {
             x: self.rows(x),
             out: out_rows,
             residual: epilogue.residual.map_or(args::Rows::default(), |residual| self.rows(&residual)),
-            weight: self.memory.weight(*weight).address,
+            weight: self.memory.matrix(*weight),
             bias: self.vector(*bias),
             gate: self.vector(epilogue.gate),
             seeing: self.seeing(epilogue.seeing_only),
@@ -345,26 +343,10 @@ impl Launcher<'_> {
             clip: epilogue.clip.unwrap_or(f32::INFINITY),
         };
         let args::Linear { count: rows, columns, width, .. } = arguments;
-        let resident = self.memory.weight(*weight);
-        let format = match resident.kept {
-            Kept::Codes(packed) => packed.format(),
-            Kept::Numbers(_) | Kept::Vector => Format::from(self.dtype()),
-        };
-        let shape = LinearShape { rows, columns, width, paired: epilogue.paired, format };
+        let shape = LinearShape { rows, columns, width, paired: epilogue.paired };
         let form = linear_form(&Machine::new(self.multiprocessors, self.shared_bytes_max), &shape);
-        let (grid, threads, shared_bytes) = ([form.blocks(&shape), 1, 1], form.threads(), form.shared_bytes());
-        let Kept::Codes(packed) = resident.kept else {
-            return launch(form.kernel(self.dtype()), grid, threads, shared_bytes, &arguments);
-        };
-        let [scales, zeros] = resident.beside;
-        let arguments = args::LinearQuantised {
-            linear: arguments,
-            scales,
-            zeros: if packed.zeros { zeros } else { Address::NULL },
-            group: packed.group.unwrap_or(0) as u32,
-            pitch: packed.pitch() as u32,
-        };
-        launch(form.kernel_of_codes(self.dtype()), grid, threads, shared_bytes, &arguments)
+        let kernel = form.kernel(self.dtype());
+        launch(kernel, [form.blocks(&shape), 1, 1], form.threads(), form.shared_bytes(), &arguments)
     }
 
     fn append(&self, step: &Step) -> Option<Launch> {
@@ -555,7 +537,7 @@ impl Launcher<'_> {
     }
 
     /// The whole attention half of a gated block in one launch, where blocks may wait for each other, its rows fit a
-    /// block's shared memory, images' pages are neither split nor in 8 bits, and its weights are numbers.
+    /// block's shared memory, and images' pages are neither split nor in 8 bits.
     fn gated(&self, gated: &Gated) -> Option<Launch> {
         let (attention, layer) = (&gated.attention, &gated.layer);
         let count = self.count(&gated.x);
@@ -566,10 +548,6 @@ impl Launcher<'_> {
         }
         let shared_bytes = gated_shared(count, width, compiled_width(layer.head_width));
         if shared_bytes > self.shared_bytes_max {
-            return None;
-        }
-        let in_codes = |weight: Weight| matches!(self.memory.weight(weight).kept, Kept::Codes(_));
-        if in_codes(gated.query_weight) || in_codes(gated.out_weight) {
             return None;
         }
         let [query, attended] = self.memory.activations.gated;

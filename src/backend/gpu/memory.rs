@@ -9,14 +9,14 @@ use super::batch::{CAPTURED_TOKENS_MAX, filled_up, words_most};
 use super::driver::{Address, Driver};
 use super::split::{ITEM_TILES, SPLIT_ROWS, Splitting, TILE_KEYS, slot_bytes};
 use super::storage::{self, BYTES, padded};
-use super::upload::{self, ALIGNMENT, Kept, Resident, allocate};
+use super::upload::{self, ALIGNMENT, Resident, allocate};
 use crate::backend::{BackendOptions, Capacity, KvConfig, LISTED_MAX, PageCount, PoolShape};
 use crate::checkpoint::Dtype;
 use crate::error::{Error, Result};
 use crate::graph::{Axis, Counts, Index, KvLayer, KvSource, KvSpace, Mask, Op, Plan, PlanKind, Plans, Tensor, Weight};
 use crate::kv::{KvDtype, MEDIA_PAGE_ROWS, PAGE_TOKENS, media_pages};
 use crate::sample::SUPPRESSED_MAX;
-use crate::weights::Weights;
+use crate::weights::{Format, Weights};
 
 /// What a GPU's driver is left for code, captured launches and batches larger than usual.
 const RESERVE_BYTES: u64 = 256 << 20;
@@ -304,8 +304,7 @@ impl Memory {
         let properties = driver.properties().clone();
         let reserve = if properties.guarded { 0 } else { RESERVE_BYTES };
         let free = properties.memory_free;
-        let kept = upload::kept(weights, plans, dtype)?;
-        let weights_bytes = upload::bytes(weights, &kept);
+        let weights_bytes = upload::bytes(weights, dtype);
         let group = Splitting::new(&plans.text, 0, properties.multiprocessors).text.group;
         let planned = |capacity: Capacity| {
             let room = Room::of(capacity, kv_config, plans.frames_each(), group);
@@ -338,7 +337,7 @@ impl Memory {
         let taken = media.grow(kv_config.media.pages.most, spare / 4);
         text.grow(kv_config.text.pages.most, spare - taken);
 
-        let weights = upload::upload(driver, weights, &kept)?;
+        let weights = upload::upload(driver, weights, dtype)?;
         for pool in [&mut text, &mut media] {
             pool.keys = driver.allocate(pool.bytes().max(1))?;
             pool.values = driver.allocate(pool.bytes().max(1))?;
@@ -420,22 +419,17 @@ impl Memory {
         }
     }
 
-    /// A weight.
-    pub fn weight(&self, weight: Weight) -> &Resident {
-        &self.weights[weight.id]
-    }
-
-    /// A matrix of weights, rows of [`padded`] columns in the format of activations.
+    /// A matrix of weights, rows of [`padded`] columns in the format of activations: what kernels multiply.
     pub fn matrix(&self, weight: Weight) -> Address {
-        let Resident { address, kept, .. } = self.weights[weight.id];
-        assert_eq!(kept, Kept::Numbers(self.dtype));
+        let Resident { address, format } = self.weights[weight.id];
+        assert_eq!(format, self.dtype.into());
         address
     }
 
     /// A vector of f32.
     pub fn vector(&self, weight: Weight) -> Address {
-        let Resident { address, kept, .. } = self.weights[weight.id];
-        assert_eq!(kept, Kept::Vector);
+        let Resident { address, format } = self.weights[weight.id];
+        assert_eq!(format, Format::F32);
         address
     }
 

@@ -10,7 +10,6 @@ pub mod emulated;
 mod fuse;
 mod launch;
 mod memory;
-mod quantised;
 mod split;
 mod storage;
 pub mod tuning;

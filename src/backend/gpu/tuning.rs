@@ -3,16 +3,16 @@
 //! forms` prints the choices, `tests/kernels/forms.rs` holds them to the shapes of the real models.
 
 use super::arguments::{self as args, Kernel, KernelOf};
-use super::quantised::{Kind, UNIT_BYTES};
-use crate::checkpoint::{Dtype, Format};
+use crate::checkpoint::Dtype;
 
 /// Bytes of a stored number.
 const BYTES: f64 = 2.0;
 /// Columns of a chunk, two matrix instructions deep, and segments that the chunks fall into (`linear_rows.cuh`).
 const CHUNK: u32 = 32;
 const SEGMENTS: u32 = 8;
-/// Columns of a stage of the tile form (`linear.cu`).
+/// Columns of a stage of the tile form, and the bytes of a row of it (`linear.cu`).
 const STAGE_COLUMNS: u32 = 64;
+const STAGE_ROW_BYTES: u32 = 128;
 const LANES: u32 = 32;
 /// A multiprocessor has so many parts, each with matrix units of its own that a warp keeps to.
 const PARTS: f64 = 4.0;
@@ -31,9 +31,6 @@ const SHARED_BYTES_A_CLOCK: f64 = 128.0;
 const SHARED_SHARE: f64 = 0.95;
 /// What bounds a kernel is added up with this power: two equal bounds take 1.12 times the time of one.
 const BOUNDS_POWER: i32 = 6;
-/// Instructions of a warp that make numbers of the codes of 32 features times a chunk (`quantised.cuh`): a lane has 16
-/// pairs, of 3 or 4 each.
-const UNPACKING: f64 = 56.0;
 /// Seconds from a load to its arrival while memory is busy.
 const LATENCY: f64 = 0.9e-6;
 /// Seconds between two launches.
@@ -93,8 +90,6 @@ pub struct LinearShape {
     pub width: u32,
     /// Whether the weight has twice as many rows: a gated linear unit.
     pub paired: bool,
-    /// Of the weight.
-    pub format: Format,
 }
 
 impl LinearShape {
@@ -104,17 +99,7 @@ impl LinearShape {
 
     /// The least bytes to read: weight and x once.
     pub fn bytes(&self) -> f64 {
-        self.weight_rows() * self.weight_row_bytes() + f64::from(self.rows) * self.row_bytes()
-    }
-
-    /// Bytes of a row of x.
-    fn row_bytes(&self) -> f64 {
-        BYTES * f64::from(self.columns)
-    }
-
-    /// Bytes of a row of the weight, with what belongs to its codes.
-    fn weight_row_bytes(&self) -> f64 {
-        self.format.bytes(1, self.columns as usize) as f64
+        BYTES * f64::from(self.columns) * (self.weight_rows() + f64::from(self.rows))
     }
 
     /// Multiply-adds, each counted as two operations.
@@ -136,8 +121,6 @@ enum Walk {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinearForm {
     walk: Walk,
-    /// What weights it multiplies by; none: numbers.
-    codes: Option<Kind>,
     /// Tokens of a block.
     pub tokens: u32,
     /// Rows of the weight of a block.
@@ -147,7 +130,7 @@ pub struct LinearForm {
 }
 
 /// All that are compiled.
-pub const LINEAR_FORMS: [LinearForm; 24] = [
+pub const LINEAR_FORMS: [LinearForm; 12] = [
     LinearForm::rows(16, 8, 8, 2),
     LinearForm::rows(32, 8, 4, 2),
     LinearForm::rows(16, 16, 8, 1),
@@ -160,94 +143,35 @@ pub const LINEAR_FORMS: [LinearForm; 24] = [
     LinearForm::tile(64, 64, 3, 4),
     LinearForm::tile(128, 64, 4, 2),
     LinearForm::tile(128, 128, 3, 1),
-    LinearForm::rows(32, 8, 8, 2).of(Kind::Int8),
-    LinearForm::rows(64, 16, 4, 1).of(Kind::Int8),
-    LinearForm::tile(64, 64, 3, 3).of(Kind::Int8),
-    LinearForm::tile(128, 128, 3, 1).of(Kind::Int8),
-    LinearForm::rows(32, 8, 8, 2).of(Kind::Fp8),
-    LinearForm::rows(64, 16, 4, 1).of(Kind::Fp8),
-    LinearForm::tile(64, 64, 3, 3).of(Kind::Fp8),
-    LinearForm::tile(128, 128, 3, 1).of(Kind::Fp8),
-    LinearForm::rows(32, 8, 16, 2).of(Kind::Int4),
-    LinearForm::rows(64, 16, 8, 1).of(Kind::Int4),
-    LinearForm::tile(64, 64, 3, 3).of(Kind::Int4),
-    LinearForm::tile(128, 128, 2, 1).of(Kind::Int4),
 ];
 
 impl LinearForm {
     /// A rows form that asks for `ahead` chunks before it uses the first (`AHEAD` of `linear_rows.cuh`).
     const fn rows(features: u32, tokens: u32, ahead: u32, registers_hold: u32) -> LinearForm {
-        LinearForm { walk: Walk::Rows { ahead }, codes: None, tokens, features, registers_hold }
+        LinearForm { walk: Walk::Rows { ahead }, tokens, features, registers_hold }
     }
 
     /// A tile form.
     const fn tile(tokens: u32, features: u32, stages: u32, registers_hold: u32) -> LinearForm {
-        LinearForm { walk: Walk::Tile { stages }, codes: None, tokens, features, registers_hold }
-    }
-
-    /// The same for weights in codes.
-    const fn of(mut self, codes: Kind) -> LinearForm {
-        self.codes = Some(codes);
-        self
+        LinearForm { walk: Walk::Tile { stages }, tokens, features, registers_hold }
     }
 
     /// The kernel's name without storage type, and its variant.
     pub fn name(&self) -> (&'static str, String) {
         let LinearForm { tokens, features, .. } = self;
         match self.walk {
-            Walk::Rows { .. } => {
-                let names = ["linear_rows", "linear_rows_i8", "linear_rows_e4m3", "linear_rows_i4"];
-                (self.by_codes(names), format!("{features}x{tokens}"))
-            }
-            Walk::Tile { stages } => {
-                let names = ["linear_tile", "linear_tile_i8", "linear_tile_e4m3", "linear_tile_i4"];
-                (self.by_codes(names), format!("{tokens}x{features}x{stages}"))
-            }
+            Walk::Rows { .. } => ("linear_rows", format!("{features}x{tokens}")),
+            Walk::Tile { stages } => ("linear_tile", format!("{tokens}x{features}x{stages}")),
         }
     }
 
-    /// One of what there is for numbers, and for each kind of codes.
-    fn by_codes<T: Copy>(&self, [numbers, int8, fp8, int4]: [T; 4]) -> T {
-        match self.codes {
-            None => numbers,
-            Some(Kind::Int8) => int8,
-            Some(Kind::Fp8) => fp8,
-            Some(Kind::Int4) => int4,
-        }
-    }
-
-    /// The kernel, for numbers.
+    /// The kernel.
     pub(super) fn kernel(&self, storage: Dtype) -> KernelOf<args::Linear> {
         let LinearForm { tokens, features, .. } = *self;
         match self.walk {
             Walk::Rows { .. } => Kernel::linear_rows(storage, [features, tokens]),
             Walk::Tile { stages } => Kernel::linear_tile(storage, [tokens, features, stages]),
         }
-    }
-
-    /// The kernel, for codes.
-    pub(super) fn kernel_of_codes(&self, storage: Dtype) -> KernelOf<args::LinearQuantised> {
-        let LinearForm { tokens, features, .. } = *self;
-        let (rows, tile) = ([features, tokens], |stages| [tokens, features, stages]);
-        match (self.walk, self.codes.expect("a form for codes")) {
-            (Walk::Rows { .. }, Kind::Int8) => Kernel::linear_rows_i8(storage, rows),
-            (Walk::Rows { .. }, Kind::Fp8) => Kernel::linear_rows_e4m3(storage, rows),
-            (Walk::Rows { .. }, Kind::Int4) => Kernel::linear_rows_i4(storage, rows),
-            (Walk::Tile { stages }, Kind::Int8) => Kernel::linear_tile_i8(storage, tile(stages)),
-            (Walk::Tile { stages }, Kind::Fp8) => Kernel::linear_tile_e4m3(storage, tile(stages)),
-            (Walk::Tile { stages }, Kind::Int4) => Kernel::linear_tile_i4(storage, tile(stages)),
-        }
-    }
-
-    /// Columns of a stage of the tile form.
-    fn stage_columns(&self) -> u32 {
-        self.codes.map_or(STAGE_COLUMNS, |codes| codes.unit_columns() as u32)
-    }
-
-    /// Bytes of a stage's rows of x and of the weight.
-    fn stage_row_bytes(&self) -> [u32; 2] {
-        let x = self.stage_columns() * BYTES as u32;
-        [x, self.codes.map_or(x, |_| UNIT_BYTES as u32)]
     }
 
     /// Threads of a block.
@@ -262,12 +186,7 @@ impl LinearForm {
     pub fn shared_bytes(&self) -> u32 {
         match self.walk {
             Walk::Rows { .. } => 4 * SEGMENTS * self.tokens * (self.features + 4),
-            Walk::Tile { stages } => {
-                let [x, weight] = self.stage_row_bytes();
-                // Of codes also what the segments come to.
-                let totals = self.codes.map_or(0, |_| 4 * self.tokens * self.features);
-                stages * (self.tokens * x + self.features * weight) + totals
-            }
+            Walk::Tile { stages } => stages * (self.tokens + self.features) * STAGE_ROW_BYTES,
         }
     }
 
@@ -290,40 +209,15 @@ impl LinearForm {
             Walk::Rows { .. } => shape.rows <= self.tokens && (!shape.paired || self.features >= 32),
             Walk::Tile { .. } => true,
         };
-        fits && self.shared_bytes() <= machine.shared_bytes_max && self.codes == Kind::of(shape.format)
+        fits && self.shared_bytes() <= machine.shared_bytes_max
     }
 
     /// Bytes that all blocks together ask for: each reads its part of the weight, and its tokens.
     pub fn asked_bytes(&self, shape: &LinearShape) -> f64 {
         let token_tiles = f64::from(shape.rows.div_ceil(self.tokens));
         let feature_tiles = f64::from(self.blocks(shape)) / token_tiles.max(1.0);
-        let weight = self.asked_weight_row(shape) * shape.weight_rows() * token_tiles;
-        weight + shape.row_bytes() * f64::from(shape.rows) * feature_tiles
-    }
-
-    /// Bytes that a block asks for of each row of the weight: of codes whole units, and scales and zero points, in the
-    /// tile form once for each half of the tokens, in the rows form, where there is one a row, once for each segment.
-    fn asked_weight_row(&self, shape: &LinearShape) -> f64 {
-        let Some(codes) = self.codes else { return shape.weight_row_bytes() };
-        let columns = shape.columns as usize;
-        let units = columns.div_ceil(codes.unit_columns());
-        let (group, zeros) = match shape.format {
-            Format::Int8 { group } | Format::Fp8 { group } => (group, false),
-            Format::Int4 { group, zeros } => (group, zeros),
-            Format::F32 | Format::F16 | Format::Bf16 => (None, false),
-        };
-        let scales = match (self.walk, group) {
-            (Walk::Rows { .. }, Some(group)) => columns / group,
-            (Walk::Rows { .. }, None) => units.min(SEGMENTS as usize),
-            (Walk::Tile { .. }, group) => 2 * group.map_or(1, |group| columns / group),
-        };
-        (units * UNIT_BYTES + scales * (size_of::<f32>() + usize::from(zeros))) as f64
-    }
-
-    /// Seconds of a part of a multiprocessor that making numbers of codes takes it, for `features` times `chunks`.
-    fn unpacking(&self, machine: &Machine, features: u32, chunks: u32) -> f64 {
-        let warps = self.codes.map_or(0.0, |_| f64::from(features * chunks) / f64::from(LANES));
-        warps * UNPACKING / machine.clock
+        let rows = shape.weight_rows() * token_tiles + f64::from(shape.rows) * feature_tiles;
+        BYTES * f64::from(shape.columns) * rows
     }
 
     /// Seconds of a launch, reckoned. Blocks run in waves of as many as the device holds at once; a wave takes its
@@ -356,8 +250,6 @@ struct Block {
     memory_bytes: f64,
     /// Seconds of a multiprocessor's matrix units.
     products: f64,
-    /// Seconds of a multiprocessor's schedulers that making numbers of codes takes.
-    unpacking: f64,
     /// Seconds of a multiprocessor's shared memory.
     shared: f64,
     /// Seconds that its own steps take one after the other, though nothing else runs, without the first arrival.
@@ -371,32 +263,30 @@ impl Block {
         let chunks = shape.columns.div_ceil(CHUNK);
         let product_seconds = |products: u32| f64::from(products) / machine.products / machine.clock;
         let chunk_products = tokens * features * CHUNK;
-        let (shared_bytes, steps, unpacked) = match form.walk {
+        let (shared_bytes, steps) = match form.walk {
             Walk::Rows { ahead } => {
                 let turns = f64::from(chunks.div_ceil(SEGMENTS).div_ceil(ahead));
-                let turn = PARTS * product_seconds(ahead * chunk_products) + form.unpacking(machine, features, ahead);
-                (0.0, turns * turn + (turns - 1.0) * LATENCY, features)
+                let turn = PARTS * product_seconds(ahead * chunk_products);
+                (0.0, turns * turn + (turns - 1.0) * LATENCY)
             }
             Walk::Tile { stages } => {
-                let turns = f64::from(shape.columns.div_ceil(form.stage_columns()));
-                let stage_chunks = form.stage_columns() / CHUNK;
+                let turns = f64::from(shape.columns.div_ceil(STAGE_COLUMNS));
                 let warps = form.threads() / LANES;
                 // A warp loads 32 features and half of the tokens; all rows were stored before.
-                let [x, weight] = form.stage_row_bytes();
-                let bytes = warps * (32 * weight + tokens / 2 * x) + tokens * x + features * weight;
-                let products = PARTS / f64::from(warps) * product_seconds(stage_chunks * chunk_products);
-                let busy = products + form.unpacking(machine, 32, stage_chunks) + STAGE_CLOCKS / machine.clock;
+                let rows = warps * (32 + tokens / 2) + tokens + features;
+                let products = PARTS / f64::from(warps) * product_seconds(2 * chunk_products);
                 // All stages but the one in use are on their way.
                 let arrival = LATENCY / f64::from(stages - 1);
-                (turns * f64::from(bytes), turns * arrival.max(busy), 2 * features)
+                (
+                    turns * f64::from(rows * STAGE_ROW_BYTES),
+                    turns * arrival.max(products + STAGE_CLOCKS / machine.clock),
+                )
             }
         };
         Block {
-            asked_bytes: form.asked_weight_row(shape) * f64::from(features)
-                + shape.row_bytes() * f64::from(shape.rows.min(tokens)),
+            asked_bytes: BYTES * f64::from(shape.columns) * f64::from(features + shape.rows.min(tokens)),
             memory_bytes: shape.bytes() / blocks,
             products: f64::from(chunks) * product_seconds(chunk_products),
-            unpacking: form.unpacking(machine, unpacked, chunks) / PARTS,
             shared: shared_bytes / (SHARED_SHARE * SHARED_BYTES_A_CLOCK * machine.clock),
             steps,
         }
@@ -412,7 +302,6 @@ impl Block {
         let bounds = [
             self.steps,
             on_one * self.products,
-            on_one * self.unpacking,
             on_one * self.shared,
             on_one * self.asked_bytes / (L2_SHARE * L2_BYTES_A_CLOCK * machine.clock),
             all * self.asked_bytes / (L2_SHARE_ALL * L2_BYTES_A_CLOCK_ALL * machine.clock),
@@ -457,7 +346,7 @@ mod tests {
     }
 
     fn shape(rows: u32, columns: u32, width: u32) -> LinearShape {
-        LinearShape { rows, columns, width, paired: false, format: Format::Bf16 }
+        LinearShape { rows, columns, width, paired: false }
     }
 
     fn form(name: &str) -> LinearForm {
@@ -497,11 +386,7 @@ mod tests {
     #[test]
     fn forms_are_the_kernels_that_are_compiled() {
         let storage = [Dtype::Bf16, Dtype::F16];
-        let kernel = |form: &LinearForm, storage| match form.codes {
-            None => form.kernel(storage).kernel,
-            Some(_) => form.kernel_of_codes(storage).kernel,
-        };
-        let forms = LINEAR_FORMS.iter().flat_map(|form| storage.map(|storage| kernel(form, storage)));
+        let forms = LINEAR_FORMS.iter().flat_map(|form| storage.map(|storage| form.kernel(storage).kernel));
         let kernels = Kernel::ALL.iter().filter(|kernel| kernel.name().starts_with("linear_"));
         assert_eq!(forms.collect::<BTreeSet<_>>(), kernels.copied().collect());
     }

@@ -2,12 +2,10 @@
 
 use super::arguments::{self as args, Kernel};
 use super::driver::{Address, Driver, Launch, launch};
-use super::quantised::Packed;
 use super::storage::{padded, store_rows};
 use crate::checkpoint::Dtype;
-use crate::checkpoint::quantised::Quantised;
 use crate::error::{Error, Result};
-use crate::graph::{Op, Plans, Weight};
+use crate::graph::Weight;
 use crate::weights::{Format, Kind, Layout, PartValues, Stored, Weights};
 
 /// Allocations start at multiples of it.
@@ -15,26 +13,11 @@ pub const ALIGNMENT: u64 = 256;
 /// Norms' weights and gates that are made up: neither large nor nothing.
 const MADE_UP: f32 = 0.25;
 
-/// How a weight is kept on the device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kept {
-    /// A matrix of the numbers of activations: rows of [`padded`] columns.
-    Numbers(Dtype),
-    /// A vector of f32.
-    Vector,
-    /// A matrix in codes.
-    Codes(Packed),
-}
-
 /// A weight on the device.
 #[derive(Debug, Clone, Copy)]
 pub struct Resident {
-    /// How it is kept.
-    pub kept: Kept,
-    /// Its numbers, or its codes.
     pub address: Address,
-    /// Where there are codes, their scales and zero points.
-    pub beside: [Address; 2],
+    pub format: Format,
 }
 
 /// Memory of these sizes: one allocation, or one each where the device guards them.
@@ -72,115 +55,53 @@ pub fn suggested(weights: &Weights) -> Dtype {
     if all_f16 { Dtype::F16 } else { Dtype::Bf16 }
 }
 
-/// How each weight is kept beside activations of a dtype. Matrices that linear layers alone read stay in codes where
-/// there are kernels for these.
-pub fn kept(weights: &Weights, plans: &Plans, dtype: Dtype) -> Result<Vec<Kept>> {
-    let mut multiplied = vec![true; weights.list().len()];
-    for op in plans.all().flat_map(|(_, plan)| &plan.ops) {
-        let read = match op {
-            Op::ClassAndPosition { position: read, .. }
-            | Op::TilePositions { table: read, .. }
-            | Op::TileEmbedding { table: read, .. }
-            | Op::FrameEmbedding { table: read, .. }
-            | Op::Broadcast { rows: read, .. }
-            | Op::Gather { table: read, .. } => read,
-            _ => continue,
-        };
-        multiplied[read.id] = false;
+/// The format that a weight is kept in beside activations of a dtype.
+fn kept(stored: &Stored, dtype: Dtype) -> Format {
+    match stored.kind {
+        Kind::Matrix => dtype.into(),
+        Kind::Vector => Format::F32,
     }
-    let of = |stored: &Stored| match stored.kind {
-        Kind::Vector => Ok(Kept::Vector),
-        Kind::Matrix if multiplied[stored.weight.id] => {
-            Ok(packed(weights, stored)?.map_or(Kept::Numbers(dtype), Kept::Codes))
-        }
-        Kind::Matrix => Ok(Kept::Numbers(dtype)),
-    };
-    weights.list().iter().map(of).collect()
 }
 
-/// The matrix in codes that a weight can be kept as.
-fn packed(weights: &Weights, stored: &Stored) -> Result<Option<Packed>> {
-    if !stored.format.is_quantised() || stored.layout != Layout::Rows {
-        return Ok(None);
+/// Columns of a row in memory.
+fn pitch(stored: &Stored) -> usize {
+    match stored.kind {
+        Kind::Matrix => padded(stored.weight.columns),
+        Kind::Vector => stored.weight.columns,
     }
-    Ok(codes(&weights.parts(stored.weight)?).and_then(|parts| Packed::of(&parts)))
 }
 
-/// Parts that are all in codes.
-fn codes<'a>(parts: &[PartValues<'a>]) -> Option<Vec<Quantised<'a>>> {
-    let codes = parts.iter().map(|part| match part {
-        PartValues::Quantised(matrix) => Some(*matrix),
-        PartValues::Plain(_) => None,
-    });
-    codes.collect()
-}
-
-/// Bytes of the parts of a weight, each in memory of its own.
-fn sizes(Weight { rows, columns, .. }: Weight, kept: Kept) -> Vec<u64> {
-    match kept {
-        Kept::Numbers(dtype) => vec![Format::from(dtype).bytes(rows, padded(columns))],
-        Kept::Vector => vec![Format::F32.bytes(rows, columns)],
-        Kept::Codes(packed) => packed.sizes().to_vec(),
-    }
+fn sizes(weights: &Weights, dtype: Dtype) -> impl Iterator<Item = u64> {
+    weights.list().iter().map(move |stored| kept(stored, dtype).bytes(stored.weight.rows, pitch(stored)))
 }
 
 /// What all weights take.
-pub fn bytes(weights: &Weights, kept: &[Kept]) -> u64 {
-    let sizes = weights.list().iter().zip(kept).flat_map(|(stored, kept)| sizes(stored.weight, *kept));
-    sizes.map(|size| size.next_multiple_of(ALIGNMENT)).sum()
+pub fn bytes(weights: &Weights, dtype: Dtype) -> u64 {
+    sizes(weights, dtype).map(|size| size.next_multiple_of(ALIGNMENT)).sum()
 }
 
 /// Allocates and sends all weights; each is at the place that its handle names.
-pub fn upload(driver: &mut dyn Driver, weights: &Weights, kept: &[Kept]) -> Result<Vec<Resident>> {
-    let all = || weights.list().iter().zip(kept);
-    let sizes: Vec<Vec<u64>> = all().map(|(stored, kept)| sizes(stored.weight, *kept)).collect();
-    let (_, places) = allocate(driver, &sizes.concat())?;
-    let mut places = places.into_iter();
-    let mut list = Vec::with_capacity(sizes.len());
-    for ((stored, &kept), sizes) in all().zip(&sizes) {
-        let mut next = |index: usize| if index < sizes.len() { places.next() } else { None }.unwrap_or(Address::NULL);
-        let resident = Resident { kept, address: next(0), beside: [next(1), next(2)] };
-        match kept {
-            Kept::Numbers(dtype) if weights.are_random() => {
-                let launch = random(dtype, resident.address, stored.weight);
+pub fn upload(driver: &mut dyn Driver, weights: &Weights, dtype: Dtype) -> Result<Vec<Resident>> {
+    let sizes: Vec<u64> = sizes(weights, dtype).collect();
+    let (_, places) = allocate(driver, &sizes)?;
+    let mut list = Vec::with_capacity(places.len());
+    for (stored, address) in weights.list().iter().zip(places) {
+        let format = kept(stored, dtype);
+        match stored.kind {
+            Kind::Matrix if weights.are_random() => {
+                let launch = random(dtype, address, stored.weight);
                 launch.iter().try_for_each(|launch| driver.launch(launch))?;
             }
-            Kept::Numbers(dtype) => send_matrix(driver, weights, stored, resident.address, dtype)?,
-            Kept::Vector => {
+            Kind::Matrix => send_matrix(driver, weights, stored, address, format)?,
+            Kind::Vector => {
                 let made_up = || Ok(vec![MADE_UP; stored.weight.columns]);
                 let values = if weights.are_random() { made_up() } else { weights.values(stored.weight) }?;
-                driver.copy_in(resident.address, bytemuck::cast_slice(&values))?;
+                driver.copy_in(address, bytemuck::cast_slice(&values))?;
             }
-            Kept::Codes(packed) => send_codes(driver, weights, stored.weight, &resident, &packed)?,
         }
-        list.push(resident);
+        list.push(Resident { address, format });
     }
     Ok(list)
-}
-
-/// Sends a matrix in codes, packed on the way.
-fn send_codes(
-    driver: &mut dyn Driver,
-    weights: &Weights,
-    weight: Weight,
-    Resident { address, beside, .. }: &Resident,
-    packed: &Packed,
-) -> Result<()> {
-    let parts = codes(&weights.parts(weight)?).expect("what is kept in codes is there in codes");
-    let mut to = *address;
-    for part in &parts {
-        let rows_at_once = (driver.staging_bytes() / packed.pitch()).max(1);
-        for rows in part.bytes.chunks(rows_at_once * part.row_bytes()) {
-            let bytes = rows.len() / part.row_bytes() * packed.pitch();
-            driver.upload(to, &mut |staging| {
-                packed.pack(rows, part.row_bytes(), &mut staging[..bytes]);
-                Ok(bytes)
-            })?;
-            to = to.plus(bytes as u64);
-        }
-    }
-    driver.copy_in(beside[0], bytemuck::cast_slice(&packed.scales(&parts)))?;
-    if packed.zeros { driver.copy_in(beside[1], &packed.zeros(&parts)) } else { Ok(()) }
 }
 
 /// Sends a matrix row by row, converted on the way into staging memory while the buffer before it is being copied.
@@ -189,11 +110,10 @@ fn send_matrix(
     weights: &Weights,
     stored: &Stored,
     place: Address,
-    dtype: Dtype,
+    format: Format,
 ) -> Result<()> {
     let columns = stored.weight.columns;
-    let format = Format::from(dtype);
-    let pitch = format.bytes(1, padded(columns)) as usize;
+    let pitch = format.bytes(1, pitch(stored)) as usize;
     let mut row = 0;
     let mut send = |dtype: Dtype, source: &[u8], part: &str| -> Result<()> {
         let row_bytes = columns * dtype.size();

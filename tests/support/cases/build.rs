@@ -2,7 +2,7 @@
 
 use flamant::config::{Activation, Norm};
 use flamant::probe::{
-    Axis, Epilogue, Format, Graph, Index, Kind, KvConfig, KvDtype, KvLayer, KvSource, KvSpace, MEDIA_PAGE_ROWS, Mask,
+    Axis, Epilogue, Graph, Index, Kind, KvConfig, KvDtype, KvLayer, KvSource, KvSpace, MEDIA_PAGE_ROWS, Mask,
     MediaSeen, Op, PAGE_TOKENS, PageCopy, PageCount, Plan, PlanKind, PoolShape, Tensor, Tiling, Weight,
 };
 
@@ -29,7 +29,7 @@ impl Draft {
 
     fn weight(&mut self, kind: Kind, [rows, columns]: [usize; 2], mean: f32, deviation: f32) -> Weight {
         let weight = Weight { id: self.weights.len(), rows, columns };
-        self.weights.push(Recipe { kind, rows, columns, mean, deviation, format: Format::F32 });
+        self.weights.push(Recipe { kind, rows, columns, mean, deviation });
         weight
     }
 
@@ -331,8 +331,6 @@ pub struct Besides {
     pub seeing_only: bool,
     /// It ends the plan: its rows are f32.
     pub logits: bool,
-    /// Of its weight: codes, or else F32.
-    pub format: Format,
 }
 
 /// A plain product.
@@ -345,7 +343,6 @@ pub const PLAIN: Besides = Besides {
     residual: false,
     seeing_only: false,
     logits: false,
-    format: Format::F32,
 };
 
 impl Besides {
@@ -359,18 +356,16 @@ impl Besides {
         parts.extend(self.residual.then(|| "+residual".to_owned()));
         parts.extend(self.seeing_only.then(|| "+seeing".to_owned()));
         parts.extend(self.logits.then(|| "+f32".to_owned()));
-        parts.extend(self.format.is_quantised().then(|| format!("+{}", self.format).replace(' ', "-")));
         parts.concat()
     }
 }
 
 /// A linear layer of `count` tokens.
 pub fn linear(size: Size, count: usize, columns: usize, width: usize, besides: Besides) -> Case {
-    let Besides { bias, activation, paired, clip, gate, residual, seeing_only, logits, format } = besides;
+    let Besides { bias, activation, paired, clip, gate, residual, seeing_only, logits } = besides;
     let mut draft = Draft::new();
     let rows = if paired { 2 * width } else { width };
     let weight = draft.matrix(rows, columns);
-    draft.weights[weight.id].format = format;
     let bias = bias.then(|| draft.vector(rows));
     let gate = match gate {
         Gated::No => None,
