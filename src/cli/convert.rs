@@ -8,9 +8,8 @@ use crate::convert::{ConvertOptions, MergeOptions, convert, merge};
 use crate::hub;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Outcome, Run, say};
+use super::{Outcome, Run, progress, say};
 
 /// Join an OpenFlamingo checkpoint, its language model and its vision model in one folder, or merge an adapter
 #[derive(Args)]
@@ -61,11 +60,9 @@ pub struct Convert {
 
 impl Run for Convert {
     fn run(self) -> Outcome {
-        let bar = ProgressBar::new(0);
-        bar.set_style(
-            ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta}").expect("the template is well formed"),
-        );
-        let mut progress = |done, total| {
+        // The length comes with the first bytes.
+        let bar = progress(1, "{bar:40} {bytes}/{total_bytes} {eta}");
+        let mut advance = |done, total| {
             bar.set_length(total);
             bar.set_position(done);
         };
@@ -80,14 +77,14 @@ impl Run for Convert {
                     .tokenizer(tokenizer)
                     .vision_model(vision_model)
                     .media_mask(media_mask);
-                merge(&options, &mut progress)?;
+                merge(&options, &mut advance)?;
             }
             (None, Some(checkpoint), Some(language_model), Some(vision_model)) => {
                 let options = ConvertOptions::new(checkpoint, language_model, vision_model, output)
                     .cross_attn_every(cross_attn_every)
                     .adapter(adapter)
                     .media_mask(media_mask);
-                convert(&options, &mut progress)?;
+                convert(&options, &mut advance)?;
             }
             _ => unreachable!("one or the other is required"),
         }

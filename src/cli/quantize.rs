@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Outcome, Run, say};
+use super::{Outcome, Run, progress, say};
 use crate::checkpoint::read_bounded;
 use crate::error::Error;
 use crate::hub;
@@ -58,11 +57,9 @@ pub struct Quantize {
 
 impl Run for Quantize {
     fn run(self) -> Outcome {
-        let bar = ProgressBar::new(0);
-        bar.set_style(
-            ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta}").expect("the template is well formed"),
-        );
-        let mut progress = |done, total| {
+        // The length comes with the first bytes.
+        let bar = progress(1, "{bar:40} {bytes}/{total_bytes} {eta}");
+        let mut advance = |done, total| {
             bar.set_length(total);
             bar.set_position(done);
         };
@@ -83,7 +80,7 @@ impl Run for Quantize {
             .vision(self.vision)
             .head(self.head)
             .symmetric(self.symmetric);
-        let report = quantize(&options, &mut progress)?;
+        let report = quantize(&options, &mut advance)?;
         bar.finish_and_clear();
         for name in &report.undivided {
             say(format_args!("{name} stays as it is: no group divides its columns"));
